@@ -1,0 +1,386 @@
+//! Configuration: one TOML file over the documented defaults, environment variables over the file. Read once, here.
+
+use domain::spec::{is_name, suggestion};
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use toml::{Table, Value};
+
+/// Every setting with its default and its documentation: what `distillery config` prints, and the schema that a user's
+/// file is checked against.
+pub const DEFAULTS: &str = include_str!("default.toml");
+
+const PREFIX: &str = "DISTILLERY_";
+const TEACHER_URL: &str = "DISTILLERY_TEACHER_URL";
+/// Variables that belong to set-up scripts and tests, not to this file.
+const FOREIGN: &[&str] = &[TEACHER_URL, "DISTILLERY_PAPER_DATA", "DISTILLERY_TEST_DEVICE", "DISTILLERY_CONFIG"];
+
+/// What is wrong with the configuration: where, what, and what to do.
+#[derive(Debug, thiserror::Error)]
+#[error("{place}: {message}")]
+pub struct ConfigError {
+    place: String,
+    message: String,
+}
+
+impl ConfigError {
+    fn new(place: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { place: place.into(), message: message.into() }
+    }
+}
+
+/// The whole configuration, typed; each service gets its own section.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Config {
+    /// Where the local verbs keep their things.
+    pub data_dir: PathBuf,
+    /// Logging.
+    pub log: Log,
+    /// The harvester's section.
+    pub harvester: HarvesterSection,
+    /// The trainer's section.
+    pub trainer: TrainerSection,
+    /// The inference service's section.
+    pub inference: InferenceSection,
+    /// Teacher profiles by name.
+    pub teachers: BTreeMap<String, TeacherSection>,
+}
+
+/// Logging.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Log {
+    /// A filter in the syntax of `tracing`.
+    pub level: String,
+    /// For whom.
+    pub format: LogFormat,
+}
+
+/// For whom logs are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// People.
+    Text,
+    /// Collectors.
+    Json,
+}
+
+/// The harvester's section.
+#[derive(Debug, Clone, Deserialize)]
+pub struct HarvesterSection {
+    /// Seconds of a prompt's lease.
+    pub lease_seconds: u64,
+    /// Failures after which a prompt is parked.
+    pub failures_max: u32,
+    /// Entries of the work queue.
+    pub queue_capacity: usize,
+}
+
+/// The trainer's section.
+#[derive(Debug, Clone, Deserialize)]
+pub struct TrainerSection {
+    /// Threads of the tensor library; 0 for one per core.
+    pub threads: usize,
+    /// Seconds of a run's lease.
+    pub lease_seconds: u64,
+    /// Where to compute.
+    pub device: DeviceChoice,
+}
+
+/// Where to compute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DeviceChoice {
+    /// CUDA where it is found.
+    Auto,
+    /// Never CUDA.
+    Cpu,
+}
+
+/// The inference service's section.
+#[derive(Debug, Clone, Deserialize)]
+pub struct InferenceSection {
+    /// Tokens that may wait at once.
+    pub queue_tokens_max: usize,
+    /// Padded tokens of one batch.
+    pub batch_tokens_max: usize,
+}
+
+/// A teacher profile as the operator writes it.
+#[derive(Debug, Clone, Deserialize)]
+pub struct TeacherSection {
+    /// `openai_chat` or `openai_completions`.
+    pub provider: String,
+    /// The API's base.
+    pub url: String,
+    /// The model as the server names it.
+    pub model: String,
+    /// The environment variable that holds the key.
+    pub api_key_env: String,
+    /// The file that holds the key.
+    pub api_key_file: String,
+    /// 0 for no limit.
+    pub requests_per_minute: u64,
+    /// 0 for no limit.
+    pub tokens_per_minute: u64,
+    /// Calls in flight at once.
+    pub concurrency_max: usize,
+    /// Calls for one attempt at a prompt.
+    pub attempts_max: u32,
+    /// Seconds to connect.
+    pub connect_seconds: u64,
+    /// Seconds without a byte.
+    pub idle_seconds: u64,
+    /// Seconds of a whole call.
+    pub total_seconds: u64,
+    /// Price of a million tokens in.
+    pub price_in_per_million: f64,
+    /// Price of a million tokens out.
+    pub price_out_per_million: f64,
+}
+
+impl Config {
+    /// Reads the defaults, then `file` (else `./distillery.toml`, where it exists), then `environment`.
+    ///
+    /// # Errors
+    /// An unreadable file, an unknown key or variable (with a suggestion), a value of the wrong type.
+    pub fn load(
+        file: Option<&Path>,
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigError> {
+        let schema = parse("the built-in defaults", DEFAULTS)?;
+        let mut values = schema.clone();
+        if let Some((place, text)) = read_file(file)? {
+            merge(&mut values, &schema, parse(&place, &text)?, &place)?;
+        }
+        let mut teacher_url = None;
+        for (name, value) in environment {
+            if name == TEACHER_URL {
+                teacher_url = Some(value);
+            } else if name.starts_with(PREFIX) && !FOREIGN.contains(&name.as_str()) {
+                set_from_environment(&mut values, &name, &value)?;
+            }
+        }
+        if let (Some(url), Some(Value::Table(local))) =
+            (teacher_url, values.get_mut("teachers").and_then(|teachers| teachers.get_mut("local")))
+        {
+            local.insert("url".to_owned(), Value::String(url));
+        }
+        Self::deserialize(Value::Table(values))
+            .map_err(|error| ConfigError::new("configuration", error.to_string().trim().to_owned()))
+    }
+}
+
+fn parse(place: &str, text: &str) -> Result<Table, ConfigError> {
+    let mut table = text.parse::<Table>().map_err(|error| {
+        let offset = error.span().map_or(0, |span| span.start);
+        let line = text.bytes().take(offset).filter(|byte| *byte == b'\n').count() + 1;
+        ConfigError::new(format!("{place}:{line}"), format!("is not TOML: {}", error.message()))
+    })?;
+    fill_teachers(&mut table);
+    Ok(table)
+}
+
+/// In the defaults, profiles other than `local` leave out what they share with it.
+fn fill_teachers(table: &mut Table) {
+    let Some(Value::Table(teachers)) = table.get_mut("teachers") else { return };
+    let Some(Value::Table(full)) = teachers.get("local").cloned() else { return };
+    if full.len() < 2 {
+        return;
+    }
+    for (_, profile) in teachers.iter_mut() {
+        if let Value::Table(profile) = profile {
+            for (key, value) in &full {
+                if !profile.contains_key(key) {
+                    profile.insert(key.clone(), value.clone());
+                }
+            }
+        }
+    }
+}
+
+fn read_file(file: Option<&Path>) -> Result<Option<(String, String)>, ConfigError> {
+    let (path, asked) = match file {
+        Some(path) => (path, true),
+        None => (Path::new("distillery.toml"), false),
+    };
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(Some((path.display().to_string(), text))),
+        Err(error) if !asked && error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(ConfigError::new(
+            path.display().to_string(),
+            format!("cannot be read: {error}; `distillery config` prints a file to begin with"),
+        )),
+    }
+}
+
+/// Lays `given` over `values`; every key must stand in `schema`, but for the names of teacher profiles.
+fn merge(values: &mut Table, schema: &Table, given: Table, place: &str) -> Result<(), ConfigError> {
+    for (key, value) in given {
+        let Some(known) = schema.get(&key) else {
+            return Err(ConfigError::new(format!("{place}: {key}"), unknown(&key, schema)));
+        };
+        match (known, value) {
+            (Value::Table(_), Value::Table(profiles)) if key == "teachers" => {
+                merge_teachers(values, schema, profiles, place)?;
+            }
+            (Value::Table(inner_schema), Value::Table(inner)) => {
+                if let Some(Value::Table(section)) = values.get_mut(&key) {
+                    merge(section, inner_schema, inner, &format!("{place}: {key}"))?;
+                }
+            }
+            (Value::Table(_), _) => {
+                return Err(ConfigError::new(format!("{place}: {key}"), "is a section: write it as a table"));
+            }
+            (known, value) => {
+                let value = fitting(known, value).ok_or_else(|| wrong_type(&format!("{place}: {key}"), known))?;
+                values.insert(key, value);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn merge_teachers(values: &mut Table, schema: &Table, profiles: Table, place: &str) -> Result<(), ConfigError> {
+    let (Some(Value::Table(known)), Some(Value::Table(teachers))) =
+        (schema.get("teachers"), values.get_mut("teachers"))
+    else {
+        return Ok(());
+    };
+    let Some(Value::Table(full)) = known.get("local") else { return Ok(()) };
+    for (name, profile) in profiles {
+        let place = format!("{place}: teachers.{name}");
+        if !is_name(&name) || matches!(name.as_str(), "imported" | "none") {
+            return Err(ConfigError::new(place, "cannot name a profile: use letters, digits, `-`, `_` or `.`"));
+        }
+        let Value::Table(profile) = profile else {
+            return Err(ConfigError::new(place, "is a profile: write it as a table"));
+        };
+        let entry = teachers.entry(name).or_insert_with(|| Value::Table(full.clone()));
+        if let Value::Table(entry) = entry {
+            merge(entry, full, profile, &place)?;
+        }
+    }
+    Ok(())
+}
+
+fn unknown(key: &str, schema: &Table) -> String {
+    match suggestion(key, schema.keys().map(String::as_str)) {
+        Some(near) => format!("is no known key: did you mean `{near}`?"),
+        None => "is no known key: `distillery config` lists them all".to_owned(),
+    }
+}
+
+fn wrong_type(place: &str, known: &Value) -> ConfigError {
+    ConfigError::new(place, format!("must be {}, such as {known}", a_kind(known)))
+}
+
+fn a_kind(value: &Value) -> &'static str {
+    match value {
+        Value::Integer(_) => "a whole number",
+        Value::Float(_) => "a number",
+        Value::Boolean(_) => "true or false",
+        _ => "a string",
+    }
+}
+
+/// `value` as the type that `known` has.
+fn fitting(known: &Value, value: Value) -> Option<Value> {
+    match (known, value) {
+        (Value::Float(_), Value::Integer(whole)) => Some(Value::Float(whole as f64)),
+        (Value::Integer(_), Value::Integer(whole)) if whole < 0 => None,
+        (known, value) if known.same_type(&value) => Some(value),
+        _ => None,
+    }
+}
+
+fn set_from_environment(values: &mut Table, name: &str, text: &str) -> Result<(), ConfigError> {
+    let wanted = name.trim_start_matches(PREFIX).to_ascii_lowercase();
+    let mut known = Vec::new();
+    collect_leaves(values, &[], &mut known);
+    let Some((_, path)) = known.iter().find(|(variable, _)| *variable == wanted) else {
+        let near = suggestion(&wanted, known.iter().map(|(variable, _)| variable.as_str()));
+        let hint = near.map_or_else(String::new, |near| {
+            format!(": did you mean {PREFIX}{}?", near.to_ascii_uppercase())
+        });
+        return Err(ConfigError::new(name, format!("is no setting{hint}; `distillery config` lists them all")));
+    };
+    let Some(place) = leaf(values, path) else { return Ok(()) };
+    let parsed = match place {
+        Value::Integer(_) => text.parse::<i64>().ok().filter(|whole| *whole >= 0).map(Value::Integer),
+        Value::Float(_) => text.parse::<f64>().ok().map(Value::Float),
+        Value::Boolean(_) => text.parse::<bool>().ok().map(Value::Boolean),
+        _ => Some(Value::String(text.to_owned())),
+    };
+    *place = parsed.ok_or_else(|| wrong_type(name, place))?;
+    Ok(())
+}
+
+/// Every setting as (variable without prefix, path).
+fn collect_leaves(table: &Table, path: &[String], found: &mut Vec<(String, Vec<String>)>) {
+    for (key, value) in table {
+        let mut here = path.to_vec();
+        here.push(key.clone());
+        match value {
+            Value::Table(inner) => collect_leaves(inner, &here, found),
+            _ => found.push((here.join("_").replace(['-', '.'], "_").to_ascii_lowercase(), here)),
+        }
+    }
+}
+
+fn leaf<'a>(table: &'a mut Table, path: &[String]) -> Option<&'a mut Value> {
+    let (first, rest) = path.split_first()?;
+    let value = table.get_mut(first)?;
+    if rest.is_empty() {
+        return Some(value);
+    }
+    match value {
+        Value::Table(inner) => leaf(inner, rest),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(file: &str, environment: &[(&str, &str)]) -> Result<Config, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("distillery.toml");
+        std::fs::write(&path, file).unwrap();
+        let pairs = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        Config::load(Some(&path), pairs).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn defaults_file_and_environment_lie_over_each_other() {
+        let config = load("", &[]).unwrap();
+        assert_eq!((config.trainer.threads, config.harvester.failures_max), (0, 5));
+        assert_eq!(config.teachers["openai"].idle_seconds, 120, "profiles share local's other settings");
+        let config = load(
+            "[trainer]\nthreads = 3\n[teachers.mine]\nurl = \"http://host/v1\"\nprice_in_per_million = 2\n",
+            &[("DISTILLERY_TRAINER_THREADS", "7"), ("DISTILLERY_TEACHER_URL", "http://other/v1")],
+        )
+        .unwrap();
+        assert_eq!(config.trainer.threads, 7);
+        assert_eq!(config.teachers["mine"].price_in_per_million, 2.0);
+        assert_eq!(config.teachers["local"].url, "http://other/v1");
+    }
+
+    #[test]
+    fn mistakes_say_where_and_what_to_do() {
+        let check = |file: &str, environment: &[(&str, &str)], wanted: &str| {
+            let message = load(file, environment).unwrap_err();
+            assert!(message.contains(wanted), "wanted {wanted:?} in {message:?}");
+        };
+        check("[trainer]\nthraeds = 3\n", &[], "trainer: thraeds: is no known key: did you mean `threads`?");
+        check("[trainer]\nthreads = \"3\"\n", &[], "trainer: threads: must be a whole number, such as 0");
+        check("[trainer]\nthreads = -3\n", &[], "must be a whole number");
+        check("trainer = 3\n", &[], "trainer: is a section");
+        check("[trainer\n", &[], "distillery.toml:1: is not TOML");
+        check("[teachers.imported]\nurl = \"x\"\n", &[], "cannot name a profile");
+        check("", &[("DISTILLERY_TRAINER_THREAD", "1")], "did you mean DISTILLERY_TRAINER_THREADS?");
+        check("", &[("DISTILLERY_TRAINER_THREADS", "x")], "DISTILLERY_TRAINER_THREADS: must be a whole number");
+        check("[trainer]\ndevice = \"tpu\"\n", &[], "unknown variant `tpu`");
+    }
+}

@@ -1,0 +1,31 @@
+//! Configuration, telemetry, signals and the composition root: the only place that names adapters.
+//!
+//! `local` puts the roles together for one machine; `roles` starts each of them, or says that this build lacks it.
+
+pub mod config;
+#[cfg(feature = "harvester")]
+pub mod local;
+mod roles;
+pub mod signals;
+pub mod student;
+pub mod telemetry;
+#[cfg(feature = "harvester")]
+mod teachers;
+pub mod transport;
+
+use anyhow::Context;
+use std::future::Future;
+
+/// Runs `work` on a runtime of its own, to its end.
+///
+/// # Errors
+/// Those of `work`, and a runtime that cannot be started.
+pub fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    // Every TLS client of this process speaks through one provider; a second installation finds the first.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no runtime")?;
+    let result = runtime.block_on(work);
+    // What still runs was told to stop and did not; waiting longer would hang the command.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(5));
+    result
+}

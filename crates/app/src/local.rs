@@ -1,0 +1,164 @@
+//! The composition root of one machine: SQLite, a queue in memory, and the roles that a verb needs, speaking gRPC to each
+//! other over memory.
+
+use crate::config::Config;
+use crate::{roles, teachers, transport};
+use anyhow::{Context, anyhow};
+use checkpoints::Checkpoints;
+use domain::{Allowance, Queue, Store};
+use embedded::{MemoryAllowance, MemoryQueue, SqliteStore};
+use harvester::{Harvester, Settings};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::transport::Channel;
+
+/// What works in this process beside the records and their API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Roles {
+    works: bool,
+}
+
+impl Roles {
+    /// The records alone: importing, exporting, looking things up.
+    pub const RECORDS: Self = Self { works: false };
+    /// Harvesting and training too.
+    pub const DISTIL: Self = Self { works: true };
+}
+
+/// The system on one machine.
+#[derive(Debug)]
+pub struct Local {
+    channel: Channel,
+    store: Arc<SqliteStore>,
+    /// Opened once: opening clears what an earlier process left unfinished.
+    checkpoints: Checkpoints,
+    /// Ends the roles; the API they speak to ends after them.
+    roles_end: CancellationToken,
+    api_end: CancellationToken,
+    tasks: TaskTracker,
+    failure: watch::Receiver<Option<String>>,
+}
+
+impl Local {
+    /// Opens the data folder and starts the roles, which end with `shutdown` or with [`Local::close`].
+    ///
+    /// # Errors
+    /// The folder is in use, damaged or cannot be written; a teacher profile is wrong.
+    pub async fn open(config: Config, which: Roles, shutdown: CancellationToken) -> anyhow::Result<Self> {
+        let store = Arc::new(SqliteStore::open(&config.data_dir).await?);
+        let checkpoints = Checkpoints::open(&config.data_dir.join("checkpoints"))?;
+        let harvester = harvester(&config, which, &store)?;
+        let api_end = CancellationToken::new();
+        let channel = transport::in_memory(harvester.routes(), api_end.clone()).await?;
+        let roles_end = shutdown.child_token();
+        let tasks = TaskTracker::new();
+        let (failed, failure) = watch::channel(None);
+        if which.works {
+            let end = roles_end.clone();
+            tasks.spawn(async move { harvester.run(end).await });
+            let (end, channel, checkpoints) = (roles_end.clone(), channel.clone(), checkpoints.clone());
+            tasks.spawn(async move {
+                if let Err(error) = roles::train(config, channel, checkpoints, end).await {
+                    failed.send_replace(Some(format!("the trainer ended: {error:#}")));
+                    // Kept until the process has read it.
+                    failed.closed().await;
+                }
+            });
+        }
+        tasks.close();
+        Ok(Self { channel, store, checkpoints, roles_end, api_end, tasks, failure })
+    }
+
+    /// To the services.
+    pub fn channel(&self) -> &Channel {
+        &self.channel
+    }
+
+    /// Resolves when a role ended that should not have.
+    pub async fn failed(&self) -> anyhow::Error {
+        let mut failure = self.failure.clone();
+        match failure.wait_for(Option::is_some).await {
+            Ok(words) => anyhow!(words.clone().unwrap_or_default()),
+            // No role is running that could fail.
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Ends in order: the roles finish what is asked and hand back their leases, then the API, then the database.
+    ///
+    /// # Errors
+    /// None so far; later adapters may have some.
+    pub async fn close(self) -> anyhow::Result<()> {
+        let Self { channel, store, roles_end, api_end, tasks, failure, .. } = self;
+        drop(failure);
+        roles_end.cancel();
+        tasks.wait().await;
+        drop(channel);
+        api_end.cancel();
+        store.close().await;
+        Ok(())
+    }
+
+    /// Copies a checkpoint folder in and registers it; the name says its content.
+    ///
+    /// # Errors
+    /// The folder is no checkpoint that a student can start from.
+    pub async fn register_base(&self, name: &str, folder: &Path) -> anyhow::Result<String> {
+        let (checkpoints, name, folder) = (self.checkpoints.clone(), name.to_owned(), folder.to_owned());
+        let (name, manifest_sha256) =
+            tokio::task::spawn_blocking(move || checkpoints.register_base(&name, &folder)).await??;
+        let request = wire::v1::RegisterBaseModelRequest { name: name.clone(), manifest_sha256 };
+        wire::v1::models_service_client::ModelsServiceClient::new(self.channel.clone())
+            .register_base_model(request)
+            .await
+            .map_err(|status| anyhow!("{}", status.message()))?;
+        Ok(name)
+    }
+
+    /// Where the checkpoint of a published model lies.
+    ///
+    /// # Errors
+    /// The path is none of the store's.
+    pub fn checkpoint_folder(&self, path: &str) -> anyhow::Result<PathBuf> {
+        Ok(self.checkpoints.folder(path)?)
+    }
+
+    /// The same, every file as its manifest says.
+    ///
+    /// # Errors
+    /// It is absent or damaged.
+    pub fn verified_folder(&self, path: &str, manifest_sha256: &str) -> anyhow::Result<PathBuf> {
+        Ok(self.checkpoints.fetch(path, Some(manifest_sha256))?)
+    }
+}
+
+fn harvester(config: &Config, which: Roles, store: &Arc<SqliteStore>) -> anyhow::Result<Harvester> {
+    let section = &config.harvester;
+    let lease = Duration::from_secs(section.lease_seconds.max(1));
+    let allowance: Arc<dyn Allowance> = Arc::new(MemoryAllowance::default());
+    let teachers = if which.works { teachers::open(&config.teachers, &allowance)? } else { BTreeMap::new() };
+    let queue: Arc<dyn Queue> = Arc::new(MemoryQueue::new(section.queue_capacity, lease));
+    let store: Arc<dyn Store> = Arc::<SqliteStore>::clone(store);
+    let settings = Settings {
+        lease,
+        failures_max: section.failures_max,
+        works: which.works,
+        ..Settings::new(roles::process_name("harvester"))
+    };
+    Ok(Harvester::new(settings, store, queue, teachers))
+}
+
+/// Brings the data folder's database to this program's version, and returns that.
+///
+/// # Errors
+/// The folder is in use, damaged, or written by a newer program.
+pub async fn migrate(config: &Config) -> anyhow::Result<i64> {
+    let store = SqliteStore::open(&config.data_dir).await.context("migrate")?;
+    store.close().await;
+    Ok(SqliteStore::version())
+}

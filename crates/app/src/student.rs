@@ -1,0 +1,84 @@
+//! One student, opened for a verb: from a folder, or by its name in the data folder.
+
+use crate::config::Config;
+use crate::{roles, transport};
+use anyhow::{Context, anyhow, bail};
+use std::path::{Path, PathBuf};
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
+
+/// A student that answers over memory.
+#[derive(Debug)]
+pub struct Student {
+    /// To its inference service; the model there goes by an empty name.
+    pub channel: Channel,
+    end: CancellationToken,
+}
+
+impl Student {
+    /// Opens `model`: a folder where there is one of that path, else `name` or `name@version` in the data folder.
+    ///
+    /// # Errors
+    /// There is no such model, or its folder is damaged: what is wrong and what to do is said.
+    pub async fn open(config: Config, model: &str) -> anyhow::Result<Self> {
+        let path = Path::new(model);
+        let folder = if path.is_dir() { path.to_owned() } else { find(&config, model).await? };
+        let routes = roles::serve(&config, "student", &folder).await?;
+        let end = CancellationToken::new();
+        Ok(Self { channel: transport::in_memory(routes, end.clone()).await?, end })
+    }
+
+    /// Stops answering.
+    pub fn close(self) {
+        self.end.cancel();
+    }
+}
+
+#[cfg(feature = "harvester")]
+async fn find(config: &Config, model: &str) -> anyhow::Result<PathBuf> {
+    use crate::local::{Local, Roles};
+    let looks_like_a_path = model.contains('/');
+    if looks_like_a_path || !config.data_dir.is_dir() {
+        bail!("{model}: is no folder, and {} knows no model of that name", config.data_dir.display());
+    }
+    let local = Local::open(config.clone(), Roles::RECORDS, CancellationToken::new()).await?;
+    let found = published(&local, model).await;
+    local.close().await?;
+    found
+}
+
+#[cfg(not(feature = "harvester"))]
+async fn find(_: &Config, model: &str) -> anyhow::Result<PathBuf> {
+    bail!("{model}: is no folder, and this program was built without the records that know models by name")
+}
+
+#[cfg(feature = "harvester")]
+async fn published(local: &crate::local::Local, model: &str) -> anyhow::Result<PathBuf> {
+    use wire::v1::models_service_client::ModelsServiceClient;
+    use wire::v1::{GetModelRequest, ListModelsRequest, ModelName, get_model_request::Which};
+    let (name, version) = match model.split_once('@') {
+        Some((name, version)) => {
+            (name, version.parse::<u64>().ok().filter(|version| *version > 0).with_context(|| {
+                format!("{model}: `{version}` is no version: write {name}@1, or {name} for the newest")
+            })?)
+        }
+        None => (model, 0),
+    };
+    let mut models = ModelsServiceClient::new(local.channel().clone());
+    let which = Some(Which::ModelName(ModelName { name: name.to_owned(), version }));
+    match models.get_model(GetModelRequest { which }).await {
+        Ok(answer) => {
+            let model = answer.into_inner().model.ok_or_else(|| anyhow!("the server sent no model"))?;
+            local.verified_folder(&model.path, &model.manifest_sha256)
+        }
+        Err(status) if status.code() == tonic::Code::NotFound => {
+            let list = models.list_models(ListModelsRequest::default()).await.map(tonic::Response::into_inner);
+            let known: Vec<String> = list
+                .map(|list| list.models.iter().map(|model| format!("{}@{}", model.name, model.version)).collect())
+                .unwrap_or_default();
+            let known = if known.is_empty() { "none yet".to_owned() } else { known.join(", ") };
+            bail!("{model}: is neither a folder nor a published model (published: {known})")
+        }
+        Err(status) => bail!("{}", status.message()),
+    }
+}

@@ -1,0 +1,72 @@
+//! The operator's teacher profiles, made ready to be asked.
+
+use crate::config::TeacherSection;
+use anyhow::{Context, bail};
+use domain::allowance::{Allowance, Limits};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use teacher::{Profile, Provider, Secret, Teacher};
+
+/// Every profile whose key is at hand. One that wants a key from an empty variable is left out: a job that names it is
+/// refused, and the others go on.
+///
+/// # Errors
+/// A profile that no teacher can be made of: it is named, with what to do.
+pub(crate) fn open(
+    sections: &BTreeMap<String, TeacherSection>,
+    allowance: &Arc<dyn Allowance>,
+) -> anyhow::Result<BTreeMap<String, Teacher>> {
+    let mut teachers = BTreeMap::new();
+    for (name, section) in sections {
+        let key = key(section).with_context(|| format!("teachers.{name}"))?;
+        if key.is_empty() && !(section.api_key_env.is_empty() && section.api_key_file.is_empty()) {
+            tracing::info!(teacher = name, "left out: it has no key");
+            continue;
+        }
+        let profile = profile(name, section, key)?;
+        let teacher = Teacher::new(profile, Arc::clone(allowance)).with_context(|| format!("teachers.{name}"))?;
+        teachers.insert(name.clone(), teacher);
+    }
+    Ok(teachers)
+}
+
+/// The key, from its file or its variable.
+#[allow(clippy::disallowed_methods, reason = "the composition root is where the environment is read")]
+fn key(section: &TeacherSection) -> anyhow::Result<Secret> {
+    if !section.api_key_file.is_empty() {
+        let text = std::fs::read_to_string(&section.api_key_file)
+            .with_context(|| format!("api_key_file: {} cannot be read", section.api_key_file))?;
+        return Ok(Secret::new(&text));
+    }
+    if section.api_key_env.is_empty() {
+        return Ok(Secret::default());
+    }
+    Ok(Secret::new(&std::env::var(&section.api_key_env).unwrap_or_default()))
+}
+
+fn profile(name: &str, section: &TeacherSection, api_key: Secret) -> anyhow::Result<Profile> {
+    let Some(provider) = Provider::from_name(&section.provider) else {
+        let words = "is no provider: use `openai_chat` or `openai_completions`";
+        bail!("teachers.{name}.provider: `{}` {words}", section.provider);
+    };
+    let limit = |number: u64| (number > 0).then_some(number);
+    Ok(Profile {
+        name: name.to_owned(),
+        provider,
+        url: section.url.clone(),
+        model: section.model.clone(),
+        api_key,
+        limits: Limits {
+            requests_per_minute: limit(section.requests_per_minute),
+            tokens_per_minute: limit(section.tokens_per_minute),
+        },
+        concurrency_max: section.concurrency_max.max(1),
+        attempts_max: section.attempts_max.max(1),
+        connect_timeout: Duration::from_secs(section.connect_seconds.max(1)),
+        idle_timeout: Duration::from_secs(section.idle_seconds.max(1)),
+        total_timeout: Duration::from_secs(section.total_seconds.max(1)),
+        price_in_per_million: section.price_in_per_million,
+        price_out_per_million: section.price_out_per_million,
+    })
+}

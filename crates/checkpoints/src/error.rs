@@ -1,0 +1,70 @@
+//! What can go wrong with checkpoints.
+
+use domain::Fault;
+use std::path::{Path, PathBuf};
+
+/// A failure of the store.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckpointError {
+    /// A file or folder cannot be read or written.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// Which one.
+        path: PathBuf,
+        /// What happened.
+        source: std::io::Error,
+    },
+    /// A path that is none of the store's.
+    #[error("`{0}` is no path of the store: parts are letters, digits, `-`, `_` and `.`, and none climbs out")]
+    Path(String),
+    /// A folder without its manifest, or without a file that it names.
+    #[error("{}: is incomplete: {missing} is missing", path.display())]
+    Damaged {
+        /// The folder.
+        path: PathBuf,
+        /// What is missing.
+        missing: String,
+    },
+    /// A file is not what the manifest says.
+    #[error("{}: its content is not what was published: copy it again", .0.display())]
+    Changed(PathBuf),
+    /// A folder that is no checkpoint.
+    #[error("{}: has no {missing}: a base is a Hugging Face folder with config.json, model.safetensors and tokenizer.json", path.display())]
+    Incomplete {
+        /// The folder.
+        path: PathBuf,
+        /// What is missing.
+        missing: &'static str,
+    },
+    /// Weights in Python's pickle format.
+    #[error(
+        "{}: holds pytorch_model.bin, a pickle, which can run code when it is read; convert it with: python -c \
+         \"from transformers import T5ForConditionalGeneration as T; T.from_pretrained('{}').save_pretrained('{}', safe_serialization=True)\"",
+        .0.display(), .0.display(), .0.display()
+    )]
+    Pickle(PathBuf),
+    /// A JSON file that cannot be read.
+    #[error("{}: {message}", path.display())]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        message: String,
+    },
+}
+
+impl CheckpointError {
+    /// A failure of the disk.
+    pub fn io(path: &Path, source: std::io::Error) -> Self {
+        Self::Io { path: path.to_owned(), source }
+    }
+
+    /// What kind of failure it is.
+    pub fn fault(&self) -> Fault {
+        match self {
+            Self::Io { .. } => Fault::Unavailable,
+            Self::Path(_) | Self::Incomplete { .. } | Self::Pickle(_) | Self::Json { .. } => Fault::Invalid,
+            Self::Damaged { .. } | Self::Changed(_) => Fault::Internal,
+        }
+    }
+}

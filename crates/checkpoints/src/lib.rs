@@ -1,0 +1,226 @@
+//! The store of checkpoints: `runs/<run>/<fence>/<step>/` for what trainers write, `base/<name>/` for what students start
+//! from. A folder is complete when its manifest is there, and its manifest is written last.
+//!
+//! Invariants: a path never climbs out of the store; a folder appears whole or not at all; safetensors only.
+
+mod error;
+mod manifest;
+mod provenance;
+
+pub use error::CheckpointError;
+pub use manifest::{MANIFEST, Manifest};
+pub use provenance::{PROVENANCE, Provenance, StartedFrom, model_card};
+
+use domain::spec::is_name;
+use std::fs;
+use std::path::{Path, PathBuf};
+use tempfile::TempDir;
+
+/// Where unfinished folders lie: what a killed process leaves here is nobody's.
+const STAGING: &str = "staging";
+
+/// A store in a folder.
+#[derive(Debug, Clone)]
+pub struct Checkpoints {
+    root: PathBuf,
+}
+
+impl Checkpoints {
+    /// Opens the store, made where it is absent. One process at a time writes to it (the data folder's lock): staged
+    /// folders that an earlier one left are removed.
+    ///
+    /// # Errors
+    /// The folder cannot be made.
+    pub fn open(root: &Path) -> Result<Self, CheckpointError> {
+        let staging = root.join(STAGING);
+        if staging.exists() {
+            fs::remove_dir_all(&staging).map_err(|source| CheckpointError::io(&staging, source))?;
+        }
+        fs::create_dir_all(&staging).map_err(|source| CheckpointError::io(&staging, source))?;
+        let root = root.canonicalize().map_err(|source| CheckpointError::io(root, source))?;
+        Ok(Self { root })
+    }
+
+    /// A fresh folder to write into, on the store's own disk, removed when it is dropped.
+    ///
+    /// # Errors
+    /// The folder cannot be made.
+    pub fn stage(&self) -> Result<TempDir, CheckpointError> {
+        let staging = self.root.join(STAGING);
+        TempDir::new_in(&staging).map_err(|source| CheckpointError::io(&staging, source))
+    }
+
+    /// Where a trainer's folder lies.
+    pub fn run_path(run: &str, fence: u64, step: u64, what: &str) -> String {
+        format!("runs/{run}/{fence}/{step}-{what}")
+    }
+
+    /// Moves a staged folder to `path`, with its manifest. Returns the manifest's sha256 (hex). A folder that is there
+    /// already, from a call whose answer was lost, is replaced.
+    ///
+    /// # Errors
+    /// The disk is full or cannot be written: the message names the file, and nothing appears at `path`.
+    pub fn publish(&self, staged: TempDir, path: &str) -> Result<String, CheckpointError> {
+        let target = self.folder(path)?;
+        let sha256 = Manifest::write(staged.path())?;
+        if let Some(parent) = target.parent() {
+            fs::create_dir_all(parent).map_err(|source| CheckpointError::io(parent, source))?;
+        }
+        if target.exists() {
+            fs::remove_dir_all(&target).map_err(|source| CheckpointError::io(&target, source))?;
+        }
+        let staged = staged.keep();
+        fs::rename(&staged, &target).map_err(|source| CheckpointError::io(&target, source))?;
+        Ok(sha256)
+    }
+
+    /// The folder at `path`, whether or not it is there.
+    ///
+    /// # Errors
+    /// The path climbs out.
+    pub fn folder(&self, path: &str) -> Result<PathBuf, CheckpointError> {
+        let sound = !path.is_empty() && path.split('/').all(is_name);
+        if !sound {
+            return Err(CheckpointError::Path(path.to_owned()));
+        }
+        Ok(self.root.join(path))
+    }
+
+    /// The folder at `path`, every file as its manifest says.
+    ///
+    /// # Errors
+    /// It is absent, incomplete, or damaged: the file is named.
+    pub fn fetch(&self, path: &str, manifest_sha256: Option<&str>) -> Result<PathBuf, CheckpointError> {
+        let folder = self.folder(path)?;
+        Manifest::verify(&folder, manifest_sha256)?;
+        Ok(folder)
+    }
+
+    /// Deletes a folder; one that is absent is no mistake.
+    ///
+    /// # Errors
+    /// The path climbs out, or cannot be deleted.
+    pub fn delete(&self, path: &str) -> Result<(), CheckpointError> {
+        let folder = self.folder(path)?;
+        match fs::remove_dir_all(&folder) {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                Err(CheckpointError::io(&folder, source))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Copies a Hugging Face folder in under `base/`, named by `name` and its content, so that the same folder is the
+    /// same base and a changed one is another. Returns the name and the manifest's sha256.
+    ///
+    /// # Errors
+    /// The folder is no checkpoint: what is missing is named.
+    pub fn register_base(&self, name: &str, source: &Path) -> Result<(String, String), CheckpointError> {
+        let staged = self.stage()?;
+        for file in base_files(source)? {
+            let (from, to) = (source.join(&file), staged.path().join(&file));
+            fs::copy(&from, &to).map_err(|error| CheckpointError::io(&from, error))?;
+        }
+        let sha256 = Manifest::write(staged.path())?;
+        let short: String = sha256.chars().take(12).collect();
+        let name = format!("{name}-{short}");
+        if self.fetch(&format!("base/{name}"), Some(&sha256)).is_err() {
+            self.publish(staged, &format!("base/{name}"))?;
+        }
+        Ok((name, sha256))
+    }
+}
+
+/// The files of a checkpoint that a student can start from.
+fn base_files(folder: &Path) -> Result<Vec<String>, CheckpointError> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(folder).map_err(|source| CheckpointError::io(folder, source))? {
+        let entry = entry.map_err(|source| CheckpointError::io(folder, source))?;
+        if entry.path().is_file() {
+            names.push(entry.file_name().to_string_lossy().into_owned());
+        }
+    }
+    names.sort();
+    let has = |wanted: &str| names.iter().any(|name| name == wanted);
+    let weights = has("model.safetensors") || has("model.safetensors.index.json");
+    if !weights && has("pytorch_model.bin") {
+        return Err(CheckpointError::Pickle(folder.to_owned()));
+    }
+    for (wanted, there) in [
+        ("config.json", has("config.json")),
+        ("model.safetensors (or its index)", weights),
+        ("tokenizer.json", has("tokenizer.json")),
+    ] {
+        if !there {
+            return Err(CheckpointError::Incomplete { path: folder.to_owned(), missing: wanted });
+        }
+    }
+    names.retain(|name| {
+        name.ends_with(".safetensors") || name == "model.safetensors.index.json" || is_description(name)
+    });
+    Ok(names)
+}
+
+/// Small files that belong to a checkpoint.
+fn is_description(name: &str) -> bool {
+    matches!(
+        name,
+        "config.json" | "tokenizer.json" | "tokenizer_config.json" | "special_tokens_map.json" | "generation_config.json"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn store() -> (TempDir, Checkpoints) {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Checkpoints::open(&folder.path().join("store")).unwrap();
+        (folder, store)
+    }
+
+    #[test]
+    fn what_is_published_is_whole_and_damage_is_named() {
+        let (_folder, store) = store();
+        let staged = store.stage().unwrap();
+        fs::write(staged.path().join("model.safetensors"), b"weights").unwrap();
+        let sha256 = store.publish(staged, "runs/a/1/5-model").unwrap();
+        let folder = store.fetch("runs/a/1/5-model", Some(&sha256)).unwrap();
+        assert_eq!(fs::read(folder.join("model.safetensors")).unwrap(), b"weights");
+        let wrong = store.fetch("runs/a/1/5-model", Some("00")).unwrap_err().to_string();
+        assert!(wrong.contains("manifest.json"), "{wrong}");
+        fs::write(folder.join("model.safetensors"), b"weightz").unwrap();
+        let damaged = store.fetch("runs/a/1/5-model", Some(&sha256)).unwrap_err().to_string();
+        assert!(damaged.contains("model.safetensors") && damaged.contains("copy it again"), "{damaged}");
+        fs::remove_file(folder.join(MANIFEST)).unwrap();
+        assert!(store.fetch("runs/a/1/5-model", None).unwrap_err().to_string().contains("incomplete"));
+    }
+
+    #[test]
+    fn no_path_climbs_out() {
+        let (_folder, store) = store();
+        for path in ["", "..", "a/../b", "/etc", "a//b", "a/.hidden", "a/b c"] {
+            assert!(matches!(store.folder(path), Err(CheckpointError::Path(_))), "{path}");
+        }
+        store.delete("runs/none/1/1-model").unwrap();
+    }
+
+    #[test]
+    fn a_base_is_named_by_its_content_and_a_pickle_is_refused() {
+        let (folder, store) = store();
+        let source = folder.path().join("source");
+        fs::create_dir(&source).unwrap();
+        let missing = |store: &Checkpoints| store.register_base("t5", &source).unwrap_err().to_string();
+        assert!(missing(&store).contains("has no config.json"));
+        fs::write(source.join("config.json"), "{}").unwrap();
+        fs::write(source.join("pytorch_model.bin"), "x").unwrap();
+        assert!(missing(&store).contains("save_pretrained"), "{}", missing(&store));
+        fs::write(source.join("model.safetensors"), "x").unwrap();
+        fs::write(source.join("tokenizer.json"), "{}").unwrap();
+        let first = store.register_base("t5", &source).unwrap();
+        assert_eq!(store.register_base("t5", &source).unwrap(), first);
+        assert!(!store.folder(&format!("base/{}", first.0)).unwrap().join("pytorch_model.bin").exists());
+        fs::write(source.join("config.json"), "{ }").unwrap();
+        assert_ne!(store.register_base("t5", &source).unwrap().0, first.0);
+    }
+}

@@ -1,0 +1,89 @@
+//! The manifest: every file of a folder with its size and sha256, written last.
+
+use crate::CheckpointError;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::Path;
+
+/// Its name.
+pub const MANIFEST: &str = "manifest.json";
+
+/// The files of a folder.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// By name.
+    pub files: BTreeMap<String, Entry>,
+}
+
+/// One file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Its size.
+    pub bytes: u64,
+    /// Its content, hex.
+    pub sha256: String,
+}
+
+impl Manifest {
+    /// Writes the manifest of what lies in `folder`, after everything in it has reached the disk. Returns its sha256.
+    pub(crate) fn write(folder: &Path) -> Result<String, CheckpointError> {
+        let mut files = BTreeMap::new();
+        for entry in fs::read_dir(folder).map_err(|source| CheckpointError::io(folder, source))? {
+            let path = entry.map_err(|source| CheckpointError::io(folder, source))?.path();
+            let name = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+            if path.is_file() && name != MANIFEST {
+                let io = |source| CheckpointError::io(&path, source);
+                File::open(&path).and_then(|file| file.sync_all()).map_err(io)?;
+                files.insert(name, measure(&path)?);
+            }
+        }
+        let path = folder.join(MANIFEST);
+        let io = |source| CheckpointError::io(&path, source);
+        let bytes = serde_json::to_vec_pretty(&Self { files })
+            .map_err(|error| CheckpointError::Json { path: path.clone(), message: error.to_string() })?;
+        fs::write(&path, &bytes).map_err(io)?;
+        File::open(&path).and_then(|file| file.sync_all()).map_err(io)?;
+        Ok(hex::encode(Sha256::digest(&bytes)))
+    }
+
+    /// Checks every file against the manifest, and the manifest against `sha256` where it is given.
+    pub(crate) fn verify(folder: &Path, sha256: Option<&str>) -> Result<(), CheckpointError> {
+        let path = folder.join(MANIFEST);
+        let bytes = fs::read(&path).map_err(|_| CheckpointError::Damaged {
+            path: folder.to_owned(),
+            missing: MANIFEST.to_owned(),
+        })?;
+        if sha256.is_some_and(|sha256| hex::encode(Sha256::digest(&bytes)) != sha256) {
+            return Err(CheckpointError::Changed(path));
+        }
+        let manifest: Self = serde_json::from_slice(&bytes)
+            .map_err(|error| CheckpointError::Json { path, message: error.to_string() })?;
+        for (name, entry) in manifest.files {
+            let file = folder.join(&name);
+            if !file.is_file() {
+                return Err(CheckpointError::Damaged { path: folder.to_owned(), missing: name });
+            }
+            if measure(&file)? != entry {
+                return Err(CheckpointError::Changed(file));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn measure(path: &Path) -> Result<Entry, CheckpointError> {
+    let io = |source| CheckpointError::io(path, source);
+    let mut file = File::open(path).map_err(io)?;
+    let (mut hasher, mut bytes) = (Sha256::new(), 0);
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        let read = file.read(&mut buffer).map_err(io)?;
+        let Some(part) = buffer.get(..read).filter(|part| !part.is_empty()) else { break };
+        hasher.update(part);
+        bytes += read as u64;
+    }
+    Ok(Entry { bytes, sha256: hex::encode(hasher.finalize()) })
+}

@@ -1,0 +1,125 @@
+//! Where a student comes from: `distillery.json` and the model card beside its weights.
+
+use crate::CheckpointError;
+use domain::metric::Accuracy;
+use domain::spec::{Spec, TeacherSource};
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+
+/// The provenance's name.
+pub const PROVENANCE: &str = "distillery.json";
+
+/// Everything that made a student, and all that serving it needs beside the weights.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Provenance {
+    /// The version of this program.
+    pub code_version: String,
+    /// What was asked for, whole: the task among it.
+    pub spec: Spec,
+    /// sha256 over the dataset's rows.
+    pub dataset_fingerprint: String,
+    /// sha256 over the accepted rationales.
+    pub ledger_fingerprint: String,
+    /// What the weights were before training.
+    pub started_from: StartedFrom,
+    /// Optimiser steps made.
+    pub steps: u64,
+    /// The step whose weights these are.
+    pub selected_step: u64,
+    /// float32 or bfloat16.
+    pub precision: String,
+    /// Threads of the tensor library.
+    pub threads: u32,
+    /// How many parameters there are.
+    pub parameters: u64,
+    /// On the validation rows.
+    pub validation: Option<Accuracy>,
+    /// On the test rows.
+    pub test: Option<Accuracy>,
+}
+
+/// What the weights were before training.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StartedFrom {
+    /// Fresh weights.
+    Scratch,
+    /// A base checkpoint.
+    Base {
+        /// Its name.
+        name: String,
+    },
+}
+
+impl Provenance {
+    /// Reads it from a student's folder; `None` where there is none (a checkpoint of other origin).
+    ///
+    /// # Errors
+    /// It is there and cannot be read.
+    pub fn read(folder: &Path) -> Result<Option<Self>, CheckpointError> {
+        let path = folder.join(PROVENANCE);
+        let bytes = match std::fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(CheckpointError::io(&path, source)),
+        };
+        serde_json::from_slice(&bytes)
+            .map(Some)
+            .map_err(|error| CheckpointError::Json { path, message: error.to_string() })
+    }
+
+    /// Writes it into a student's folder, with the model card.
+    ///
+    /// # Errors
+    /// The folder cannot be written.
+    pub fn write(&self, folder: &Path) -> Result<(), CheckpointError> {
+        let path = folder.join(PROVENANCE);
+        let text = serde_json::to_string_pretty(self)
+            .map_err(|error| CheckpointError::Json { path: path.clone(), message: error.to_string() })?;
+        std::fs::write(&path, text).map_err(|source| CheckpointError::io(&path, source))?;
+        let card = folder.join("README.md");
+        std::fs::write(&card, model_card(self)).map_err(|source| CheckpointError::io(&card, source))
+    }
+}
+
+/// The model card, in Markdown.
+pub fn model_card(provenance: &Provenance) -> String {
+    let spec = &provenance.spec;
+    let teacher = match spec.teacher.as_ref().map(|teacher| &teacher.source) {
+        Some(TeacherSource::Profile(name)) => format!("the teacher profile `{name}`"),
+        Some(TeacherSource::Imported) => "rationales that came with the data".to_owned(),
+        None => "labels alone".to_owned(),
+    };
+    let accuracy = |accuracy: Option<Accuracy>| match accuracy {
+        Some(accuracy) => format!(
+            "{:.1}% of {} rows (95% interval {:.1}% to {:.1}%)",
+            accuracy.value() * 100.0,
+            accuracy.rows,
+            accuracy.low * 100.0,
+            accuracy.high * 100.0
+        ),
+        None => "not measured".to_owned(),
+    };
+    let start = match &provenance.started_from {
+        StartedFrom::Scratch => "fresh weights".to_owned(),
+        StartedFrom::Base { name } => format!("the base checkpoint `{name}`"),
+    };
+    format!(
+        "# {name}\n\nA T5 student of {parameters} parameters for the task `{task}`, trained from {start} with the objective \
+         `{objective}` on {teacher} (Hsieh et al., Distilling Step-by-Step, 2023).\n\n\
+         | measured on | accuracy |\n| --- | --- |\n| validation | {validation} |\n| test | {test} |\n\n\
+         The student reads `predict: ` and the input, and writes the label; it reads `explain: ` and the input, and writes \
+         a rationale. Weights of step {selected} of {steps}. Dataset {dataset}, ledger {ledger}; everything else stands in \
+         {PROVENANCE}.\n",
+        name = spec.name,
+        parameters = provenance.parameters,
+        task = spec.task.name,
+        objective = spec.training.objective,
+        validation = accuracy(provenance.validation),
+        test = accuracy(provenance.test),
+        selected = provenance.selected_step,
+        steps = provenance.steps,
+        dataset = provenance.dataset_fingerprint.get(..12).unwrap_or(&provenance.dataset_fingerprint),
+        ledger = provenance.ledger_fingerprint.get(..12).unwrap_or(&provenance.ledger_fingerprint),
+    )
+}

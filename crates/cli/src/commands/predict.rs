@@ -1,0 +1,135 @@
+//! `distillery predict`: labels and rationales from a student, one text or many rows.
+
+use super::rows::mistakes;
+use super::{print_json, print_line};
+use crate::args::PredictArguments;
+use crate::client::failure;
+use crate::exit::{Interrupted, Usage};
+use app::config::Config;
+use app::student::Student;
+use domain::Example;
+use futures::{StreamExt, TryStreamExt};
+use readers::{Format, Options, Source};
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
+use wire::v1;
+use wire::v1::inference_service_client::InferenceServiceClient;
+
+/// Rows that are with the student at once; it makes batches of them.
+const ROWS_AT_ONCE: usize = 64;
+
+/// One row's answer, as `--json` prints it.
+#[derive(Debug, Serialize)]
+struct Prediction {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<String>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    input: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    premise: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hypothesis: Option<String>,
+    label: String,
+    /// The gold label, where the row has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expected: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rationale: Option<String>,
+    /// Each label's probability, where the task has a closed set.
+    #[serde(skip_serializing_if = "serde_json::Map::is_empty")]
+    probabilities: serde_json::Map<String, serde_json::Value>,
+}
+
+/// See [`crate::args::Verb::Predict`].
+pub(crate) async fn predict(
+    config: Config,
+    arguments: PredictArguments,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    // The rows are read first: a mistake in them is told before a model is loaded.
+    let rows = rows(&arguments)?;
+    let student = Student::open(config, &arguments.model).await?;
+    let answered = tokio::select! {
+        answered = answer_all(&student.channel, rows, &arguments) => answered,
+        () = shutdown.cancelled() => Err(Interrupted("interrupted".to_owned()).into()),
+    };
+    student.close();
+    answered
+}
+
+fn rows(arguments: &PredictArguments) -> anyhow::Result<Vec<Example>> {
+    if let Some(file) = &arguments.file {
+        let format = Format::of(file).ok_or_else(|| {
+            Usage(format!("{}: its ending names no format: use .jsonl, .csv or .parquet", file.display()))
+        })?;
+        let source = Source { path: file.clone(), format, split: None };
+        return readers::rows(vec![source], Options::default()).collect::<Result<_, _>>().map_err(mistakes);
+    }
+    if arguments.stdin.is_some() {
+        let stream = Box::new(std::io::stdin());
+        let rows = readers::rows_from("standard input", Format::Jsonl, stream, Options::default());
+        return rows.collect::<Result<_, _>>().map_err(mistakes);
+    }
+    let example = Example {
+        input: arguments.input.clone().unwrap_or_default(),
+        choices: arguments.choice.clone(),
+        premise: arguments.premise.clone(),
+        hypothesis: arguments.hypothesis.clone(),
+        ..Example::default()
+    };
+    let violations = example.violations();
+    match violations.first() {
+        None => Ok(vec![example]),
+        Some(violation) => Err(Usage(format!("--{violation}")).into()),
+    }
+}
+
+/// Answers in the order of the rows, as they come.
+async fn answer_all(channel: &Channel, rows: Vec<Example>, arguments: &PredictArguments) -> anyhow::Result<()> {
+    let explain = arguments.explain;
+    let answers = futures::stream::iter(rows)
+        .map(|row| answer(channel.clone(), row, explain))
+        .buffered(ROWS_AT_ONCE);
+    answers.try_for_each(|prediction| async move { show(&prediction, arguments.json) }).await
+}
+
+async fn answer(channel: Channel, row: Example, explain: bool) -> anyhow::Result<Prediction> {
+    let mut client = InferenceServiceClient::new(channel).max_decoding_message_size(wire::MESSAGE_BYTES_MAX);
+    let example = Some(v1::Example::from(row.clone()));
+    let (label, probabilities, rationale) = if explain {
+        let request = v1::PredictAndExplainRequest { example, ..Default::default() };
+        let answer = client.predict_and_explain(request).await.map_err(failure)?.into_inner();
+        (answer.label, answer.probabilities, Some(answer.rationale))
+    } else {
+        let request = v1::PredictRequest { example, ..Default::default() };
+        let answer = client.predict(request).await.map_err(failure)?.into_inner();
+        (answer.label, answer.probabilities, None)
+    };
+    Ok(Prediction {
+        id: row.key,
+        input: row.input,
+        premise: row.premise,
+        hypothesis: row.hypothesis,
+        label,
+        expected: row.label,
+        rationale,
+        probabilities: probabilities.into_iter().map(|entry| (entry.label, entry.probability.into())).collect(),
+    })
+}
+
+fn show(prediction: &Prediction, json: bool) -> anyhow::Result<()> {
+    if json {
+        return print_json(prediction);
+    }
+    let pair = [prediction.premise.as_deref(), prediction.hypothesis.as_deref()];
+    for text in pair.into_iter().flatten().chain((!prediction.input.is_empty()).then_some(prediction.input.as_str())) {
+        print_line(text)?;
+    }
+    let expected = prediction.expected.as_ref().map_or_else(String::new, |label| format!("   (expected {label})"));
+    print_line(&format!("  label: {}{expected}", prediction.label))?;
+    if let Some(rationale) = &prediction.rationale {
+        print_line(&format!("  rationale: {rationale}"))?;
+    }
+    Ok(())
+}

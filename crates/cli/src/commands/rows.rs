@@ -1,0 +1,229 @@
+//! `distillery import` and `distillery export`: rows in, rows out.
+
+use super::{print_json, print_line};
+use crate::args::{ExportArguments, FileFormat, ImportFile, ImportFormat, ImportPaper, PaperDataset};
+use crate::client::{self, failure, malformed};
+use crate::exit::Usage;
+use crate::report::{grouped, percent};
+use app::config::Config;
+use app::local::{Local, Roles};
+use domain::records::Row;
+use domain::spec::is_name;
+use domain::state::Reason;
+use domain::{Example, Fault, Split, Task};
+use readers::paper::{self, PaperImport, SplitReport};
+use readers::{Format, Options, ReadErrors, Source, Writer};
+use std::path::{Path, PathBuf};
+use tokio_util::sync::CancellationToken;
+use wire::v1;
+use wire::v1::datasets_service_client::DatasetsServiceClient;
+
+/// Reads files of rows; the rows of one with a split of its own belong to it.
+pub(crate) fn read_splits(
+    files: &[(Option<Split>, PathBuf)],
+    task: &Task,
+    labels_required: bool,
+) -> anyhow::Result<Vec<Example>> {
+    let mut sources = Vec::new();
+    for (split, path) in files {
+        let format = Format::of(path).ok_or_else(|| {
+            Usage(format!("{}: its ending names no format: use .jsonl, .csv or .parquet", path.display()))
+        })?;
+        sources.push(Source { path: path.clone(), format, split: *split });
+    }
+    read(sources, Options { task: Some(task.clone()), labels_required })
+}
+
+fn read(sources: Vec<Source>, options: Options) -> anyhow::Result<Vec<Example>> {
+    readers::rows(sources, options).collect::<Result<_, _>>().map_err(mistakes)
+}
+
+/// What stands wrong in a file is the user's to mend; a disk that fails is not.
+pub(crate) fn mistakes(errors: ReadErrors) -> anyhow::Error {
+    match errors.fault() {
+        Fault::Internal | Fault::Unavailable => anyhow::anyhow!("{errors}"),
+        _ => Usage(errors.to_string()).into(),
+    }
+}
+
+/// See [`crate::args::Verb::Import`].
+pub(crate) async fn import(
+    config: Config,
+    format: ImportFormat,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    match format {
+        ImportFormat::Paper(arguments) => import_paper(config, arguments, shutdown).await,
+        ImportFormat::Jsonl(file) => import_file(config, Format::Jsonl, file, shutdown).await,
+        ImportFormat::Csv(file) => import_file(config, Format::Csv, file, shutdown).await,
+        ImportFormat::Parquet(file) => import_file(config, Format::Parquet, file, shutdown).await,
+    }
+}
+
+async fn import_file(
+    config: Config,
+    format: Format,
+    arguments: ImportFile,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    let name = match arguments.name {
+        Some(name) => name,
+        None => stem(&arguments.file),
+    };
+    check_name(&name)?;
+    let rows = read(vec![Source { path: arguments.file, format, split: None }], Options::default())?;
+    let dataset = stage(config, &name, rows, shutdown).await?;
+    if arguments.json {
+        return print_json(&dataset_json(&dataset));
+    }
+    print_line(&dataset_line(&dataset))
+}
+
+async fn import_paper(config: Config, arguments: ImportPaper, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let which = match arguments.dataset {
+        PaperDataset::Svamp => paper::PaperDataset::Svamp,
+        PaperDataset::Cqa => paper::PaperDataset::Cqa,
+        PaperDataset::Anli1 => paper::PaperDataset::Anli1,
+        PaperDataset::Esnli => paper::PaperDataset::Esnli,
+    };
+    let name = arguments.name.unwrap_or_else(|| which.as_str().to_owned());
+    check_name(&name)?;
+    let PaperImport { examples, report, .. } = paper::read(which, &arguments.from).map_err(mistakes)?;
+    let dataset = stage(config, &name, examples, shutdown).await?;
+    if arguments.json {
+        let splits: Vec<_> = report.splits.iter().map(split_json).collect();
+        return print_json(&serde_json::json!({"dataset": dataset_json(&dataset), "splits": splits}));
+    }
+    for split in &report.splits {
+        print_line(&split_line(split))?;
+    }
+    print_line(&dataset_line(&dataset))
+}
+
+fn split_json(split: &SplitReport) -> serde_json::Value {
+    let reasons: serde_json::Map<String, serde_json::Value> =
+        Reason::ALL.iter().map(|reason| (reason.to_string(), split.of(*reason).into())).collect();
+    serde_json::json!({
+        "split": split.split.to_string(),
+        "rows": split.rows,
+        "failures": reasons,
+        "teacher_accuracy": split.accuracy_careful().value(),
+        "teacher_accuracy_official": split.accuracy_official().value(),
+    })
+}
+
+fn split_line(split: &SplitReport) -> String {
+    let reasons: Vec<String> = Reason::ALL
+        .iter()
+        .filter(|reason| split.of(**reason) > 0)
+        .map(|reason| format!("{reason} {}", grouped(split.of(*reason))))
+        .collect();
+    let reasons = if reasons.is_empty() { "none".to_owned() } else { reasons.join(", ") };
+    format!(
+        "{}: {} rows, teacher {} (by the official rule {}), failures: {reasons}",
+        split.split,
+        grouped(split.rows),
+        percent(split.accuracy_careful().value()),
+        percent(split.accuracy_official().value()),
+    )
+}
+
+async fn stage(
+    config: Config,
+    name: &str,
+    rows: Vec<Example>,
+    shutdown: CancellationToken,
+) -> anyhow::Result<v1::Dataset> {
+    let local = Local::open(config, Roles::RECORDS, shutdown).await?;
+    let dataset = client::upload(local.channel(), name, rows).await;
+    local.close().await?;
+    dataset
+}
+
+fn dataset_json(dataset: &v1::Dataset) -> serde_json::Value {
+    serde_json::json!({
+        "dataset": dataset.name,
+        "id": dataset.id,
+        "rows": dataset.rows,
+        "train": dataset.rows_train,
+        "validation": dataset.rows_validation,
+        "test": dataset.rows_test,
+        "labelled": dataset.rows_labelled,
+        "fingerprint": dataset.fingerprint,
+    })
+}
+
+fn dataset_line(dataset: &v1::Dataset) -> String {
+    format!(
+        "dataset {}: {} rows (train {}, validation {}, test {}), {} with a label",
+        dataset.name,
+        grouped(dataset.rows),
+        grouped(dataset.rows_train),
+        grouped(dataset.rows_validation),
+        grouped(dataset.rows_test),
+        grouped(dataset.rows_labelled),
+    )
+}
+
+fn stem(file: &Path) -> String {
+    file.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned())
+}
+
+fn check_name(name: &str) -> anyhow::Result<()> {
+    if is_name(name) {
+        return Ok(());
+    }
+    let words = "cannot name a dataset: use 1 to 64 letters, digits, `-`, `_` or `.` (--name)";
+    Err(Usage(format!("`{name}` {words}")).into())
+}
+
+/// See [`crate::args::Verb::Export`].
+pub(crate) async fn export(
+    config: Config,
+    arguments: ExportArguments,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    let split = arguments
+        .split
+        .as_deref()
+        .map(|split| split.parse::<Split>().map_err(|violation| Usage(format!("--split: {}", violation.message))))
+        .transpose()?;
+    let local = Local::open(config, Roles::RECORDS, shutdown).await?;
+    let written = write_rows(&local, &arguments, split).await;
+    local.close().await?;
+    let rows = written?;
+    crate::progress::say(&format!("{} rows", grouped(rows)));
+    Ok(())
+}
+
+async fn write_rows(local: &Local, arguments: &ExportArguments, split: Option<Split>) -> anyhow::Result<u64> {
+    let dataset = client::dataset(local.channel(), &arguments.dataset).await?;
+    let format = match arguments.format {
+        FileFormat::Jsonl => Format::Jsonl,
+        FileFormat::Csv => Format::Csv,
+        FileFormat::Parquet => Format::Parquet,
+    };
+    let mut writer = if arguments.file.as_os_str() == "-" {
+        Writer::to_stream(format, Box::new(std::io::stdout()))?
+    } else {
+        Writer::create(format, &arguments.file)?
+    };
+    let split = split.map_or(v1::Split::Unspecified, v1::Split::from).into();
+    let request = v1::StreamRowsRequest { dataset_id: dataset.id, split, from_index: 0 };
+    let mut chunks = DatasetsServiceClient::new(local.channel().clone())
+        .max_decoding_message_size(wire::MESSAGE_BYTES_MAX)
+        .stream_rows(request)
+        .await
+        .map_err(failure)?
+        .into_inner();
+    let mut rows = 0;
+    while let Some(chunk) = chunks.message().await.map_err(failure)? {
+        for row in chunk.rows {
+            let row = Row::try_from(row).map_err(malformed)?;
+            writer.write(&row.example)?;
+            rows += 1;
+        }
+    }
+    writer.finish()?;
+    Ok(rows)
+}

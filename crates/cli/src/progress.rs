@@ -1,0 +1,102 @@
+//! Progress for people: bars on a terminal, plain lines elsewhere.
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+/// Plain lines come this often.
+const LINE_EVERY: Duration = Duration::from_secs(5);
+
+/// One phase's progress, on standard error.
+pub(crate) struct Progress {
+    bar: ProgressBar,
+    phase: &'static str,
+    plain: Option<Plain>,
+    started: Instant,
+    /// Where the counting began: what was done by an earlier run does not count into the speed.
+    begin: Option<u64>,
+}
+
+struct Plain {
+    last: Option<Instant>,
+}
+
+impl Progress {
+    /// A phase of `total` units named `unit`.
+    pub(crate) fn start(phase: &'static str) -> Self {
+        let terminal = std::io::stderr().is_terminal();
+        let bar = ProgressBar::with_draw_target(Some(0), draw_target(terminal));
+        let template = "{prefix:>10} {bar:28} {pos}/{len} {msg}";
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style.progress_chars("=> "));
+        }
+        bar.set_prefix(phase);
+        let plain = (!terminal).then_some(Plain { last: None });
+        Self { bar, phase, plain, started: Instant::now(), begin: None }
+    }
+
+    /// Units done of all, and what else there is to say.
+    #[allow(clippy::print_stderr, reason = "plain progress lines are this module's work")]
+    pub(crate) fn update(&mut self, done: u64, total: u64, unit: &str, words: &str) {
+        let begin = *self.begin.get_or_insert(done);
+        let speed = done.saturating_sub(begin) as f64 / self.started.elapsed().as_secs_f64().max(1e-3);
+        let left = time_left(total.saturating_sub(done), speed);
+        let message = format!("{words}{}{speed:.1} {unit}/s{left}", if words.is_empty() { "" } else { ", " });
+        self.bar.set_length(total);
+        self.bar.set_position(done);
+        self.bar.set_message(message.clone());
+        if let Some(plain) = &mut self.plain
+            && plain.last.is_none_or(|last| last.elapsed() >= LINE_EVERY)
+        {
+            plain.last = Some(Instant::now());
+            eprintln!("{}: {done}/{total} {message}", self.phase);
+        }
+    }
+
+    /// The phase is over: its last line stays.
+    #[allow(clippy::print_stderr, reason = "plain progress lines are this module's work")]
+    pub(crate) fn finish(self, words: &str) {
+        self.bar.finish_and_clear();
+        eprintln!("{}: {words} ({:.1} s)", self.phase, self.started.elapsed().as_secs_f64());
+    }
+
+    /// A line of its own among the bars.
+    pub(crate) fn say(&self, line: &str) {
+        self.bar.suspend(|| say(line));
+    }
+}
+
+/// A line for people, on standard error.
+#[allow(clippy::print_stderr, reason = "standard output belongs to results")]
+pub(crate) fn say(line: &str) {
+    eprintln!("{line}");
+}
+
+fn draw_target(terminal: bool) -> ProgressDrawTarget {
+    if terminal { ProgressDrawTarget::stderr_with_hz(5) } else { ProgressDrawTarget::hidden() }
+}
+
+fn time_left(remaining: u64, speed: f64) -> String {
+    if remaining == 0 || speed < 1e-6 {
+        return String::new();
+    }
+    let seconds = (remaining as f64 / speed).round() as u64;
+    match seconds {
+        0..60 => format!(", {seconds} s left"),
+        60..3600 => format!(", {} min {} s left", seconds / 60, seconds % 60),
+        _ => format!(", {} h {} min left", seconds / 3600, seconds % 3600 / 60),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_left_is_told_as_people_tell_it() {
+        assert_eq!(time_left(30, 1.0), ", 30 s left");
+        assert_eq!(time_left(90, 1.0), ", 1 min 30 s left");
+        assert_eq!(time_left(7300, 1.0), ", 2 h 1 min left");
+        assert_eq!(time_left(10, 0.0), "");
+    }
+}

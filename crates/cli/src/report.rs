@@ -1,0 +1,136 @@
+//! What `run` says at its end: a table for people, one JSON object for scripts.
+
+use comfy_table::presets::UTF8_BORDERS_ONLY;
+use comfy_table::{CellAlignment, Table};
+use domain::metric::Accuracy;
+use serde::Serialize;
+
+/// The end of a run, as `run --json` prints it.
+#[derive(Debug, Serialize)]
+pub(crate) struct Outcome {
+    /// The job's state: succeeded, failed, cancelled or paused.
+    pub(crate) state: String,
+    /// The job's id.
+    pub(crate) distillation: String,
+    /// Why it did not succeed; absent where it did.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) reason: String,
+    /// The student's folder.
+    pub(crate) model_dir: Option<String>,
+    /// The teacher's part.
+    pub(crate) teacher: TeacherOutcome,
+    /// The student's part.
+    pub(crate) student: StudentOutcome,
+    /// Wall-clock seconds of each phase.
+    pub(crate) seconds: Seconds,
+}
+
+/// The teacher, in figures.
+#[derive(Debug, Serialize)]
+pub(crate) struct TeacherOutcome {
+    pub(crate) name: String,
+    /// On the test rows; null where it was not measured.
+    pub(crate) accuracy: Option<f64>,
+    pub(crate) accuracy_low: Option<f64>,
+    pub(crate) accuracy_high: Option<f64>,
+    /// Calls paid for, over all runs of this job.
+    pub(crate) prompts: u64,
+    /// Prompts answered from the store.
+    pub(crate) cached: u64,
+    /// Rationales that train the student.
+    pub(crate) accepted: u64,
+    pub(crate) tokens_in: u64,
+    pub(crate) tokens_out: u64,
+}
+
+/// The student, in figures.
+#[derive(Debug, Serialize)]
+pub(crate) struct StudentOutcome {
+    pub(crate) parameters: Option<u64>,
+    /// On the validation rows.
+    pub(crate) validation_accuracy: Option<f64>,
+    /// On the test rows.
+    pub(crate) accuracy: Option<f64>,
+    pub(crate) accuracy_low: Option<f64>,
+    pub(crate) accuracy_high: Option<f64>,
+}
+
+/// Wall-clock seconds of each phase.
+#[derive(Debug, Serialize)]
+pub(crate) struct Seconds {
+    pub(crate) harvest: f64,
+    pub(crate) train: f64,
+    pub(crate) evaluate: f64,
+}
+
+/// The teacher's and the student's rows of the table; what was not measured is a dash.
+pub(crate) fn table(outcome: &Outcome, teacher: Option<Accuracy>, student: Option<Accuracy>) -> String {
+    let mut table = Table::new();
+    table.load_preset(UTF8_BORDERS_ONLY);
+    table.set_header(["", "accuracy", "95% interval", "test rows", "parameters"]);
+    let parameters = outcome.student.parameters.map_or_else(|| "-".to_owned(), grouped);
+    for (who, accuracy, parameters) in [
+        (format!("teacher {}", outcome.teacher.name), teacher, "-".to_owned()),
+        ("student".to_owned(), student, parameters),
+    ] {
+        table.add_row([
+            who,
+            accuracy.map_or_else(|| "-".to_owned(), |accuracy| percent(accuracy.value())),
+            accuracy.map_or_else(|| "-".to_owned(), interval),
+            accuracy.map_or_else(|| "-".to_owned(), |accuracy| grouped(accuracy.rows)),
+            parameters,
+        ]);
+    }
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    let teacher = &outcome.teacher;
+    let seconds = &outcome.seconds;
+    format!(
+        "{table}\nprompts {} ({} from the store), rationales accepted {}, tokens in {}, out {}\n\
+         seconds: harvest {:.1}, train {:.1}, evaluate {:.1}",
+        grouped(teacher.prompts),
+        grouped(teacher.cached),
+        grouped(teacher.accepted),
+        grouped(teacher.tokens_in),
+        grouped(teacher.tokens_out),
+        seconds.harvest,
+        seconds.train,
+        seconds.evaluate,
+    )
+}
+
+/// `0.775` as `77.5%`.
+pub(crate) fn percent(share: f64) -> String {
+    format!("{:.1}%", share * 100.0)
+}
+
+/// An interval as `71.0% to 83.0%`.
+pub(crate) fn interval(accuracy: Accuracy) -> String {
+    format!("{} to {}", percent(accuracy.low), percent(accuracy.high))
+}
+
+/// `1234567` as `1,234,567`.
+pub(crate) fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_grouped_by_thousands() {
+        for (number, text) in [(0, "0"), (999, "999"), (1000, "1,000"), (1_234_567, "1,234,567")] {
+            assert_eq!(grouped(number), text);
+        }
+    }
+}

@@ -1,0 +1,465 @@
+//! A specification as a user writes it: a TOML file. Every mistake is named with file, line and field, all at once.
+
+use domain::Violation;
+use domain::spec::{Draft, JudgingDraft, Spec, StudentDraft, TeacherDraft, TrainingDraft, suggestion};
+use domain::task::{BUILT_IN, Task};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use std::fmt;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use toml::de::{DeTable, DeValue};
+
+/// Largest specification or task file, in bytes.
+const FILE_BYTES_MAX: u64 = 1024 * 1024;
+
+/// A specification with the paths that only the command line knows.
+#[derive(Debug)]
+pub(crate) struct SpecFile {
+    /// The specification; `start` names a base model called [`SpecFile::init`]'s folder name where there is one.
+    pub(crate) spec: Spec,
+    /// Where the rows come from.
+    pub(crate) data: Data,
+    /// The checkpoint folder to start from, to be registered under the base name in `spec`.
+    pub(crate) init: Option<PathBuf>,
+}
+
+/// Where the rows come from.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Data {
+    /// An imported dataset, by name.
+    Imported(String),
+    /// Files, each with the split its rows belong to (`None`: the rows say so themselves).
+    Files(Vec<(Option<domain::Split>, PathBuf)>),
+}
+
+/// Everything that is wrong with a file.
+#[derive(Debug)]
+pub(crate) struct SpecError {
+    file: PathBuf,
+    mistakes: Vec<Mistake>,
+}
+
+#[derive(Debug)]
+struct Mistake {
+    line: usize,
+    violation: Violation,
+}
+
+impl fmt::Display for SpecError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (place, mistake) in self.mistakes.iter().enumerate() {
+            let end = if place + 1 == self.mistakes.len() { "" } else { "\n" };
+            write!(formatter, "{}:{}: {}{end}", self.file.display(), mistake.line, mistake.violation)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for SpecError {}
+
+/// Reads and checks a specification.
+///
+/// # Errors
+/// All mistakes at once, each with file, line and field.
+pub(crate) fn read(path: &Path) -> Result<SpecFile, SpecError> {
+    let text = read_text(path).map_err(|message| SpecError::whole(path, message))?;
+    let source = Source::parse(path, &text)?;
+    source.spec_file()
+}
+
+/// Reads a task from a TOML file of its own.
+fn read_task(path: &Path) -> Result<Task, String> {
+    let text = read_text(path)?;
+    toml::from_str(&text).map_err(|error| format!("{}: {}", path.display(), error.message()))
+}
+
+fn read_text(path: &Path) -> Result<String, String> {
+    let describe = |error: std::io::Error| format!("cannot be read: {error}");
+    let length = std::fs::metadata(path).map_err(describe)?.len();
+    if length > FILE_BYTES_MAX {
+        return Err(format!("is {length} bytes long: a specification has at most {FILE_BYTES_MAX}"));
+    }
+    let bytes = std::fs::read(path).map_err(describe)?;
+    String::from_utf8(bytes).map_err(|error| {
+        format!("is not UTF-8 (byte {}): save it as UTF-8", error.utf8_error().valid_up_to())
+    })
+}
+
+impl SpecError {
+    fn whole(path: &Path, message: String) -> Self {
+        Self {
+            file: path.to_owned(),
+            mistakes: vec![Mistake { line: 1, violation: Violation::new("file", message) }],
+        }
+    }
+}
+
+/// A parsed file: its values, and where each of them stands.
+struct Source<'a> {
+    path: &'a Path,
+    text: &'a str,
+    table: toml::Table,
+    spans: Vec<(String, Range<usize>)>,
+    mistakes: Vec<Mistake>,
+}
+
+const SECTIONS: &[&str] = &["name", "task", "data", "teacher", "judging", "student", "training"];
+
+impl<'a> Source<'a> {
+    fn parse(path: &'a Path, text: &'a str) -> Result<Self, SpecError> {
+        let broken = |error: toml::de::Error| {
+            let line = line_of(text, error.span().map_or(0, |span| span.start));
+            let violation = Violation::new("file", format!("is not TOML: {}", error.message()));
+            SpecError { file: path.to_owned(), mistakes: vec![Mistake { line, violation }] }
+        };
+        let spanned = DeTable::parse(text).map_err(broken)?;
+        let mut spans = Vec::new();
+        collect_spans(spanned.get_ref(), "", &mut spans);
+        let table = text.parse::<toml::Table>().map_err(broken)?;
+        Ok(Self { path, text, table, spans, mistakes: Vec::new() })
+    }
+
+    fn spec_file(mut self) -> Result<SpecFile, SpecError> {
+        self.refuse_unknown_sections();
+        let name = self.text_of("name").unwrap_or_default();
+        let task = self.task();
+        let data = self.data();
+        let init = self.take_init();
+        let draft = Draft {
+            name,
+            task: task.unwrap_or_else(placeholder_task),
+            teacher: self.section::<TeacherDraft>("teacher"),
+            judging: self.section::<JudgingDraft>("judging"),
+            student: self.section::<StudentDraft>("student"),
+            training: self.section::<TrainingDraft>("training"),
+        };
+        let draft = self.with_base(draft, init.as_deref());
+        let resolved = draft.resolve();
+        let spec = match resolved {
+            Ok(spec) if self.mistakes.is_empty() => spec,
+            Ok(_) => return Err(self.into_error()),
+            Err(violations) => {
+                for violation in violations {
+                    self.complain_once(violation);
+                }
+                return Err(self.into_error());
+            }
+        };
+        match data {
+            Some(data) => Ok(SpecFile { spec, data, init }),
+            None => Err(self.into_error()),
+        }
+    }
+
+    fn into_error(mut self) -> SpecError {
+        self.mistakes.sort_by_key(|mistake| mistake.line);
+        SpecError { file: self.path.to_owned(), mistakes: self.mistakes }
+    }
+
+    /// A section that did not parse at all would be complained about again by its missing values: once is enough.
+    fn complain_once(&mut self, violation: Violation) {
+        let known = |mistake: &Mistake| {
+            mistake.violation.field == violation.field
+                || violation.field.starts_with(&format!("{}.", mistake.violation.field))
+        };
+        if !self.mistakes.iter().any(known) {
+            self.complain(violation);
+        }
+    }
+
+    fn complain(&mut self, violation: Violation) {
+        let line = self.line(&violation.field);
+        self.mistakes.push(Mistake { line, violation });
+    }
+
+    /// The line of a field, or of the nearest thing around it.
+    fn line(&self, field: &str) -> usize {
+        let mut wanted = field;
+        loop {
+            if let Some((_, span)) = self.spans.iter().find(|(known, _)| known == wanted) {
+                return line_of(self.text, span.start);
+            }
+            match wanted.rsplit_once(['.', '[']) {
+                Some((around, _)) => wanted = around,
+                None => return 1,
+            }
+        }
+    }
+
+    fn refuse_unknown_sections(&mut self) {
+        let unknown: Vec<String> =
+            self.table.keys().filter(|key| !SECTIONS.contains(&key.as_str())).cloned().collect();
+        for key in unknown {
+            self.complain(Violation::new(&key, unknown_key(&key, SECTIONS.iter().copied())));
+        }
+    }
+
+    fn text_of(&mut self, field: &str) -> Option<String> {
+        let (value, table) = match field.split_once('.') {
+            Some((section, key)) => (self.table.get(section).and_then(|table| table.get(key)), section),
+            None => (self.table.get(field), ""),
+        };
+        match value {
+            Some(toml::Value::String(text)) => Some(text.clone()),
+            Some(other) => {
+                let message = format!("must be a string, and is {}", kind(other));
+                self.complain(Violation::new(field, message));
+                None
+            }
+            None if table.is_empty() => {
+                self.complain(Violation::new(field, format!("is missing: add `{field} = \"...\"`")));
+                None
+            }
+            None => None,
+        }
+    }
+
+    fn task(&mut self) -> Option<Task> {
+        let name = self.text_of("task")?;
+        if let Some(task) = Task::built_in(&name) {
+            return Some(task);
+        }
+        let violation = if name.ends_with(".toml") {
+            match read_task(&self.beside(&name)) {
+                Ok(task) => return Some(task),
+                Err(message) => message,
+            }
+        } else {
+            let near = suggestion(&name, BUILT_IN.iter().copied())
+                .map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
+            format!(
+                "`{name}` is neither a built-in task ({}) nor a path that ends in .toml{near}",
+                BUILT_IN.join(", ")
+            )
+        };
+        self.complain(Violation::new("task", violation));
+        None
+    }
+
+    fn data(&mut self) -> Option<Data> {
+        const KEYS: [&str; 5] = ["dataset", "file", "train", "validation", "test"];
+        let Some(toml::Value::Table(table)) = self.table.get("data") else {
+            self.complain(Violation::new("data", "is missing: add [data] with `train = \"...\"` or `dataset = \"...\"`"));
+            return None;
+        };
+        let unknown: Vec<String> = table.keys().filter(|key| !KEYS.contains(&key.as_str())).cloned().collect();
+        for key in unknown {
+            self.complain(Violation::new(format!("data.{key}"), unknown_key(&key, KEYS)));
+        }
+        let given: Vec<(&str, String)> =
+            KEYS.iter().filter_map(|key| self.text_of(&format!("data.{key}")).map(|text| (*key, text))).collect();
+        let dataset = given.iter().find(|(key, _)| *key == "dataset").map(|(_, name)| name.clone());
+        if let Some(name) = dataset {
+            if given.len() > 1 {
+                self.complain(Violation::new(
+                    "data.dataset",
+                    "names an imported dataset, which brings its own splits: remove the other keys of [data]",
+                ));
+            }
+            return Some(Data::Imported(name));
+        }
+        let files: Vec<_> = given.iter().map(|(key, file)| (split_of(key), self.beside(file))).collect();
+        if !given.iter().any(|(key, _)| matches!(*key, "train" | "file")) {
+            self.complain(Violation::new("data", "has no train rows: add `train = \"rows.jsonl\"` or `file = ...`"));
+            return None;
+        }
+        Some(Data::Files(files))
+    }
+
+    /// Takes `student.init` out of the table: it is the command line's word, not the specification's.
+    fn take_init(&mut self) -> Option<PathBuf> {
+        let init = self.text_of("student.init");
+        if let Some(toml::Value::Table(student)) = self.table.get_mut("student") {
+            student.remove("init");
+        }
+        init.map(|folder| self.beside(&folder))
+    }
+
+    fn with_base(&mut self, mut draft: Draft, init: Option<&Path>) -> Draft {
+        let Some(folder) = init else { return draft };
+        if draft.student.base.is_some() {
+            self.complain(Violation::new("student.init", "contradicts `student.base`: remove one of them"));
+        }
+        draft.student.base = Some(base_name(folder));
+        draft
+    }
+
+    fn beside(&self, file: &str) -> PathBuf {
+        self.path.parent().unwrap_or(Path::new("")).join(file)
+    }
+
+    /// One section, key by key, so that every wrong key and every wrong type is named.
+    fn section<T: DeserializeOwned + Default>(&mut self, section: &str) -> T {
+        let table = match self.table.get(section) {
+            None => return T::default(),
+            Some(toml::Value::Table(table)) => table.clone(),
+            Some(other) => {
+                let message = format!("must be a table ([{section}]), and is {}", kind(other));
+                self.complain(Violation::new(section, message));
+                return T::default();
+            }
+        };
+        let mut sound = toml::Table::new();
+        for (key, value) in table {
+            let alone = toml::Table::from_iter([(key.clone(), value.clone())]);
+            match T::deserialize(toml::Value::Table(alone)) {
+                Ok(_) => {
+                    sound.insert(key, value);
+                }
+                Err(error) => {
+                    let message = explain(&key, error.message());
+                    self.complain(Violation::new(format!("{section}.{key}"), message));
+                }
+            }
+        }
+        T::deserialize(toml::Value::Table(sound)).unwrap_or_default()
+    }
+}
+
+/// Keeps the checks of the other fields going when the task is broken; never leaves this module.
+fn placeholder_task() -> Task {
+    Task::built_in("generate").unwrap_or_else(|| Task {
+        name: "generate".into(),
+        instruction: String::new(),
+        template: "{{ example.input }}".into(),
+        exemplars: Vec::new(),
+        stop: vec!["\n\n".into()],
+        answer: domain::task::AnswerPattern { marker: "A:".into(), shape: domain::task::AnswerShape::Text },
+        labels: domain::task::LabelSet::Open,
+        metric: domain::task::Metric::Text,
+        tokens_max: 256,
+    })
+}
+
+/// The name under which a checkpoint folder is registered: its own, with what no name may hold replaced.
+fn base_name(folder: &Path) -> String {
+    let own = folder.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+    let clean: String = own
+        .chars()
+        .map(|character| if character.is_ascii_alphanumeric() || "._-".contains(character) { character } else { '-' })
+        .take(48)
+        .collect();
+    let clean = clean.trim_start_matches(['.', '_', '-']);
+    if clean.is_empty() { "base".to_owned() } else { clean.to_owned() }
+}
+
+fn split_of(key: &str) -> Option<domain::Split> {
+    key.parse().ok()
+}
+
+fn kind(value: &toml::Value) -> &'static str {
+    match value {
+        toml::Value::String(_) => "a string",
+        toml::Value::Integer(_) => "an integer",
+        toml::Value::Float(_) => "a float",
+        toml::Value::Boolean(_) => "a boolean",
+        toml::Value::Datetime(_) => "a date",
+        toml::Value::Array(_) => "an array",
+        toml::Value::Table(_) => "a table",
+    }
+}
+
+/// serde's words on one key, with the suggestion it does not make.
+fn explain(key: &str, message: &str) -> String {
+    let first = message.lines().next().unwrap_or(message);
+    match first.strip_prefix("unknown field ") {
+        Some(rest) => {
+            let unknown = rest.split('`').nth(1).unwrap_or(key);
+            let known: Vec<&str> = rest.split('`').skip(3).step_by(2).collect();
+            unknown_key(unknown, known)
+        }
+        None => first.to_owned(),
+    }
+}
+
+fn unknown_key<'a>(key: &str, known: impl IntoIterator<Item = &'a str> + Clone) -> String {
+    match suggestion(key, known.clone()) {
+        Some(near) => format!("is no known key: did you mean `{near}`?"),
+        None => format!("is no known key: known are {}", known.into_iter().collect::<Vec<_>>().join(", ")),
+    }
+}
+
+fn collect_spans(table: &DeTable<'_>, prefix: &str, spans: &mut Vec<(String, Range<usize>)>) {
+    for (key, value) in table {
+        let field = if prefix.is_empty() {
+            key.get_ref().to_string()
+        } else {
+            format!("{prefix}.{}", key.get_ref())
+        };
+        if let DeValue::Table(inner) = value.get_ref() {
+            collect_spans(inner, &field, spans);
+        }
+        spans.push((field, key.span()));
+    }
+}
+
+fn line_of(text: &str, offset: usize) -> usize {
+    text.bytes().take(offset).filter(|byte| *byte == b'\n').count() + 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str, expected: &[&str]) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("spec.toml");
+        std::fs::write(&path, text).unwrap();
+        let found = match read(&path) {
+            Ok(_) => String::new(),
+            Err(error) => error.to_string(),
+        };
+        let lines: Vec<&str> = found.lines().collect();
+        assert_eq!(lines.len(), expected.len(), "{found}");
+        for (line, wanted) in lines.iter().zip(expected) {
+            let shown = line.rsplit_once("spec.toml:").map_or(*line, |(_, rest)| rest);
+            assert!(shown.starts_with(wanted), "wanted {wanted:?} in {shown:?}");
+        }
+    }
+
+    const SOUND: &str = "name = \"job\"\ntask = \"equation\"\n[data]\ntrain = \"train.jsonl\"\n";
+
+    #[test]
+    fn a_sound_file_resolves_its_paths_beside_itself() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("spec.toml");
+        std::fs::write(&path, format!("{SOUND}test = \"t.csv\"\n[student]\ninit = \"../my base\"\n")).unwrap();
+        let file = read(&path).unwrap();
+        assert_eq!(file.init, Some(folder.path().join("../my base")));
+        assert_eq!(file.spec.start, domain::spec::Start::Base { name: "my-base".into() });
+        let Data::Files(files) = file.data else { panic!("{:?}", file.data) };
+        assert_eq!(files.first(), Some(&(Some(domain::Split::Train), folder.path().join("train.jsonl"))));
+        assert_eq!(files.get(1).map(|(split, _)| *split), Some(Some(domain::Split::Test)));
+    }
+
+    #[test]
+    fn every_mistake_is_named_with_its_line() {
+        check(SOUND, &[]);
+        check("name = ", &["1: file: is not TOML"]);
+        check("", &["1: name: is missing", "1: task: is missing", "1: data: is missing"]);
+        check(&format!("{SOUND}[training]\nleraning_rate = 1\n"), &[
+            "6: training.leraning_rate: is no known key: did you mean `learning_rate`?",
+        ]);
+        check(&format!("{SOUND}[training]\nsteps = \"many\"\nalpha = 2.0\n"), &[
+            "6: training.steps: invalid type: string",
+            "7: training.alpha: is 2: it must lie between 0 and 1",
+        ]);
+        check(&format!("{SOUND}[trainnig]\nsteps = 1\n"), &["5: trainnig: is no known key: did you mean `training`?"]);
+        check(&SOUND.replace("equation", "equatoin"), &["2: task: `equatoin` is neither"]);
+        check(&SOUND.replace("equation", "none.toml"), &["2: task: cannot be read"]);
+        check(&SOUND.replace("train =", "trian ="), &["3: data: has no train rows", "4: data.trian: is no known key"]);
+        check(&format!("{SOUND}[student]\nbase = \"a\"\ninit = \"b\"\n"), &["7: student.init: contradicts"]);
+        check(&format!("{SOUND}[student]\nsize = \"giant\"\n"), &["6: student.size: unknown variant `giant`"]);
+        check(&format!("{SOUND}[teacher.budget]\nprompts = -1\n"), &["5: teacher.budget: invalid value"]);
+    }
+
+    #[test]
+    fn a_file_that_is_not_text_says_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("spec.toml");
+        std::fs::write(&path, [b'n', 0xff, 0xfe]).unwrap();
+        assert!(read(&path).unwrap_err().to_string().contains("is not UTF-8 (byte 1)"));
+        assert!(read(&folder.path().join("none.toml")).unwrap_err().to_string().contains("cannot be read"));
+    }
+}

@@ -1,0 +1,1 @@
+//! The suites that every Store, Queue and Allowance must pass

@@ -1,0 +1,36 @@
+//! What Distillery talks about, and nothing that talks to the outside.
+//!
+//! Ids, records and their states, the specification of a distillation, task data, the parsing of completions, the
+//! comparison of labels, the judging of rationales, [`Fault`] and the three ports: [`Store`], [`Queue`] and
+//! [`Allowance`].
+//!
+//! Invariants: domain names no SQL, no transport, no tensor, no clock and no runtime. Everything here is a pure function
+//! of its arguments or a trait that an adapter implements.
+
+pub mod allowance;
+pub mod completion;
+pub mod equation;
+pub mod event;
+pub mod example;
+pub mod fault;
+pub mod ids;
+pub mod judge;
+pub mod label;
+pub mod metric;
+pub mod queue;
+pub mod records;
+pub mod spec;
+pub mod state;
+pub mod store;
+pub mod target;
+pub mod task;
+pub mod time;
+
+pub use allowance::Allowance;
+pub use example::{Answer, Example, Split};
+pub use fault::{Fault, Violation};
+pub use queue::Queue;
+pub use spec::Spec;
+pub use store::Store;
+pub use task::Task;
+pub use time::Timestamp;

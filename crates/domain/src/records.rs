@@ -1,0 +1,445 @@
+//! What the store keeps. Records are plain data: a store fills them, a service reads them.
+
+use crate::example::{Example, Split};
+use crate::ids::{CompletionKey, DatasetId, DistillationId, ModelId, PromptId, RequestId, RunId};
+use crate::metric::Accuracy;
+use crate::spec::Spec;
+use crate::state::{DatasetState, DistillationState, PromptState, Purpose, Reason, RunState, Verdict};
+use crate::time::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// A set of examples, immutable once committed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dataset {
+    /// Its id.
+    pub id: DatasetId,
+    /// A name for people; several datasets may share it, the newest committed one is meant.
+    pub name: String,
+    /// Staged or committed.
+    pub state: DatasetState,
+    /// Rows so far: the offset at which an interrupted upload goes on.
+    pub rows: u64,
+    /// Rows by split: train, validation, test.
+    pub rows_by_split: [u64; 3],
+    /// Rows with a gold label.
+    pub rows_labelled: u64,
+    /// sha256 (hex) over the rows in order; empty until committed.
+    pub fingerprint: String,
+    /// When its upload began.
+    pub created_at: Timestamp,
+}
+
+/// A row in its place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    /// Its place in the dataset, from 0.
+    pub index: u64,
+    /// The example itself.
+    pub example: Example,
+}
+
+/// One job.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Distillation {
+    /// Its id.
+    pub id: DistillationId,
+    /// What was asked for.
+    pub spec: Spec,
+    /// The rows it reads.
+    pub dataset: DatasetId,
+    /// Where it stands.
+    pub state: DistillationState,
+    /// Why it is paused, failed or cancelled; empty otherwise.
+    pub reason: String,
+    /// The state that a paused distillation goes back to.
+    pub resume_state: Option<DistillationState>,
+    /// When it was submitted.
+    pub created_at: Timestamp,
+    /// When its state last changed.
+    pub updated_at: Timestamp,
+    /// Its training run, once there is one.
+    pub run: Option<RunId>,
+    /// Its model, once there is one.
+    pub model: Option<ModelId>,
+    /// The teacher on the test rows, once judged.
+    pub teacher_accuracy: Option<Accuracy>,
+    /// Seconds of each phase so far.
+    pub seconds: PhaseSeconds,
+}
+
+/// Wall-clock seconds of each phase.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct PhaseSeconds {
+    /// From the first prompt to the last verdict.
+    pub harvest: f64,
+    /// From the lease of the run to the last step.
+    pub train: f64,
+    /// From the last step to the published model.
+    pub evaluate: f64,
+}
+
+/// A new distillation, with every prompt it begins with.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewDistillation {
+    /// The id it will have.
+    pub id: DistillationId,
+    /// The caller's name for this call.
+    pub request: RequestId,
+    /// What was asked for.
+    pub spec: Spec,
+    /// The rows it reads: must be committed.
+    pub dataset: DatasetId,
+}
+
+/// A question to be asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewPrompt {
+    /// The id it will have.
+    pub id: PromptId,
+    /// The row it asks about.
+    pub row: u64,
+    /// Which sample of the row, from 0; a hinted prompt counts on after the others.
+    pub sample: u32,
+    /// Whether the gold label is given.
+    pub hinted: bool,
+    /// Why it is asked.
+    pub purpose: Purpose,
+    /// Its completion's content address.
+    pub key: CompletionKey,
+    /// Tokens to reserve for it: prompt estimate and room for the completion.
+    pub tokens_reserved: u64,
+}
+
+/// A question and where it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Prompt {
+    /// Its id.
+    pub id: PromptId,
+    /// Its job.
+    pub distillation: DistillationId,
+    /// The row it asks about.
+    pub row: u64,
+    /// Which sample.
+    pub sample: u32,
+    /// Whether the gold label is given.
+    pub hinted: bool,
+    /// Why it is asked.
+    pub purpose: Purpose,
+    /// Its completion's content address.
+    pub key: CompletionKey,
+    /// Where it stands.
+    pub state: PromptState,
+    /// Leases taken so far: the fencing token of the present one.
+    pub attempt: u32,
+    /// Failures that were the teacher's own.
+    pub failures: u32,
+    /// The last failure, or why it is parked.
+    pub error: String,
+}
+
+/// A prompt in a worker's hands.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LeasedPrompt {
+    /// The prompt, with `attempt` as its fencing token.
+    pub prompt: Prompt,
+    /// The row it asks about.
+    pub example: Example,
+    /// The completion, where this very question was answered before: nothing is to be asked.
+    pub cached: Option<Completion>,
+}
+
+/// Why a completion ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FinishReason {
+    /// At a stop sequence or the end of text.
+    Stop,
+    /// At the limit of tokens.
+    Length,
+    /// A content filter cut it.
+    ContentFilter,
+}
+
+/// What a teacher answered, kept for ever under its content address.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Completion {
+    /// Its content address.
+    pub key: CompletionKey,
+    /// The words.
+    pub text: String,
+    /// Why it ended.
+    pub finish_reason: FinishReason,
+    /// The model that answered, as the server names it.
+    pub model: String,
+    /// Tokens of the prompt, as the server counts them (estimated where it does not).
+    pub tokens_in: u64,
+    /// Tokens of the completion.
+    pub tokens_out: u64,
+    /// What the call cost, in millionths of the profile's currency.
+    pub money_micros: u64,
+    /// Seconds that the call took.
+    pub seconds: f64,
+}
+
+/// A completion as the task reads it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parsed {
+    /// The chain of thought before the marker; empty where none was read.
+    pub rationale: String,
+    /// The label after the marker; `None` where none was read.
+    pub label: Option<String>,
+    /// Why it cannot be used, where it cannot.
+    pub reason: Option<Reason>,
+}
+
+/// What a worker brings back for one leased prompt.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Harvested {
+    /// The prompt.
+    pub prompt: PromptId,
+    /// The lease it was asked under.
+    pub attempt: u32,
+    /// The completion; also a cached one.
+    pub completion: Completion,
+    /// Whether the completion came from the store instead of a call.
+    pub cached: bool,
+    /// What the task reads in it.
+    pub parsed: Parsed,
+    /// The provisional verdict, for the funnel; the final one is given when the row is judged whole.
+    pub verdict: Verdict,
+    /// Its reason.
+    pub reason: Option<Reason>,
+}
+
+/// One line of the ledger.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LedgerEntry {
+    /// Its job.
+    pub distillation: DistillationId,
+    /// Its prompt.
+    pub prompt: PromptId,
+    /// The row.
+    pub row: u64,
+    /// The sample.
+    pub sample: u32,
+    /// Whether the gold label was given.
+    pub hinted: bool,
+    /// Why it was asked.
+    pub purpose: Purpose,
+    /// What the task read.
+    pub parsed: Parsed,
+    /// What became of it.
+    pub verdict: Verdict,
+    /// Why.
+    pub reason: Option<Reason>,
+    /// Its share in the row's rationale loss; 1 unless votes say otherwise.
+    pub weight: f64,
+    /// The raw completion.
+    pub completion: String,
+    /// Who answered.
+    pub model: String,
+}
+
+/// A verdict to be written.
+#[derive(Debug, Clone, PartialEq)]
+pub struct VerdictUpdate {
+    /// Which entry.
+    pub prompt: PromptId,
+    /// What became of it.
+    pub verdict: Verdict,
+    /// Why.
+    pub reason: Option<Reason>,
+    /// Its weight.
+    pub weight: f64,
+}
+
+/// Numbers of a distillation's harvest.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct HarvestProgress {
+    /// All prompts, by state, in the order of [`PromptState::ALL`].
+    pub prompts: [u64; 5],
+    /// Entries by verdict (train rows only), in the order of [`Verdict::ALL`].
+    pub verdicts: [u64; 3],
+    /// Rejected entries (train rows only) by reason, in the order of [`Reason::ALL`].
+    pub reasons: [u64; 8],
+    /// Calls paid for (cache hits not counted).
+    pub calls: u64,
+    /// Prompts answered from the store.
+    pub cache_hits: u64,
+    /// Answers that came after their lease was lost, and were paid for again.
+    pub calls_paid_twice: u64,
+    /// Tokens in, of calls paid for.
+    pub tokens_in: u64,
+    /// Tokens out, of calls paid for.
+    pub tokens_out: u64,
+    /// Money spent, in millionths.
+    pub money_micros: u64,
+}
+
+impl HarvestProgress {
+    /// All prompts.
+    pub fn total(&self) -> u64 {
+        self.prompts.iter().sum()
+    }
+
+    /// Prompts in one state.
+    pub fn in_state(&self, state: PromptState) -> u64 {
+        PromptState::ALL
+            .iter()
+            .zip(self.prompts)
+            .find(|(known, _)| **known == state)
+            .map_or(0, |(_, count)| count)
+    }
+
+    /// Prompts that need nothing more: answered, parked or skipped.
+    pub fn done(&self) -> u64 {
+        [PromptState::Answered, PromptState::Parked, PromptState::Skipped]
+            .into_iter()
+            .map(|state| self.in_state(state))
+            .sum()
+    }
+}
+
+/// One training of one student.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Run {
+    /// Its id.
+    pub id: RunId,
+    /// Its job.
+    pub distillation: DistillationId,
+    /// Where it stands.
+    pub state: RunState,
+    /// Leases taken so far: the fencing token of the present one.
+    pub fence: u64,
+    /// Who holds it; empty when nobody does.
+    pub trainer: String,
+    /// Optimiser steps done.
+    pub step: u64,
+    /// Where its newest resume state lies in the object store; empty where there is none.
+    pub resume_path: String,
+    /// Why it failed; empty otherwise.
+    pub reason: String,
+    /// When it was made.
+    pub created_at: Timestamp,
+}
+
+/// What a trainer needs to begin.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LeasedRun {
+    /// The run, with `fence` as its fencing token.
+    pub run: Run,
+    /// The specification.
+    pub spec: Spec,
+    /// The dataset's fingerprint, for the provenance.
+    pub dataset: Dataset,
+    /// sha256 (hex) over the accepted ledger, for the provenance.
+    pub ledger_fingerprint: String,
+}
+
+/// One number at one step.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MetricPoint {
+    /// The optimiser step.
+    pub step: u64,
+    /// The metric's name, such as `loss_label`, `loss_rationale`, `validation_accuracy`, `examples_per_second`.
+    pub name: String,
+    /// Its value.
+    pub value: f64,
+}
+
+/// An accepted rationale of a row.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AcceptedRationale {
+    /// The chain of thought.
+    pub text: String,
+    /// The label it argues for.
+    pub label: String,
+    /// Its share in the row's rationale loss.
+    pub weight: f64,
+}
+
+/// What a trainer reads of a row: rows in order of index, rationales in order of sample.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TrainingExample {
+    /// The row.
+    pub row: Row,
+    /// The label that the student learns, by the job's `judging.label`; `None` where there is none.
+    pub target: Option<String>,
+    /// Its accepted rationales; none for rows that were not asked, or whose answers were rejected.
+    pub rationales: Vec<AcceptedRationale>,
+}
+
+/// A published student.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Model {
+    /// Its id.
+    pub id: ModelId,
+    /// Its name: the specification's.
+    pub name: String,
+    /// Counts up by name, from 1.
+    pub version: u64,
+    /// The job that made it.
+    pub distillation: DistillationId,
+    /// The run that made it.
+    pub run: RunId,
+    /// Its folder in the object store.
+    pub path: String,
+    /// sha256 (hex) of its manifest.
+    pub manifest_sha256: String,
+    /// How many parameters it has.
+    pub parameters: u64,
+    /// On the validation rows.
+    pub validation: Option<Accuracy>,
+    /// On the test rows.
+    pub test: Option<Accuracy>,
+    /// When it was published.
+    pub created_at: Timestamp,
+}
+
+/// What a trainer brings to a publication.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewModel {
+    /// The folder in the object store, complete with its manifest.
+    pub path: String,
+    /// sha256 (hex) of the manifest.
+    pub manifest_sha256: String,
+    /// How many parameters it has.
+    pub parameters: u64,
+    /// On the validation rows.
+    pub validation: Option<Accuracy>,
+    /// On the test rows.
+    pub test: Option<Accuracy>,
+    /// Seconds of training, all leases together.
+    pub train_seconds: f64,
+    /// Seconds of evaluation.
+    pub evaluate_seconds: f64,
+}
+
+/// A registered base checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BaseModel {
+    /// Its name, and its folder under `base/`.
+    pub name: String,
+    /// sha256 (hex) of its manifest.
+    pub manifest_sha256: String,
+    /// When it was registered.
+    pub created_at: Timestamp,
+}
+
+/// Counts of rows of a committed dataset that a distillation would use: for its checks at submit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RowCounts {
+    /// Rows of the split.
+    pub rows: u64,
+    /// Those with a gold label.
+    pub labelled: u64,
+    /// Those with at least one imported answer.
+    pub answered: u64,
+}
+
+/// Which rows to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RowFilter {
+    /// Only this split.
+    pub split: Option<Split>,
+}

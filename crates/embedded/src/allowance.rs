@@ -1,0 +1,122 @@
+//! Rate limits in memory: token buckets that refill evenly over the minute.
+
+use async_trait::async_trait;
+use domain::Allowance;
+use domain::allowance::{AllowanceError, Limits, Reservation};
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::time::Instant;
+
+const MINUTE: f64 = 60.0;
+
+/// The allowances of one process.
+#[derive(Debug, Default)]
+pub struct MemoryAllowance {
+    profiles: Mutex<HashMap<String, Profile>>,
+}
+
+#[derive(Debug)]
+struct Profile {
+    requests: f64,
+    tokens: f64,
+    refilled_at: Instant,
+    held_until: Instant,
+    limits: Limits,
+    next: u64,
+    reserved: HashMap<u64, u64>,
+}
+
+impl Profile {
+    fn new(limits: Limits) -> Self {
+        let now = Instant::now();
+        Self {
+            requests: limits.requests_per_minute.unwrap_or(0) as f64,
+            tokens: limits.tokens_per_minute.unwrap_or(0) as f64,
+            refilled_at: now,
+            held_until: now,
+            limits,
+            next: 0,
+            reserved: HashMap::new(),
+        }
+    }
+
+    fn refill(&mut self, limits: Limits, now: Instant) {
+        let share = now.duration_since(self.refilled_at).as_secs_f64() / MINUTE;
+        self.refilled_at = now;
+        self.limits = limits;
+        let fill = |level: f64, limit: Option<u64>| {
+            let limit = limit.unwrap_or(0) as f64;
+            (level + share * limit).min(limit)
+        };
+        self.requests = fill(self.requests, limits.requests_per_minute);
+        self.tokens = fill(self.tokens, limits.tokens_per_minute);
+    }
+
+    /// How long until `wanted` is there; zero where it is.
+    fn wait(level: f64, wanted: f64, limit: Option<u64>) -> Duration {
+        match limit {
+            Some(limit) if level < wanted => {
+                Duration::from_secs_f64((wanted - level) / limit.max(1) as f64 * MINUTE + 0.001)
+            }
+            _ => Duration::ZERO,
+        }
+    }
+}
+
+impl MemoryAllowance {
+    fn profiles(&self) -> MutexGuard<'_, HashMap<String, Profile>> {
+        self.profiles.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl Allowance for MemoryAllowance {
+    async fn reserve(
+        &self,
+        profile: &str,
+        limits: Limits,
+        tokens: u64,
+    ) -> Result<Reservation, AllowanceError> {
+        if let Some(limit) = limits.tokens_per_minute.filter(|limit| tokens > *limit) {
+            return Err(AllowanceError::NeverFits { tokens, limit });
+        }
+        let now = Instant::now();
+        let mut profiles = self.profiles();
+        let profile = profiles.entry(profile.to_owned()).or_insert_with(|| Profile::new(limits));
+        profile.refill(limits, now);
+        let held = profile.held_until.saturating_duration_since(now);
+        let wait = held
+            .max(Profile::wait(profile.requests, 1.0, limits.requests_per_minute))
+            .max(Profile::wait(profile.tokens, tokens as f64, limits.tokens_per_minute));
+        if !wait.is_zero() {
+            return Ok(Reservation::Wait(wait));
+        }
+        profile.requests -= 1.0;
+        profile.tokens -= tokens as f64;
+        let number = profile.next;
+        profile.next += 1;
+        profile.reserved.insert(number, tokens);
+        Ok(Reservation::Granted(number))
+    }
+
+    async fn settle(&self, profile: &str, reservation: u64, tokens: u64) -> Result<(), AllowanceError> {
+        let mut profiles = self.profiles();
+        if let Some(profile) = profiles.get_mut(profile)
+            && let Some(reserved) = profile.reserved.remove(&reservation)
+        {
+            profile.tokens += reserved as f64 - tokens as f64;
+            if tokens == 0 {
+                profile.requests += 1.0;
+            }
+        }
+        Ok(())
+    }
+
+    async fn hold(&self, profile: &str, wait: Duration) -> Result<(), AllowanceError> {
+        let mut profiles = self.profiles();
+        let profile = profiles.entry(profile.to_owned()).or_insert_with(|| Profile::new(Limits::default()));
+        profile.held_until = profile.held_until.max(Instant::now() + wait);
+        Ok(())
+    }
+}

@@ -1,0 +1,76 @@
+//! The driver moves jobs from stage to stage. Any replica may drive; a lease in the store says which one does.
+
+use crate::job::Job;
+use crate::{HarvestError, Shared, judging, plan};
+use domain::records::Distillation;
+use domain::spec::Objective;
+use domain::state::DistillationState;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+use tokio_util::sync::CancellationToken;
+
+/// Jobs that one driver moves at a time.
+const JOBS_MAX: usize = 32;
+
+pub(crate) async fn run(shared: Arc<Shared>, shutdown: CancellationToken) {
+    while shared.idle(&shutdown).await {
+        let claimed =
+            shared.store.claim_distillations(&shared.settings.name, shared.settings.lease, JOBS_MAX).await;
+        let jobs = match claimed {
+            Ok(jobs) => jobs,
+            Err(error) => {
+                tracing::warn!(%error, "jobs cannot be claimed");
+                continue;
+            }
+        };
+        for job in jobs {
+            let id = job.id;
+            if let Err(error) = advance(&shared, job).await {
+                give_up(&shared, id, &error).await;
+            }
+        }
+    }
+}
+
+/// One step of a job's life, as far as it goes by itself.
+async fn advance(shared: &Shared, record: Distillation) -> Result<(), HarvestError> {
+    let job = shared.jobs.get(shared, record.id).await?;
+    if record.state == DistillationState::Queued {
+        plan::begin(shared, &job).await?;
+    }
+    let progress = shared.store.harvest_progress(job.id).await?;
+    if progress.done() < progress.total() || plan::hints(shared, &job).await? {
+        return Ok(());
+    }
+    finish(shared, &job, &record).await
+}
+
+async fn finish(shared: &Shared, job: &Job, record: &Distillation) -> Result<(), HarvestError> {
+    let judged = judging::judge(shared, job).await?;
+    if judged.accepted == 0 && job.spec.training.objective != Objective::Standard {
+        return Err(HarvestError::Stuck(judging::explain_nothing(shared, job).await?));
+    }
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
+    let began = u128::try_from(record.updated_at.0).unwrap_or_default();
+    let seconds = now.saturating_sub(began) as f64 / 1000.0;
+    shared.store.record_teacher(job.id, judged.teacher, seconds).await?;
+    shared.store.start_training(job.id, &judged.fingerprint).await?;
+    tracing::info!(distillation = %job.id, accepted = judged.accepted, "the harvest is over");
+    Ok(())
+}
+
+/// What goes away by itself is tried again; the rest waits for a person.
+async fn give_up(shared: &Shared, id: domain::ids::DistillationId, error: &HarvestError) {
+    use domain::Fault;
+    match error.fault() {
+        Fault::Unavailable | Fault::Overloaded => {
+            tracing::warn!(%error, distillation = %id, "trying again");
+        }
+        Fault::NotFound | Fault::Conflict | Fault::Invalid | Fault::Denied | Fault::Internal => {
+            // A job that was cancelled or deleted in between is nobody's problem; pausing it is then refused.
+            if let Err(refused) = shared.store.pause(id, &error.to_string()).await {
+                tracing::warn!(%error, %refused, distillation = %id, "a job cannot go on, and cannot be paused");
+            }
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! What can go wrong in a harvest.
+
+use domain::store::StoreError;
+use domain::{Fault, Violation};
+use teacher::TeacherError;
+
+/// A failure of the harvester.
+#[derive(Debug, thiserror::Error)]
+pub enum HarvestError {
+    /// The records.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The work list.
+    #[error(transparent)]
+    Queue(#[from] domain::queue::QueueError),
+    /// The teacher.
+    #[error(transparent)]
+    Teacher(#[from] TeacherError),
+    /// The caller's mistakes.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Invalid(Vec<Violation>),
+    /// The job cannot go on; the reason says what to do.
+    #[error("{0}")]
+    Stuck(String),
+}
+
+impl HarvestError {
+    /// What kind of failure it is.
+    pub fn fault(&self) -> Fault {
+        match self {
+            Self::Store(error) => error.fault(),
+            Self::Queue(error) => error.fault(),
+            Self::Teacher(error) => error.fault(),
+            Self::Invalid(_) => Fault::Invalid,
+            Self::Stuck(_) => Fault::Conflict,
+        }
+    }
+}
+
+impl From<HarvestError> for tonic::Status {
+    fn from(error: HarvestError) -> Self {
+        match error {
+            HarvestError::Invalid(violations) => wire::invalid(violations),
+            other => wire::status(other.fault(), other.to_string()),
+        }
+    }
+}

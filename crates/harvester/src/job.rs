@@ -1,0 +1,100 @@
+//! What is needed of a job to ask its prompts: its specification, its compiled template, its teacher.
+
+use crate::{HarvestError, Shared};
+use domain::Example;
+use domain::ids::{CompletionKey, DatasetId, DistillationId};
+use domain::records::Distillation;
+use domain::spec::{Spec, TeacherSource, TeacherSpec};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use teacher::{Question, Renderer, Sampling, Teacher};
+
+/// Jobs kept at once; beyond it the cache begins anew.
+const JOBS_MAX: usize = 256;
+
+/// A job, ready to be asked.
+pub(crate) struct Job {
+    pub(crate) id: DistillationId,
+    pub(crate) dataset: DatasetId,
+    pub(crate) spec: Spec,
+    renderer: Renderer,
+    /// The teacher to ask; `None` for imported answers.
+    pub(crate) teacher: Option<Teacher>,
+}
+
+/// Jobs by id: a specification never changes, so an entry never goes stale.
+#[derive(Default)]
+pub(crate) struct Jobs(Mutex<HashMap<DistillationId, Arc<Job>>>);
+
+impl Jobs {
+    /// The job of an id, from memory or from the store.
+    pub(crate) async fn get(&self, shared: &Shared, id: DistillationId) -> Result<Arc<Job>, HarvestError> {
+        if let Some(job) = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&id) {
+            return Ok(Arc::clone(job));
+        }
+        let job = Arc::new(Job::open(shared, &shared.store.distillation(id).await?)?);
+        let mut jobs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if jobs.len() >= JOBS_MAX {
+            jobs.clear();
+        }
+        jobs.insert(id, Arc::clone(&job));
+        Ok(job)
+    }
+}
+
+impl Job {
+    pub(crate) fn open(shared: &Shared, job: &Distillation) -> Result<Self, HarvestError> {
+        let renderer = Renderer::new(&job.spec.task)?;
+        let teacher = match job.spec.teacher.as_ref().map(|teacher| &teacher.source) {
+            Some(TeacherSource::Profile(name)) => {
+                Some(shared.teachers.get(name).cloned().ok_or_else(|| {
+                    HarvestError::Stuck(format!(
+                        "the teacher profile `{name}` is not configured here any more: add it, then resume"
+                    ))
+                })?)
+            }
+            Some(TeacherSource::Imported) | None => None,
+        };
+        Ok(Self { id: job.id, dataset: job.dataset, spec: job.spec.clone(), renderer, teacher })
+    }
+
+    /// The question about `example`: sample number `sample`, with the gold label as a hint where `hinted`.
+    pub(crate) fn question(
+        &self,
+        teacher: &TeacherSpec,
+        example: &Example,
+        sample: u32,
+        hinted: bool,
+        greedy: bool,
+    ) -> Result<Question, HarvestError> {
+        let hint = if hinted { example.label.as_deref() } else { None };
+        let rendered = self.renderer.render(example, hint)?;
+        let sampling = Sampling {
+            temperature: if greedy { 0.0 } else { teacher.temperature },
+            top_p: if greedy { 1.0 } else { teacher.top_p },
+            tokens_max: teacher.tokens_max,
+            stop: self.spec.task.stop.clone(),
+            sample,
+        };
+        Ok(Question { instruction: rendered.instruction, prompt: rendered.prompt, sampling })
+    }
+
+    /// The content address of a question's completion.
+    pub(crate) fn key(&self, question: &Question) -> Result<CompletionKey, HarvestError> {
+        let (profile, model) = match &self.teacher {
+            Some(teacher) => (teacher.profile().name.as_str(), teacher.profile().model.as_str()),
+            None => (domain::spec::PROFILE_IMPORTED, ""),
+        };
+        let sampling = serde_json::to_vec(&question.sampling).map_err(|error| {
+            HarvestError::Stuck(format!("sampling parameters cannot be written: {error}"))
+        })?;
+        let parts = [
+            profile.as_bytes(),
+            model.as_bytes(),
+            question.instruction.as_bytes(),
+            question.prompt.as_bytes(),
+            sampling.as_slice(),
+        ];
+        Ok(CompletionKey::of(&parts))
+    }
+}

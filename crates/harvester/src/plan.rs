@@ -1,0 +1,172 @@
+//! Which prompts a job begins with, and which hinted ones come after them.
+
+use crate::job::Job;
+use crate::{HarvestError, Shared};
+use domain::Split;
+use domain::completion;
+use domain::ids::{CompletionKey, PromptId};
+use domain::judge;
+use domain::records::{Completion, FinishReason, Harvested, NewPrompt, Row};
+use domain::spec::{TeacherSource, TeacherSpec};
+use domain::state::Purpose;
+use domain::store::BATCH_MAX;
+use teacher::estimate_tokens;
+
+/// Plans the job's first stage and moves it to `harvesting`. Doing it again changes nothing.
+pub(crate) async fn begin(shared: &Shared, job: &Job) -> Result<(), HarvestError> {
+    match job.spec.teacher.as_ref() {
+        None => shared.store.plan_prompts(job.id, Vec::new()).await?,
+        Some(teacher) if teacher.source == TeacherSource::Imported => import(shared, job, teacher).await?,
+        Some(teacher) => {
+            let mut prompts = Vec::new();
+            for (split, purpose, rows_max) in stages(teacher) {
+                each_row(shared, job, split, rows_max, |row| {
+                    let samples = if purpose == Purpose::Train { teacher.samples } else { 1 };
+                    for sample in 0..samples {
+                        prompts.push(prompt(job, teacher, &row, sample, false, purpose)?);
+                    }
+                    Ok(())
+                })
+                .await?;
+            }
+            shared.store.plan_prompts(job.id, prompts).await?;
+        }
+    }
+    shared.changed.notify_waiters();
+    Ok(())
+}
+
+/// The splits that are asked about, why, and how many rows of each.
+fn stages(teacher: &TeacherSpec) -> Vec<(Split, Purpose, Option<u32>)> {
+    let mut stages = vec![(Split::Train, Purpose::Train, teacher.rows)];
+    if teacher.evaluate {
+        stages.push((Split::Test, Purpose::Evaluate, None));
+    }
+    stages
+}
+
+/// Calls `visit` with every row of a split, in order, at most `rows_max` of them.
+async fn each_row(
+    shared: &Shared,
+    job: &Job,
+    split: Split,
+    rows_max: Option<u32>,
+    mut visit: impl FnMut(Row) -> Result<(), HarvestError>,
+) -> Result<(), HarvestError> {
+    let mut left = rows_max.map_or(usize::MAX, |rows| rows as usize);
+    let mut from = 0;
+    while left > 0 {
+        let rows = shared.store.rows(job.dataset, Some(split), from, left.min(BATCH_MAX)).await?;
+        let Some(last) = rows.last() else { break };
+        from = last.index + 1;
+        left -= rows.len();
+        for row in rows {
+            visit(row)?;
+        }
+    }
+    Ok(())
+}
+
+fn prompt(
+    job: &Job,
+    teacher: &TeacherSpec,
+    row: &Row,
+    sample: u32,
+    hinted: bool,
+    purpose: Purpose,
+) -> Result<NewPrompt, HarvestError> {
+    let question = job.question(teacher, &row.example, sample, hinted, purpose == Purpose::Evaluate)?;
+    let estimate = estimate_tokens(&question.prompt) + estimate_tokens(&question.instruction);
+    Ok(NewPrompt {
+        id: PromptId::generate(),
+        row: row.index,
+        sample,
+        hinted,
+        purpose,
+        key: job.key(&question)?,
+        tokens_reserved: estimate + u64::from(teacher.tokens_max),
+    })
+}
+
+/// Plans a hinted prompt for every row where no sample agrees. Says whether there was any to plan.
+pub(crate) async fn hints(shared: &Shared, job: &Job) -> Result<bool, HarvestError> {
+    let Some(teacher) = job.spec.teacher.as_ref().filter(|_| job.spec.judging.hint) else { return Ok(false) };
+    let before = shared.store.harvest_progress(job.id).await?.total();
+    let mut prompts = Vec::new();
+    crate::judging::each_judged_row(shared, job, |row, entries| {
+        let train: Vec<_> = entries.iter().filter(|entry| entry.purpose == Purpose::Train).cloned().collect();
+        let gold = row.example.label.as_deref();
+        let asked = train.iter().any(|entry| entry.hinted);
+        if !train.is_empty()
+            && !asked
+            && judge::wants_hint(&job.spec.judging, job.spec.task.metric, gold, &train)
+        {
+            prompts.push(prompt(job, teacher, row, teacher.samples, true, Purpose::Train)?);
+        }
+        Ok(())
+    })
+    .await?;
+    if prompts.is_empty() {
+        return Ok(false);
+    }
+    shared.store.plan_prompts(job.id, prompts).await?;
+    shared.changed.notify_waiters();
+    // Prompts that were planned before (and parked, say) are not planned twice: then this stage is over.
+    Ok(shared.store.harvest_progress(job.id).await?.total() > before)
+}
+
+/// Writes the answers that came with the data into the ledger.
+async fn import(shared: &Shared, job: &Job, teacher: &TeacherSpec) -> Result<(), HarvestError> {
+    let mut answered = Vec::new();
+    for (split, purpose, rows_max) in stages(teacher) {
+        each_row(shared, job, split, rows_max, |row| {
+            for (answer, sample) in row.example.answers.iter().zip(0..) {
+                answered.push(imported(job, &row, answer, sample, purpose));
+                if purpose == Purpose::Evaluate {
+                    break;
+                }
+            }
+            Ok(())
+        })
+        .await?;
+    }
+    // Nothing to record still moves the job on.
+    shared.store.plan_prompts(job.id, Vec::new()).await?;
+    while !answered.is_empty() {
+        let rest = answered.split_off(answered.len().min(BATCH_MAX));
+        shared.store.record_imported(job.id, answered).await?;
+        answered = rest;
+    }
+    Ok(())
+}
+
+fn imported(
+    job: &Job,
+    row: &Row,
+    answer: &domain::Answer,
+    sample: u32,
+    purpose: Purpose,
+) -> (NewPrompt, Harvested) {
+    let id = PromptId::generate();
+    let key = CompletionKey::of(&[
+        domain::spec::PROFILE_IMPORTED.as_bytes(),
+        answer.teacher().as_bytes(),
+        job.spec.task.student_input(&row.example).as_bytes(),
+        answer.text().as_bytes(),
+    ]);
+    let parsed = completion::parse_imported(&job.spec.task, &row.example, answer);
+    let gold = row.example.label.as_deref();
+    let (verdict, reason) = judge::provisional(&job.spec.judging, job.spec.task.metric, gold, &parsed);
+    let prompt = NewPrompt { id, row: row.index, sample, hinted: false, purpose, key, tokens_reserved: 0 };
+    let completion = Completion {
+        key,
+        text: answer.text().to_owned(),
+        finish_reason: FinishReason::Stop,
+        model: answer.teacher().to_owned(),
+        tokens_in: 0,
+        tokens_out: 0,
+        money_micros: 0,
+        seconds: 0.0,
+    };
+    (prompt, Harvested { prompt: id, attempt: 0, completion, cached: true, parsed, verdict, reason })
+}

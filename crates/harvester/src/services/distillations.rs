@@ -1,0 +1,169 @@
+//! Jobs: submitted, watched, cancelled, resumed.
+
+use super::{Answer, Sink, Stream, fail, id, page, stream};
+use crate::{Shared, submit};
+use domain::ids::DistillationId;
+use domain::state::DistillationState;
+use domain::store::DistillationFilter;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tonic::{Request, Response, Status};
+use wire::v1;
+use wire::v1::distillations_service_server::DistillationsService;
+use wire::v1::watch_distillation_response::Event;
+
+/// Events of one look.
+const EVENTS: usize = 100;
+/// How often a watcher looks for events.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// How often the harvest's numbers are sent.
+const SNAPSHOT_EVERY: Duration = Duration::from_secs(1);
+
+pub(super) struct Distillations(pub(super) Arc<Shared>);
+
+#[tonic::async_trait]
+impl DistillationsService for Distillations {
+    async fn submit_distillation(
+        &self,
+        request: Request<v1::SubmitDistillationRequest>,
+    ) -> Answer<v1::SubmitDistillationResponse> {
+        let request = request.into_inner();
+        let request_id = id("request_id", &request.request_id)?;
+        let dataset = id("dataset_id", &request.dataset_id)?;
+        let spec = wire::present("spec", request.spec).map_err(wire::invalid)?;
+        let spec = spec.try_into().map_err(wire::invalid)?;
+        let job = submit::submit(&self.0, request_id, spec, dataset).await?;
+        Ok(Response::new(v1::SubmitDistillationResponse { distillation: Some(job.into()) }))
+    }
+
+    async fn get_distillation(
+        &self,
+        request: Request<v1::GetDistillationRequest>,
+    ) -> Answer<v1::GetDistillationResponse> {
+        let job = id("distillation_id", &request.into_inner().distillation_id)?;
+        let store = &self.0.store;
+        let job = store.distillation(job).await.map_err(fail)?;
+        let harvest = store.harvest_progress(job.id).await.map_err(fail)?;
+        let dataset = store.dataset(job.dataset).await.ok();
+        Ok(Response::new(v1::GetDistillationResponse {
+            distillation: Some(job.into()),
+            harvest: Some(harvest.into()),
+            dataset: dataset.map(Into::into),
+        }))
+    }
+
+    async fn list_distillations(
+        &self,
+        request: Request<v1::ListDistillationsRequest>,
+    ) -> Answer<v1::ListDistillationsResponse> {
+        let request = request.into_inner();
+        let mut states = Vec::new();
+        for number in request.states {
+            states.extend(wire::filter::<DistillationState>("states", number).map_err(wire::invalid)?);
+        }
+        let filter = DistillationFilter { states, name: (!request.name.is_empty()).then_some(request.name) };
+        let found = self.0.store.list_distillations(&filter, &page(request.page)).await.map_err(fail)?;
+        Ok(Response::new(v1::ListDistillationsResponse {
+            distillations: found.items.into_iter().map(Into::into).collect(),
+            next_page_token: found.next.unwrap_or_default(),
+        }))
+    }
+
+    type WatchDistillationStream = Stream<v1::WatchDistillationResponse>;
+
+    async fn watch_distillation(
+        &self,
+        request: Request<v1::WatchDistillationRequest>,
+    ) -> Answer<Self::WatchDistillationStream> {
+        let request = request.into_inner();
+        let job = id("distillation_id", &request.distillation_id)?;
+        self.0.store.distillation(job).await.map_err(fail)?;
+        let shared = Arc::clone(&self.0);
+        let after = request.after_sequence;
+        Ok(Response::new(stream(move |sink| async move { watch(&shared, job, after, &sink).await })))
+    }
+
+    async fn cancel_distillation(
+        &self,
+        request: Request<v1::CancelDistillationRequest>,
+    ) -> Answer<v1::CancelDistillationResponse> {
+        let request = request.into_inner();
+        let job = id("distillation_id", &request.distillation_id)?;
+        let job = self.0.store.cancel(job, &request.reason).await.map_err(fail)?;
+        self.0.changed.notify_waiters();
+        Ok(Response::new(v1::CancelDistillationResponse { distillation: Some(job.into()) }))
+    }
+
+    async fn resume_distillation(
+        &self,
+        request: Request<v1::ResumeDistillationRequest>,
+    ) -> Answer<v1::ResumeDistillationResponse> {
+        let job = id("distillation_id", &request.into_inner().distillation_id)?;
+        let job = self.0.store.resume(job).await.map_err(fail)?;
+        self.0.changed.notify_waiters();
+        Ok(Response::new(v1::ResumeDistillationResponse { distillation: Some(job.into()) }))
+    }
+
+    async fn delete_distillation(
+        &self,
+        request: Request<v1::DeleteDistillationRequest>,
+    ) -> Answer<v1::DeleteDistillationResponse> {
+        let job = id("distillation_id", &request.into_inner().distillation_id)?;
+        self.0.store.delete_distillation(job).await.map_err(fail)?;
+        Ok(Response::new(v1::DeleteDistillationResponse {}))
+    }
+}
+
+/// Sends events in order, the harvest's numbers between them, until the job rests: ended, or paused.
+async fn watch(
+    shared: &Shared,
+    job: DistillationId,
+    mut after: u64,
+    sink: &Sink<v1::WatchDistillationResponse>,
+) -> Result<(), Status> {
+    let mut snapshot: Option<Instant> = None;
+    while !sink.is_closed() {
+        // The state is read before the events, so that a job seen at rest has no events still to come.
+        let state = shared.store.distillation(job).await.map_err(fail)?.state;
+        let harvesting = matches!(state, DistillationState::Queued | DistillationState::Harvesting);
+        if harvesting && snapshot.is_none_or(|last| last.elapsed() >= SNAPSHOT_EVERY) {
+            snapshot = Some(Instant::now());
+            send_snapshot(shared, job, sink).await?;
+        }
+        let events = shared.store.events(job, after, EVENTS).await.map_err(fail)?;
+        let more = events.len() == EVENTS;
+        for event in events {
+            after = event.sequence;
+            if ends_harvest(&event.kind) {
+                send_snapshot(shared, job, sink).await?;
+            }
+            if !sink.send(event.into()).await {
+                return Ok(());
+            }
+        }
+        if more {
+            continue;
+        }
+        if state.is_terminal() || state == DistillationState::Paused {
+            return Ok(());
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    Ok(())
+}
+
+/// A harvest that was faster than the snapshots is still shown whole.
+fn ends_harvest(kind: &domain::event::EventKind) -> bool {
+    matches!(kind, domain::event::EventKind::StateChanged { from: Some(DistillationState::Harvesting), .. })
+}
+
+async fn send_snapshot(
+    shared: &Shared,
+    job: DistillationId,
+    sink: &Sink<v1::WatchDistillationResponse>,
+) -> Result<(), Status> {
+    let progress = shared.store.harvest_progress(job).await.map_err(fail)?;
+    let event = Some(Event::HarvestProgress(progress.into()));
+    sink.send(v1::WatchDistillationResponse { sequence: 0, at: None, event }).await;
+    Ok(())
+}

@@ -1,0 +1,163 @@
+//! What is checked of a job before it is accepted: its specification against its rows.
+
+use crate::job::Job;
+use crate::{HarvestError, Shared};
+use domain::ids::{DatasetId, DistillationId, RequestId};
+use domain::label::normalise;
+use domain::records::{Distillation, NewDistillation};
+use domain::spec::{LabelSource, Objective, Spec, Start, TeacherSource, suggestion};
+use domain::state::DatasetState;
+use domain::store::BATCH_MAX;
+use domain::{Split, Violation};
+
+/// Labels outside their set that are named one by one.
+const LABELS_SHOWN: usize = 5;
+
+/// Accepts a job, or names every mistake.
+pub(crate) async fn submit(
+    shared: &Shared,
+    request: RequestId,
+    spec: Spec,
+    dataset: DatasetId,
+) -> Result<Distillation, HarvestError> {
+    let mut found = Vec::new();
+    check_names(shared, &spec, &mut found).await?;
+    check_rows(shared, &spec, dataset, &mut found).await?;
+    if found.is_empty() {
+        check_template(shared, &spec, dataset, &mut found).await?;
+        check_labels(shared, &spec, dataset, &mut found).await?;
+    }
+    if !found.is_empty() {
+        return Err(HarvestError::Invalid(found));
+    }
+    let new = NewDistillation { id: DistillationId::generate(), request, spec, dataset };
+    let job = shared.store.create_distillation(new).await?;
+    shared.changed.notify_waiters();
+    Ok(job)
+}
+
+async fn check_names(shared: &Shared, spec: &Spec, found: &mut Vec<Violation>) -> Result<(), HarvestError> {
+    if let Some(TeacherSource::Profile(name)) = spec.teacher.as_ref().map(|teacher| &teacher.source)
+        && !shared.teachers.contains_key(name)
+    {
+        let known: Vec<&str> = shared.teachers.keys().map(String::as_str).collect();
+        let near = suggestion(name, known.iter().copied())
+            .map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
+        found.push(Violation::new(
+            "teacher.profile",
+            format!("`{name}` is no teacher profile here (there are: {}){near}", known.join(", ")),
+        ));
+    }
+    if let Start::Base { name } = &spec.start
+        && shared.store.base_model(name).await?.is_none()
+    {
+        found.push(Violation::new("student.base", format!("there is no registered base model `{name}`")));
+    }
+    Ok(())
+}
+
+async fn check_rows(
+    shared: &Shared,
+    spec: &Spec,
+    dataset: DatasetId,
+    found: &mut Vec<Violation>,
+) -> Result<(), HarvestError> {
+    let record = shared.store.dataset(dataset).await?;
+    if record.state != DatasetState::Committed {
+        found.push(Violation::new("dataset_id", "is not committed yet: finish its upload first"));
+        return Ok(());
+    }
+    let train = shared.store.row_counts(dataset, Split::Train).await?;
+    if train.rows == 0 {
+        found.push(Violation::new("dataset_id", format!("dataset `{}` has no train rows", record.name)));
+    }
+    if train.labelled < train.rows && spec.judging.label == LabelSource::Gold {
+        let unlabelled = train.rows - train.labelled;
+        found.push(Violation::new(
+            "judging.label",
+            format!(
+                "is `gold`, but {unlabelled} of {} train rows have no label: label them, or write \
+                 `judging.label = \"teacher\"` (with `agree = false`)",
+                train.rows
+            ),
+        ));
+    }
+    let imported = spec.teacher.as_ref().is_some_and(|teacher| teacher.source == TeacherSource::Imported);
+    let needs = spec.training.objective != Objective::Standard || spec.judging.label == LabelSource::Teacher;
+    if imported && needs && train.answered == 0 {
+        found.push(Violation::new(
+            "teacher.profile",
+            "is `imported`, but no train row came with a rationale: name a profile to ask, or `none`",
+        ));
+    }
+    Ok(())
+}
+
+/// The template is rendered once, with the first row, so that a wrong one is found before anything is paid for.
+async fn check_template(
+    shared: &Shared,
+    spec: &Spec,
+    dataset: DatasetId,
+    found: &mut Vec<Violation>,
+) -> Result<(), HarvestError> {
+    let Some(teacher) = &spec.teacher else { return Ok(()) };
+    let rows = shared.store.rows(dataset, Some(Split::Train), 0, 1).await?;
+    let Some(row) = rows.first() else { return Ok(()) };
+    let draft = Distillation {
+        id: DistillationId::generate(),
+        spec: spec.clone(),
+        dataset,
+        state: domain::state::DistillationState::Queued,
+        reason: String::new(),
+        resume_state: None,
+        created_at: domain::Timestamp::default(),
+        updated_at: domain::Timestamp::default(),
+        run: None,
+        model: None,
+        teacher_accuracy: None,
+        seconds: domain::records::PhaseSeconds::default(),
+    };
+    let rendered = Job::open(shared, &draft)
+        .and_then(|job| job.question(teacher, &row.example, 0, spec.judging.hint, false));
+    if let Err(error) = rendered {
+        found.push(Violation::new("task.template", error.to_string()));
+    }
+    Ok(())
+}
+
+async fn check_labels(
+    shared: &Shared,
+    spec: &Spec,
+    dataset: DatasetId,
+    found: &mut Vec<Violation>,
+) -> Result<(), HarvestError> {
+    let (mut from, mut outside) = (0, 0_usize);
+    loop {
+        let rows = shared.store.rows(dataset, None, from, BATCH_MAX).await?;
+        let Some(last) = rows.last() else { break };
+        from = last.index + 1;
+        for row in rows {
+            let (Some(set), Some(label)) = (spec.task.label_set(&row.example), &row.example.label) else {
+                continue;
+            };
+            if set.iter().any(|known| normalise(known) == normalise(label)) {
+                continue;
+            }
+            outside += 1;
+            if outside <= LABELS_SHOWN {
+                let shown: String = label.chars().take(60).collect();
+                found.push(Violation::new(
+                    format!("rows[{}].label", row.index),
+                    format!("`{shown}` is not one of: {}", set.join(", ")),
+                ));
+            }
+        }
+    }
+    if outside > LABELS_SHOWN {
+        found.push(Violation::new(
+            "rows",
+            format!("{} more labels lie outside their sets", outside - LABELS_SHOWN),
+        ));
+    }
+    Ok(())
+}

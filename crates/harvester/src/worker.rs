@@ -1,0 +1,375 @@
+//! Workers: take entries, lease their prompts, ask, and write what comes back in batches.
+//!
+//! A slot is freed before its answer is written, so that asking never waits for the database; an entry is acknowledged
+//! after its answer is committed, so that nothing is lost in between.
+
+use crate::job::Job;
+use crate::{HarvestError, Shared};
+use domain::completion;
+use domain::ids::{DistillationId, PromptId};
+use domain::judge;
+use domain::queue::Delivery;
+use domain::records::{Completion, FinishReason, Harvested, LeasedPrompt, Parsed};
+use domain::state::{PromptState, Purpose, Reason};
+use domain::store::AttemptFailure;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use teacher::{Question, Reply, Teacher, TeacherError};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Most prompts asked at once by one process.
+const SLOTS_MAX: usize = 1024;
+/// Answers of one write.
+const WRITE_BATCH: usize = 200;
+/// How long a write waits for more answers.
+const WRITE_DELAY: Duration = Duration::from_millis(20);
+/// How long an empty work list is waited at.
+const TAKE_WAIT: Duration = Duration::from_millis(100);
+/// When a prompt whose key is being asked elsewhere is looked at again.
+const BUSY_DELAY: Duration = Duration::from_millis(200);
+/// When a prompt is tried again after its teacher failed.
+const FAILURE_DELAY: Duration = Duration::from_millis(500);
+/// Most tokens that a truncated answer is asked again with.
+const TOKENS_MAX: u32 = 8192;
+
+/// A prompt that was asked, on its way to the store.
+struct Asked {
+    handle: String,
+    harvested: Harvested,
+}
+
+/// The leases of this process, for their heartbeats.
+type Leases = Arc<Mutex<HashMap<PromptId, (u32, String)>>>;
+
+struct Worker {
+    shared: Arc<Shared>,
+    leases: Leases,
+    asked: mpsc::Sender<Asked>,
+    outages: Mutex<HashMap<String, Instant>>,
+}
+
+pub(crate) async fn run(shared: Arc<Shared>, shutdown: CancellationToken) {
+    let wanted: usize = shared.teachers.values().map(|teacher| teacher.profile().concurrency_max).sum();
+    let slots = Arc::new(Semaphore::new(wanted.clamp(1, SLOTS_MAX)));
+    let (asked, to_write) = mpsc::channel(WRITE_BATCH * 2);
+    let leases = Leases::default();
+    let worker = Arc::new(Worker {
+        shared: Arc::clone(&shared),
+        leases: Arc::clone(&leases),
+        asked,
+        outages: Mutex::default(),
+    });
+    let writer = tokio::spawn(write(Arc::clone(&shared), Arc::clone(&leases), to_write));
+    let stopped = CancellationToken::new();
+    let heart = tokio::spawn(beat(Arc::clone(&shared), leases, stopped.clone()));
+    let asking = TaskTracker::new();
+    while !shutdown.is_cancelled() {
+        if let Err(error) = worker.round(&slots, &asking, &shutdown).await {
+            tracing::warn!(%error, "no work can be taken");
+            tokio::time::sleep(FAILURE_DELAY).await;
+        }
+    }
+    // What is being asked was paid for: it is waited for and written.
+    asking.close();
+    asking.wait().await;
+    drop(worker);
+    let _ = writer.await;
+    stopped.cancel();
+    let _ = heart.await;
+}
+
+impl Worker {
+    /// Takes as much as there are slots, and starts asking it.
+    async fn round(
+        self: &Arc<Self>,
+        slots: &Arc<Semaphore>,
+        asking: &TaskTracker,
+        shutdown: &CancellationToken,
+    ) -> Result<(), HarvestError> {
+        let name = &self.shared.settings.name;
+        let Some(mut permits) = free_slots(slots, shutdown).await else { return Ok(()) };
+        let taken = tokio::select! {
+            taken = self.shared.queue.take(name, permits.len(), TAKE_WAIT) => taken?,
+            () = shutdown.cancelled() => return Ok(()),
+        };
+        if taken.is_empty() {
+            return Ok(());
+        }
+        let prompts: Vec<PromptId> = taken.iter().map(|delivery| delivery.work.prompt).collect();
+        let outcome = self.shared.store.lease_prompts(&prompts, name, self.shared.settings.lease).await?;
+        let mut deliveries: HashMap<PromptId, Delivery> =
+            taken.into_iter().map(|delivery| (delivery.work.prompt, delivery)).collect();
+        let done: Vec<String> = outcome
+            .settled
+            .iter()
+            .chain(&outcome.out_of_budget)
+            .filter_map(|prompt| deliveries.remove(prompt))
+            .map(|delivery| delivery.handle)
+            .collect();
+        self.shared.queue.acknowledge(&done).await?;
+        if !outcome.out_of_budget.is_empty() {
+            self.shared.changed.notify_waiters();
+        }
+        for prompt in &outcome.busy {
+            if let Some(delivery) = deliveries.remove(prompt) {
+                self.shared.queue.postpone(&delivery, BUSY_DELAY).await?;
+            }
+        }
+        for leased in outcome.leased {
+            let (Some(delivery), Some(permit)) = (deliveries.remove(&leased.prompt.id), permits.pop()) else {
+                continue;
+            };
+            lock(&self.leases).insert(leased.prompt.id, (leased.prompt.attempt, delivery.handle.clone()));
+            let worker = Arc::clone(self);
+            asking.spawn(async move { worker.harvest(leased, delivery, permit).await });
+        }
+        Ok(())
+    }
+
+    /// Asks one prompt and hands the answer to the writer, or its failure to the store.
+    async fn harvest(&self, leased: LeasedPrompt, delivery: Delivery, permit: OwnedSemaphorePermit) {
+        let answered = self.ask(&leased).await;
+        drop(permit);
+        match answered {
+            Ok(harvested) => {
+                let asked = Asked { handle: delivery.handle, harvested };
+                if self.asked.send(asked).await.is_err() {
+                    tracing::error!(prompt = %leased.prompt.id, "the writer is gone");
+                }
+            }
+            Err(error) => {
+                if let Err(second) = self.fail(&leased, &delivery, error).await {
+                    tracing::warn!(%second, prompt = %leased.prompt.id, "a failure cannot be written");
+                }
+                lock(&self.leases).remove(&leased.prompt.id);
+            }
+        }
+    }
+
+    async fn ask(&self, leased: &LeasedPrompt) -> Result<Harvested, HarvestError> {
+        let job = self.shared.jobs.get(&self.shared, leased.prompt.distillation).await?;
+        let (completion, cached) = match &leased.cached {
+            Some(completion) => (completion.clone(), true),
+            None => (self.call(&job, leased).await?, false),
+        };
+        let task = &job.spec.task;
+        let parsed = completion::parse(task, &leased.example, &completion.text, completion.finish_reason);
+        let gold = leased.example.label.as_deref();
+        let (verdict, reason) = judge::provisional(&job.spec.judging, task.metric, gold, &parsed);
+        Ok(Harvested {
+            prompt: leased.prompt.id,
+            attempt: leased.prompt.attempt,
+            completion,
+            cached,
+            parsed,
+            verdict,
+            reason,
+        })
+    }
+
+    /// Calls the teacher; an answer that ran out of room is asked once more with twice the room.
+    async fn call(&self, job: &Job, leased: &LeasedPrompt) -> Result<Completion, HarvestError> {
+        let (Some(spec), Some(teacher)) = (job.spec.teacher.as_ref(), job.teacher.as_ref()) else {
+            return Err(HarvestError::Stuck("this job has no teacher to ask".to_owned()));
+        };
+        let prompt = &leased.prompt;
+        let greedy = prompt.purpose == Purpose::Evaluate;
+        let mut question = job.question(spec, &leased.example, prompt.sample, prompt.hinted, greedy)?;
+        let mut reply = self.ask_teacher(teacher, question.clone()).await?;
+        let room = question.sampling.tokens_max.saturating_mul(2).min(TOKENS_MAX);
+        if truncated(job, leased, &reply) && room > question.sampling.tokens_max {
+            question.sampling.tokens_max = room;
+            let again = self.ask_teacher(teacher, question).await?;
+            reply = Reply {
+                tokens_in: reply.tokens_in + again.tokens_in,
+                tokens_out: reply.tokens_out + again.tokens_out,
+                money_micros: reply.money_micros + again.money_micros,
+                seconds: reply.seconds + again.seconds,
+                ..again
+            };
+        }
+        Ok(Completion {
+            key: prompt.key,
+            text: reply.text,
+            finish_reason: reply.finish_reason,
+            model: reply.model,
+            tokens_in: reply.tokens_in,
+            tokens_out: reply.tokens_out,
+            money_micros: reply.money_micros,
+            seconds: reply.seconds,
+        })
+    }
+
+    async fn ask_teacher(&self, teacher: &Teacher, question: Question) -> Result<Reply, HarvestError> {
+        let reply = teacher.ask(question).await?;
+        lock(&self.outages).remove(&teacher.profile().name);
+        Ok(reply)
+    }
+
+    /// Ends the lease: the prompt is delayed, counted against, or its job pauses.
+    async fn fail(
+        &self,
+        leased: &LeasedPrompt,
+        delivery: &Delivery,
+        error: HarvestError,
+    ) -> Result<(), HarvestError> {
+        let (failure, delay) = match &error {
+            HarvestError::Teacher(TeacherError::Wait { wait, .. }) => (AttemptFailure::Delayed, *wait),
+            HarvestError::Teacher(TeacherError::Unavailable { profile, .. }) => {
+                if self.is_long_outage(profile) {
+                    self.pause(leased.prompt.distillation, &error).await?;
+                }
+                (AttemptFailure::Delayed, FAILURE_DELAY)
+            }
+            HarvestError::Teacher(TeacherError::Malformed { .. }) => {
+                let failures_max = self.shared.settings.failures_max;
+                (AttemptFailure::Teacher { error: error.to_string(), failures_max }, FAILURE_DELAY)
+            }
+            _ => {
+                self.pause(leased.prompt.distillation, &error).await?;
+                (AttemptFailure::Delayed, FAILURE_DELAY)
+            }
+        };
+        let prompt = &leased.prompt;
+        let state = self.shared.store.record_failure(prompt.id, prompt.attempt, failure).await?;
+        if state == PromptState::Pending {
+            self.shared.queue.postpone(delivery, delay).await?;
+        } else {
+            self.shared.queue.acknowledge(std::slice::from_ref(&delivery.handle)).await?;
+            self.shared.changed.notify_waiters();
+        }
+        Ok(())
+    }
+
+    fn is_long_outage(&self, profile: &str) -> bool {
+        let mut outages = lock(&self.outages);
+        let since = outages.entry(profile.to_owned()).or_insert_with(Instant::now);
+        if since.elapsed() < self.shared.settings.outage_patience {
+            return false;
+        }
+        // After a resume the patience begins anew.
+        outages.remove(profile);
+        true
+    }
+
+    async fn pause(&self, job: DistillationId, error: &HarvestError) -> Result<(), HarvestError> {
+        match self.shared.store.pause(job, &error.to_string()).await {
+            // Another prompt of the same job was faster, or the job was cancelled.
+            Ok(_) | Err(domain::store::StoreError::Conflict(_)) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+fn truncated(job: &Job, leased: &LeasedPrompt, reply: &Reply) -> bool {
+    reply.finish_reason == FinishReason::Length
+        && matches!(
+            completion::parse(&job.spec.task, &leased.example, &reply.text, reply.finish_reason),
+            Parsed { reason: Some(Reason::Truncated), .. }
+        )
+}
+
+/// One free slot, and every other one that is free at once; `None` at shutdown.
+async fn free_slots(
+    slots: &Arc<Semaphore>,
+    shutdown: &CancellationToken,
+) -> Option<Vec<OwnedSemaphorePermit>> {
+    let first = tokio::select! {
+        permit = Arc::clone(slots).acquire_owned() => permit.ok()?,
+        () = shutdown.cancelled() => return None,
+    };
+    let mut permits = vec![first];
+    while let Ok(permit) = Arc::clone(slots).try_acquire_owned() {
+        permits.push(permit);
+    }
+    Some(permits)
+}
+
+/// Writes answers in batches, acknowledges them, and ends their leases.
+async fn write(shared: Arc<Shared>, leases: Leases, mut asked: mpsc::Receiver<Asked>) {
+    let mut batch = Vec::with_capacity(WRITE_BATCH);
+    loop {
+        let received = asked.recv_many(&mut batch, WRITE_BATCH).await;
+        if received == 0 {
+            return;
+        }
+        let until = tokio::time::Instant::now() + WRITE_DELAY;
+        while batch.len() < WRITE_BATCH {
+            match tokio::time::timeout_at(until, asked.recv()).await {
+                Ok(Some(another)) => batch.push(another),
+                Ok(None) | Err(_) => break,
+            }
+        }
+        store(&shared, &leases, std::mem::take(&mut batch)).await;
+    }
+}
+
+/// An answer that is paid for is not given up: the write is tried until the store takes it.
+async fn store(shared: &Shared, leases: &Leases, batch: Vec<Asked>) {
+    let handles: Vec<String> = batch.iter().map(|asked| asked.handle.clone()).collect();
+    let harvested: Vec<Harvested> = batch.into_iter().map(|asked| asked.harvested).collect();
+    let prompts: Vec<PromptId> = harvested.iter().map(|harvested| harvested.prompt).collect();
+    let mut wait = FAILURE_DELAY;
+    loop {
+        match shared.store.record_harvest(harvested.clone()).await {
+            Ok(outcome) => {
+                if !outcome.stale.is_empty() {
+                    tracing::warn!(count = outcome.stale.len(), "answers came after their leases were lost");
+                }
+                break;
+            }
+            Err(error) if error.fault() == domain::Fault::Unavailable => {
+                tracing::warn!(%error, "answers cannot be written yet");
+                tokio::time::sleep(wait).await;
+                wait = (wait * 2).min(Duration::from_secs(10));
+            }
+            Err(error) => {
+                tracing::error!(%error, "answers cannot be written");
+                break;
+            }
+        }
+    }
+    if let Err(error) = shared.queue.acknowledge(&handles).await {
+        tracing::warn!(%error, "entries cannot be acknowledged: they will come again and be settled");
+    }
+    let mut leases = lock(leases);
+    for prompt in &prompts {
+        leases.remove(prompt);
+    }
+    drop(leases);
+    shared.changed.notify_waiters();
+}
+
+/// Prolongs the leases of what is being asked.
+async fn beat(shared: Arc<Shared>, leases: Leases, stopped: CancellationToken) {
+    let every = shared.settings.lease / 3;
+    loop {
+        tokio::select! {
+            () = stopped.cancelled() => return,
+            () = tokio::time::sleep(every) => {}
+        }
+        let held: Vec<(PromptId, u32, String)> = lock(&leases)
+            .iter()
+            .map(|(prompt, (attempt, handle))| (*prompt, *attempt, handle.clone()))
+            .collect();
+        if held.is_empty() {
+            continue;
+        }
+        let fenced: Vec<(PromptId, u32)> =
+            held.iter().map(|(prompt, attempt, _)| (*prompt, *attempt)).collect();
+        let handles: Vec<String> = held.into_iter().map(|(_, _, handle)| handle).collect();
+        if let Err(error) = shared.store.heartbeat_prompts(&fenced, shared.settings.lease).await {
+            tracing::warn!(%error, "leases cannot be prolonged");
+        }
+        if let Err(error) = shared.queue.extend(&shared.settings.name, &handles).await {
+            tracing::warn!(%error, "entries cannot be kept");
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

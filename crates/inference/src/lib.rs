@@ -1,0 +1,94 @@
+//! Serving students: admission at the door, one bounded queue, and one thread that owns the device.
+//!
+//! `service` is the door, `queue` assembles batches (a pure function), `engine` is the thread, `registry` knows the models
+//! by name. Invariants: inference names no database; a row's answer is the same alone and in any batch; nothing waits
+//! without a bound.
+
+mod engine;
+mod error;
+mod queue;
+mod registry;
+mod served;
+mod service;
+mod text;
+mod watch;
+
+pub use error::InferenceError;
+
+use checkpoints::Checkpoints;
+use std::path::Path;
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
+use wire::v1::inference_service_server::InferenceServiceServer;
+
+/// What the operator decides.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Source tokens that may wait at once; more are refused.
+    pub queue_tokens_max: usize,
+    /// Padded source tokens of one batch.
+    pub batch_tokens_max: usize,
+    /// Whether CUDA is used where it is found.
+    pub use_cuda: bool,
+    /// Threads of the tensor library; 0 for one per core.
+    pub threads: u32,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { queue_tokens_max: 65_536, batch_tokens_max: 8_192, use_cuda: true, threads: 0 }
+    }
+}
+
+/// The inference service. Cloning shares it.
+#[derive(Clone)]
+pub struct Inference {
+    registry: Arc<registry::Registry>,
+    engine: engine::Engine,
+    device: tch::Device,
+}
+
+impl Inference {
+    /// Starts the thread that owns the device.
+    ///
+    /// # Errors
+    /// The thread cannot be started.
+    pub fn start(settings: Settings) -> Result<Self, InferenceError> {
+        let device = if settings.use_cuda { t5::device::select() } else { tch::Device::Cpu };
+        if settings.threads > 0 {
+            tch::set_num_threads(i32::try_from(settings.threads).unwrap_or(1));
+        }
+        let engine = engine::Engine::start(settings)?;
+        Ok(Self { registry: Arc::default(), engine, device })
+    }
+
+    /// Serves the student in a folder under `name`, version 0.
+    ///
+    /// # Errors
+    /// The folder is no student: what is missing or wrong is named.
+    pub async fn open_folder(&self, name: &str, folder: &Path) -> Result<(), InferenceError> {
+        let (name, folder, device) = (name.to_owned(), folder.to_owned(), self.device);
+        let served = tokio::task::spawn_blocking(move || served::Served::open(&name, 0, &folder, device))
+            .await
+            .map_err(|error| InferenceError::Internal(error.to_string()))??;
+        self.registry.insert(served);
+        Ok(())
+    }
+
+    /// Serves the newest version of every published model, as they come and go, until `shutdown`.
+    pub async fn watch(&self, channel: Channel, checkpoints: Checkpoints, shutdown: CancellationToken) {
+        watch::run(&self.registry, self.device, channel, checkpoints, shutdown).await;
+    }
+
+    /// The gRPC service.
+    pub fn service(&self) -> InferenceServiceServer<impl wire::v1::inference_service_server::InferenceService> {
+        InferenceServiceServer::new(service::Service { registry: Arc::clone(&self.registry), engine: self.engine.clone() })
+            .max_decoding_message_size(wire::MESSAGE_BYTES_MAX)
+    }
+
+    /// Takes no more requests; what waits is still answered.
+    pub fn drain(&self) {
+        self.engine.drain();
+    }
+}

@@ -1,0 +1,51 @@
+//! The models by name. A new version takes its name's place at once; whoever still uses the old one keeps it.
+
+use crate::InferenceError;
+use crate::served::Served;
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+/// What is served.
+#[derive(Debug, Default)]
+pub(crate) struct Registry(RwLock<BTreeMap<String, Arc<Served>>>);
+
+impl Registry {
+    pub(crate) fn insert(&self, served: Served) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(served.name.clone(), Arc::new(served));
+    }
+
+    pub(crate) fn remove(&self, name: &str) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).remove(name);
+    }
+
+    /// Names and versions.
+    pub(crate) fn versions(&self) -> BTreeMap<String, u64> {
+        let models = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        models.iter().map(|(name, served)| (name.clone(), served.version)).collect()
+    }
+
+    /// The model of a name; the only one for an empty name. Version 0 asks for the newest.
+    pub(crate) fn find(&self, name: &str, version: u64) -> Result<Arc<Served>, InferenceError> {
+        let models = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let known = || {
+            let list: Vec<String> = models.values().map(|served| format!("{}@{}", served.name, served.version)).collect();
+            if list.is_empty() { "none yet".to_owned() } else { list.join(", ") }
+        };
+        if name.is_empty() {
+            let mut all = models.values();
+            return match (all.next(), all.next()) {
+                (Some(only), None) => Ok(Arc::clone(only)),
+                (None, _) => Err(InferenceError::NoModel { name: String::new(), known: known() }),
+                (Some(_), Some(_)) => Err(InferenceError::Ambiguous(known())),
+            };
+        }
+        models
+            .get(name)
+            .filter(|served| version == 0 || served.version == version)
+            .cloned()
+            .ok_or_else(|| {
+                let name = if version == 0 { name.to_owned() } else { format!("{name}@{version}") };
+                InferenceError::NoModel { name, known: known() }
+            })
+    }
+}

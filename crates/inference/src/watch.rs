@@ -1,0 +1,83 @@
+//! Following the published models: load, warm up, swap in while the old one answers.
+
+use crate::registry::Registry;
+use crate::served::Served;
+use checkpoints::Checkpoints;
+use std::collections::HashSet;
+use std::time::Duration;
+use tch::Device;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
+use wire::v1;
+use wire::v1::models_service_client::ModelsServiceClient;
+
+/// How long to wait before asking again after the harvester was away.
+const RETRY: Duration = Duration::from_secs(1);
+
+pub(crate) async fn run(
+    registry: &Registry,
+    device: Device,
+    channel: Channel,
+    checkpoints: Checkpoints,
+    shutdown: CancellationToken,
+) {
+    loop {
+        let followed = follow(registry, device, channel.clone(), &checkpoints);
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            result = followed => {
+                if let Err(status) = result {
+                    tracing::warn!(%status, "the models cannot be watched");
+                }
+            }
+        }
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = tokio::time::sleep(RETRY) => {}
+        }
+    }
+}
+
+async fn follow(
+    registry: &Registry,
+    device: Device,
+    channel: Channel,
+    checkpoints: &Checkpoints,
+) -> Result<(), tonic::Status> {
+    let mut models =
+        ModelsServiceClient::new(channel).watch_models(v1::WatchModelsRequest {}).await?.into_inner();
+    while let Some(message) = models.message().await? {
+        let served = registry.versions();
+        let wanted: HashSet<&str> = message.models.iter().map(|model| model.name.as_str()).collect();
+        for name in served.keys().filter(|name| !wanted.contains(name.as_str())) {
+            registry.remove(name);
+        }
+        for model in &message.models {
+            if served.get(&model.name) == Some(&model.version) {
+                continue;
+            }
+            load(registry, device, checkpoints, model.clone()).await;
+        }
+    }
+    Ok(())
+}
+
+/// A model that cannot be loaded leaves the old one in its place.
+async fn load(registry: &Registry, device: Device, checkpoints: &Checkpoints, model: v1::Model) {
+    let checkpoints = checkpoints.clone();
+    let name = model.name.clone();
+    let opened = tokio::task::spawn_blocking(move || {
+        let folder = checkpoints
+            .fetch(&model.path, Some(&model.manifest_sha256))
+            .map_err(|error| crate::InferenceError::Model(error.to_string()))?;
+        Served::open(&model.name, model.version, &folder, device)
+    });
+    match opened.await {
+        Ok(Ok(served)) => {
+            tracing::info!(model = name, version = served.version, "serving");
+            registry.insert(served);
+        }
+        Ok(Err(error)) => tracing::error!(model = name, %error, "a model cannot be served"),
+        Err(error) => tracing::error!(model = name, %error, "a model cannot be served"),
+    }
+}

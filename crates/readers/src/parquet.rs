@@ -1,0 +1,111 @@
+//! Parquet with columns of the rows' names: texts, numbers for labels and ids, lists of texts for choices.
+
+use crate::error::{Place, ReadError};
+use crate::row::{Cell, FIELDS, unknown};
+use crate::rows::Record;
+use parquet::errors::ParquetError;
+use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::record::{Field, Row, reader::RowIter};
+use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+pub(crate) struct ParquetRows {
+    file: PathBuf,
+    rows: RowIter<'static>,
+    /// Rows of each row group.
+    groups: Vec<u64>,
+    row: u64,
+    ended: bool,
+}
+
+impl ParquetRows {
+    /// Reads the schema.
+    pub(crate) fn new(path: &Path, file: File) -> Result<Self, Vec<ReadError>> {
+        let reader = guarded(|| SerializedFileReader::new(file)).map_err(|message| {
+            vec![ReadError::new(path, Place::File, format!("is no Parquet file that can be read: {message}"))]
+        })?;
+        let schema = reader.metadata().file_metadata().schema();
+        let mistakes: Vec<ReadError> = schema
+            .get_fields()
+            .iter()
+            .filter(|column| !FIELDS.contains(&column.name()))
+            .map(|column| ReadError::of(path, Place::File, unknown(column.name())))
+            .collect();
+        if !mistakes.is_empty() {
+            return Err(mistakes);
+        }
+        let groups =
+            reader.metadata().row_groups().iter().map(|group| group.num_rows().unsigned_abs()).collect();
+        let rows = RowIter::from_file_into(Box::new(reader));
+        Ok(Self { file: path.to_owned(), rows, groups, row: 0, ended: false })
+    }
+
+    /// Where the present row stands.
+    fn place(&self) -> Place {
+        let mut before = 0;
+        let group = self.groups.iter().position(|rows| {
+            before += rows;
+            self.row <= before
+        });
+        Place::Row { group: group.unwrap_or(self.groups.len()) as u64 + 1, row: self.row }
+    }
+}
+
+impl Iterator for ParquetRows {
+    type Item = Result<Record, ReadError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.ended {
+            return None;
+        }
+        self.row += 1;
+        match guarded(|| self.rows.next().transpose()) {
+            Ok(None) => None,
+            Ok(Some(row)) => Some(Ok(Record { place: self.place(), cells: cells(row) })),
+            Err(message) => {
+                self.ended = true;
+                let message = format!("cannot be read, the file is damaged: {message}");
+                Some(Err(ReadError::new(&self.file, self.place(), message)))
+            }
+        }
+    }
+}
+
+/// The reader of damaged files must not take the process with it: the crate asserts where it should return an error.
+fn guarded<T>(read: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, String> {
+    match catch_unwind(AssertUnwindSafe(read)) {
+        Ok(result) => result.map_err(|error| error.to_string()),
+        Err(_) => Err("its structure contradicts itself".to_owned()),
+    }
+}
+
+fn cells(row: Row) -> Vec<(String, Cell)> {
+    row.into_columns().into_iter().map(|(name, field)| (name, cell(&field))).collect()
+}
+
+fn cell(field: &Field) -> Cell {
+    match field {
+        Field::Null => Cell::Null,
+        Field::Str(text) => Cell::Text(text.clone()),
+        // Older writers do not say that their bytes are text.
+        Field::Bytes(bytes) => match str::from_utf8(bytes.data()) {
+            Ok(text) => Cell::Text(text.to_owned()),
+            Err(_) => Cell::Other("bytes that are no UTF-8"),
+        },
+        Field::ListInternal(list) => Cell::List(list.elements().iter().map(cell).collect()),
+        Field::Bool(truth) => Cell::Bare(truth.to_string()),
+        Field::Byte(number) => Cell::Bare(number.to_string()),
+        Field::Short(number) => Cell::Bare(number.to_string()),
+        Field::Int(number) => Cell::Bare(number.to_string()),
+        Field::Long(number) => Cell::Bare(number.to_string()),
+        Field::UByte(number) => Cell::Bare(number.to_string()),
+        Field::UShort(number) => Cell::Bare(number.to_string()),
+        Field::UInt(number) => Cell::Bare(number.to_string()),
+        Field::ULong(number) => Cell::Bare(number.to_string()),
+        Field::Float(number) => Cell::Bare(number.to_string()),
+        Field::Double(number) => Cell::Bare(number.to_string()),
+        Field::Group(_) | Field::MapInternal(_) => Cell::Other("a structure"),
+        _ => Cell::Other("of a type that is no text"),
+    }
+}

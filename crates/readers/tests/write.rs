@@ -1,0 +1,132 @@
+//! What is written is read back, in every format; damaged Parquet is an error and no panic.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    reason = "helpers of tests fail loudly too"
+)]
+
+use domain::{Answer, Example, Split};
+use readers::{Format, Options, ReadErrors, Source, Writer};
+use std::fs;
+use std::path::Path;
+
+fn examples() -> Vec<Example> {
+    let rationale =
+        |text: &str| Answer::Rationale { teacher: "import".into(), text: text.into(), label: None };
+    let mut all = vec![
+        Example { input: "plain".into(), ..Example::default() },
+        Example {
+            key: Some("k,\"1\"".into()),
+            split: Split::Test,
+            input: "line\nbreak, \"quotes\" and é".into(),
+            choices: vec!["a|b".into(), "c, \"d\"".into(), "é".into()],
+            label: Some("a|b".into()),
+            answers: vec![rationale("Because,\nso.")],
+            ..Example::default()
+        },
+        Example {
+            split: Split::Validation,
+            premise: Some("p".into()),
+            hypothesis: Some("h".into()),
+            label: Some("0.50".into()),
+            ..Example::default()
+        },
+    ];
+    // More than one row group, with lists of every length.
+    all.extend((0..5_000usize).map(|number| Example {
+        key: Some(number.to_string()),
+        input: format!("row {number}"),
+        choices: (0..number % 4).filter(|_| number % 4 > 1).map(|choice| format!("c{choice}")).collect(),
+        ..Example::default()
+    }));
+    all
+}
+
+fn write(format: Format, path: &Path, rows: &[Example]) {
+    let mut writer = Writer::create(format, path).unwrap();
+    for row in rows {
+        writer.write(row).unwrap();
+    }
+    assert!(!path.exists(), "an unfinished file has its name");
+    writer.finish().unwrap();
+}
+
+fn read(format: Format, path: &Path) -> Result<Vec<Example>, ReadErrors> {
+    readers::rows(vec![Source { path: path.to_owned(), format, split: None }], Options::default()).collect()
+}
+
+#[test]
+fn what_is_written_is_read_back() {
+    let folder = tempfile::tempdir().unwrap();
+    for format in Format::ALL {
+        let path = folder.path().join(format.as_str());
+        write(*format, &path, &examples());
+        let found = read(*format, &path).unwrap();
+        assert_eq!(found.len(), examples().len(), "{format:?}");
+        for (found, expected) in found.iter().zip(examples()) {
+            assert_eq!(*found, expected, "{format:?}");
+        }
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "something is left over");
+        fs::remove_file(path).unwrap();
+    }
+}
+
+#[test]
+fn raw_completions_stay_in_the_ledger() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("rows.jsonl");
+    let answers = vec![Answer::Completion { teacher: "palm-540b".into(), text: "The answer is (1).".into() }];
+    write(Format::Jsonl, &path, &[Example { input: "a".into(), answers, ..Example::default() }]);
+    assert_eq!(fs::read_to_string(&path).unwrap(), "{\"split\":\"train\",\"input\":\"a\"}\n");
+}
+
+#[test]
+fn what_is_not_finished_is_not_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("rows.csv");
+    let mut writer = Writer::create(Format::Csv, &path).unwrap();
+    writer.write(&examples()[0]).unwrap();
+    drop(writer);
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    let error = Writer::create(Format::Csv, &folder.path().join("no/such.csv")).err().unwrap();
+    assert!(error.to_string().contains("no/such.csv: cannot be written: No such file"), "{error}");
+}
+
+#[test]
+fn mistakes_in_parquet_have_their_row() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("rows.parquet");
+    let mut rows = examples();
+    rows[1].split = Split::Train;
+    rows[4_500].key = Some("17".into());
+    rows[4_095].input = String::new();
+    write(Format::Parquet, &path, &rows);
+    let account = read(Format::Parquet, &path).unwrap_err().to_string();
+    assert!(account.contains("rows.parquet: row 4501 (row group 2): id: `17` on row 4501 (row group 2) stands on row 21 (row group 1) already"), "{account}");
+    assert!(account.contains("rows.parquet: row 4096 (row group 1): input: is empty"), "{account}");
+}
+
+#[test]
+fn damaged_parquet_is_an_error_and_no_panic() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("rows.parquet");
+    let check = |bytes: &[u8], part: &str| {
+        fs::write(&path, bytes).unwrap();
+        let account = read(Format::Parquet, &path).unwrap_err().to_string();
+        assert!(account.contains(part), "{account}");
+    };
+    check(b"", "is no Parquet file that can be read");
+    check(b"{\"input\":\"a\"}\n", "is no Parquet file that can be read");
+    write(Format::Parquet, &folder.path().join("sound"), &examples()[..50]);
+    let sound = fs::read(folder.path().join("sound")).unwrap();
+    check(&sound[..sound.len() / 2], "is no Parquet file that can be read");
+    for place in 0..sound.len() {
+        let mut damaged = sound.clone();
+        damaged[place] ^= 0x55;
+        fs::write(&path, &damaged).unwrap();
+        let _ = read(Format::Parquet, &path);
+    }
+}

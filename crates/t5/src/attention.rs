@@ -1,0 +1,88 @@
+//! Attention without the 1/sqrt(d) scaling: the initialisation of the queries takes its place.
+
+use tch::{Kind, Tensor};
+
+/// Projections of one attention, in the pass's number format. Input projections that read the same states are one
+/// matrix: `[q; k; v]` in self-attention, `[k; v]` in cross-attention.
+#[derive(Debug)]
+pub(crate) struct Attention {
+    /// `[inner, d_model]`, cross-attention only: self-attention's queries are the first part of `memory`.
+    pub(crate) query: Option<Tensor>,
+    /// `[3 * inner, d_model]` or `[2 * inner, d_model]`.
+    pub(crate) memory: Tensor,
+    /// `[d_model, inner]`.
+    pub(crate) output: Tensor,
+    pub(crate) heads: i64,
+}
+
+/// Keys and values, each `[batch, heads, key, d_kv]`.
+#[derive(Debug)]
+pub(crate) struct KeyValue {
+    pub(crate) key: Tensor,
+    pub(crate) value: Tensor,
+}
+
+impl KeyValue {
+    pub(crate) fn select(&self, rows: &Tensor) -> Self {
+        Self { key: self.key.index_select(0, rows), value: self.value.index_select(0, rows) }
+    }
+
+    /// `self` with `next` behind it.
+    pub(crate) fn append(&self, next: &Self) -> Self {
+        Self {
+            key: Tensor::cat(&[&self.key, &next.key], 2),
+            value: Tensor::cat(&[&self.value, &next.value], 2),
+        }
+    }
+}
+
+impl Attention {
+    /// Queries, keys and values of self-attention over `x`, `[batch, length, d_model]`.
+    pub(crate) fn project(&self, x: &Tensor) -> (Tensor, KeyValue) {
+        let parts = x.linear(&self.memory, None::<&Tensor>).chunk(3, -1);
+        let [query, key, value] = self.split(parts);
+        (query, KeyValue { key, value })
+    }
+
+    /// Keys and values of cross-attention over the encoder's output.
+    pub(crate) fn remember(&self, encoded: &Tensor) -> KeyValue {
+        let parts = encoded.linear(&self.memory, None::<&Tensor>).chunk(2, -1);
+        let [key, value] = self.split(parts);
+        KeyValue { key, value }
+    }
+
+    /// Queries of cross-attention.
+    pub(crate) fn ask(&self, x: &Tensor) -> Tensor {
+        match &self.query {
+            Some(query) => self.heads_of(&x.linear(query, None::<&Tensor>)),
+            None => self.project(x).0,
+        }
+    }
+
+    /// The attended values, projected: `[batch, query, d_model]`. `bias` is float32 and broadcasts to
+    /// `[batch, heads, query, key]`; masked places hold a large negative number.
+    pub(crate) fn attend(&self, query: &Tensor, memory: &KeyValue, bias: &Tensor, dropout: f64) -> Tensor {
+        let kind = query.kind();
+        let scores = query.matmul(&memory.key.transpose(-1, -2)).to_kind(Kind::Float) + bias;
+        let weights = drop(&scores.softmax(-1, Kind::Float).to_kind(kind), dropout);
+        let (batch, length) = (query.size().first().copied().unwrap_or(0), query.size().get(2).copied().unwrap_or(0));
+        let attended = weights.matmul(&memory.value).transpose(1, 2).reshape([batch, length, -1]);
+        attended.linear(&self.output, None::<&Tensor>)
+    }
+
+    fn heads_of(&self, x: &Tensor) -> Tensor {
+        let size = x.size();
+        let (batch, length) = (size.first().copied().unwrap_or(0), size.get(1).copied().unwrap_or(0));
+        x.reshape([batch, length, self.heads, -1]).transpose(1, 2)
+    }
+
+    fn split<const PARTS: usize>(&self, parts: Vec<Tensor>) -> [Tensor; PARTS] {
+        let mut parts = parts.into_iter();
+        std::array::from_fn(|_| parts.next().map_or_else(Tensor::new, |part| self.heads_of(&part)))
+    }
+}
+
+/// Dropout, where there is any. Its randomness is the library's generator: seed it before the pass.
+pub(crate) fn drop(x: &Tensor, rate: f64) -> Tensor {
+    if rate > 0.0 { x.dropout(rate, true) } else { x.shallow_clone() }
+}

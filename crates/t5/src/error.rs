@@ -1,0 +1,93 @@
+//! What can go wrong: each message says what, where, and what to do.
+
+use std::path::PathBuf;
+
+/// A failure of a model or its checkpoint.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file or folder cannot be read or written.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// Which one.
+        path: PathBuf,
+        /// What happened.
+        source: std::io::Error,
+    },
+    /// There is no checkpoint in the folder.
+    #[error("{}: has no {missing}: a checkpoint folder holds config.json and model.safetensors (or its index)", path.display())]
+    Incomplete {
+        /// The folder.
+        path: PathBuf,
+        /// What is not there.
+        missing: &'static str,
+    },
+    /// Weights in Python's pickle format.
+    #[error(
+        "{}: holds pytorch_model.bin, a pickle, which can run code when it is read; convert it with: python -c \
+         \"from transformers import T5ForConditionalGeneration as T; T.from_pretrained('{}').save_pretrained('{}', safe_serialization=True)\"",
+        .0.display(), .0.display(), .0.display()
+    )]
+    Pickle(PathBuf),
+    /// config.json does not describe a T5 that can be built.
+    #[error("{}: {field}: {message}", path.display())]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// The field.
+        field: &'static str,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// The file is no safetensors file, or is cut off.
+    #[error("{}: is no whole safetensors file ({message}): copy it again", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What the reader said.
+        message: String,
+    },
+    /// A tensor that the configuration asks for is not there.
+    #[error("{}: has no tensor `{name}`, which config.json asks for: is it the checkpoint of another model?", path.display())]
+    MissingTensor {
+        /// The folder.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+    },
+    /// A tensor has another shape than the configuration says.
+    #[error("{}: tensor `{name}` has shape {found:?}, and config.json asks for {expected:?}", path.display())]
+    Misshapen {
+        /// The folder.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// Its shape.
+        found: Vec<i64>,
+        /// The shape it should have.
+        expected: Vec<i64>,
+    },
+    /// A tensor that no T5 has.
+    #[error("{}: holds the unknown tensor `{name}`: is it the checkpoint of another model?", path.display())]
+    UnknownTensor {
+        /// The folder.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+    },
+    /// A tensor in a number format that is not read.
+    #[error("{}: tensor `{name}` is {dtype}: only float32, bfloat16 and float16 weights are read", path.display())]
+    Dtype {
+        /// The folder.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// Its format.
+        dtype: String,
+    },
+    /// Ids, masks or labels that do not fit the model or each other.
+    #[error("{0}")]
+    Input(String),
+    /// The tensor library.
+    #[error("the tensor library failed: {0}")]
+    Tensor(#[from] tch::TchError),
+}

@@ -1,0 +1,30 @@
+//! The feed-forward layer, in both its forms.
+
+use crate::attention::drop;
+use crate::config::FeedForward as Form;
+use tch::Tensor;
+
+/// Projections in the pass's number format.
+#[derive(Debug)]
+pub(crate) struct FeedForward {
+    /// `[d_ff, d_model]`, or `[2 * d_ff, d_model]` where it is gated: `[wi_0; wi_1]`.
+    pub(crate) input: Tensor,
+    /// `[d_model, d_ff]`.
+    pub(crate) output: Tensor,
+    pub(crate) form: Form,
+}
+
+impl FeedForward {
+    /// `x` and the result are `[batch, length, d_model]`.
+    pub(crate) fn forward(&self, x: &Tensor, dropout: f64) -> Tensor {
+        let wide = x.linear(&self.input, None::<&Tensor>);
+        let active = match self.form {
+            Form::Relu => wide.relu(),
+            Form::GatedGelu => {
+                let half = wide.size().last().copied().unwrap_or(0) / 2;
+                wide.narrow(-1, 0, half).gelu("tanh") * wide.narrow(-1, half, half)
+            }
+        };
+        drop(&active, dropout).linear(&self.output, None::<&Tensor>)
+    }
+}

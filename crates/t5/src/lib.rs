@@ -1,0 +1,54 @@
+//! T5 (Raffel et al. 2020) and T5 v1.1, as the papers read: configuration, norm, position bias, attention, feed-forward,
+//! stack, model, loss, generation, and the Hugging Face layout of checkpoints.
+//!
+//! Master weights are float32; the passes compute in float32 or bfloat16 ([`Compute`]), with norm, softmax and loss in
+//! float32 always. Shapes are written `[batch, heads, query, key]`.
+//!
+//! Invariants: t5 imports no crate of this workspace; a checkpoint that loads has every tensor in its shape, so that the
+//! arithmetic after it cannot fail.
+
+mod attention;
+pub mod checkpoint;
+pub mod config;
+pub mod device;
+pub mod error;
+mod feed_forward;
+pub mod generate;
+mod initialise;
+pub mod loss;
+pub mod model;
+mod norm;
+mod position_bias;
+mod stack;
+mod weights;
+
+pub use config::{Config, FeedForward, Size};
+pub use error::Error;
+pub use generate::{GenerateOptions, Strategy, generate, generate_with, score};
+pub use loss::{mean_loss, token_losses};
+pub use model::{Batch, DecoderState, Encoded, ForwardOptions, Model};
+pub use weights::Weights;
+
+/// The result of this crate's functions.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Ids of labels that count in no loss.
+pub const IGNORED: i64 = -100;
+
+/// The number format of a pass. float16 is missing on purpose: T5's feed-forward overflows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Compute {
+    /// float32.
+    Float32,
+    /// bfloat16 in matrix products and between layers.
+    BFloat16,
+}
+
+impl Compute {
+    pub(crate) fn kind(self) -> tch::Kind {
+        match self {
+            Self::Float32 => tch::Kind::Float,
+            Self::BFloat16 => tch::Kind::BFloat16,
+        }
+    }
+}

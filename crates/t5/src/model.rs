@@ -1,0 +1,309 @@
+//! The model: float32 master weights by name, the training pass, and the decoder step by step.
+
+use crate::checkpoint;
+use crate::config::Config;
+use crate::initialise::{draw, slots};
+use crate::stack::Memory;
+use crate::weights::{Source, Weights};
+use crate::{Compute, Error, IGNORED, Result};
+use std::collections::HashMap;
+use std::path::Path;
+use tch::{Device, Kind, Tensor};
+
+/// What is added to the score of a place that must not be seen.
+const MASKED: f64 = -1e9;
+
+/// A T5 with its master weights.
+#[derive(Debug)]
+pub struct Model {
+    config: Config,
+    device: Device,
+    parameters: Vec<(String, Tensor)>,
+    places: HashMap<String, usize>,
+}
+
+/// Rows that go through the model together.
+#[derive(Debug)]
+pub struct Batch {
+    /// `[batch, source]`, int64.
+    pub input_ids: Tensor,
+    /// `[batch, source]`, bool: true where a token is real.
+    pub input_mask: Tensor,
+    /// `[batch, target]`, int64: -100 where there is nothing to predict.
+    pub labels: Tensor,
+}
+
+/// How a pass is made.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ForwardOptions {
+    /// The number format.
+    pub compute: Compute,
+    /// Dropout; 0 outside training.
+    pub dropout: f64,
+}
+
+/// The encoder's output over a batch.
+#[derive(Debug)]
+pub struct Encoded {
+    /// `[batch, source, d_model]`.
+    pub(crate) states: Tensor,
+    /// float32 `[batch, 1, 1, source]`: 0 or a large negative number.
+    pub(crate) mask: Tensor,
+}
+
+/// What the decoder remembers between steps: keys and values of the tokens so far, and of the encoder's output.
+#[derive(Debug)]
+pub struct DecoderState {
+    memories: Vec<Memory>,
+    mask: Tensor,
+    position: i64,
+}
+
+impl DecoderState {
+    /// Keeps the rows at these places, in this order; a place may repeat.
+    pub fn select(&mut self, rows: &[i64]) {
+        let rows = Tensor::from_slice(rows).to_device(self.mask.device());
+        for memory in &mut self.memories {
+            memory.own = memory.own.as_ref().map(|own| own.select(&rows));
+            memory.encoded = memory.encoded.select(&rows);
+        }
+        self.mask = self.mask.index_select(0, &rows);
+    }
+
+    /// Tokens decoded so far.
+    pub fn position(&self) -> i64 {
+        self.position
+    }
+
+    /// Rows in the state.
+    pub fn rows(&self) -> i64 {
+        self.mask.size().first().copied().unwrap_or(0)
+    }
+}
+
+impl Encoded {
+    /// Keeps the rows at these places, in this order; a place may repeat.
+    #[must_use]
+    pub fn select(&self, rows: &[i64]) -> Self {
+        let rows = Tensor::from_slice(rows).to_device(self.mask.device());
+        Self { states: self.states.index_select(0, &rows), mask: self.mask.index_select(0, &rows) }
+    }
+}
+
+impl Model {
+    /// A model with fresh weights, the same bytes for the same seed.
+    ///
+    /// # Errors
+    /// The tensor library's, such as want of memory.
+    pub fn from_scratch(config: Config, seed: i64, device: Device) -> Result<Self> {
+        let parameters = draw(&slots(&config), seed, device);
+        Ok(Self::assemble(config, device, parameters))
+    }
+
+    /// Opens a checkpoint folder in the Hugging Face layout.
+    ///
+    /// # Errors
+    /// See [`Error`]: absent files, a pickle, tensors that are absent, misshapen or unknown, cut-off files.
+    pub fn load(folder: &Path, device: Device) -> Result<Self> {
+        let config = Config::load(folder)?;
+        let parameters = checkpoint::read(folder, &config, device)?;
+        Ok(Self::assemble(config, device, parameters))
+    }
+
+    /// Writes the model in the Hugging Face layout; more than `shard_bytes_max` bytes are split over several files.
+    ///
+    /// # Errors
+    /// The folder cannot be written.
+    pub fn save(&self, folder: &Path, shard_bytes_max: u64) -> Result<()> {
+        checkpoint::write(folder, &self.config, &self.parameters, shard_bytes_max)
+    }
+
+    pub(crate) fn assemble(config: Config, device: Device, parameters: Vec<(String, Tensor)>) -> Self {
+        let places = parameters.iter().enumerate().map(|(place, (name, _))| (name.clone(), place)).collect();
+        Self { config, device, parameters, places }
+    }
+
+    /// The shape.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Where the weights are.
+    pub fn device(&self) -> Device {
+        self.device
+    }
+
+    /// Every weight, ordered by name: float32 leaves.
+    pub fn parameters(&self) -> &[(String, Tensor)] {
+        &self.parameters
+    }
+
+    /// How many numbers the model has; tied ones are counted once.
+    pub fn parameter_count(&self) -> i64 {
+        self.parameters.iter().map(|(_, tensor)| tensor.numel() as i64).sum()
+    }
+
+    /// Whether passes keep what gradients need.
+    pub fn set_trainable(&mut self, trainable: bool) {
+        for (_, tensor) in &mut self.parameters {
+            *tensor = tensor.set_requires_grad(trainable);
+        }
+    }
+
+    /// A copy of every weight, on the CPU.
+    pub fn snapshot(&self) -> Vec<(String, Tensor)> {
+        self.parameters
+            .iter()
+            .map(|(name, tensor)| (name.clone(), tensor.detach().to_device(Device::Cpu).copy()))
+            .collect()
+    }
+
+    /// Overwrites the weights with those of a snapshot.
+    ///
+    /// # Errors
+    /// A weight is absent or has another shape.
+    pub fn copy_from(&mut self, snapshot: &[(String, Tensor)]) -> Result<()> {
+        for (name, source) in snapshot {
+            let place = self.places.get(name).and_then(|place| self.parameters.get_mut(*place));
+            let Some((_, target)) = place else {
+                return Err(Error::Input(format!("the model has no weight `{name}`")));
+            };
+            if target.size() != source.size() {
+                return Err(Error::Input(format!("weight `{name}` has another shape")));
+            }
+            tch::no_grad(|| target.f_copy_(source))?;
+        }
+        Ok(())
+    }
+
+    /// The weights as a pass uses them. With trainable masters it is made anew for every pass; otherwise once.
+    ///
+    /// # Errors
+    /// The tensor library's.
+    pub fn weights(&self, compute: Compute) -> Result<Weights> {
+        let find = |name: &str| {
+            self.places
+                .get(name)
+                .and_then(|place| self.parameters.get(*place))
+                .map(|(_, tensor)| tensor.shallow_clone())
+                .ok_or_else(|| Error::Input(format!("the model has no weight `{name}`")))
+        };
+        Source { config: &self.config, find: &find, kind: compute.kind() }.weights()
+    }
+
+    /// Logits `[batch, target, vocab]` in float32, teacher-forced on the labels.
+    ///
+    /// # Errors
+    /// Ids outside the vocabulary, or parts of the batch that do not fit each other.
+    pub fn forward(&self, batch: &Batch, options: &ForwardOptions) -> Result<Tensor> {
+        let weights = self.weights(options.compute)?;
+        self.check(&batch.input_ids, &batch.input_mask)?;
+        let labels = batch.labels.to_device(self.device);
+        self.check_ids("labels", &labels, IGNORED)?;
+        let encoded = self.encode_with(&weights, &batch.input_ids, &batch.input_mask, options.dropout);
+        Ok(self.decode_with(&weights, &encoded, &self.shifted(&labels), options.dropout))
+    }
+
+    /// The decoder's inputs: labels one place to the right, behind the start token. `[batch, target]`.
+    fn shifted(&self, labels: &Tensor) -> Tensor {
+        let size = labels.size();
+        let (batch, length) = (size.first().copied().unwrap_or(0), size.get(1).copied().unwrap_or(0));
+        let start = Tensor::full([batch, 1], self.config.decoder_start_token_id, (Kind::Int64, self.device));
+        let shifted = Tensor::cat(&[start, labels.narrow(1, 0, (length - 1).max(0))], 1);
+        shifted.where_scalarother(&shifted.ne(IGNORED), self.config.pad_token_id)
+    }
+
+    /// The encoder's output.
+    ///
+    /// # Errors
+    /// Ids outside the vocabulary, or a mask of another shape.
+    pub fn encode(&self, weights: &Weights, input_ids: &Tensor, input_mask: &Tensor) -> Result<Encoded> {
+        self.check(input_ids, input_mask)?;
+        Ok(tch::no_grad(|| self.encode_with(weights, input_ids, input_mask, 0.0)))
+    }
+
+    fn encode_with(&self, weights: &Weights, input_ids: &Tensor, input_mask: &Tensor, dropout: f64) -> Encoded {
+        let ids = input_ids.to_device(self.device);
+        let hidden = input_mask.to_device(self.device).to_kind(Kind::Bool).logical_not();
+        let mask = hidden.to_kind(Kind::Float).unsqueeze(1).unsqueeze(1) * MASKED;
+        let x = Tensor::embedding(&weights.embedding, &ids, -1, false, false);
+        Encoded { states: weights.encoder.encode(&x, &mask, dropout), mask }
+    }
+
+    /// Logits `[batch, target, vocab]` of whole targets.
+    pub(crate) fn decode_with(&self, weights: &Weights, encoded: &Encoded, ids: &Tensor, dropout: f64) -> Tensor {
+        let length = ids.size().get(1).copied().unwrap_or(0);
+        let causal = Tensor::full([length, length], MASKED, (Kind::Float, self.device)).triu(1);
+        let causal = causal.unsqueeze(0).unsqueeze(0);
+        let x = Tensor::embedding(&weights.embedding, ids, -1, false, false);
+        let states = weights.decoder.decode(&x, &encoded.states, &causal, &encoded.mask, dropout);
+        project(weights, &states)
+    }
+
+    /// The decoder before its first token.
+    pub fn start(&self, weights: &Weights, encoded: &Encoded) -> DecoderState {
+        tch::no_grad(|| DecoderState {
+            memories: weights.decoder.remember(&encoded.states),
+            mask: encoded.mask.shallow_clone(),
+            position: 0,
+        })
+    }
+
+    /// Feeds one token a row, `[batch]`; logits `[batch, vocab]` of the next, in float32. The first token is
+    /// `decoder_start_token_id`.
+    ///
+    /// # Errors
+    /// Ids outside the vocabulary, or not one for every row.
+    pub fn step(&self, weights: &Weights, state: &mut DecoderState, tokens: &[i64]) -> Result<Tensor> {
+        if tokens.len() as i64 != state.rows() {
+            return Err(Error::Input(format!("{} tokens for {} rows", tokens.len(), state.rows())));
+        }
+        if let Some(token) = tokens.iter().find(|token| !(0..self.config.vocab_size).contains(*token)) {
+            return Err(self.outside("a token", *token));
+        }
+        Ok(tch::no_grad(|| {
+            let ids = Tensor::from_slice(tokens).to_device(self.device).unsqueeze(1);
+            let x = Tensor::embedding(&weights.embedding, &ids, -1, false, false);
+            let states = weights.decoder.step(&x, &mut state.memories, state.position, &state.mask);
+            state.position += 1;
+            project(weights, &states).squeeze_dim(1)
+        }))
+    }
+
+    fn check(&self, input_ids: &Tensor, input_mask: &Tensor) -> Result<()> {
+        if input_ids.dim() != 2 || input_ids.size() != input_mask.size() || input_ids.numel() == 0 {
+            return Err(Error::Input(format!(
+                "ids {:?} and their mask {:?} must both be [batch, source], and not empty",
+                input_ids.size(),
+                input_mask.size()
+            )));
+        }
+        self.check_ids("input ids", input_ids, 0)
+    }
+
+    fn check_ids(&self, what: &str, ids: &Tensor, lowest: i64) -> Result<()> {
+        let (low, high) = (ids.f_min()?.int64_value(&[]), ids.f_max()?.int64_value(&[]));
+        if low < lowest || (low < 0 && low != IGNORED) {
+            return Err(self.outside(what, low));
+        }
+        if high >= self.config.vocab_size {
+            return Err(self.outside(what, high));
+        }
+        Ok(())
+    }
+
+    fn outside(&self, what: &str, id: i64) -> Error {
+        Error::Input(format!(
+            "{what}: {id} lies outside the vocabulary of {}: does the tokenizer belong to this model?",
+            self.config.vocab_size
+        ))
+    }
+}
+
+fn project(weights: &Weights, states: &Tensor) -> Tensor {
+    let states = match weights.head_scale {
+        Some(scale) => states * scale,
+        None => states.shallow_clone(),
+    };
+    states.linear(&weights.head, None::<&Tensor>).to_kind(Kind::Float)
+}

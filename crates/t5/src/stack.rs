@@ -1,0 +1,108 @@
+//! A stack of blocks: the encoder, or the decoder.
+
+use crate::attention::{Attention, KeyValue, drop};
+use crate::feed_forward::FeedForward;
+use crate::norm::norm;
+use crate::position_bias::Buckets;
+use tch::Tensor;
+
+/// One block: self-attention, cross-attention in the decoder, feed-forward; each behind a norm and beside a residual.
+#[derive(Debug)]
+pub(crate) struct Block {
+    pub(crate) attention_norm: Tensor,
+    pub(crate) attention: Attention,
+    pub(crate) cross: Option<(Tensor, Attention)>,
+    pub(crate) feed_forward_norm: Tensor,
+    pub(crate) feed_forward: FeedForward,
+}
+
+/// A stack with its shared position bias and its last norm.
+#[derive(Debug)]
+pub(crate) struct Stack {
+    pub(crate) blocks: Vec<Block>,
+    /// `[buckets, heads]` in float32.
+    pub(crate) position_bias: Tensor,
+    pub(crate) buckets: Buckets,
+    pub(crate) final_norm: Tensor,
+    pub(crate) epsilon: f64,
+}
+
+/// What the decoder remembers of one block.
+#[derive(Debug)]
+pub(crate) struct Memory {
+    /// Keys and values of the tokens so far; `None` before the first.
+    pub(crate) own: Option<KeyValue>,
+    /// Keys and values of the encoder's output.
+    pub(crate) encoded: KeyValue,
+}
+
+impl Stack {
+    /// The encoder's pass. `x` is `[batch, length, d_model]`, `mask` float32 `[batch, 1, 1, length]`.
+    pub(crate) fn encode(&self, x: &Tensor, mask: &Tensor, dropout: f64) -> Tensor {
+        let length = mask.size().last().copied().unwrap_or(0);
+        let bias = self.buckets.bias(&self.position_bias, 0, length, length) + mask;
+        let mut x = drop(x, dropout);
+        for block in &self.blocks {
+            let normed = self.norm(&x, &block.attention_norm);
+            let (query, memory) = block.attention.project(&normed);
+            x = &x + drop(&block.attention.attend(&query, &memory, &bias, dropout), dropout);
+            x = self.feed_forward(&x, block, dropout);
+        }
+        drop(&self.norm(&x, &self.final_norm), dropout)
+    }
+
+    /// The decoder's pass over whole targets. `causal` is float32 `[1, 1, length, length]`; `mask` is the encoder's.
+    pub(crate) fn decode(&self, x: &Tensor, encoded: &Tensor, causal: &Tensor, mask: &Tensor, dropout: f64) -> Tensor {
+        let length = causal.size().last().copied().unwrap_or(0);
+        let bias = self.buckets.bias(&self.position_bias, 0, length, length) + causal;
+        let mut x = drop(x, dropout);
+        for block in &self.blocks {
+            let normed = self.norm(&x, &block.attention_norm);
+            let (query, memory) = block.attention.project(&normed);
+            x = &x + drop(&block.attention.attend(&query, &memory, &bias, dropout), dropout);
+            if let Some((cross_norm, cross)) = &block.cross {
+                let query = cross.ask(&self.norm(&x, cross_norm));
+                x = &x + drop(&cross.attend(&query, &cross.remember(encoded), mask, dropout), dropout);
+            }
+            x = self.feed_forward(&x, block, dropout);
+        }
+        drop(&self.norm(&x, &self.final_norm), dropout)
+    }
+
+    /// What the decoder needs of the encoder's output, for steps.
+    pub(crate) fn remember(&self, encoded: &Tensor) -> Vec<Memory> {
+        let remember = |cross: &(Tensor, Attention)| Memory { own: None, encoded: cross.1.remember(encoded) };
+        self.blocks.iter().filter_map(|block| block.cross.as_ref().map(remember)).collect()
+    }
+
+    /// One step of the decoder: `x` is `[batch, 1, d_model]`, the token at `position`.
+    pub(crate) fn step(&self, x: &Tensor, memories: &mut [Memory], position: i64, mask: &Tensor) -> Tensor {
+        let bias = self.buckets.bias(&self.position_bias, position, 1, position + 1);
+        let mut x = x.shallow_clone();
+        for (block, memory) in self.blocks.iter().zip(memories) {
+            let normed = self.norm(&x, &block.attention_norm);
+            let (query, next) = block.attention.project(&normed);
+            let own = match memory.own.take() {
+                Some(past) => past.append(&next),
+                None => next,
+            };
+            x = &x + block.attention.attend(&query, &own, &bias, 0.0);
+            memory.own = Some(own);
+            if let Some((cross_norm, cross)) = &block.cross {
+                let query = cross.ask(&self.norm(&x, cross_norm));
+                x = &x + cross.attend(&query, &memory.encoded, mask, 0.0);
+            }
+            x = self.feed_forward(&x, block, 0.0);
+        }
+        self.norm(&x, &self.final_norm)
+    }
+
+    fn feed_forward(&self, x: &Tensor, block: &Block, dropout: f64) -> Tensor {
+        let normed = self.norm(x, &block.feed_forward_norm);
+        x + drop(&block.feed_forward.forward(&normed, dropout), dropout)
+    }
+
+    fn norm(&self, x: &Tensor, weight: &Tensor) -> Tensor {
+        norm(x, weight, self.epsilon, x.kind())
+    }
+}

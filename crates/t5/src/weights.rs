@@ -1,0 +1,110 @@
+//! Master weights as a pass uses them: cast, fused, and arranged by block.
+
+use crate::attention::Attention;
+use crate::config::Config;
+use crate::feed_forward::FeedForward;
+use crate::position_bias::Buckets;
+use crate::stack::{Block, Stack};
+use crate::Result;
+use tch::{Kind, Tensor};
+
+/// The weights of one pass. Made from masters that require gradients, it carries the gradients back to them.
+#[derive(Debug)]
+pub struct Weights {
+    /// `[vocab, d_model]`.
+    pub(crate) embedding: Tensor,
+    pub(crate) encoder: Stack,
+    pub(crate) decoder: Stack,
+    /// `[vocab, d_model]`.
+    pub(crate) head: Tensor,
+    /// What the decoder's output is multiplied with before the head.
+    pub(crate) head_scale: Option<f64>,
+}
+
+/// Where the masters are looked up.
+pub(crate) struct Source<'a> {
+    pub(crate) config: &'a Config,
+    pub(crate) find: &'a dyn Fn(&str) -> Result<Tensor>,
+    pub(crate) kind: Kind,
+}
+
+impl Source<'_> {
+    pub(crate) fn weights(&self) -> Result<Weights> {
+        let embedding = self.cast("shared.weight")?;
+        let head = if self.config.tie_word_embeddings { embedding.shallow_clone() } else { self.cast("lm_head.weight")? };
+        Ok(Weights {
+            encoder: self.stack("encoder", self.config.num_layers)?,
+            decoder: self.stack("decoder", self.config.num_decoder_layers)?,
+            head_scale: self.config.tie_word_embeddings.then(|| (self.config.d_model as f64).powf(-0.5)),
+            embedding,
+            head,
+        })
+    }
+
+    fn stack(&self, name: &str, layers: i64) -> Result<Stack> {
+        let first = format!("{name}.block.0.layer.0.SelfAttention.relative_attention_bias.weight");
+        Ok(Stack {
+            blocks: (0..layers).map(|layer| self.block(name, layer)).collect::<Result<_>>()?,
+            position_bias: (self.find)(&first)?,
+            buckets: Buckets {
+                count: self.config.relative_attention_num_buckets,
+                distance_max: self.config.relative_attention_max_distance,
+                two_sided: name == "encoder",
+            },
+            final_norm: (self.find)(&format!("{name}.final_layer_norm.weight"))?,
+            epsilon: self.config.layer_norm_epsilon,
+        })
+    }
+
+    fn block(&self, stack: &str, layer: i64) -> Result<Block> {
+        let block = format!("{stack}.block.{layer}.layer");
+        let attention = format!("{block}.0.SelfAttention");
+        let cross = (stack == "decoder").then(|| self.cross(&format!("{block}.1"))).transpose()?;
+        let last = format!("{block}.{}", if stack == "decoder" { 2 } else { 1 });
+        Ok(Block {
+            attention_norm: (self.find)(&format!("{block}.0.layer_norm.weight"))?,
+            attention: Attention {
+                query: None,
+                memory: self.fused(&attention, &["q", "k", "v"])?,
+                output: self.cast(&format!("{attention}.o.weight"))?,
+                heads: self.config.num_heads,
+            },
+            cross,
+            feed_forward_norm: (self.find)(&format!("{last}.layer_norm.weight"))?,
+            feed_forward: self.feed_forward(&format!("{last}.DenseReluDense"))?,
+        })
+    }
+
+    fn cross(&self, layer: &str) -> Result<(Tensor, Attention)> {
+        let name = format!("{layer}.EncDecAttention");
+        let attention = Attention {
+            query: Some(self.cast(&format!("{name}.q.weight"))?),
+            memory: self.fused(&name, &["k", "v"])?,
+            output: self.cast(&format!("{name}.o.weight"))?,
+            heads: self.config.num_heads,
+        };
+        Ok(((self.find)(&format!("{layer}.layer_norm.weight"))?, attention))
+    }
+
+    fn feed_forward(&self, name: &str) -> Result<FeedForward> {
+        let parts: &[&str] = match self.config.feed_forward {
+            crate::FeedForward::Relu => &["wi"],
+            crate::FeedForward::GatedGelu => &["wi_0", "wi_1"],
+        };
+        Ok(FeedForward {
+            input: self.fused(name, parts)?,
+            output: self.cast(&format!("{name}.wo.weight"))?,
+            form: self.config.feed_forward,
+        })
+    }
+
+    fn cast(&self, name: &str) -> Result<Tensor> {
+        Ok((self.find)(name)?.to_kind(self.kind))
+    }
+
+    fn fused(&self, name: &str, parts: &[&str]) -> Result<Tensor> {
+        let parts =
+            parts.iter().map(|part| (self.find)(&format!("{name}.{part}.weight"))).collect::<Result<Vec<_>>>()?;
+        Ok(Tensor::cat(&parts, 0).to_kind(self.kind))
+    }
+}

@@ -1,0 +1,222 @@
+//! One call: the request as OpenAI's API wants it, and what can be read in any answer.
+
+use crate::attempt::Failure;
+use crate::error::TeacherError;
+use crate::profile::{Profile, Provider};
+use crate::retry_after;
+use crate::{Question, Reply, estimate_tokens};
+use bytes::{Bytes, BytesMut};
+use domain::records::FinishReason;
+use futures::StreamExt;
+use http::StatusCode;
+use serde_json::{Value, json};
+use std::time::{Duration, Instant, SystemTime};
+
+/// Largest answer that is read, in bytes.
+const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// How much of a foreign body a message repeats.
+const SHOWN_CHARACTERS: usize = 160;
+/// How long to wait after a 429 that does not say.
+const WAIT_DEFAULT: Duration = Duration::from_secs(2);
+
+/// The client of one profile.
+#[derive(Debug, Clone)]
+pub(crate) struct Client {
+    http: reqwest::Client,
+    profile: Profile,
+    endpoint: String,
+}
+
+impl Client {
+    pub(crate) fn new(profile: Profile) -> Result<Self, TeacherError> {
+        let path = match profile.provider {
+            Provider::OpenAiChat => "chat/completions",
+            Provider::OpenAiCompletions => "completions",
+        };
+        let endpoint = format!("{}/{path}", profile.url.trim_end_matches('/'));
+        let invalid = |message: String| {
+            TeacherError::Invalid(format!("teacher `{}`: url `{}`: {message}", profile.name, profile.url))
+        };
+        let url = reqwest::Url::parse(&endpoint).map_err(|error| invalid(error.to_string()))?;
+        if !matches!(url.scheme(), "http" | "https") {
+            return Err(invalid("must begin with http:// or https://".to_owned()));
+        }
+        let http = reqwest::Client::builder()
+            .connect_timeout(profile.connect_timeout)
+            .read_timeout(profile.idle_timeout)
+            .timeout(profile.total_timeout)
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .map_err(|error| invalid(error.to_string()))?;
+        Ok(Self { http, profile, endpoint })
+    }
+
+    /// Asks once.
+    pub(crate) async fn ask(&self, question: &Question) -> Result<Reply, Failure> {
+        let began = Instant::now();
+        let mut request = self.http.post(&self.endpoint).json(&self.body(question));
+        if !self.profile.api_key.is_empty() {
+            request = request.bearer_auth(self.profile.api_key.expose());
+        }
+        let response = request.send().await.map_err(|error| self.transport(&error))?;
+        let status = response.status();
+        let wait = response
+            .headers()
+            .get(http::header::RETRY_AFTER)
+            .and_then(|value| value.to_str().ok())
+            .and_then(|value| retry_after::parse(value, SystemTime::now()));
+        let body = self.read_body(response).await?;
+        if status.is_success() {
+            return self.read_reply(question, &body, began.elapsed()).map_err(Failure::Final);
+        }
+        Err(self.refusal(status, wait, &body))
+    }
+
+    fn body(&self, question: &Question) -> Value {
+        let sampling = &question.sampling;
+        let mut body = json!({
+            "model": self.profile.model,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "max_tokens": sampling.tokens_max,
+            "stop": sampling.stop,
+            "seed": sampling.sample,
+        });
+        let (key, value) = match self.profile.provider {
+            Provider::OpenAiChat => {
+                let mut messages = Vec::new();
+                if !question.instruction.is_empty() {
+                    messages.push(json!({"role": "system", "content": question.instruction}));
+                }
+                messages.push(json!({"role": "user", "content": question.prompt}));
+                ("messages", Value::Array(messages))
+            }
+            Provider::OpenAiCompletions => ("prompt", Value::String(question.prompt.clone())),
+        };
+        if let Value::Object(fields) = &mut body {
+            fields.insert(key.to_owned(), value);
+        }
+        body
+    }
+
+    async fn read_body(&self, response: reqwest::Response) -> Result<Bytes, Failure> {
+        let mut body = BytesMut::new();
+        let mut chunks = response.bytes_stream();
+        while let Some(chunk) = chunks.next().await {
+            let chunk = chunk.map_err(|error| self.transport(&error))?;
+            if body.len() + chunk.len() > BODY_BYTES_MAX {
+                return Err(Failure::Final(self.malformed(format!(
+                    "sent more than {BODY_BYTES_MAX} bytes for one answer: is it a teacher at all?"
+                ))));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body.freeze())
+    }
+
+    fn read_reply(&self, question: &Question, body: &[u8], took: Duration) -> Result<Reply, TeacherError> {
+        let answer: Value = serde_json::from_slice(body).map_err(|error| {
+            self.malformed(format!("answered something that is not JSON ({error}): {}", shown(body)))
+        })?;
+        let choice = answer
+            .pointer("/choices/0")
+            .ok_or_else(|| self.malformed(format!("answered without `choices`: {}", shown(body))))?;
+        let text = choice
+            .get("text")
+            .or_else(|| choice.pointer("/message/content"))
+            .and_then(Value::as_str)
+            .unwrap_or_default();
+        let finish_reason = match choice.get("finish_reason").and_then(Value::as_str) {
+            Some("length") => FinishReason::Length,
+            Some("content_filter") => FinishReason::ContentFilter,
+            _ => FinishReason::Stop,
+        };
+        if text.is_empty() && finish_reason == FinishReason::Stop {
+            return Err(self.malformed("answered with no text at all".to_owned()));
+        }
+        let count = |name: &str| answer.pointer(&format!("/usage/{name}")).and_then(Value::as_u64);
+        let tokens_in = count("prompt_tokens").unwrap_or_else(|| estimate_tokens(&question.prompt));
+        let tokens_out = count("completion_tokens").unwrap_or_else(|| estimate_tokens(text));
+        Ok(Reply {
+            text: text.to_owned(),
+            finish_reason,
+            model: answer.get("model").and_then(Value::as_str).unwrap_or(&self.profile.model).to_owned(),
+            tokens_in,
+            tokens_out,
+            money_micros: self.profile.money_micros(tokens_in, tokens_out),
+            seconds: took.as_secs_f64(),
+        })
+    }
+
+    fn refusal(&self, status: StatusCode, wait: Option<Duration>, body: &[u8]) -> Failure {
+        let said = shown(body);
+        let code = status.as_u16();
+        if code == 429 && String::from_utf8_lossy(body).contains("insufficient_quota") {
+            return Failure::Final(self.permanent(format!(
+                "says that its quota is used up (429 insufficient_quota): top it up, then resume: {said}"
+            )));
+        }
+        match code {
+            429 => Failure::Final(TeacherError::Wait {
+                profile: self.profile.name.clone(),
+                wait: wait.unwrap_or(WAIT_DEFAULT),
+            }),
+            401 | 403 => Failure::Final(self.permanent(format!(
+                "refuses the key ({code}): check the profile's api_key_env or api_key_file, then resume: {said}"
+            ))),
+            404 | 405 => Failure::Final(self.permanent(format!(
+                "does not know this address or the model `{}` ({code}): check the profile's url and model: {said}",
+                self.profile.model
+            ))),
+            300..=399 => Failure::Final(
+                self.permanent(format!("redirects ({code}): write the final address as the profile's url")),
+            ),
+            408 | 500 | 502 | 503 | 504 => Failure::Retry {
+                error: self.unavailable(format!("answered {code}: {said}")),
+                wait,
+            },
+            _ => Failure::Final(self.malformed(format!("refuses the prompt ({code}): {said}"))),
+        }
+    }
+
+    fn transport(&self, error: &reqwest::Error) -> Failure {
+        let what = if error.is_connect() {
+            "cannot be reached: is it running, and is the profile's url right?".to_owned()
+        } else if error.is_timeout() {
+            format!(
+                "did not answer in time (idle {:?}, total {:?})",
+                self.profile.idle_timeout, self.profile.total_timeout
+            )
+        } else {
+            "broke off its answer".to_owned()
+        };
+        let cause = std::error::Error::source(error).map_or_else(String::new, |cause| format!(" ({cause})"));
+        Failure::Retry { error: self.unavailable(format!("{what}{cause}")), wait: None }
+    }
+
+    fn unavailable(&self, message: String) -> TeacherError {
+        let (profile, url) = self.names();
+        TeacherError::Unavailable { profile, url, message }
+    }
+
+    fn malformed(&self, message: String) -> TeacherError {
+        let (profile, url) = self.names();
+        TeacherError::Malformed { profile, url, message }
+    }
+
+    fn permanent(&self, message: String) -> TeacherError {
+        let (profile, url) = self.names();
+        TeacherError::Permanent { profile, url, message }
+    }
+
+    fn names(&self) -> (String, String) {
+        (self.profile.name.clone(), self.endpoint.clone())
+    }
+}
+
+fn shown(body: &[u8]) -> String {
+    let text = String::from_utf8_lossy(body.get(..4 * SHOWN_CHARACTERS).unwrap_or(body)).into_owned();
+    let text: String =
+        text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(SHOWN_CHARACTERS).collect();
+    if text.is_empty() { "(an empty body)".to_owned() } else { format!("`{text}`") }
+}

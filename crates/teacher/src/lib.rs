@@ -1,0 +1,69 @@
+//! Teachers: rendering their prompts, asking them over HTTP, and the tower stack around the asking.
+//!
+//! Invariants: a job names a profile and never carries a URL or a key; a secret never prints; every wait and every retry
+//! is bounded.
+
+mod attempt;
+mod client;
+mod error;
+mod profile;
+mod render;
+mod retry_after;
+mod stack;
+
+pub use error::TeacherError;
+pub use profile::{Profile, Provider, Secret};
+pub use render::{Rendered, Renderer};
+pub use stack::Teacher;
+
+use domain::records::FinishReason;
+
+/// One question to a teacher.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Question {
+    /// What a chat model is told first; empty for none.
+    pub instruction: String,
+    /// The rendered prompt.
+    pub prompt: String,
+    /// How it is sampled.
+    pub sampling: Sampling,
+}
+
+/// How a completion is sampled. Part of its content address.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct Sampling {
+    /// 0 is greedy.
+    pub temperature: f64,
+    /// Nucleus mass.
+    pub top_p: f64,
+    /// Most tokens of the completion.
+    pub tokens_max: u32,
+    /// Sequences that end it.
+    pub stop: Vec<String>,
+    /// Which sample of the example this is.
+    pub sample: u32,
+}
+
+/// What a teacher answered.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reply {
+    /// The words.
+    pub text: String,
+    /// Why they ended.
+    pub finish_reason: FinishReason,
+    /// The model, as the server names it.
+    pub model: String,
+    /// Tokens of the prompt; estimated where the server does not count.
+    pub tokens_in: u64,
+    /// Tokens of the completion.
+    pub tokens_out: u64,
+    /// What the call cost, in millionths of the profile's currency.
+    pub money_micros: u64,
+    /// Seconds of the call, retries included.
+    pub seconds: f64,
+}
+
+/// Tokens that a text of English words comes to, near enough for reservations: four bytes each.
+pub fn estimate_tokens(text: &str) -> u64 {
+    (text.len() as u64).div_ceil(4)
+}

@@ -1,0 +1,92 @@
+//! A teacher as the operator configures it.
+
+use domain::allowance::Limits;
+use std::fmt;
+use std::time::Duration;
+
+/// A text that does not print.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Keeps `text`; white space around it (a file's last line) is dropped.
+    pub fn new(text: &str) -> Self {
+        Self(text.trim().to_owned())
+    }
+
+    /// The words themselves, for the one header they belong in.
+    pub(crate) fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Secret(..)")
+    }
+}
+
+/// How a teacher is spoken to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Provider {
+    /// `POST {url}/chat/completions`.
+    OpenAiChat,
+    /// `POST {url}/completions`.
+    OpenAiCompletions,
+}
+
+impl Provider {
+    /// By its name in the configuration.
+    pub fn from_name(name: &str) -> Option<Self> {
+        match name {
+            "openai_chat" => Some(Self::OpenAiChat),
+            "openai_completions" => Some(Self::OpenAiCompletions),
+            _ => None,
+        }
+    }
+}
+
+/// One teacher.
+#[derive(Debug, Clone)]
+pub struct Profile {
+    /// The name that specifications use.
+    pub name: String,
+    /// How it is spoken to.
+    pub provider: Provider,
+    /// The API's base, up to and with its version.
+    pub url: String,
+    /// The model as the server names it.
+    pub model: String,
+    /// Empty for none.
+    pub api_key: Secret,
+    /// Requests and tokens a minute.
+    pub limits: Limits,
+    /// Calls in flight at once.
+    pub concurrency_max: usize,
+    /// Calls of one attempt: the first and its retries.
+    pub attempts_max: u32,
+    /// How long connecting may take.
+    pub connect_timeout: Duration,
+    /// How long no byte may come.
+    pub idle_timeout: Duration,
+    /// How long a whole call may take.
+    pub total_timeout: Duration,
+    /// Price of a million tokens in.
+    pub price_in_per_million: f64,
+    /// Price of a million tokens out.
+    pub price_out_per_million: f64,
+}
+
+impl Profile {
+    /// What a call cost, in millionths of the currency: tokens times the price of a million of them.
+    pub fn money_micros(&self, tokens_in: u64, tokens_out: u64) -> u64 {
+        let money =
+            tokens_in as f64 * self.price_in_per_million + tokens_out as f64 * self.price_out_per_million;
+        money.max(0.0).round() as u64
+    }
+}

@@ -1,0 +1,188 @@
+//! The tower around the asking. Outermost first: retry (bounded), rate limit (the shared allowance), concurrency limit,
+//! one call with its timeouts. Adaptive concurrency and a breaker take their places between the last two.
+
+use crate::attempt::{Failure, backoff};
+use crate::client::Client;
+use crate::error::TeacherError;
+use crate::profile::Profile;
+use crate::{Question, Reply, estimate_tokens};
+use domain::Allowance;
+use domain::allowance::{AllowanceError, Reservation};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Instant;
+use tower::limit::ConcurrencyLimitLayer;
+use tower::util::BoxCloneService;
+use tower::{Service, ServiceBuilder, ServiceExt};
+use tracing::Instrument;
+
+/// A teacher that can be asked. Cloning shares its limits.
+#[derive(Clone)]
+pub struct Teacher {
+    profile: Arc<Profile>,
+    calls: Arc<Mutex<BoxCloneService<Question, Reply, Failure>>>,
+}
+
+impl std::fmt::Debug for Teacher {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Teacher").field("profile", &self.profile).finish_non_exhaustive()
+    }
+}
+
+impl Teacher {
+    /// A teacher by its profile, within the shared `allowance`.
+    ///
+    /// # Errors
+    /// The profile's URL is none.
+    pub fn new(profile: Profile, allowance: Arc<dyn Allowance>) -> Result<Self, TeacherError> {
+        let client = Client::new(profile.clone())?;
+        let rate_limited = tower::layer::layer_fn({
+            let profile = profile.clone();
+            move |inner| RateLimit { inner, profile: profile.clone(), allowance: Arc::clone(&allowance) }
+        });
+        let calls = ServiceBuilder::new()
+            .layer(rate_limited)
+            .layer(ConcurrencyLimitLayer::new(profile.concurrency_max.max(1)))
+            .service(Call { client });
+        Ok(Self { profile: Arc::new(profile), calls: Arc::new(Mutex::new(BoxCloneService::new(calls))) })
+    }
+
+    /// The profile.
+    pub fn profile(&self) -> &Profile {
+        &self.profile
+    }
+
+    /// Asks one question, calling again where that may help, at most `attempts_max` times.
+    ///
+    /// # Errors
+    /// What the last call failed with.
+    pub async fn ask(&self, question: Question) -> Result<Reply, TeacherError> {
+        let span = tracing::info_span!(
+            "chat",
+            gen_ai.operation.name = "chat",
+            gen_ai.provider.name = "openai",
+            gen_ai.request.model = %self.profile.model,
+            gen_ai.request.max_tokens = question.sampling.tokens_max,
+            gen_ai.usage.input_tokens = tracing::field::Empty,
+            gen_ai.usage.output_tokens = tracing::field::Empty,
+        );
+        let reply = self.ask_again_and_again(question).instrument(span.clone()).await?;
+        span.record("gen_ai.usage.input_tokens", reply.tokens_in);
+        span.record("gen_ai.usage.output_tokens", reply.tokens_out);
+        Ok(reply)
+    }
+
+    fn stack(&self) -> BoxCloneService<Question, Reply, Failure> {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    async fn ask_again_and_again(&self, question: Question) -> Result<Reply, TeacherError> {
+        let began = Instant::now();
+        let mut failures = 0;
+        loop {
+            match self.stack().oneshot(question.clone()).await {
+                Ok(reply) => return Ok(Reply { seconds: began.elapsed().as_secs_f64(), ..reply }),
+                Err(Failure::Retry { error, wait }) => {
+                    failures += 1;
+                    if failures >= self.profile.attempts_max.max(1) {
+                        return Err(error);
+                    }
+                    let wait = backoff(failures, wait, rand::random::<f64>());
+                    tracing::debug!(%error, failures, ?wait, "asking again");
+                    tokio::time::sleep(wait).await;
+                }
+                Err(failure) => return Err(failure.into_error()),
+            }
+        }
+    }
+}
+
+/// The innermost service: one call.
+#[derive(Clone)]
+struct Call {
+    client: Client,
+}
+
+impl Service<Question> for Call {
+    type Response = Reply;
+    type Error = Failure;
+    type Future = BoxFuture<'static, Result<Reply, Failure>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, question: Question) -> Self::Future {
+        let client = self.client.clone();
+        async move { client.ask(&question).await }.boxed()
+    }
+}
+
+/// Reserves a request and its tokens before the call, and settles with what the call used.
+#[derive(Clone)]
+struct RateLimit<S> {
+    inner: S,
+    profile: Profile,
+    allowance: Arc<dyn Allowance>,
+}
+
+impl<S> Service<Question> for RateLimit<S>
+where
+    S: Service<Question, Response = Reply, Error = Failure> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    type Response = Reply;
+    type Error = Failure;
+    type Future = BoxFuture<'static, Result<Reply, Failure>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        // The inner service is made ready after the reservation, so that a wait holds no slot of the concurrency limit.
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, question: Question) -> Self::Future {
+        let (inner, profile, allowance) =
+            (self.inner.clone(), self.profile.clone(), Arc::clone(&self.allowance));
+        async move {
+            let reservation = reserve(&profile, allowance.as_ref(), &question).await?;
+            let result = inner.oneshot(question).await;
+            let used = result.as_ref().map_or(0, |reply| reply.tokens_in + reply.tokens_out);
+            if let Err(error) = allowance.settle(&profile.name, reservation, used).await {
+                tracing::warn!(%error, "a reservation could not be settled");
+            }
+            if let Err(Failure::Final(TeacherError::Wait { wait, .. })) = &result
+                && let Err(error) = allowance.hold(&profile.name, *wait).await
+            {
+                tracing::warn!(%error, "the teacher's wait could not be shared");
+            }
+            result
+        }
+        .boxed()
+    }
+}
+
+async fn reserve(profile: &Profile, allowance: &dyn Allowance, question: &Question) -> Result<u64, Failure> {
+    let estimate = estimate_tokens(&question.prompt) + estimate_tokens(&question.instruction);
+    let tokens = estimate + u64::from(question.sampling.tokens_max);
+    loop {
+        match allowance.reserve(&profile.name, profile.limits, tokens).await {
+            Ok(Reservation::Granted(reservation)) => return Ok(reservation),
+            Ok(Reservation::Wait(wait)) => tokio::time::sleep(wait).await,
+            Err(error @ AllowanceError::NeverFits { .. }) => {
+                let message = format!("teacher `{}`: {error}", profile.name);
+                return Err(Failure::Final(TeacherError::Invalid(message)));
+            }
+            Err(error @ AllowanceError::Unavailable(_)) => {
+                let url = profile.url.clone();
+                let error = TeacherError::Unavailable {
+                    profile: profile.name.clone(),
+                    url,
+                    message: error.to_string(),
+                };
+                return Err(Failure::Retry { error, wait: None });
+            }
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! A teacher's every fault, made exactly by a server of this test's own, and what the client says of it.
+
+use bytes::Bytes;
+use domain::Allowance;
+use domain::allowance::{AllowanceError, Limits, Reservation};
+use domain::records::FinishReason;
+use http_body_util::Full;
+use hyper::service::service_fn;
+use hyper::{Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+use teacher::{Profile, Provider, Question, Reply, Sampling, Secret, Teacher, TeacherError};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpListener;
+
+/// One answer: status, headers, body.
+type Answer = (u16, &'static [(&'static str, &'static str)], String);
+
+struct NoLimits;
+
+#[async_trait::async_trait]
+impl Allowance for NoLimits {
+    async fn reserve(&self, _: &str, _: Limits, _: u64) -> Result<Reservation, AllowanceError> {
+        Ok(Reservation::Granted(0))
+    }
+
+    async fn settle(&self, _: &str, _: u64, _: u64) -> Result<(), AllowanceError> {
+        Ok(())
+    }
+
+    async fn hold(&self, _: &str, _: Duration) -> Result<(), AllowanceError> {
+        Ok(())
+    }
+}
+
+/// Serves `answers` one after another, the last one again and again; counts the requests.
+async fn server(answers: Vec<Answer>) -> (String, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/v1", listener.local_addr().unwrap());
+    let requests = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&requests);
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let (answers, counted) = (answers.clone(), Arc::clone(&counted));
+            tokio::spawn(async move {
+                let service = service_fn(move |_| {
+                    let place = counted.fetch_add(1, Ordering::SeqCst).min(answers.len() - 1);
+                    let (status, headers, body) = answers[place].clone();
+                    async move {
+                        let mut response = Response::new(Full::new(Bytes::from(body)));
+                        *response.status_mut() = StatusCode::from_u16(status).unwrap();
+                        for (name, value) in headers {
+                            response.headers_mut().insert(*name, value.parse().unwrap());
+                        }
+                        Ok::<_, Infallible>(response)
+                    }
+                });
+                let _ = hyper::server::conn::http1::Builder::new()
+                    .serve_connection(TokioIo::new(stream), service)
+                    .await;
+            });
+        }
+    });
+    (url, requests)
+}
+
+fn profile(url: &str) -> Profile {
+    Profile {
+        name: "test".into(),
+        provider: Provider::OpenAiCompletions,
+        url: url.into(),
+        model: "small".into(),
+        api_key: Secret::new("hunter2"),
+        limits: Limits::default(),
+        concurrency_max: 2,
+        attempts_max: 3,
+        connect_timeout: Duration::from_secs(2),
+        idle_timeout: Duration::from_millis(300),
+        total_timeout: Duration::from_secs(2),
+        price_in_per_million: 1.0,
+        price_out_per_million: 2.0,
+    }
+}
+
+fn question() -> Question {
+    Question {
+        instruction: String::new(),
+        prompt: "Q: 1 + 1?\nA:".into(),
+        sampling: Sampling {
+            temperature: 0.0,
+            top_p: 1.0,
+            tokens_max: 16,
+            stop: vec!["\n\n".into()],
+            sample: 0,
+        },
+    }
+}
+
+async fn ask(profile: Profile) -> Result<Reply, TeacherError> {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    Teacher::new(profile, Arc::new(NoLimits))?.ask(question()).await
+}
+
+fn completion(text: &str, finish_reason: &str) -> String {
+    serde_json::json!({"model": "small-1", "choices": [{"text": text, "finish_reason": finish_reason}],
+        "usage": {"prompt_tokens": 7, "completion_tokens": 3}})
+    .to_string()
+}
+
+#[tokio::test]
+async fn a_good_answer_is_read_whole() {
+    let (url, _) = server(vec![(200, &[], completion(" two", "length"))]).await;
+    let reply = ask(profile(&url)).await.unwrap();
+    assert_eq!((reply.text.as_str(), reply.finish_reason), (" two", FinishReason::Length));
+    assert_eq!((reply.model.as_str(), reply.tokens_in, reply.tokens_out), ("small-1", 7, 3));
+    assert_eq!(reply.money_micros, 13, "7 tokens at 1 a million and 3 at 2, in millionths");
+}
+
+#[tokio::test]
+async fn what_may_help_is_tried_again_and_bounded() {
+    let good = completion("two", "stop");
+    for status in [408, 500, 502, 503, 504] {
+        let (url, requests) = server(vec![(status, &[], "busy".into()), (200, &[], good.clone())]).await;
+        assert_eq!(ask(profile(&url)).await.unwrap().text, "two");
+        assert_eq!(requests.load(Ordering::SeqCst), 2, "{status}");
+    }
+    let (url, requests) = server(vec![(503, &[("retry-after", "0")], "down".into())]).await;
+    let error = ask(profile(&url)).await.unwrap_err();
+    assert!(matches!(error, TeacherError::Unavailable { .. }), "{error}");
+    assert_eq!(requests.load(Ordering::SeqCst), 3, "attempts_max calls and no more");
+}
+
+#[tokio::test]
+async fn a_wait_is_handed_on_and_not_retried() {
+    let check = |headers: &'static [(&'static str, &'static str)], seconds: u64| async move {
+        let (url, requests) = server(vec![(429, headers, "slow down".into())]).await;
+        let error = ask(profile(&url)).await.unwrap_err();
+        let TeacherError::Wait { wait, .. } = error else { panic!("{error}") };
+        assert_eq!((wait, requests.load(Ordering::SeqCst)), (Duration::from_secs(seconds), 1));
+    };
+    check(&[], 2).await;
+    check(&[("retry-after", "7")], 7).await;
+    check(&[("retry-after", "Sun, 06 Nov 1994 08:49:37 GMT")], 0).await;
+}
+
+#[tokio::test]
+async fn what_never_helps_says_what_to_do() {
+    let check = |status: u16, body: &'static str, words: &'static str| async move {
+        let (url, requests) = server(vec![(status, &[], body.into())]).await;
+        let error = ask(profile(&url)).await.unwrap_err();
+        assert!(matches!(error, TeacherError::Permanent { .. }), "{status}: {error}");
+        let message = error.to_string();
+        assert!(message.contains(words) && message.contains("`test`") && message.contains(&url), "{message}");
+        assert!(!message.contains("hunter2"), "a key in a message: {message}");
+        assert_eq!(requests.load(Ordering::SeqCst), 1);
+    };
+    check(401, "no", "check the profile's api_key_env").await;
+    check(403, "no", "check the profile's api_key_env").await;
+    check(404, "no", "check the profile's url and model").await;
+    check(302, "", "final address").await;
+    check(429, r#"{"error":{"code":"insufficient_quota"}}"#, "quota is used up").await;
+}
+
+#[tokio::test]
+async fn what_is_no_answer_is_shown() {
+    let check = |status: u16, body: String, words: &'static str| async move {
+        let (url, _) = server(vec![(status, &[], body)]).await;
+        let error = ask(profile(&url)).await.unwrap_err();
+        assert!(matches!(error, TeacherError::Malformed { .. }), "{error}");
+        assert!(error.to_string().contains(words), "wanted {words:?} in {error}");
+        assert!(error.to_string().len() < 600, "a message repeats a bounded part of a foreign body");
+    };
+    check(200, "<html>welcome</html>".into(), "not JSON").await;
+    check(200, r#"{"choices": [{"te"#.into(), "not JSON").await;
+    check(200, "{}".into(), "without `choices`").await;
+    check(200, completion("", "stop"), "no text at all").await;
+    check(200, "x".repeat(5_000_000), "more than").await;
+    check(400, "context too long".into(), "context too long").await;
+}
+
+#[tokio::test]
+async fn silence_and_broken_lines_are_told_apart() {
+    // Nobody listens: a port that was just given back.
+    let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let error = ask(profile(&format!("http://{free}/v1"))).await.unwrap_err().to_string();
+    assert!(error.contains("cannot be reached: is it running"), "{error}");
+
+    let hung = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/v1", hung.local_addr().unwrap());
+    let error = ask(Profile { attempts_max: 1, ..profile(&url) }).await.unwrap_err().to_string();
+    assert!(error.contains("did not answer in time"), "{error}");
+
+    let cut = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/v1", cut.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = cut.accept().await {
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{\"choi").await;
+        }
+    });
+    let error = ask(Profile { attempts_max: 2, ..profile(&url) }).await.unwrap_err().to_string();
+    assert!(error.contains("broke off its answer"), "{error}");
+}
+
+#[tokio::test]
+async fn a_url_that_is_none_is_refused_at_once() {
+    for url in ["", "localhost:80", "ftp://host/v1"] {
+        let error = ask(profile(url)).await.unwrap_err();
+        assert!(error.to_string().starts_with("teacher `test`: url"), "{error}");
+    }
+}

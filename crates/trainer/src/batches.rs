@@ -1,0 +1,209 @@
+//! Which rows go through the model together. Everything here is a pure function of the seed and the lengths.
+
+use crate::data::{Encoded, Item};
+use domain::metric::SplitMix;
+use t5::IGNORED;
+use tch::{Kind, Tensor};
+
+/// Batches of one pool are alike in length: it is sorted before it is cut.
+const POOL_BATCHES: usize = 8;
+/// Lengths are padded to a multiple of this.
+const LENGTH_MULTIPLE: usize = 8;
+
+/// How many batches an epoch of `items` examples has.
+pub fn per_epoch(items: usize, batch: usize) -> usize {
+    items.div_ceil(batch.max(1)).max(1)
+}
+
+/// The batches of one epoch, as places in the list of examples: shuffled by (seed, epoch), sorted by length within
+/// pools, and the batches of a pool shuffled again, so that length says nothing about order.
+pub fn epoch(lengths: &[usize], batch: usize, seed: u64, epoch: u64) -> Vec<Vec<usize>> {
+    let batch = batch.max(1);
+    let mut generator = SplitMix::new(seed ^ epoch.wrapping_add(1).wrapping_mul(0xD134_2543_DE82_EF95));
+    let mut order: Vec<usize> = (0..lengths.len()).collect();
+    generator.shuffle(&mut order);
+    let mut batches = Vec::with_capacity(per_epoch(lengths.len(), batch));
+    for pool in order.chunks(batch * POOL_BATCHES) {
+        let mut pool = pool.to_vec();
+        pool.sort_by_key(|place| (lengths.get(*place).copied().unwrap_or(0), *place));
+        let mut cut: Vec<Vec<usize>> = pool.chunks(batch).map(<[usize]>::to_vec).collect();
+        generator.shuffle(&mut cut);
+        batches.extend(cut);
+    }
+    batches
+}
+
+/// Which loss a row counts in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Under `predict: `.
+    Label,
+    /// Under `explain: `.
+    Rationale,
+}
+
+/// A row with what its every target token counts for.
+#[derive(Debug, Clone, Copy)]
+pub struct Share<'a> {
+    /// The row.
+    pub row: &'a Encoded,
+    /// Its loss.
+    pub role: Role,
+    /// The factor of each of its token losses in the whole loss.
+    pub factor: f64,
+    /// The factor of each of its token losses in its own loss.
+    pub own: f64,
+}
+
+/// Every row of a batch, each token weighed so that the sum over all parts is
+/// `alpha * L_label + (1 - alpha) * L_rationale`, each L a weighted mean over its own target tokens of the whole batch.
+pub fn shares<'a>(items: &[&'a Item], alpha: Option<f64>) -> Vec<Share<'a>> {
+    let mass = |rows: &mut dyn Iterator<Item = &'a Encoded>| -> f64 {
+        rows.map(|row| row.weight * row.target.len() as f64).sum()
+    };
+    let labels = mass(&mut items.iter().flat_map(|item| &item.labels));
+    let rationales = mass(&mut items.iter().flat_map(|item| &item.rationales));
+    let alpha = alpha.unwrap_or(1.0);
+    let share = |row: &'a Encoded, role: Role, part: f64, mass: f64| {
+        let own = if mass > 0.0 { row.weight / mass } else { 0.0 };
+        Share { row, role, factor: part * own, own }
+    };
+    let mut shares: Vec<Share<'a>> = Vec::new();
+    for item in items {
+        shares.extend(item.labels.iter().map(|row| share(row, Role::Label, alpha, labels)));
+        shares.extend(item.rationales.iter().map(|row| share(row, Role::Rationale, 1.0 - alpha, rationales)));
+    }
+    shares
+}
+
+/// Parts of at most `tokens_max` padded tokens, rows of like length together; a single longer row is a part of its own.
+pub fn parts<'a>(mut shares: Vec<Share<'a>>, tokens_max: usize) -> Vec<Vec<Share<'a>>> {
+    let mut parts: Vec<Vec<Share<'a>>> = Vec::new();
+    // A stable sort: rows of the same length stay in the order of the batch.
+    shares.sort_by_key(|share| share.row.source.len() + share.row.target.len());
+    let (mut source, mut target) = (0, 0);
+    for share in shares {
+        let longer = (source.max(share.row.source.len()), target.max(share.row.target.len()));
+        match parts.last_mut() {
+            Some(part) if padded(longer, part.len() + 1) <= tokens_max => {
+                part.push(share);
+                (source, target) = longer;
+            }
+            _ => {
+                (source, target) = (share.row.source.len(), share.row.target.len());
+                parts.push(vec![share]);
+            }
+        }
+    }
+    parts
+}
+
+fn padded((source, target): (usize, usize), rows: usize) -> usize {
+    rows * (source.next_multiple_of(LENGTH_MULTIPLE) + target.next_multiple_of(LENGTH_MULTIPLE))
+}
+
+/// Rows as tensors: ids `[batch, source]`, mask `[batch, source]`, labels `[batch, target]`.
+pub fn tensors(rows: &[(&[i64], &[i64])]) -> t5::Batch {
+    let longest = |length: &dyn Fn(&(&[i64], &[i64])) -> usize| {
+        rows.iter().map(length).max().unwrap_or(1).max(1).next_multiple_of(LENGTH_MULTIPLE)
+    };
+    let (source, target) = (longest(&|row| row.0.len()), longest(&|row| row.1.len()));
+    let mut ids = Vec::with_capacity(rows.len() * source);
+    let mut labels = Vec::with_capacity(rows.len() * target);
+    let mut mask = Vec::with_capacity(rows.len() * source);
+    for (from, to) in rows {
+        ids.extend_from_slice(from);
+        ids.extend(std::iter::repeat_n(0, source - from.len()));
+        mask.extend((0..source).map(|place| place < from.len()));
+        labels.extend_from_slice(to);
+        labels.extend(std::iter::repeat_n(IGNORED, target - to.len()));
+    }
+    let batch = rows.len() as i64;
+    t5::Batch {
+        input_ids: Tensor::from_slice(&ids).reshape([batch, source as i64]),
+        input_mask: Tensor::from_slice(&mask).reshape([batch, source as i64]).to_kind(Kind::Bool),
+        labels: Tensor::from_slice(&labels).reshape([batch, target as i64]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn item(row: u64, source: usize, labels: usize, rationale: Option<(usize, f64)>) -> Item {
+        let encoded =
+            |target: usize, weight: f64| Encoded { source: vec![5; source], target: vec![6; target], weight };
+        Item {
+            row,
+            labels: vec![encoded(labels, 1.0)],
+            rationales: rationale.map(|(length, weight)| encoded(length, weight)).into_iter().collect(),
+        }
+    }
+
+    #[test]
+    fn an_epoch_visits_every_row_once_and_is_the_same_again() {
+        let lengths: Vec<usize> = (0..103).map(|place| place * 7 % 40).collect();
+        let first = epoch(&lengths, 8, 3, 0);
+        assert_eq!(first, epoch(&lengths, 8, 3, 0));
+        assert_ne!(first, epoch(&lengths, 8, 3, 1));
+        assert_ne!(first, epoch(&lengths, 8, 4, 0));
+        assert_eq!(first.len(), per_epoch(103, 8));
+        let mut all: Vec<usize> = first.into_iter().flatten().collect();
+        all.sort_unstable();
+        assert_eq!(all, (0..103).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn each_loss_is_a_mean_over_its_own_tokens() {
+        let items = [item(0, 4, 2, Some((3, 0.5))), item(1, 4, 6, None), item(2, 4, 4, Some((5, 1.0)))];
+        let shares = shares(&items.iter().collect::<Vec<_>>(), Some(0.8));
+        let total = |role: Role, of: &dyn Fn(&Share<'_>) -> f64| -> f64 {
+            shares
+                .iter()
+                .filter(|share| share.role == role)
+                .map(|share| of(share) * share.row.target.len() as f64)
+                .sum()
+        };
+        assert!((total(Role::Label, &|share| share.factor) - 0.8).abs() < 1e-12);
+        assert!((total(Role::Rationale, &|share| share.factor) - 0.2).abs() < 1e-12);
+        assert!((total(Role::Rationale, &|share| share.own) - 1.0).abs() < 1e-12);
+        // The half-weight rationale of 3 tokens counts 1.5 of 6.5.
+        let half = shares.iter().find(|share| share.role == Role::Rationale).unwrap();
+        assert!((half.own - 0.5 / 6.5).abs() < 1e-12);
+    }
+
+    #[test]
+    fn parts_keep_their_budget_and_lose_nothing() {
+        let items: Vec<Item> =
+            (0..20).map(|row| item(row, 3 + row as usize * 3, 4, Some((9, 1.0)))).collect();
+        let all = shares(&items.iter().collect::<Vec<_>>(), Some(0.5));
+        let count = all.len();
+        let parts = parts(all, 256);
+        assert!(parts.len() > 1);
+        for part in &parts {
+            let longest = |of: &dyn Fn(&Share<'_>) -> usize| part.iter().map(of).max().unwrap();
+            let size = padded(
+                (longest(&|share| share.row.source.len()), longest(&|share| share.row.target.len())),
+                part.len(),
+            );
+            assert!(size <= 256 || part.len() == 1, "{size}");
+        }
+        assert_eq!(parts.iter().map(Vec::len).sum::<usize>(), count);
+    }
+
+    #[test]
+    fn padding_is_masked_and_ignored() {
+        let batch = tensors(&[(&[5, 6, 1], &[7, 1]), (&[5, 1], &[1])]);
+        assert_eq!(batch.input_ids.size(), [2, 8]);
+        assert_eq!(
+            Vec::<i64>::try_from(batch.input_mask.to_kind(Kind::Int64).sum_dim_intlist(
+                &[1_i64][..],
+                false,
+                Kind::Int64
+            ))
+            .unwrap(),
+            [3, 2]
+        );
+        assert_eq!(i64::try_from(batch.labels.ne(IGNORED).sum(Kind::Int64)).unwrap(), 3);
+    }
+}

@@ -1,0 +1,92 @@
+//! The job's rows as token ids.
+
+use crate::TrainError;
+use crate::objective::{Text, texts};
+use crate::tokenizer::Tokenizer;
+use domain::metric::SplitMix;
+use domain::records::TrainingExample;
+use domain::spec::Spec;
+
+/// One row of a forward pass.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Encoded {
+    /// Token ids of what is read, ended.
+    pub source: Vec<i64>,
+    /// Token ids of what is written, ended.
+    pub target: Vec<i64>,
+    /// Its share in its loss.
+    pub weight: f64,
+}
+
+/// An example's rows: labels, and rationales beside them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Item {
+    /// The row's index in the dataset.
+    pub row: u64,
+    /// Under `predict: `.
+    pub labels: Vec<Encoded>,
+    /// Under `explain: `.
+    pub rationales: Vec<Encoded>,
+}
+
+impl Item {
+    /// Tokens of its longest source: what it is sorted by.
+    pub fn length(&self) -> usize {
+        self.labels.iter().chain(&self.rationales).map(|row| row.source.len()).max().unwrap_or(0)
+    }
+}
+
+/// Train rows and validation rows; where the dataset has no validation rows, some train rows are held out, always the
+/// same for the same seed.
+pub fn hold_out(
+    spec: &Spec,
+    train: Vec<TrainingExample>,
+    validation: Vec<TrainingExample>,
+) -> (Vec<TrainingExample>, Vec<TrainingExample>) {
+    if !validation.is_empty() || train.len() < 2 {
+        return (train, validation);
+    }
+    let held = |example: &TrainingExample| {
+        let mut generator =
+            SplitMix::new(spec.training.seed ^ example.row.index.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        generator.next_f64() < spec.training.holdout_fraction && example.row.example.label.is_some()
+    };
+    let (mut held, mut train): (Vec<_>, Vec<_>) = train.into_iter().partition(held);
+    // A handful of rows may leave one side empty.
+    if train.is_empty() {
+        train.extend(held.pop());
+    }
+    (train, held)
+}
+
+/// The train rows as token ids; rows that train nothing are left out.
+///
+/// # Errors
+/// No row trains anything.
+pub fn encode(
+    spec: &Spec,
+    tokenizer: &Tokenizer,
+    examples: &[TrainingExample],
+) -> Result<Vec<Item>, TrainError> {
+    let (input, target) = (spec.training.input_tokens_max as usize, spec.training.target_tokens_max as usize);
+    let row = |text: &Text| -> Result<Encoded, TrainError> {
+        Ok(Encoded {
+            source: tokenizer.encode(&text.source, input)?,
+            target: tokenizer.encode(&text.target, target)?,
+            weight: text.weight,
+        })
+    };
+    let mut items = Vec::with_capacity(examples.len());
+    for example in examples {
+        let texts = texts(spec.training.objective, &spec.task, example);
+        let labels = texts.labels.iter().map(row).collect::<Result<Vec<_>, _>>()?;
+        let rationales = texts.rationales.iter().map(row).collect::<Result<Vec<_>, _>>()?;
+        if !labels.is_empty() || !rationales.is_empty() {
+            items.push(Item { row: example.row.index, labels, rationales });
+        }
+    }
+    if items.is_empty() {
+        return Err(TrainError::Data("no train row has a label or a rationale to learn".to_owned()));
+    }
+    Ok(items)
+}

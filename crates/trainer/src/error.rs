@@ -1,0 +1,73 @@
+//! What can end a training.
+
+use domain::Fault;
+
+/// Why a run stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    /// This process shuts down; the resume state is written.
+    #[error("interrupted")]
+    Interrupted,
+    /// The job was cancelled.
+    #[error("cancelled")]
+    Cancelled,
+    /// Another trainer has the run, or it is gone.
+    #[error("the lease is lost: {0}")]
+    Lost(String),
+    /// The harvester does not answer.
+    #[error("the harvester does not answer: {0}")]
+    Unavailable(String),
+    /// The data cannot train this student.
+    #[error("{0}")]
+    Data(String),
+    /// Loss or gradients are no numbers any more.
+    #[error(
+        "step {step}: the {what} is not finite, over rows {rows}: lower `training.learning_rate`, or look at these rows"
+    )]
+    NotFinite {
+        /// The optimiser step.
+        step: u64,
+        /// Loss or gradient norm.
+        what: &'static str,
+        /// Indices of the batch's rows.
+        rows: String,
+    },
+    /// The student's checkpoint.
+    #[error(transparent)]
+    Model(#[from] t5::Error),
+    /// The store of checkpoints.
+    #[error(transparent)]
+    Checkpoint(#[from] checkpoints::CheckpointError),
+    /// The tokenizer.
+    #[error("tokenizer: {0}")]
+    Tokenizer(String),
+    /// The tensor library.
+    #[error("the tensor library failed: {0}")]
+    Tensor(#[from] tch::TchError),
+    /// A mistake of ours.
+    #[error("{0}")]
+    Internal(String),
+}
+
+impl TrainError {
+    /// What kind of failure it is.
+    pub fn fault(&self) -> Fault {
+        match self {
+            Self::Interrupted | Self::Unavailable(_) => Fault::Unavailable,
+            Self::Cancelled | Self::Lost(_) => Fault::Conflict,
+            Self::Data(_) | Self::NotFinite { .. } | Self::Tokenizer(_) | Self::Model(_) => Fault::Invalid,
+            Self::Checkpoint(error) => error.fault(),
+            Self::Tensor(_) | Self::Internal(_) => Fault::Internal,
+        }
+    }
+
+    /// A call of the harvester that failed.
+    pub(crate) fn call(status: &tonic::Status) -> Self {
+        let message = status.message().to_owned();
+        match wire::fault_of(status) {
+            Fault::Conflict | Fault::NotFound => Self::Lost(message),
+            Fault::Unavailable | Fault::Overloaded => Self::Unavailable(message),
+            Fault::Invalid | Fault::Denied | Fault::Internal => Self::Internal(message),
+        }
+    }
+}

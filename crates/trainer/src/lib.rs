@@ -1,0 +1,124 @@
+//! The trainer: it leases runs, trains students on the accepted rationales, measures them and publishes them.
+//!
+//! `training` is the loop; `batches`, `objective`, `schedule` and `optimizer` are what it is made of; `resume` makes it
+//! exact: 2N steps are the same bytes as N steps, a kill, and N more. Invariants: trainer names no database; a trainer
+//! that lost its lease publishes nothing; the same run gives the same student in every process on one kind of CPU.
+
+pub mod batches;
+pub mod data;
+mod error;
+pub mod evaluate;
+mod link;
+pub mod objective;
+pub mod optimizer;
+mod publish;
+pub mod resume;
+pub mod schedule;
+mod student;
+pub mod tokenizer;
+pub mod training;
+
+pub use error::TrainError;
+
+use checkpoints::Checkpoints;
+use domain::records::LeasedRun;
+use link::Link;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
+
+/// What the operator decides.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// This process's name, unique per start: who holds the leases.
+    pub name: String,
+    /// How long a run's lease holds without a report.
+    pub lease: Duration,
+    /// How often numbers are reported.
+    pub report_every: Duration,
+    /// How often a trainer without work asks for some.
+    pub poll: Duration,
+    /// Threads of the tensor library; 0 for one per core. A resumed run keeps the number that it began with.
+    pub threads: u32,
+    /// Whether CUDA is used where it is found.
+    pub use_cuda: bool,
+}
+
+impl Settings {
+    /// Settings for one process that does everything.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            lease: Duration::from_secs(60),
+            report_every: Duration::from_secs(1),
+            poll: Duration::from_millis(100),
+            threads: 0,
+            use_cuda: true,
+        }
+    }
+}
+
+/// Leases and trains one run after another until `shutdown`; then writes the resume state of the one at hand and hands
+/// it back.
+///
+/// # Errors
+/// The training thread cannot be started.
+pub async fn run(
+    settings: Settings,
+    channel: Channel,
+    checkpoints: Checkpoints,
+    shutdown: CancellationToken,
+) -> Result<(), TrainError> {
+    while !shutdown.is_cancelled() {
+        let leased = match link::lease(&settings, channel.clone()).await {
+            Ok(Some(leased)) => leased,
+            Ok(None) => {
+                idle(&settings, &shutdown).await;
+                continue;
+            }
+            Err(error) => {
+                tracing::warn!(%error, "no run can be leased");
+                idle(&settings, &shutdown).await;
+                continue;
+            }
+        };
+        let link = Link::new(&settings, channel.clone(), &leased, shutdown.clone());
+        let (settings, checkpoints) = (settings.clone(), checkpoints.clone());
+        // Tensors are work for a thread of its own; the runtime goes on answering meanwhile.
+        tokio::task::spawn_blocking(move || carry_out(&settings, &checkpoints, &leased, link))
+            .await
+            .map_err(|error| TrainError::Internal(error.to_string()))?;
+    }
+    Ok(())
+}
+
+async fn idle(settings: &Settings, shutdown: &CancellationToken) {
+    tokio::select! {
+        () = shutdown.cancelled() => {}
+        () = tokio::time::sleep(settings.poll) => {}
+    }
+}
+
+/// Trains one run to whatever end it has, and says so to the store.
+fn carry_out(settings: &Settings, checkpoints: &Checkpoints, leased: &LeasedRun, mut link: Link) {
+    let run = leased.run.id;
+    let ended = student::Student::open(settings, checkpoints, leased, &mut link)
+        .and_then(|student| training::train(student, &mut link, checkpoints))
+        .and_then(|trained| publish::publish(trained, leased, &mut link, checkpoints));
+    let said = match ended {
+        Ok(model) => {
+            tracing::info!(%run, model, "published");
+            Ok(())
+        }
+        Err(TrainError::Interrupted) => link.release(),
+        Err(TrainError::Cancelled | TrainError::Lost(_)) => Ok(()),
+        Err(error @ TrainError::Unavailable(_)) => {
+            tracing::warn!(%run, %error, "handing the run back");
+            link.release()
+        }
+        Err(error) => link.fail(&error.to_string()),
+    };
+    if let Err(error) = said {
+        tracing::warn!(%run, %error, "the run's end could not be told: its lease will run out");
+    }
+}

@@ -1,0 +1,196 @@
+//! The trainer's line to the harvester, from the training thread: every call carries the fence of the lease.
+
+use crate::{Settings, TrainError};
+use domain::Split;
+use domain::metric::Accuracy;
+use domain::records::{LeasedRun, MetricPoint, TrainingExample};
+use std::time::{Duration, Instant};
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
+use wire::v1;
+use wire::v1::runs_service_client::RunsServiceClient;
+
+/// Calls that a short outage of the harvester does not end.
+const CALL_ATTEMPTS: u32 = 5;
+const CALL_BACKOFF: Duration = Duration::from_millis(200);
+
+/// Asks for a run.
+pub(crate) async fn lease(settings: &Settings, channel: Channel) -> Result<Option<LeasedRun>, TrainError> {
+    let request = wire::lease_request(&settings.name, settings.lease);
+    let answer = client(channel).lease_run(request).await.map_err(|status| TrainError::call(&status))?;
+    answer.into_inner().leased.map(TryInto::try_into).transpose().map_err(malformed)
+}
+
+fn client(channel: Channel) -> RunsServiceClient<Channel> {
+    RunsServiceClient::new(channel)
+        .max_decoding_message_size(wire::MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(wire::MESSAGE_BYTES_MAX)
+}
+
+fn malformed(violations: Vec<domain::Violation>) -> TrainError {
+    let words: Vec<String> = violations.iter().map(ToString::to_string).collect();
+    TrainError::Internal(format!("the harvester's answer cannot be read: {}", words.join("; ")))
+}
+
+/// The line of one leased run.
+pub(crate) struct Link {
+    client: RunsServiceClient<Channel>,
+    runtime: Handle,
+    run_id: String,
+    fence: u64,
+    lease: Duration,
+    report_every: Duration,
+    reported: Instant,
+    step: u64,
+    points: Vec<MetricPoint>,
+    shutdown: CancellationToken,
+}
+
+macro_rules! call {
+    ($link:expr, $method:ident, $request:expr) => {{
+        let request = $request;
+        let mut attempt = 1;
+        loop {
+            match $link.runtime.block_on($link.client.$method(request.clone())) {
+                Ok(answer) => break Ok(answer.into_inner()),
+                Err(status) => match TrainError::call(&status) {
+                    TrainError::Unavailable(_) if attempt < CALL_ATTEMPTS => {
+                        std::thread::sleep(CALL_BACKOFF * attempt);
+                        attempt += 1;
+                    }
+                    error => break Err(error),
+                },
+            }
+        }
+    }};
+}
+
+impl Link {
+    pub(crate) fn new(
+        settings: &Settings,
+        channel: Channel,
+        leased: &LeasedRun,
+        shutdown: CancellationToken,
+    ) -> Self {
+        Self {
+            client: client(channel),
+            runtime: Handle::current(),
+            run_id: leased.run.id.to_string(),
+            fence: leased.run.fence,
+            lease: settings.lease,
+            report_every: settings.report_every,
+            reported: Instant::now(),
+            step: leased.run.step,
+            points: Vec::new(),
+            shutdown,
+        }
+    }
+
+    pub(crate) fn run_id(&self) -> &str {
+        &self.run_id
+    }
+
+    pub(crate) fn fence(&self) -> u64 {
+        self.fence
+    }
+
+    /// Every row of a split with its accepted rationales, in order of index.
+    pub(crate) fn examples(&mut self, split: Split) -> Result<Vec<TrainingExample>, TrainError> {
+        let request = v1::StreamExamplesRequest {
+            run_id: self.run_id.clone(),
+            split: v1::Split::from(split).into(),
+            from_index: 0,
+        };
+        let mut examples = Vec::new();
+        let mut stream = call!(self, stream_examples, request)?;
+        while let Some(chunk) =
+            self.runtime.block_on(stream.message()).map_err(|status| TrainError::call(&status))?
+        {
+            for example in chunk.examples {
+                examples.push(TrainingExample::try_from(example).map_err(malformed)?);
+            }
+        }
+        self.beat()?;
+        Ok(examples)
+    }
+
+    /// Notes numbers of a step; they are sent about every second.
+    pub(crate) fn note(&mut self, step: u64, numbers: &[(&str, f64)]) -> Result<(), TrainError> {
+        self.step = step;
+        for (name, value) in numbers {
+            self.points.push(MetricPoint { step, name: (*name).to_owned(), value: *value });
+        }
+        self.beat()
+    }
+
+    /// Whether numbers would be sent now: what costs time to measure is measured only then.
+    pub(crate) fn is_due(&self) -> bool {
+        self.reported.elapsed() >= self.report_every
+    }
+
+    /// Keeps the lease alive, and says whether to go on.
+    pub(crate) fn beat(&mut self) -> Result<(), TrainError> {
+        if self.is_due() { self.report(None) } else { Ok(()) }
+    }
+
+    /// Whether this process shuts down.
+    pub(crate) fn is_interrupted(&self) -> bool {
+        self.shutdown.is_cancelled()
+    }
+
+    /// Sends what was noted, and a measurement of the student where there is one.
+    pub(crate) fn report(&mut self, evaluation: Option<(u64, Split, Accuracy)>) -> Result<(), TrainError> {
+        let request = v1::ReportRunRequest {
+            run_id: self.run_id.clone(),
+            fence: self.fence,
+            step: self.step,
+            metrics: std::mem::take(&mut self.points).into_iter().map(Into::into).collect(),
+            lease: Some(wire::duration(self.lease)),
+            evaluation: evaluation.map(|(step, split, accuracy)| v1::RunEvaluation {
+                step,
+                split: v1::Split::from(split).into(),
+                accuracy: Some(accuracy.into()),
+            }),
+        };
+        let answer: v1::ReportRunResponse = call!(self, report_run, request)?;
+        self.reported = Instant::now();
+        match answer.instruction() {
+            v1::RunInstruction::Cancel => Err(TrainError::Cancelled),
+            v1::RunInstruction::Continue | v1::RunInstruction::Unspecified => Ok(()),
+        }
+    }
+
+    /// Points the run at its newest resume state; returns the path it pointed at before.
+    pub(crate) fn save_resume_point(&mut self, step: u64, path: &str) -> Result<Option<String>, TrainError> {
+        let request = v1::SaveResumePointRequest {
+            run_id: self.run_id.clone(),
+            fence: self.fence,
+            step,
+            path: path.to_owned(),
+        };
+        let answer: v1::SaveResumePointResponse = call!(self, save_resume_point, request)?;
+        Ok((!answer.orphaned_path.is_empty()).then_some(answer.orphaned_path))
+    }
+
+    pub(crate) fn start_evaluating(&mut self) -> Result<(), TrainError> {
+        let request = v1::StartEvaluatingRequest { run_id: self.run_id.clone(), fence: self.fence };
+        call!(self, start_evaluating, request).map(|_: v1::StartEvaluatingResponse| ())
+    }
+
+    pub(crate) fn publish(&mut self, request: v1::PublishRunRequest) -> Result<v1::Model, TrainError> {
+        let answer: v1::PublishRunResponse = call!(self, publish_run, request)?;
+        answer.model.ok_or_else(|| TrainError::Internal("the harvester sent no model".to_owned()))
+    }
+
+    pub(crate) fn fail(&mut self, reason: &str) -> Result<(), TrainError> {
+        let request =
+            v1::FailRunRequest { run_id: self.run_id.clone(), fence: self.fence, reason: reason.to_owned() };
+        call!(self, fail_run, request).map(|_: v1::FailRunResponse| ())
+    }
+
+    pub(crate) fn release(&mut self) -> Result<(), TrainError> {
+        let request = v1::ReleaseRunRequest { run_id: self.run_id.clone(), fence: self.fence };
+        call!(self, release_run, request).map(|_: v1::ReleaseRunResponse| ())
+    }
+}

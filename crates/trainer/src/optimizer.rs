@@ -1,0 +1,134 @@
+//! AdamW (Loshchilov and Hutter 2019) over the master weights.
+
+use crate::TrainError;
+use std::path::Path;
+use tch::{Kind, Tensor};
+
+const BETA_FIRST: f64 = 0.9;
+const BETA_SECOND: f64 = 0.999;
+const EPSILON: f64 = 1e-8;
+
+/// How much faster the relative position bias learns where a student starts from scratch. A bias is a handful of numbers
+/// that every example moves, and AdamW moves a number by about one learning rate a step: with the others' rate it learns
+/// order last, and nothing can be copied before (validation of the word problems after 1,000 steps: 94% at 1, 98% at 10).
+pub const POSITION_BIAS_RATE: f64 = 10.0;
+
+/// The optimiser's state over one model.
+#[derive(Debug)]
+pub struct AdamW {
+    slots: Vec<Slot>,
+    step: u64,
+    weight_decay: f64,
+}
+
+#[derive(Debug)]
+struct Slot {
+    name: String,
+    parameter: Tensor,
+    first: Tensor,
+    second: Tensor,
+    decays: bool,
+    rate: f64,
+}
+
+impl AdamW {
+    /// Fresh moments for a model's weights. Norms and biases do not decay.
+    pub fn new(model: &t5::Model, weight_decay: f64, from_scratch: bool) -> Self {
+        let slots = model.parameters().iter().map(|(name, parameter)| {
+            let bias = name.contains("relative_attention_bias");
+            Slot {
+                name: name.clone(),
+                parameter: parameter.shallow_clone(),
+                first: parameter.detach().zeros_like(),
+                second: parameter.detach().zeros_like(),
+                decays: parameter.dim() > 1 && !bias,
+                rate: if bias && from_scratch { POSITION_BIAS_RATE } else { 1.0 },
+            }
+        });
+        Self { slots: slots.collect(), step: 0, weight_decay }
+    }
+
+    /// Forgets the gradients of the step before.
+    pub fn zero_gradients(&mut self) {
+        for slot in &mut self.slots {
+            slot.parameter.zero_grad();
+        }
+    }
+
+    /// The global norm of the gradients.
+    pub fn gradient_norm(&self) -> f64 {
+        let norms: Vec<Tensor> = self
+            .slots
+            .iter()
+            .map(|slot| slot.parameter.grad())
+            .filter(Tensor::defined)
+            .map(|gradient| gradient.norm())
+            .collect();
+        if norms.is_empty() {
+            return 0.0;
+        }
+        f64::try_from(Tensor::stack(&norms, 0).norm().to_kind(Kind::Double)).unwrap_or(f64::NAN)
+    }
+
+    /// One step with gradients multiplied by `scale` (below 1 where they were clipped).
+    pub fn step(&mut self, learning_rate: f64, scale: f64) {
+        self.step += 1;
+        let step = i32::try_from(self.step).unwrap_or(i32::MAX);
+        let first_correction = 1.0 - BETA_FIRST.powi(step);
+        let second_correction = (1.0 - BETA_SECOND.powi(step)).sqrt();
+        let weight_decay = self.weight_decay;
+        tch::no_grad(|| {
+            for slot in &mut self.slots {
+                let gradient = slot.parameter.grad();
+                if !gradient.defined() {
+                    continue;
+                }
+                let gradient = gradient * scale;
+                let rate = learning_rate * slot.rate;
+                if slot.decays && weight_decay > 0.0 {
+                    let _ = slot.parameter.g_mul_scalar_(1.0 - rate * weight_decay);
+                }
+                let _ = slot.first.lerp_(&gradient, 1.0 - BETA_FIRST);
+                let _ = slot.second.g_mul_scalar_(BETA_SECOND);
+                let _ = slot.second.g_add_(&(gradient.square() * (1.0 - BETA_SECOND)));
+                let denominator = slot.second.sqrt() / second_correction + EPSILON;
+                let _ = slot.parameter.g_sub_(&(&slot.first / denominator * (rate / first_correction)));
+            }
+        });
+    }
+
+    /// Writes the moments.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn save(&self, path: &Path) -> Result<(), TrainError> {
+        let mut tensors = Vec::with_capacity(self.slots.len() * 2);
+        for slot in &self.slots {
+            tensors.push((format!("first.{}", slot.name), slot.first.shallow_clone()));
+            tensors.push((format!("second.{}", slot.name), slot.second.shallow_clone()));
+        }
+        Ok(t5::checkpoint::save_tensors(path, &tensors)?)
+    }
+
+    /// Reads the moments back, after `step` steps.
+    ///
+    /// # Errors
+    /// The file cannot be read, or belongs to another model.
+    pub fn load(&mut self, path: &Path, step: u64) -> Result<(), TrainError> {
+        let tensors: std::collections::HashMap<String, Tensor> =
+            t5::checkpoint::load_tensors(path)?.into_iter().collect();
+        for slot in &mut self.slots {
+            for (kind, target) in [("first", &mut slot.first), ("second", &mut slot.second)] {
+                let name = format!("{kind}.{}", slot.name);
+                match tensors.get(&name) {
+                    Some(source) if source.size() == target.size() => target.f_copy_(source)?,
+                    _ => {
+                        return Err(TrainError::Data(format!("{}: has no moments `{name}`", path.display())));
+                    }
+                }
+            }
+        }
+        self.step = step;
+        Ok(())
+    }
+}

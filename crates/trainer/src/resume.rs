@@ -1,0 +1,83 @@
+//! Resume state: weights, moments, step, the best weights so far; whole or not at all.
+
+use crate::TrainError;
+use crate::link::Link;
+use crate::student::Student;
+use checkpoints::{CheckpointError, Checkpoints};
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+use tch::Tensor;
+
+/// The optimiser's moments.
+pub(crate) const MOMENTS: &str = "moments.safetensors";
+const BEST: &str = "best.safetensors";
+const PROGRESS: &str = "progress.json";
+
+/// How far a run has come.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Progress {
+    /// Optimiser steps done.
+    pub step: u64,
+    /// Threads of the tensor library, so that sums are made in the same order again; 0 before the first step.
+    pub threads: u32,
+    /// The number format, once chosen.
+    pub bfloat16: Option<bool>,
+    /// The best validation so far.
+    pub best: Option<Best>,
+    /// Validations since then.
+    pub evaluations_without_better: u32,
+    /// Whether patience ran out.
+    pub stopped_early: bool,
+    /// Seconds of training, all leases together.
+    pub train_seconds: f64,
+}
+
+/// The best weights so far.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Best {
+    /// After which step.
+    pub step: u64,
+    /// Validation rows answered right.
+    pub correct: u64,
+    /// The weights, by name; stored in a file of their own.
+    #[serde(skip)]
+    pub weights: Vec<(String, Tensor)>,
+}
+
+/// Reads how far a run came.
+pub(crate) fn read_progress(folder: &Path) -> Result<Progress, TrainError> {
+    let path = folder.join(PROGRESS);
+    let bytes = std::fs::read(&path).map_err(|source| CheckpointError::io(&path, source))?;
+    Ok(serde_json::from_slice(&bytes)
+        .map_err(|error| CheckpointError::Json { path, message: error.to_string() })?)
+}
+
+/// Reads the best weights, where there are any.
+pub(crate) fn read_best(folder: &Path) -> Result<Option<Best>, TrainError> {
+    let Some(best) = read_progress(folder)?.best else { return Ok(None) };
+    let weights = t5::checkpoint::load_tensors(&folder.join(BEST))?;
+    Ok(Some(Best { weights, ..best }))
+}
+
+/// Writes the resume state, points the run at it, and removes the one before.
+pub(crate) fn save(student: &Student, link: &mut Link, checkpoints: &Checkpoints) -> Result<(), TrainError> {
+    let staged = checkpoints.stage()?;
+    let folder = staged.path();
+    student.model.save(folder, u64::MAX)?;
+    student.tokenizer.save(folder)?;
+    student.optimizer.save(&folder.join(MOMENTS))?;
+    if let Some(best) = &student.progress.best {
+        t5::checkpoint::save_tensors(&folder.join(BEST), &best.weights)?;
+    }
+    let path = folder.join(PROGRESS);
+    let text = serde_json::to_vec_pretty(&student.progress)
+        .map_err(|error| CheckpointError::Json { path: path.clone(), message: error.to_string() })?;
+    std::fs::write(&path, text).map_err(|source| CheckpointError::io(&path, source))?;
+    let step = student.progress.step;
+    let path = Checkpoints::run_path(link.run_id(), link.fence(), step, "resume");
+    checkpoints.publish(staged, &path)?;
+    if let Some(orphan) = link.save_resume_point(step, &path)? {
+        checkpoints.delete(&orphan)?;
+    }
+    Ok(())
+}

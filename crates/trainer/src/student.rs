@@ -1,0 +1,181 @@
+//! Opening a run: its data, its tokenizer, its model; fresh, or where an earlier trainer stopped.
+
+use crate::data::{self, Item};
+use crate::link::Link;
+use crate::objective::texts;
+use crate::optimizer::AdamW;
+use crate::resume::{self, Progress};
+use crate::tokenizer::Tokenizer;
+use crate::{Settings, TrainError};
+use checkpoints::Checkpoints;
+use domain::Split;
+use domain::metric::SplitMix;
+use domain::records::{LeasedRun, TrainingExample};
+use domain::spec::{Precision, Spec, Start, StudentSize};
+use std::path::PathBuf;
+use t5::{Compute, ForwardOptions, Model};
+use tch::Device;
+
+/// Validation rows that are measured while training; the final measurement takes all.
+const VALIDATION_ROWS_MAX: usize = 500;
+/// The vocabulary of the model is a multiple of this: matrix products are faster so.
+const VOCABULARY_MULTIPLE: i64 = 64;
+
+/// Everything that the loop works on.
+pub struct Student {
+    /// What was asked for.
+    pub spec: Spec,
+    /// The tokenizer.
+    pub tokenizer: Tokenizer,
+    /// The weights.
+    pub model: Model,
+    /// The optimiser.
+    pub optimizer: AdamW,
+    /// Train rows as ids.
+    pub items: Vec<Item>,
+    /// Every validation row.
+    pub validation: Vec<TrainingExample>,
+    /// Those that are measured while training, in an order of their own.
+    pub sampled: Vec<TrainingExample>,
+    /// How far it has come.
+    pub progress: Progress,
+    /// The number format of the passes.
+    pub compute: Compute,
+    /// Threads of the tensor library.
+    pub threads: u32,
+    /// Whether it started from scratch.
+    pub from_scratch: bool,
+}
+
+impl Student {
+    pub(crate) fn open(
+        settings: &Settings,
+        checkpoints: &Checkpoints,
+        leased: &LeasedRun,
+        link: &mut Link,
+    ) -> Result<Self, TrainError> {
+        let spec = leased.spec.clone();
+        let train = link.examples(Split::Train)?;
+        let validation = link.examples(Split::Validation)?;
+        let (train, validation) = data::hold_out(&spec, train, validation);
+        let device = if settings.use_cuda { t5::device::select() } else { Device::Cpu };
+        let resumed = match leased.run.resume_path.as_str() {
+            "" => None,
+            path => Some(checkpoints.fetch(path, None)?),
+        };
+        let progress = resumed.as_deref().map_or_else(|| Ok(Progress::default()), resume::read_progress)?;
+        let threads = if progress.threads > 0 { progress.threads } else { threads(settings) };
+        tch::set_num_threads(i32::try_from(threads).unwrap_or(1));
+        link.beat()?;
+        let (tokenizer, model) = match (&resumed, &spec.start) {
+            (Some(folder), _) => opened(folder, device)?,
+            (None, Start::Base { name }) => {
+                opened(&checkpoints.fetch(&format!("base/{name}"), None)?, device)?
+            }
+            (None, Start::Scratch { size, vocabulary }) => fresh(&spec, &train, *size, *vocabulary, device)?,
+        };
+        Self::arrange(spec, tokenizer, model, train, validation, progress, threads, resumed)
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "the parts of one value, each made just above")]
+    fn arrange(
+        spec: Spec,
+        tokenizer: Tokenizer,
+        mut model: Model,
+        train: Vec<TrainingExample>,
+        validation: Vec<TrainingExample>,
+        mut progress: Progress,
+        threads: u32,
+        resumed: Option<PathBuf>,
+    ) -> Result<Self, TrainError> {
+        let items = data::encode(&spec, &tokenizer, &train)?;
+        model.set_trainable(true);
+        let from_scratch = matches!(spec.start, Start::Scratch { .. });
+        let mut optimizer = AdamW::new(&model, spec.training.weight_decay, from_scratch);
+        if let Some(folder) = &resumed {
+            optimizer.load(&folder.join(resume::MOMENTS), progress.step)?;
+            progress.best = resume::read_best(folder)?.or(progress.best);
+        }
+        progress.threads = threads;
+        let compute = compute(&spec, &progress, model.device());
+        progress.bfloat16 = Some(compute == Compute::BFloat16);
+        let mut order: Vec<usize> = (0..validation.len()).collect();
+        SplitMix::new(spec.training.seed).shuffle(&mut order);
+        order.truncate(VALIDATION_ROWS_MAX);
+        order.sort_unstable();
+        let sampled = order.into_iter().filter_map(|place| validation.get(place).cloned()).collect();
+        Ok(Self {
+            spec,
+            tokenizer,
+            model,
+            optimizer,
+            items,
+            validation,
+            sampled,
+            progress,
+            compute,
+            threads,
+            from_scratch,
+        })
+    }
+
+    /// How the passes are made; dropout is the specification's, else the checkpoint's.
+    pub fn options(&self) -> ForwardOptions {
+        let dropout = self.spec.training.dropout.unwrap_or(self.model.config().dropout_rate);
+        ForwardOptions { compute: self.compute, dropout }
+    }
+}
+
+fn threads(settings: &Settings) -> u32 {
+    if settings.threads > 0 {
+        return settings.threads;
+    }
+    std::thread::available_parallelism().map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(1))
+}
+
+/// A resumed run keeps the format it began with, on whatever machine it goes on.
+fn compute(spec: &Spec, progress: &Progress, device: Device) -> Compute {
+    let bfloat16 = match (progress.bfloat16, spec.training.precision) {
+        (Some(bfloat16), _) => bfloat16,
+        (None, Precision::Float32) => false,
+        (None, Precision::Bfloat16) => true,
+        (None, Precision::Auto) => t5::device::multiplies_bfloat16_fast(device),
+    };
+    if bfloat16 { Compute::BFloat16 } else { Compute::Float32 }
+}
+
+fn opened(folder: &std::path::Path, device: Device) -> Result<(Tokenizer, Model), TrainError> {
+    let model = Model::load(folder, device)?;
+    let tokenizer = Tokenizer::load(&folder.join("tokenizer.json"), model.config().vocab_size)?;
+    Ok((tokenizer, model))
+}
+
+/// A tokenizer trained on everything that the train rows say, and fresh weights over it.
+fn fresh(
+    spec: &Spec,
+    train: &[TrainingExample],
+    size: StudentSize,
+    vocabulary: u32,
+    device: Device,
+) -> Result<(Tokenizer, Model), TrainError> {
+    let size = match size {
+        StudentSize::Tiny => t5::Size::Tiny,
+        StudentSize::Mini => t5::Size::Mini,
+        StudentSize::Small => t5::Size::Small,
+        StudentSize::Base => t5::Size::Base,
+        StudentSize::Large => t5::Size::Large,
+    };
+    let mut corpus = Vec::new();
+    for example in train {
+        let texts = texts(spec.training.objective, &spec.task, example);
+        for text in texts.labels.into_iter().chain(texts.rationales) {
+            corpus.push(text.source);
+            corpus.push(text.target);
+        }
+    }
+    let tokenizer = Tokenizer::train(corpus, vocabulary)?;
+    let rows = (tokenizer.vocabulary() + VOCABULARY_MULTIPLE - 1) / VOCABULARY_MULTIPLE * VOCABULARY_MULTIPLE;
+    let seed = i64::from_le_bytes(spec.training.seed.to_le_bytes());
+    let model = Model::from_scratch(size.config(rows), seed, device)?;
+    Ok((tokenizer, model))
+}

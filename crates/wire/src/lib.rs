@@ -1,0 +1,30 @@
+//! The door: generated gRPC code, conversions between messages and the domain, and faults as statuses.
+//!
+//! Messages become domain types here and nowhere else: `TryFrom` inward, with every mistake at once and by its field,
+//! `From` outward.
+
+pub mod convert;
+mod enums;
+mod records;
+mod spec;
+pub mod status;
+
+pub use convert::{Checked, duration, duration_of, id, present, timestamp, timestamp_of, under};
+pub use enums::filter;
+pub use records::lease_request;
+pub use status::{fault_of, invalid, status};
+
+/// The generated messages, clients and servers of `proto/distillery/v1`.
+#[allow(missing_docs, unreachable_pub, unused_qualifications, clippy::all, clippy::pedantic, reason = "generated")]
+#[rustfmt::skip]
+pub mod v1 {
+    include!("gen/distillery.v1.rs");
+}
+
+/// The descriptors of every message and service, for server reflection.
+pub const DESCRIPTORS: &[u8] = include_bytes!("gen/distillery.v1.bin");
+
+/// Largest message that a service reads or writes, in bytes.
+pub const MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Most rows of one streamed chunk.
+pub const CHUNK_ROWS_MAX: usize = 1_000;

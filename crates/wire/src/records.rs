@@ -1,0 +1,485 @@
+//! Records: rows, datasets, jobs, events, the ledger, runs and models.
+
+use crate::convert::{Checked, duration, each, id, present, timestamp, timestamp_of, under};
+use crate::enums::Named;
+use crate::v1::{self, answer, watch_distillation_response};
+use domain::event::{Event, EventKind};
+use domain::metric::Accuracy;
+use domain::records::{
+    AcceptedRationale, BaseModel, Dataset, Distillation, HarvestProgress, LeasedRun, LedgerEntry,
+    MetricPoint, Model, Prompt, Row, Run, TrainingExample,
+};
+use domain::state::{PromptState, Purpose, Reason, Verdict};
+use domain::{Answer, Example, Split, Violation};
+
+impl TryFrom<v1::Example> for Example {
+    type Error = Vec<Violation>;
+
+    fn try_from(message: v1::Example) -> Checked<Self> {
+        let split = Split::read("split", message.split)?.unwrap_or_default();
+        let answers = each("answers", message.answers, Answer::try_from)?;
+        let example = Self {
+            key: (!message.key.is_empty()).then_some(message.key),
+            split,
+            input: message.input,
+            choices: message.choices,
+            premise: message.premise,
+            hypothesis: message.hypothesis,
+            label: message.label,
+            answers,
+        };
+        let violations = example.violations();
+        if violations.is_empty() { Ok(example) } else { Err(violations) }
+    }
+}
+
+impl From<Example> for v1::Example {
+    fn from(example: Example) -> Self {
+        Self {
+            key: example.key.unwrap_or_default(),
+            split: example.split.number(),
+            input: example.input,
+            choices: example.choices,
+            premise: example.premise,
+            hypothesis: example.hypothesis,
+            label: example.label,
+            answers: example.answers.into_iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl TryFrom<v1::Answer> for Answer {
+    type Error = Vec<Violation>;
+
+    fn try_from(message: v1::Answer) -> Checked<Self> {
+        let teacher = if message.teacher.is_empty() { "import".to_owned() } else { message.teacher };
+        match present("content", message.content)? {
+            answer::Content::Completion(text) => Ok(Self::Completion { teacher, text }),
+            answer::Content::Rationale(text) => Ok(Self::Rationale { teacher, text, label: message.label }),
+        }
+    }
+}
+
+impl From<Answer> for v1::Answer {
+    fn from(answer: Answer) -> Self {
+        match answer {
+            Answer::Completion { teacher, text } => {
+                Self { teacher, content: Some(answer::Content::Completion(text)), label: None }
+            }
+            Answer::Rationale { teacher, text, label } => {
+                Self { teacher, content: Some(answer::Content::Rationale(text)), label }
+            }
+        }
+    }
+}
+
+impl TryFrom<v1::Row> for Row {
+    type Error = Vec<Violation>;
+
+    fn try_from(message: v1::Row) -> Checked<Self> {
+        let example = present("example", message.example)?;
+        Ok(Self { index: message.index, example: under("example", example.try_into())? })
+    }
+}
+
+impl From<Row> for v1::Row {
+    fn from(row: Row) -> Self {
+        Self { index: row.index, example: Some(row.example.into()) }
+    }
+}
+
+impl TryFrom<v1::Accuracy> for Accuracy {
+    type Error = Vec<Violation>;
+
+    fn try_from(message: v1::Accuracy) -> Checked<Self> {
+        let v1::Accuracy { rows, correct, parsed, low, high } = message;
+        let sound =
+            correct <= rows && parsed <= rows && (0.0..=1.0).contains(&low) && (low..=1.0).contains(&high);
+        if sound {
+            Ok(Self { rows, correct, parsed, low, high })
+        } else {
+            Err(vec![Violation::new(
+                "accuracy",
+                "has counts beyond its rows, or no interval between 0 and 1",
+            )])
+        }
+    }
+}
+
+impl From<Accuracy> for v1::Accuracy {
+    fn from(accuracy: Accuracy) -> Self {
+        let Accuracy { rows, correct, parsed, low, high } = accuracy;
+        Self { rows, correct, parsed, low, high }
+    }
+}
+
+impl From<v1::MetricPoint> for MetricPoint {
+    fn from(message: v1::MetricPoint) -> Self {
+        Self { step: message.step, name: message.name, value: message.value }
+    }
+}
+
+impl From<MetricPoint> for v1::MetricPoint {
+    fn from(point: MetricPoint) -> Self {
+        Self { step: point.step, name: point.name, value: point.value }
+    }
+}
+
+impl TryFrom<v1::Dataset> for Dataset {
+    type Error = Vec<Violation>;
+
+    fn try_from(message: v1::Dataset) -> Checked<Self> {
+        Ok(Self {
+            id: id("id", &message.id)?,
+            name: message.name,
+            state: Named::required("state", message.state)?,
+            rows: message.rows,
+            rows_by_split: [message.rows_train, message.rows_validation, message.rows_test],
+            rows_labelled: message.rows_labelled,
+            fingerprint: message.fingerprint,
+            created_at: timestamp_of(message.created_at),
+        })
+    }
+}
+
+impl From<Dataset> for v1::Dataset {
+    fn from(dataset: Dataset) -> Self {
+        let [rows_train, rows_validation, rows_test] = dataset.rows_by_split;
+        Self {
+            id: dataset.id.to_string(),
+            name: dataset.name,
+            state: dataset.state.number(),
+            rows: dataset.rows,
+            rows_train,
+            rows_validation,
+            rows_test,
+            rows_labelled: dataset.rows_labelled,
+            fingerprint: dataset.fingerprint,
+            created_at: Some(timestamp(dataset.created_at)),
+        }
+    }
+}
+
+impl From<Distillation> for v1::Distillation {
+    fn from(job: Distillation) -> Self {
+        Self {
+            id: job.id.to_string(),
+            spec: Some(job.spec.into()),
+            dataset_id: job.dataset.to_string(),
+            state: job.state.number(),
+            reason: job.reason,
+            created_at: Some(timestamp(job.created_at)),
+            updated_at: Some(timestamp(job.updated_at)),
+            run_id: job.run.map_or_else(String::new, |run| run.to_string()),
+            model_id: job.model.map_or_else(String::new, |model| model.to_string()),
+            teacher_accuracy: job.teacher_accuracy.map(Into::into),
+            harvest_seconds: job.seconds.harvest,
+            train_seconds: job.seconds.train,
+            evaluate_seconds: job.seconds.evaluate,
+        }
+    }
+}
+
+impl From<HarvestProgress> for v1::HarvestProgress {
+    fn from(progress: HarvestProgress) -> Self {
+        Self {
+            prompts: counts(PromptState::ALL, &progress.prompts),
+            verdicts: counts(Verdict::ALL, &progress.verdicts),
+            reasons: counts(Reason::ALL, &progress.reasons),
+            calls: progress.calls,
+            cache_hits: progress.cache_hits,
+            calls_paid_twice: progress.calls_paid_twice,
+            tokens_in: progress.tokens_in,
+            tokens_out: progress.tokens_out,
+            money_micros: progress.money_micros,
+        }
+    }
+}
+
+fn counts<T: ToString>(names: &[T], counts: &[u64]) -> Vec<v1::NamedCount> {
+    names
+        .iter()
+        .zip(counts)
+        .map(|(name, count)| v1::NamedCount { name: name.to_string(), count: *count })
+        .collect()
+}
+
+impl From<Event> for v1::WatchDistillationResponse {
+    fn from(event: Event) -> Self {
+        use watch_distillation_response::Event as Message;
+        let message = match event.kind {
+            EventKind::StateChanged { from, to, reason } => Message::StateChanged(v1::StateChanged {
+                from: from.map_or(0, Named::number),
+                to: to.number(),
+                reason,
+            }),
+            EventKind::TrainingProgress { run, step, steps, metrics } => {
+                let metrics =
+                    metrics.into_iter().map(|(name, value)| v1::MetricPoint { step, name, value }).collect();
+                Message::TrainingProgress(v1::TrainingProgress {
+                    run_id: run.to_string(),
+                    step,
+                    steps,
+                    metrics,
+                })
+            }
+            EventKind::Evaluated { run, step, split, accuracy } => Message::Evaluated(v1::Evaluated {
+                run_id: run.to_string(),
+                step,
+                split: split.parse().map_or(0, Split::number),
+                accuracy: Some(accuracy.into()),
+            }),
+            EventKind::TeacherMeasured { accuracy } => {
+                Message::TeacherMeasured(v1::TeacherMeasured { accuracy: Some(accuracy.into()) })
+            }
+            EventKind::Published { model, name, version } => {
+                Message::Published(v1::Published { model_id: model.to_string(), name, version })
+            }
+        };
+        Self { sequence: event.sequence, at: Some(timestamp(event.at)), event: Some(message) }
+    }
+}
+
+impl From<LedgerEntry> for v1::Rationale {
+    fn from(entry: LedgerEntry) -> Self {
+        Self {
+            prompt_id: entry.prompt.to_string(),
+            row: entry.row,
+            sample: entry.sample,
+            hinted: entry.hinted,
+            evaluates: entry.purpose == Purpose::Evaluate,
+            rationale: entry.parsed.rationale,
+            label: entry.parsed.label,
+            verdict: entry.verdict.number(),
+            reason: entry.reason.map_or(0, Named::number),
+            weight: entry.weight,
+            completion: entry.completion,
+            model: entry.model,
+        }
+    }
+}
+
+impl From<Prompt> for v1::ParkedPrompt {
+    fn from(prompt: Prompt) -> Self {
+        Self {
+            prompt_id: prompt.id.to_string(),
+            row: prompt.row,
+            sample: prompt.sample,
+            failures: prompt.failures,
+            error: prompt.error,
+        }
+    }
+}
+
+impl TryFrom<v1::Run> for Run {
+    type Error = Vec<Violation>;
+
+    fn try_from(message: v1::Run) -> Checked<Self> {
+        Ok(Self {
+            id: id("id", &message.id)?,
+            distillation: id("distillation_id", &message.distillation_id)?,
+            state: Named::required("state", message.state)?,
+            fence: message.fence,
+            trainer: message.trainer,
+            step: message.step,
+            resume_path: message.resume_path,
+            reason: message.reason,
+            created_at: timestamp_of(message.created_at),
+        })
+    }
+}
+
+impl From<Run> for v1::Run {
+    fn from(run: Run) -> Self {
+        Self {
+            id: run.id.to_string(),
+            distillation_id: run.distillation.to_string(),
+            state: run.state.number(),
+            fence: run.fence,
+            trainer: run.trainer,
+            step: run.step,
+            resume_path: run.resume_path,
+            reason: run.reason,
+            created_at: Some(timestamp(run.created_at)),
+        }
+    }
+}
+
+impl TryFrom<v1::LeasedRun> for LeasedRun {
+    type Error = Vec<Violation>;
+
+    fn try_from(message: v1::LeasedRun) -> Checked<Self> {
+        Ok(Self {
+            run: under("run", present("run", message.run)?.try_into())?,
+            spec: under("spec", present("spec", message.spec)?.try_into())?,
+            dataset: under("dataset", present("dataset", message.dataset)?.try_into())?,
+            ledger_fingerprint: message.ledger_fingerprint,
+        })
+    }
+}
+
+impl From<LeasedRun> for v1::LeasedRun {
+    fn from(leased: LeasedRun) -> Self {
+        Self {
+            run: Some(leased.run.into()),
+            spec: Some(leased.spec.into()),
+            dataset: Some(leased.dataset.into()),
+            ledger_fingerprint: leased.ledger_fingerprint,
+        }
+    }
+}
+
+impl TryFrom<v1::TrainingExample> for TrainingExample {
+    type Error = Vec<Violation>;
+
+    fn try_from(message: v1::TrainingExample) -> Checked<Self> {
+        let rationales = message
+            .rationales
+            .into_iter()
+            .map(|rationale| AcceptedRationale {
+                text: rationale.text,
+                label: rationale.label,
+                weight: rationale.weight,
+            })
+            .collect();
+        Ok(Self {
+            row: under("row", present("row", message.row)?.try_into())?,
+            target: message.target,
+            rationales,
+        })
+    }
+}
+
+impl From<TrainingExample> for v1::TrainingExample {
+    fn from(example: TrainingExample) -> Self {
+        let rationales = example
+            .rationales
+            .into_iter()
+            .map(|rationale| v1::AcceptedRationale {
+                text: rationale.text,
+                label: rationale.label,
+                weight: rationale.weight,
+            })
+            .collect();
+        Self { row: Some(example.row.into()), target: example.target, rationales }
+    }
+}
+
+impl TryFrom<v1::Model> for Model {
+    type Error = Vec<Violation>;
+
+    fn try_from(message: v1::Model) -> Checked<Self> {
+        let accuracy = |field: &str, accuracy: Option<v1::Accuracy>| {
+            accuracy.map(|accuracy| under(field, Accuracy::try_from(accuracy))).transpose()
+        };
+        Ok(Self {
+            id: id("id", &message.id)?,
+            name: message.name,
+            version: message.version,
+            distillation: id("distillation_id", &message.distillation_id)?,
+            run: id("run_id", &message.run_id)?,
+            path: message.path,
+            manifest_sha256: message.manifest_sha256,
+            parameters: message.parameters,
+            validation: accuracy("validation", message.validation)?,
+            test: accuracy("test", message.test)?,
+            created_at: timestamp_of(message.created_at),
+        })
+    }
+}
+
+impl From<Model> for v1::Model {
+    fn from(model: Model) -> Self {
+        Self {
+            id: model.id.to_string(),
+            name: model.name,
+            version: model.version,
+            distillation_id: model.distillation.to_string(),
+            run_id: model.run.to_string(),
+            path: model.path,
+            manifest_sha256: model.manifest_sha256,
+            parameters: model.parameters,
+            validation: model.validation.map(Into::into),
+            test: model.test.map(Into::into),
+            created_at: Some(timestamp(model.created_at)),
+        }
+    }
+}
+
+impl From<BaseModel> for v1::BaseModel {
+    fn from(base: BaseModel) -> Self {
+        Self {
+            name: base.name,
+            manifest_sha256: base.manifest_sha256,
+            created_at: Some(timestamp(base.created_at)),
+        }
+    }
+}
+
+/// A trainer's request for a run.
+pub fn lease_request(trainer: &str, lease: std::time::Duration) -> v1::LeaseRunRequest {
+    v1::LeaseRunRequest { trainer: trainer.to_owned(), lease: Some(duration(lease)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn example() -> impl Strategy<Value = Example> {
+        let text = "[a-zA-Z0-9 äß✓]{1,20}x";
+        let answer =
+            (text, proptest::option::of(text), proptest::bool::ANY).prop_map(|(text, label, raw)| {
+                if raw {
+                    Answer::Completion { teacher: "t".into(), text }
+                } else {
+                    Answer::Rationale { teacher: "t".into(), text, label }
+                }
+            });
+        (
+            text,
+            proptest::option::of(text),
+            proptest::collection::vec(text, 2..5),
+            proptest::option::of(text),
+            proptest::collection::vec(answer, 0..3),
+            0..3_usize,
+        )
+            .prop_map(|(input, key, choices, label, answers, split)| Example {
+                key,
+                split: Split::ALL[split],
+                input,
+                choices,
+                premise: None,
+                hypothesis: None,
+                label,
+                answers,
+            })
+    }
+
+    proptest! {
+        #[test]
+        fn rows_survive_the_wire(example in example(), index: u64) {
+            let row = Row { index, example };
+            prop_assert_eq!(Row::try_from(v1::Row::from(row.clone())), Ok(row));
+        }
+
+        #[test]
+        fn no_number_of_an_enumeration_panics(number: i32) {
+            let _ = Split::read("split", number);
+            let _ = Verdict::read("verdict", number);
+            let message = v1::Example { split: number, input: "x".into(), ..v1::Example::default() };
+            prop_assert_eq!(Example::try_from(message).is_ok(), (0..=3).contains(&number));
+        }
+    }
+
+    #[test]
+    fn mistakes_of_rows_are_named_by_field() {
+        let message = v1::Row {
+            index: 0,
+            example: Some(v1::Example { choices: vec!["one".into()], ..v1::Example::default() }),
+        };
+        let fields: Vec<String> =
+            Row::try_from(message).unwrap_err().into_iter().map(|violation| violation.field).collect();
+        assert_eq!(fields, ["example.input", "example.choices"]);
+    }
+}

@@ -1,0 +1,5 @@
+//! The harness: a teacher with exact faults, folders of data, and the binary under test as processes of their own.
+
+pub mod binary;
+pub mod data;
+pub mod teacher;

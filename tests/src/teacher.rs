@@ -1,0 +1,163 @@
+//! A teacher of the tests' own: an OpenAI-compatible server whose every answer, delay and fault is exact.
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::net::TcpListener;
+
+/// What the teacher does with one request.
+#[derive(Debug, Clone)]
+pub struct Reply {
+    /// The status code.
+    pub status: u16,
+    /// Headers beside the content type.
+    pub headers: Vec<(&'static str, String)>,
+    /// The body, as it is sent.
+    pub body: String,
+    /// Waits so long first.
+    pub delay: Duration,
+}
+
+impl Reply {
+    /// A completion as OpenAI's API gives it.
+    pub fn completion(text: &str) -> Self {
+        let body = serde_json::json!({
+            "id": "test", "object": "text_completion", "model": "test-teacher",
+            "choices": [{"index": 0, "text": text, "message": {"role": "assistant", "content": text},
+                         "finish_reason": "stop"}],
+            "usage": {"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120},
+        });
+        Self { status: 200, headers: Vec::new(), body: body.to_string(), delay: Duration::ZERO }
+    }
+
+    /// A bare status with a body.
+    pub fn status(status: u16, body: &str) -> Self {
+        Self { status, headers: Vec::new(), body: body.to_owned(), delay: Duration::ZERO }
+    }
+
+    /// The same, later.
+    #[must_use]
+    pub fn after(mut self, delay: Duration) -> Self {
+        self.delay = delay;
+        self
+    }
+}
+
+/// How often each prompt was asked, in the order of first asking.
+#[derive(Debug, Default)]
+struct Book {
+    counts: HashMap<String, usize>,
+    requests: usize,
+    answered: usize,
+}
+
+/// The server; it ends with this value.
+#[derive(Debug)]
+pub struct Teacher {
+    url: String,
+    book: Arc<Mutex<Book>>,
+    runtime: Option<tokio::runtime::Runtime>,
+}
+
+type Answer = dyn Fn(&str, usize) -> Reply + Send + Sync;
+
+impl Teacher {
+    /// Serves on a free port of the loopback address. `answer` gets the prompt and how many requests came before.
+    ///
+    /// # Errors
+    /// No port can be had.
+    pub fn start(answer: impl Fn(&str, usize) -> Reply + Send + Sync + 'static) -> anyhow::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0"))?;
+        let url = format!("http://{}/v1", listener.local_addr()?);
+        let book = Arc::new(Mutex::new(Book::default()));
+        runtime.spawn(serve(listener, Arc::new(answer), Arc::clone(&book)));
+        Ok(Self { url, book, runtime: Some(runtime) })
+    }
+
+    /// The API's base.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Requests so far.
+    pub fn requests(&self) -> usize {
+        lock(&self.book).requests
+    }
+
+    /// Requests that were answered in full.
+    pub fn answered(&self) -> usize {
+        lock(&self.book).answered
+    }
+
+    /// How often each prompt was asked.
+    pub fn counts(&self) -> HashMap<String, usize> {
+        lock(&self.book).counts.clone()
+    }
+}
+
+impl Drop for Teacher {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+fn lock(book: &Mutex<Book>) -> MutexGuard<'_, Book> {
+    book.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn serve(listener: TcpListener, answer: Arc<Answer>, book: Arc<Mutex<Book>>) {
+    while let Ok((stream, _)) = listener.accept().await {
+        let (answer, book) = (Arc::clone(&answer), Arc::clone(&book));
+        tokio::spawn(async move {
+            let service = service_fn(move |request| respond(request, Arc::clone(&answer), Arc::clone(&book)));
+            // A client that was killed is what these tests are about.
+            let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+        });
+    }
+}
+
+async fn respond(
+    request: Request<Incoming>,
+    answer: Arc<Answer>,
+    book: Arc<Mutex<Book>>,
+) -> Result<Response<Full<Bytes>>, Infallible> {
+    let body = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+    let prompt = prompt_of(&body);
+    let before = {
+        let mut book = lock(&book);
+        *book.counts.entry(prompt.clone()).or_default() += 1;
+        book.requests += 1;
+        book.requests - 1
+    };
+    let reply = answer(&prompt, before);
+    tokio::time::sleep(reply.delay).await;
+    lock(&book).answered += 1;
+    let mut response = Response::new(Full::new(Bytes::from(reply.body)));
+    *response.status_mut() = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    for (name, value) in reply.headers {
+        if let Ok(value) = value.parse() {
+            response.headers_mut().insert(name, value);
+        }
+    }
+    Ok(response)
+}
+
+fn prompt_of(body: &[u8]) -> String {
+    let json: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
+    let chat = json
+        .get("messages")
+        .and_then(|messages| messages.as_array())
+        .and_then(|messages| messages.last())
+        .and_then(|message| message.get("content"));
+    json.get("prompt").or(chat).and_then(|text| text.as_str()).unwrap_or_default().to_owned()
+}
