@@ -66,7 +66,7 @@ pub(crate) struct Seconds {
 /// The teacher's and the student's rows of the table; what was not measured is a dash.
 pub(crate) fn table(outcome: &Outcome, teacher: Option<Accuracy>, student: Option<Accuracy>) -> String {
     let mut table = Table::new();
-    table.load_preset(UTF8_BORDERS_ONLY);
+    table.load_style(UTF8_BORDERS_ONLY);
     table.set_header(["", "accuracy", "95% interval", "test rows", "parameters"]);
     let parameters = outcome.student.parameters.map_or_else(|| "-".to_owned(), grouped);
     for (who, accuracy, parameters) in [

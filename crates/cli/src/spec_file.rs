@@ -3,7 +3,6 @@
 use domain::Violation;
 use domain::spec::{Draft, JudgingDraft, Spec, StudentDraft, TeacherDraft, TrainingDraft, suggestion};
 use domain::task::{BUILT_IN, Task};
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::fmt;
 use std::ops::Range;

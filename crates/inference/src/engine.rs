@@ -44,7 +44,19 @@ pub(crate) struct Request {
     pub(crate) ids: Vec<i64>,
     pub(crate) ask: Ask,
     pub(crate) deadline: Option<Instant>,
-    pub(crate) reply: mpsc::UnboundedSender<Result<Piece, InferenceError>>,
+    /// Has room for everything that this request can be answered ([`Ask::pieces_max`]): the thread never waits for a
+    /// caller who reads slowly.
+    pub(crate) reply: mpsc::Sender<Result<Piece, InferenceError>>,
+}
+
+impl Ask {
+    /// Pieces of the longest answer: one a token, or the scores, and an error behind them.
+    pub(crate) fn pieces_max(&self) -> usize {
+        match self {
+            Self::Text { tokens_max, .. } => tokens_max + 1,
+            Self::Score(_) => 2,
+        }
+    }
 }
 
 impl Request {
@@ -133,7 +145,7 @@ fn run(mut received: mpsc::Receiver<Request>, waiting: &AtomicUsize, batch_token
 fn answer(batch: Vec<Request>) {
     let (late, alive): (Vec<Request>, Vec<Request>) = batch.into_iter().partition(Request::is_late);
     for request in late {
-        let _ = request.reply.send(Err(InferenceError::Deadline));
+        let _ = request.reply.try_send(Err(InferenceError::Deadline));
     }
     let alive: Vec<Request> = alive.into_iter().filter(|request| !request.reply.is_closed()).collect();
     let Some(served) = alive.first().map(|request| Arc::clone(&request.served)) else { return };
@@ -155,7 +167,7 @@ fn answer(batch: Vec<Request>) {
 fn told(requests: &[Request], result: Result<(), InferenceError>) {
     if let Err(error) = result {
         for request in requests {
-            let _ = request.reply.send(Err(error.clone()));
+            let _ = request.reply.try_send(Err(error.clone()));
         }
     }
 }
@@ -170,7 +182,7 @@ fn score(loaded: &Loaded, requests: &[Request]) -> Result<(), InferenceError> {
     for (row, request) in (0_i64..).zip(requests) {
         if let Ask::Score(candidates) = &request.ask {
             let scores = t5::score(&loaded.model, &loaded.weights, &encoded, row, candidates)?;
-            let _ = request.reply.send(Ok(Piece::Scores(scores)));
+            let _ = request.reply.try_send(Ok(Piece::Scores(scores)));
         }
     }
     Ok(())
@@ -192,12 +204,12 @@ fn write(loaded: &Loaded, served: &Served, requests: &[Request]) -> Result<(), I
             return ControlFlow::Break(());
         };
         if request.is_late() {
-            let _ = request.reply.send(Err(InferenceError::Deadline));
+            let _ = request.reply.try_send(Err(InferenceError::Deadline));
             return ControlFlow::Break(());
         }
         *count += 1;
         let words = text.push(served, token);
-        let heard = words.is_empty() || request.reply.send(Ok(Piece::Text(words))).is_ok();
+        let heard = words.is_empty() || request.reply.try_send(Ok(Piece::Text(words))).is_ok();
         if heard && !request.reply.is_closed() && *count < room(request) {
             ControlFlow::Continue(())
         } else {

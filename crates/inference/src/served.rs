@@ -91,7 +91,8 @@ impl Served {
         let loaded = self.loaded.lock().map_err(|error| InferenceError::Internal(error.to_string()))?;
         let encoded = loaded.model.encode(&loaded.weights, &batch.0, &batch.1)?;
         let mut state = loaded.model.start(&loaded.weights, &encoded);
-        loaded.model.step(&loaded.weights, &mut state, &[loaded.model.config().decoder_start_token_id])?;
+        let start = loaded.model.config().decoder_start_token_id;
+        loaded.model.step(&loaded.weights, &mut state, &[start]).map(drop)?;
         Ok(())
     }
 

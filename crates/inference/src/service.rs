@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use t5::Strategy;
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
-use tokio_stream::wrappers::UnboundedReceiverStream;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::MetadataMap;
 use tonic::{Response, Status};
 use wire::v1;
@@ -26,7 +26,7 @@ pub(crate) struct Service {
     pub(crate) engine: Engine,
 }
 
-type Pieces = mpsc::UnboundedReceiver<Result<Piece, InferenceError>>;
+type Pieces = mpsc::Receiver<Result<Piece, InferenceError>>;
 type Stream<T> = std::pin::Pin<Box<dyn tokio_stream::Stream<Item = Result<T, Status>> + Send>>;
 
 impl Service {
@@ -37,7 +37,7 @@ impl Service {
         ask: Ask,
         deadline: Option<Instant>,
     ) -> Result<Pieces, InferenceError> {
-        let (reply, pieces) = mpsc::unbounded_channel();
+        let (reply, pieces) = mpsc::channel(ask.pieces_max());
         self.engine.submit(Request { served: Arc::clone(served), ids, ask, deadline, reply })?;
         Ok(pieces)
     }
@@ -152,7 +152,7 @@ fn stream<T: Send + 'static>(
     message: impl Fn(String, Option<v1::Answerer>) -> T + Send + 'static,
 ) -> Stream<T> {
     let mut first = answerer(served);
-    Box::pin(UnboundedReceiverStream::new(pieces).map(move |piece| match piece {
+    Box::pin(ReceiverStream::new(pieces).map(move |piece| match piece {
         Ok(Piece::Text(words)) => Ok(message(words, first.take())),
         Ok(Piece::Scores(_)) => Err(Status::internal("an internal error: the server's log has the details")),
         Err(error) => Err(error.into()),

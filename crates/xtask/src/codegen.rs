@@ -17,31 +17,36 @@ pub(crate) fn run(mut arguments: impl Iterator<Item = String>) -> anyhow::Result
         Some(other) => bail!("codegen takes --check or nothing, not `{other}`"),
     };
     let root = crate::root()?;
-    let generated = generate(&root)?;
+    let generated = generate(&root.join("proto"))?;
     let out = root.join(OUT);
+    if check {
+        return check_fresh(&generated, &out);
+    }
+    fs::create_dir_all(&out)?;
     for (name, bytes) in &generated {
+        fs::write(out.join(name), bytes)?;
+    }
+    Ok(())
+}
+
+fn check_fresh(generated: &BTreeMap<String, Vec<u8>>, out: &Path) -> anyhow::Result<()> {
+    for (name, bytes) in generated {
         let path = out.join(name);
-        if check {
-            let present = fs::read(&path).with_context(|| format!("{} is missing", path.display()))?;
-            if present != *bytes {
-                bail!("{} is stale: run `cargo xtask codegen` and commit what it writes", path.display());
-            }
-        } else {
-            fs::create_dir_all(&out)?;
-            fs::write(&path, bytes)?;
+        let present = fs::read(&path).with_context(|| format!("{} is missing", path.display()))?;
+        if present != *bytes {
+            bail!("{} is stale: run `cargo xtask codegen` and commit what it writes", path.display());
         }
     }
     Ok(())
 }
 
-/// The generated files by name.
-fn generate(root: &Path) -> anyhow::Result<BTreeMap<String, Vec<u8>>> {
-    let proto = root.join("proto");
+/// The generated files by name, of the definitions under `proto`.
+fn generate(proto: &Path) -> anyhow::Result<BTreeMap<String, Vec<u8>>> {
     let mut files: Vec<PathBuf> = fs::read_dir(proto.join("distillery/v1"))?
         .map(|entry| entry.map(|entry| entry.path()))
         .collect::<Result<_, _>>()?;
     files.sort();
-    let descriptors = protox::compile(&files, [&proto])?;
+    let descriptors = protox::compile(&files, [proto])?;
     let folder = tempfile::tempdir()?;
     tonic_prost_build::configure()
         .out_dir(folder.path())
@@ -54,4 +59,32 @@ fn generate(root: &Path) -> anyhow::Result<BTreeMap<String, Vec<u8>>> {
     }
     generated.insert("distillery.v1.bin".to_owned(), descriptors.encode_to_vec());
     Ok(generated)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_generated_code_is_what_proto_says() {
+        let root = crate::root().unwrap();
+        check_fresh(&generate(&root.join("proto")).unwrap(), &root.join(OUT)).unwrap();
+    }
+
+    #[test]
+    fn a_changed_definition_is_noticed() {
+        let root = crate::root().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("distillery/v1");
+        fs::create_dir_all(&out).unwrap();
+        for entry in fs::read_dir(root.join("proto/distillery/v1")).unwrap() {
+            let path = entry.unwrap().path();
+            fs::copy(&path, out.join(path.file_name().unwrap())).unwrap();
+        }
+        let models = out.join("models.proto");
+        let changed = fs::read_to_string(&models).unwrap() + "\nmessage Added { string name = 1; }\n";
+        fs::write(&models, changed).unwrap();
+        let error = check_fresh(&generate(folder.path()).unwrap(), &root.join(OUT)).unwrap_err().to_string();
+        assert!(error.contains("is stale: run `cargo xtask codegen`"), "{error}");
+    }
 }

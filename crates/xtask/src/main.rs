@@ -1,6 +1,7 @@
 //! `cargo xtask`: what the repository does to itself.
 
 mod codegen;
+mod tidy;
 mod word_problems;
 
 use anyhow::{Context, bail};
@@ -10,8 +11,9 @@ fn main() -> anyhow::Result<()> {
     let mut arguments = std::env::args().skip(1);
     match arguments.next().as_deref() {
         Some("codegen") => codegen::run(arguments),
+        Some("tidy") => tidy::run(arguments),
         Some("word-problems") => word_problems::run(arguments),
-        _ => bail!("usage: cargo xtask codegen [--check] | word-problems ..."),
+        _ => bail!("usage: cargo xtask codegen [--check] | tidy | word-problems ..."),
     }
 }
 
