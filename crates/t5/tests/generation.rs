@@ -1,4 +1,14 @@
 //! What must change nothing: company, padding, the same seed; and what chance does.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::disallowed_methods,
+    reason = "helpers of tests fail loudly too, and tests have their own environment"
+)]
 
 mod common;
 
