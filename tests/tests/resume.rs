@@ -28,7 +28,7 @@ const ROWS: [usize; 3] = [60, 10, 10];
 const PROMPTS: usize = 70;
 /// Calls in flight at once, of the profile `local`.
 const CONCURRENCY: usize = 4;
-const TRAINING: &str = "steps = 30\nbatch_examples = 8\ncheckpoint_every_steps = 5\nevaluate_every_steps = 10\n\
+const TRAINING: &str = "steps = 30\nbatch_examples = 8\ncheckpoint_every_steps = 5\nevaluate_every_steps = 30\n\
                         target_tokens_max = 32";
 const DELAY: Duration = Duration::from_millis(20);
 const LIMIT: Duration = Duration::from_secs(60);
@@ -80,8 +80,10 @@ enum Until {
     Asked(usize),
     /// The teacher answered so often.
     Answered(usize),
-    /// The resume state of this step, or of a later one, is there.
+    /// The resume state of this step, or of a later one, lies there; the run may not point at it yet.
     Step(u64),
+    /// The same, and the one before it is gone: the run goes on from this step or a later one.
+    Resumable(u64),
     /// The student's folder is there.
     Published,
 }
@@ -92,6 +94,9 @@ impl Until {
             Self::Asked(count) => teacher.requests() >= count,
             Self::Answered(count) => teacher.answered() >= count,
             Self::Step(step) => checkpoints(job, "-resume").iter().any(|there| *there >= step),
+            Self::Resumable(step) => {
+                matches!(checkpoints(job, "-resume").as_slice(), [only] if *only >= step)
+            }
             Self::Published => !checkpoints(job, "-model").is_empty(),
         }
     }
@@ -203,9 +208,31 @@ fn a_job_killed_while_it_harvests_ends_in_the_same_bytes() {
 
 #[test]
 fn a_job_killed_while_it_trains_ends_in_the_same_bytes() {
-    for until in [Until::Step(5), Until::Step(15), Until::Published] {
+    for until in [Until::Step(5), Until::Resumable(10), Until::Resumable(20), Until::Published] {
         check(&[until], kill);
     }
+}
+
+#[test]
+fn the_best_weights_so_far_survive_a_kill() {
+    // The student is right about nothing, so that the first of its validations stays the best.
+    let training = TRAINING.replace("evaluate_every_steps = 30", "evaluate_every_steps = 10");
+    let spec = SpecText { training: &training, ..SpecText::default() };
+    let end = |kills: bool| {
+        let job = Folder::with_problems(ROWS, &spec).unwrap();
+        if kills {
+            live(&job, Until::Resumable(15), kill);
+        }
+        end_of(&job.say(slow_teacher().url(), RUN).unwrap())
+    };
+    let undisturbed_end = end(false);
+    assert_eq!(end(true), undisturbed_end);
+    let weights = |end: &End| end.files["model.safetensors"].clone();
+    assert_ne!(
+        weights(&undisturbed_end),
+        weights(undisturbed()),
+        "the weights of step 10 are not those of step 30"
+    );
 }
 
 #[test]
@@ -216,8 +243,8 @@ fn a_job_killed_again_and_again_ends_in_the_same_bytes() {
             Until::Answered(9),
             Until::Answered(20),
             Until::Step(5),
-            Until::Step(10),
-            Until::Step(20),
+            Until::Resumable(10),
+            Until::Resumable(20),
         ],
         kill,
     );
@@ -241,7 +268,7 @@ fn check_interrupted(until: Until, signal: &'static str) {
     assert!(said.contains("interrupted: run the same command again to go on"), "{said}");
     // What was being asked was paid for: it is waited for and written.
     assert_eq!(life.asked, life.committed, "SIG{signal} at {until:?}");
-    if matches!(until, Until::Step(_)) {
+    if matches!(until, Until::Step(_) | Until::Resumable(_)) {
         assert_eq!(checkpoints(&job, "-resume").len(), 1, "the resume state is written at once");
     }
     let teacher = slow_teacher();
@@ -258,7 +285,7 @@ fn a_signal_ends_the_harvest_in_order_and_nothing_is_asked_twice() {
 #[test]
 fn a_signal_ends_the_training_in_order_and_it_goes_on_to_the_same_bytes() {
     check_interrupted(Until::Step(5), "INT");
-    check_interrupted(Until::Step(10), "TERM");
+    check_interrupted(Until::Resumable(15), "TERM");
 }
 
 #[test]
