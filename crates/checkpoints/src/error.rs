@@ -15,7 +15,9 @@ pub enum CheckpointError {
         source: std::io::Error,
     },
     /// A path that is none of the store's.
-    #[error("`{0}` is no path of the store: parts are letters, digits, `-`, `_` and `.`, and none climbs out")]
+    #[error(
+        "`{0}` is no path of the store: parts are letters, digits, `-`, `_` and `.`, and none climbs out"
+    )]
     Path(String),
     /// A folder without its manifest, or without a file that it names.
     #[error("{}: is incomplete: {missing} is missing", path.display())]

@@ -152,7 +152,8 @@ impl Checkpoints {
 /// What lies in a folder.
 fn entries(folder: &Path) -> Result<Vec<PathBuf>, CheckpointError> {
     let list = fs::read_dir(folder).map_err(|source| CheckpointError::io(folder, source))?;
-    let paths = list.map(|entry| entry.map(|entry| entry.path()).map_err(|source| CheckpointError::io(folder, source)));
+    let paths = list
+        .map(|entry| entry.map(|entry| entry.path()).map_err(|source| CheckpointError::io(folder, source)));
     paths.collect()
 }
 
@@ -190,7 +191,11 @@ fn base_files(folder: &Path) -> Result<Vec<String>, CheckpointError> {
 fn is_description(name: &str) -> bool {
     matches!(
         name,
-        "config.json" | "tokenizer.json" | "tokenizer_config.json" | "special_tokens_map.json" | "generation_config.json"
+        "config.json"
+            | "tokenizer.json"
+            | "tokenizer_config.json"
+            | "special_tokens_map.json"
+            | "generation_config.json"
     )
 }
 

@@ -1,5 +1,13 @@
 //! A job whose answers come with the data, over a real store.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test that cannot be set up has failed"
+)]
+
 use conformance::fixtures;
 use domain::spec::TeacherSource;
 use domain::state::DistillationState;
