@@ -27,7 +27,7 @@ const ROWS: [usize; 3] = [60, 10, 10];
 /// Train rows for their rationales, test rows to measure the teacher.
 const PROMPTS: usize = 70;
 /// Calls in flight at once, of the profile `local`.
-const CONCURRENCY: usize = 4;
+const CONCURRENCY: usize = 8;
 const TRAINING: &str = "steps = 30\nbatch_examples = 8\ncheckpoint_every_steps = 5\nevaluate_every_steps = 30\n\
                         target_tokens_max = 32";
 const DELAY: Duration = Duration::from_millis(20);
@@ -183,7 +183,7 @@ fn check(instants: &[Until], end: fn(&mut Child)) {
         assert!(life.committed.is_superset(&known), "{until:?}: a committed answer is gone");
         let unwritten = life.asked.difference(&life.committed).count();
         // In flight are as many as are asked at once, and those whose answers wait to be written.
-        assert!(unwritten <= 4 * CONCURRENCY, "{until:?}: {unwritten} answers were lost");
+        assert!(unwritten <= 2 * CONCURRENCY, "{until:?}: {unwritten} answers were lost");
         lost += unwritten;
         known.extend(life.asked.intersection(&life.committed).cloned());
         assert_eq!(life.committed, known, "{until:?}: an answer came from nowhere");
@@ -304,7 +304,7 @@ fn a_second_signal_ends_a_process_that_waits_for_its_teacher() {
 }
 
 #[test]
-fn a_kill_with_four_prompts_in_flight_asks_exactly_those_four_again() {
+fn what_is_in_flight_at_a_kill_is_asked_again_and_nothing_else() {
     const ANSWERED: usize = 24;
     let job = new_job();
     let answer =

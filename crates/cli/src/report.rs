@@ -109,9 +109,9 @@ pub(crate) fn table(outcome: &Outcome, teacher: Option<Accuracy>, student: Optio
     )
 }
 
-/// `0.775` as `77.5%`.
+/// `0.775` as `77.5%`; halves are rounded up, as people do it.
 pub(crate) fn percent(share: f64) -> String {
-    format!("{:.1}%", share * 100.0)
+    format!("{:.1}%", (share * 1000.0).round() / 10.0)
 }
 
 /// An interval as `71.0% to 83.0%`.
@@ -135,6 +135,13 @@ pub(crate) fn grouped(number: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn shares_are_rounded_as_people_do_it() {
+        for (share, text) in [(0.0, "0.0%"), (0.7325, "73.3%"), (0.775, "77.5%"), (1.0, "100.0%")] {
+            assert_eq!(percent(share), text);
+        }
+    }
 
     #[test]
     fn numbers_are_grouped_by_thousands() {
