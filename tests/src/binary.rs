@@ -61,7 +61,11 @@ pub fn start(folder: &Path, teacher_url: &str, arguments: &[&str]) -> anyhow::Re
 ///
 /// # Errors
 /// Neither happened within `limit`.
-pub fn wait_until(child: &mut Child, limit: Duration, mut reached: impl FnMut() -> bool) -> anyhow::Result<bool> {
+pub fn wait_until(
+    child: &mut Child,
+    limit: Duration,
+    mut reached: impl FnMut() -> bool,
+) -> anyhow::Result<bool> {
     let started = Instant::now();
     while started.elapsed() < limit {
         if reached() {

@@ -12,7 +12,10 @@ pub fn write_problems(path: &Path, rows: usize, salt: usize) -> std::io::Result<
     let mut text = String::new();
     for row in 0..rows {
         let (left, right) = numbers(row + salt * 1_000);
-        let input = format!("Ann has {left} pens in box {} and buys {right} more. How many pens has she?", row + salt);
+        let input = format!(
+            "Ann has {left} pens in box {} and buys {right} more. How many pens has she?",
+            row + salt
+        );
         let line = serde_json::json!({"input": input, "label": format!("( {left} + {right} )")});
         let _ = writeln!(text, "{line}");
     }

@@ -2,4 +2,5 @@
 
 pub mod binary;
 pub mod data;
+pub mod s3;
 pub mod teacher;

@@ -121,7 +121,9 @@ async fn serve(listener: TcpListener, answer: Arc<Answer>, book: Arc<Mutex<Book>
         tokio::spawn(async move {
             let service = service_fn(move |request| respond(request, Arc::clone(&answer), Arc::clone(&book)));
             // A client that was killed is what these tests are about.
-            let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+            let _ = hyper::server::conn::http1::Builder::new()
+                .serve_connection(TokioIo::new(stream), service)
+                .await;
         });
     }
 }
