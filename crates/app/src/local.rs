@@ -15,7 +15,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tonic::transport::Channel;
+use wire::Channel;
 
 /// A folder that no student can start from; the words say why.
 #[derive(Debug, thiserror::Error)]

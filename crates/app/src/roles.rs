@@ -4,7 +4,7 @@ use crate::config::Config;
 use checkpoints::Checkpoints;
 use std::path::Path;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Channel;
+use wire::Channel;
 
 /// Trains what can be leased from `channel` until `shutdown`.
 #[cfg(feature = "trainer")]

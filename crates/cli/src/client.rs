@@ -5,7 +5,7 @@ use anyhow::anyhow;
 use domain::{Example, Violation};
 use sha2::{Digest, Sha256};
 use tonic::Status;
-use tonic::transport::Channel;
+use wire::Channel;
 use wire::v1::datasets_service_client::DatasetsServiceClient;
 use wire::v1::{self, get_dataset_request};
 

@@ -19,7 +19,7 @@ use checkpoints::Checkpoints;
 use std::path::Path;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Channel;
+use wire::Channel;
 use wire::v1::inference_service_server::InferenceServiceServer;
 
 /// What the operator decides.

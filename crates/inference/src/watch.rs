@@ -7,8 +7,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 use tch::Device;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Channel;
-use wire::v1;
+use wire::{Channel, v1};
 use wire::v1::models_service_client::ModelsServiceClient;
 
 /// How long to wait before asking again after the harvester was away.

@@ -26,7 +26,7 @@ use link::Link;
 use std::path::Path;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Channel;
+use wire::Channel;
 
 /// What the operator decides.
 #[derive(Debug, Clone)]

@@ -43,16 +43,18 @@ pub fn violations_of(status: &Status) -> Vec<Violation> {
     details.into_iter().map(|found| Violation::new(found.field, found.description)).collect()
 }
 
-/// What kind of failure a server reported.
+/// What kind of failure a server reported. A connection that broke during a call is told by this side's own words: an
+/// unknown status, or an internal one that has a cause here.
 pub fn fault_of(status: &Status) -> Fault {
     match status.code() {
+        Code::Internal if std::error::Error::source(status).is_some() => Fault::Unavailable,
         Code::NotFound => Fault::NotFound,
         Code::FailedPrecondition | Code::AlreadyExists | Code::Aborted => Fault::Conflict,
         Code::InvalidArgument | Code::OutOfRange => Fault::Invalid,
         Code::ResourceExhausted => Fault::Overloaded,
-        Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled => Fault::Unavailable,
+        Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown => Fault::Unavailable,
         Code::PermissionDenied | Code::Unauthenticated => Fault::Denied,
-        Code::Ok | Code::Unknown | Code::Internal | Code::Unimplemented | Code::DataLoss => Fault::Internal,
+        Code::Ok | Code::Internal | Code::Unimplemented | Code::DataLoss => Fault::Internal,
     }
 }
 
@@ -74,6 +76,16 @@ mod tests {
             assert_eq!(fault_of(&status(fault, "secret words")), fault);
         }
         assert!(!status(Fault::Internal, "secret words").message().contains("secret"));
+    }
+
+    #[test]
+    fn a_broken_connection_is_no_mistake_of_the_server() {
+        let broken: Status = Status::from_error(Box::new(std::io::Error::other("reset")));
+        assert_eq!(fault_of(&broken), Fault::Unavailable, "{broken:?}");
+        let mut reset = Status::internal("h2 protocol error");
+        reset.set_source(std::sync::Arc::new(std::io::Error::other("reset")));
+        assert_eq!(fault_of(&reset), Fault::Unavailable);
+        assert_eq!(fault_of(&Status::internal("sent by a server")), Fault::Internal);
     }
 
     #[test]

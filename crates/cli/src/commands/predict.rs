@@ -12,8 +12,7 @@ use futures::{StreamExt, TryStreamExt};
 use readers::{Format, Options, Source};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Channel;
-use wire::v1;
+use wire::{Channel, v1};
 use wire::v1::inference_service_client::InferenceServiceClient;
 
 /// Rows that are with the student at once; it makes batches of them.

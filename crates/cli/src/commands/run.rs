@@ -15,7 +15,7 @@ use domain::metric::Accuracy;
 use domain::spec::{LabelSource, Spec, Start, TeacherSource};
 use std::time::{SystemTime, UNIX_EPOCH};
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Channel;
+use wire::Channel;
 use wire::v1::distillations_service_client::DistillationsServiceClient;
 use wire::v1::models_service_client::ModelsServiceClient;
 use wire::v1::rationales_service_client::RationalesServiceClient;
