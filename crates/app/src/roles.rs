@@ -2,9 +2,56 @@
 
 use crate::config::Config;
 use checkpoints::Checkpoints;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use std::collections::BTreeMap;
 use std::path::Path;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
 use wire::Channel;
+
+/// A harvester that was opened.
+pub(crate) struct Harvesting {
+    /// Its services.
+    pub(crate) routes: Routes,
+    /// What it does until it is told to end.
+    pub(crate) work: BoxFuture<'static, ()>,
+    /// Closes the records, when nobody needs them any more.
+    pub(crate) close: BoxFuture<'static, ()>,
+}
+
+/// An inference service that was opened.
+pub(crate) struct Inferring {
+    /// The routes it was given, and its own.
+    pub(crate) routes: Routes,
+    /// Follows the published models until it is told to end.
+    pub(crate) work: BoxFuture<'static, ()>,
+    /// Takes no more requests; what waits is still answered.
+    pub(crate) drain: Box<dyn FnOnce() + Send + Sync>,
+    /// The names and versions it serves; `None` until it has loaded what is published.
+    pub(crate) models: watch::Receiver<Option<BTreeMap<String, u64>>>,
+}
+
+/// Opens the records and a harvester over them, which works until `end`.
+#[cfg(feature = "harvester")]
+pub(crate) async fn harvest(config: &Config, end: CancellationToken) -> anyhow::Result<Harvesting> {
+    let records = crate::records::open(config).await?;
+    // A replica that only answers checks the profiles of what is submitted, too.
+    let teachers = crate::teachers::open(&config.teachers, &records.allowance)?;
+    let harvester = crate::records::harvester(config, config.harvester.workers, &records, teachers);
+    Ok(Harvesting {
+        routes: harvester.routes(),
+        work: async move { harvester.run(end).await }.boxed(),
+        close: records.close().boxed(),
+    })
+}
+
+/// This build has no harvester.
+#[cfg(not(feature = "harvester"))]
+pub(crate) async fn harvest(_: &Config, _: CancellationToken) -> anyhow::Result<Harvesting> {
+    anyhow::bail!("this program was built without the harvester: build it with the feature `harvester`")
+}
 
 /// Trains what can be leased from `channel` until `shutdown`.
 #[cfg(feature = "trainer")]
@@ -40,23 +87,58 @@ pub(crate) fn check_base(_: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The routes of an inference service over the students in `folders`, each under its name.
+/// The routes of an inference service over the student in `folder`, under `name`.
 #[cfg(feature = "inference")]
-pub(crate) async fn serve(config: &Config, name: &str, folder: &Path) -> anyhow::Result<tonic::service::Routes> {
-    let settings = inference::Settings {
+pub(crate) async fn serve(config: &Config, name: &str, folder: &Path) -> anyhow::Result<Routes> {
+    let service = inference::Inference::start(settings(config)?)?;
+    service.open_folder(name, folder).await?;
+    Ok(Routes::new(service.service()))
+}
+
+#[cfg(feature = "inference")]
+fn settings(config: &Config) -> anyhow::Result<inference::Settings> {
+    Ok(inference::Settings {
         queue_tokens_max: config.inference.queue_tokens_max,
         batch_tokens_max: config.inference.batch_tokens_max,
         use_cuda: config.trainer.device == crate::config::DeviceChoice::Auto,
         threads: u32::try_from(config.trainer.threads)?,
-    };
-    let service = inference::Inference::start(settings)?;
-    service.open_folder(name, folder).await?;
-    Ok(tonic::service::Routes::new(service.service()))
+    })
+}
+
+/// An inference service beside `routes`, over every model that the harvester at `channel` has published.
+#[cfg(feature = "inference")]
+pub(crate) fn infer(
+    config: &Config,
+    routes: Routes,
+    channel: Channel,
+    checkpoints: Checkpoints,
+    end: CancellationToken,
+) -> anyhow::Result<Inferring> {
+    let service = inference::Inference::start(settings(config)?)?;
+    let following = service.clone();
+    Ok(Inferring {
+        routes: routes.add_service(service.service()),
+        models: service.models(),
+        work: async move { following.watch(channel, checkpoints, end).await }.boxed(),
+        drain: Box::new(move || service.drain()),
+    })
 }
 
 /// This build has no inference service.
 #[cfg(not(feature = "inference"))]
-pub(crate) async fn serve(_: &Config, _: &str, _: &Path) -> anyhow::Result<tonic::service::Routes> {
+pub(crate) fn infer(
+    _: &Config,
+    _: Routes,
+    _: Channel,
+    _: Checkpoints,
+    _: CancellationToken,
+) -> anyhow::Result<Inferring> {
+    anyhow::bail!("this program was built without inference: build it with the feature `inference`")
+}
+
+/// This build has no inference service.
+#[cfg(not(feature = "inference"))]
+pub(crate) async fn serve(_: &Config, _: &str, _: &Path) -> anyhow::Result<Routes> {
     anyhow::bail!("this program was built without inference: build it with the feature `inference`")
 }
 
