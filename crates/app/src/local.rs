@@ -68,7 +68,7 @@ impl Local {
             tasks.spawn(async move { harvester.run(end).await });
             let (end, channel, checkpoints) = (roles_end.clone(), channel.clone(), checkpoints.clone());
             tasks.spawn(async move {
-                if let Err(error) = roles::train(config, channel, checkpoints, end).await {
+                if let Err(error) = roles::train(config, roles::Harvester::Here, channel, checkpoints, end).await {
                     failed.send_replace(Some(format!("the trainer ended: {error:#}")));
                     // Kept until the process has read it.
                     failed.closed().await;

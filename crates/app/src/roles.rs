@@ -6,6 +6,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
@@ -53,17 +54,33 @@ pub(crate) async fn harvest(_: &Config, _: CancellationToken) -> anyhow::Result<
     anyhow::bail!("this program was built without the harvester: build it with the feature `harvester`")
 }
 
+/// How often a trainer without work asks a harvester elsewhere for some.
+const POLL_ELSEWHERE: Duration = Duration::from_secs(1);
+
+/// Where the harvester is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Harvester {
+    /// In this process.
+    Here,
+    /// On the network.
+    Elsewhere,
+}
+
 /// Trains what can be leased from `channel` until `shutdown`.
 #[cfg(feature = "trainer")]
 pub(crate) async fn train(
     config: Config,
+    harvester: Harvester,
     channel: Channel,
     checkpoints: Checkpoints,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     use crate::config::DeviceChoice;
     let mut settings = trainer::Settings::new(process_name("trainer"));
-    settings.lease = std::time::Duration::from_secs(config.trainer.lease_seconds.max(1));
+    if harvester == Harvester::Elsewhere {
+        settings.poll = POLL_ELSEWHERE;
+    }
+    settings.lease = Duration::from_secs(config.trainer.lease_seconds.max(1));
     settings.threads = u32::try_from(config.trainer.threads)?;
     settings.use_cuda = config.trainer.device == DeviceChoice::Auto;
     Ok(trainer::run(settings, channel, checkpoints, shutdown).await?)
@@ -71,7 +88,13 @@ pub(crate) async fn train(
 
 /// This build has no trainer.
 #[cfg(not(feature = "trainer"))]
-pub(crate) async fn train(_: Config, _: Channel, _: Checkpoints, _: CancellationToken) -> anyhow::Result<()> {
+pub(crate) async fn train(
+    _: Config,
+    _: Harvester,
+    _: Channel,
+    _: Checkpoints,
+    _: CancellationToken,
+) -> anyhow::Result<()> {
     anyhow::bail!("this program was built without the trainer: build it with the feature `trainer`")
 }
 

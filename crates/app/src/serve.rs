@@ -10,8 +10,9 @@ use checkpoints::Checkpoints;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
@@ -44,10 +45,24 @@ pub struct Roles {
     pub inference: bool,
 }
 
+impl Roles {
+    fn where_harvester(self) -> roles::Harvester {
+        if self.harvester { roles::Harvester::Here } else { roles::Harvester::Elsewhere }
+    }
+
+    /// The gRPC services of these roles, by name.
+    fn services(self) -> Vec<&'static str> {
+        let inference = self.inference.then_some(INFERENCE);
+        HARVESTER.iter().copied().filter(|_| self.harvester).chain(inference).collect()
+    }
+}
+
 /// The roles, started.
 pub struct Serving {
     url: String,
     notice: Duration,
+    /// The names that the health service tells of: the whole, and each service.
+    services: Vec<&'static str>,
     health: Health,
     drain_inference: Option<Box<dyn FnOnce() + Send + Sync>>,
     /// Ends the door; the roles; and, when they ended, the API between them.
@@ -79,19 +94,16 @@ impl Serving {
             (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
         let mut running = JoinSet::new();
         let api = Api::open(&config, which, &roles_end, &api_end, &mut running).await?;
-        let checkpoints = Checkpoints::open_shared(&config.checkpoints_root()).context("checkpoints.root")?;
+        let checkpoints = || Checkpoints::open_shared(&config.checkpoints_root()).context("checkpoints.root");
         if which.trainer {
-            let end = roles_end.clone();
-            running.spawn(roles::train(config.clone(), api.channel.clone(), checkpoints.clone(), end));
+            let (channel, checkpoints, end) = (api.channel.clone(), checkpoints()?, roles_end.clone());
+            running.spawn(roles::train(config.clone(), which.where_harvester(), channel, checkpoints, end));
         }
         let health = Health::start();
         let mut routes = api.routes;
         let mut drain_inference = None;
-        if which.harvester {
-            health.serving(HARVESTER).await;
-        }
         if which.inference {
-            let opened = roles::infer(&config, routes, api.channel, checkpoints, roles_end.clone())?;
+            let opened = roles::infer(&config, routes, api.channel, checkpoints()?, roles_end.clone())?;
             let Inferring { routes: with_inference, work, drain, models } = opened;
             routes = with_inference;
             drain_inference = Some(drain);
@@ -99,12 +111,28 @@ impl Serving {
             running.spawn(health.clone().follow(models, roles_end.clone()).map(Ok));
         }
         let routes = health.beside(reflection(which, routes)?);
-        health.serving(&[WHOLE]).await;
+        let mut services = which.services();
+        services.push(WHOLE);
+        // Inference says so itself, when its models are loaded.
+        for name in services.iter().filter(|name| **name != INFERENCE) {
+            health.serving(name).await;
+        }
         let url = door.url();
         let notice = Duration::from_secs(config.server.notice_seconds);
         running.spawn(door.serve(routes, door_closing.clone()).map(Ok));
         let close_records = api.close;
-        Ok(Self { url, notice, health, drain_inference, door_closing, roles_end, api_end, running, close_records })
+        Ok(Self {
+            url,
+            notice,
+            services,
+            health,
+            drain_inference,
+            door_closing,
+            roles_end,
+            api_end,
+            running,
+            close_records,
+        })
     }
 
     /// Where it can be reached on this machine.
@@ -132,7 +160,7 @@ impl Serving {
     }
 
     async fn drain(mut self, gives_notice: bool) {
-        self.health.over().await;
+        self.health.over(&self.services).await;
         if gives_notice {
             tokio::time::sleep(self.notice).await;
         }
@@ -186,38 +214,48 @@ fn reflection(which: Roles, routes: Routes) -> anyhow::Result<Routes> {
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .with_service_name("grpc.health.v1.Health")
         .with_service_name("grpc.reflection.v1.ServerReflection");
-    let served = HARVESTER.iter().filter(|_| which.harvester).chain([&INFERENCE].into_iter().filter(|_| which.inference));
-    for name in served {
-        builder = builder.with_service_name(*name);
+    for name in which.services() {
+        builder = builder.with_service_name(name);
     }
     Ok(routes.add_service(builder.build_v1().context("server reflection")?))
 }
 
 /// Who is asked whether this process serves.
 #[derive(Clone)]
-struct Health(HealthReporter);
+struct Health {
+    reporter: HealthReporter,
+    /// Once it is, nothing serves any more, whatever is told later.
+    over: Arc<Mutex<bool>>,
+}
 
 impl Health {
     /// Nothing serves yet.
     fn start() -> Self {
-        Self(HealthReporter::new())
+        Self { reporter: HealthReporter::new(), over: Arc::default() }
     }
 
     /// The health service beside `routes`.
     fn beside(&self, routes: Routes) -> Routes {
-        routes.add_service(HealthServer::new(HealthService::from_health_reporter(self.0.clone())))
+        routes.add_service(HealthServer::new(HealthService::from_health_reporter(self.reporter.clone())))
     }
 
-    async fn serving(&self, names: &[&str]) {
-        for name in names {
-            self.0.set_service_status(*name, ServingStatus::Serving).await;
+    async fn serving(&self, name: &str) {
+        let over = self.over.lock().await;
+        if !*over {
+            self.reporter.set_service_status(name, ServingStatus::Serving).await;
         }
     }
 
-    /// Everything is over, whatever is told later.
-    async fn over(&self) {
-        for name in HARVESTER.iter().chain([&INFERENCE, &WHOLE]) {
-            self.0.set_service_status(*name, ServingStatus::NotServing).await;
+    async fn not_serving(&self, name: &str) {
+        self.reporter.set_service_status(name, ServingStatus::NotServing).await;
+    }
+
+    /// Of `names`, nothing serves any more.
+    async fn over(&self, names: &[&str]) {
+        let mut over = self.over.lock().await;
+        *over = true;
+        for name in names {
+            self.not_serving(name).await;
         }
     }
 
@@ -227,7 +265,7 @@ impl Health {
         mut models: watch::Receiver<Option<BTreeMap<String, u64>>>,
         end: CancellationToken,
     ) {
-        self.0.set_service_status(INFERENCE, ServingStatus::NotServing).await;
+        self.not_serving(INFERENCE).await;
         let mut told: BTreeMap<String, u64> = BTreeMap::new();
         loop {
             let changed = tokio::select! {
@@ -239,12 +277,12 @@ impl Health {
             }
             let Some(served) = models.borrow_and_update().clone() else { continue };
             for gone in told.keys().filter(|name| !served.contains_key(*name)) {
-                self.0.clear_service_status(&format!("{INFERENCE}/{gone}")).await;
+                self.reporter.clear_service_status(&format!("{INFERENCE}/{gone}")).await;
             }
             for name in served.keys().filter(|name| !told.contains_key(*name)) {
-                self.serving(&[&format!("{INFERENCE}/{name}")]).await;
+                self.serving(&format!("{INFERENCE}/{name}")).await;
             }
-            self.serving(&[INFERENCE]).await;
+            self.serving(INFERENCE).await;
             told = served;
         }
     }
