@@ -160,6 +160,8 @@ mod tests {
         section.plaintext = true;
         assert!(prepare(&section, "http://host:7070").is_ok());
         std::fs::write(&section.token_file, "two\nlines").unwrap();
-        assert!(prepare(&section, "http://127.0.0.1:7070").unwrap_err().to_string().contains("no header can"));
+        assert!(
+            prepare(&section, "http://127.0.0.1:7070").unwrap_err().to_string().contains("no header can")
+        );
     }
 }

@@ -36,7 +36,7 @@ pub struct ConfigError {
 }
 
 impl ConfigError {
-    fn new(place: impl Into<String>, message: impl Into<String>) -> Self {
+    pub(crate) fn new(place: impl Into<String>, message: impl Into<String>) -> Self {
         Self { place: place.into(), message: message.into() }
     }
 }
@@ -164,6 +164,17 @@ pub struct TeacherSection {
 }
 
 impl Config {
+    /// [`Config::load`] with this process's environment.
+    ///
+    /// # Errors
+    /// See [`Config::load`].
+    #[allow(clippy::disallowed_methods, reason = "this is where the environment is read")]
+    pub fn load_here(file: Option<&Path>) -> Result<Self, ConfigError> {
+        // A variable of somebody else's may hold anything.
+        let lossy = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
+        Self::load(file, std::env::vars_os().map(|(name, value)| (lossy(name), lossy(value))))
+    }
+
     /// Where checkpoints are.
     pub fn checkpoints_root(&self) -> PathBuf {
         match &self.checkpoints.root {
@@ -272,7 +283,11 @@ impl Place<'_> {
 fn lines(text: &str) -> Vec<(String, usize)> {
     fn collect(table: &DeTable<'_>, prefix: &str, text: &str, found: &mut Vec<(String, usize)>) {
         for (key, value) in table {
-            let path = if prefix.is_empty() { key.get_ref().to_string() } else { format!("{prefix}.{}", key.get_ref()) };
+            let path = if prefix.is_empty() {
+                key.get_ref().to_string()
+            } else {
+                format!("{prefix}.{}", key.get_ref())
+            };
             if let DeValue::Table(inner) = value.get_ref() {
                 collect(inner, &path, text, found);
             }
@@ -382,7 +397,10 @@ fn set_from_environment(values: &mut Table, name: &str, text: &str) -> Result<()
         let hint = near.map_or_else(String::new, |near| {
             format!(": did you mean {PREFIX}{}?", near.to_ascii_uppercase())
         });
-        return Err(ConfigError::new(name, format!("is no setting{hint}; `distillery config` lists them all")));
+        return Err(ConfigError::new(
+            name,
+            format!("is no setting{hint}; `distillery config` lists them all"),
+        ));
     };
     let Some(place) = leaf(values, path) else { return Ok(()) };
     let parsed = match place {
@@ -446,7 +464,11 @@ mod tests {
         assert_eq!(config.teachers["local"].url, "http://other/v1");
         let config = load(
             "[server.tokens.ci]\nrole = \"read\"\nenv = \"A\"\n",
-            &[("DISTILLERY_SERVER_TOKENS_CI_ROLE", "submit"), ("DISTILLERY_TOKEN", "x"), ("DISTILLERY_SERVER", "y")],
+            &[
+                ("DISTILLERY_SERVER_TOKENS_CI_ROLE", "submit"),
+                ("DISTILLERY_TOKEN", "x"),
+                ("DISTILLERY_SERVER", "y"),
+            ],
         )
         .unwrap();
         let token = &config.server.tokens["ci"];
@@ -459,18 +481,42 @@ mod tests {
             let message = load(file, environment).unwrap_err();
             assert!(message.contains(wanted), "wanted {wanted:?} in {message:?}");
         };
-        check("[trainer]\nthraeds = 3\n", &[], "distillery.toml:2: trainer.thraeds: is no known key: did you mean `threads`?");
-        check("[trainer]\nthreads = \"3\"\n", &[], "distillery.toml:2: trainer.threads: must be a whole number, such as 0");
+        check(
+            "[trainer]\nthraeds = 3\n",
+            &[],
+            "distillery.toml:2: trainer.thraeds: is no known key: did you mean `threads`?",
+        );
+        check(
+            "[trainer]\nthreads = \"3\"\n",
+            &[],
+            "distillery.toml:2: trainer.threads: must be a whole number, such as 0",
+        );
         check("[trainer]\nthreads = -3\n", &[], "must be a whole number");
         check("trainer = 3\n", &[], "distillery.toml:1: trainer: is a section");
         check("[trainer\n", &[], "distillery.toml:1: is not TOML");
-        check("[teachers.imported]\nurl = \"x\"\n", &[], "distillery.toml:1: teachers.imported: cannot name an entry");
+        check(
+            "[teachers.imported]\nurl = \"x\"\n",
+            &[],
+            "distillery.toml:1: teachers.imported: cannot name an entry",
+        );
         check("", &[("DISTILLERY_TRAINER_THREAD", "1")], "did you mean DISTILLERY_TRAINER_THREADS?");
-        check("", &[("DISTILLERY_TRAINER_THREADS", "x")], "DISTILLERY_TRAINER_THREADS: must be a whole number");
+        check(
+            "",
+            &[("DISTILLERY_TRAINER_THREADS", "x")],
+            "DISTILLERY_TRAINER_THREADS: must be a whole number",
+        );
         check("[trainer]\ndevice = \"tpu\"\n", &[], "unknown variant `tpu`");
         check("[server]\nlisten = \"here\"\n", &[], "invalid socket address");
-        check("[server.tokens.ci]\nrule = \"x\"\n", &[], "server.tokens.ci.rule: is no known key: did you mean `role`?");
-        check("[server.tokens]\nci = \"x\"\n", &[], "distillery.toml:2: server.tokens.ci: is an entry of its own");
+        check(
+            "[server.tokens.ci]\nrule = \"x\"\n",
+            &[],
+            "server.tokens.ci.rule: is no known key: did you mean `role`?",
+        );
+        check(
+            "[server.tokens]\nci = \"x\"\n",
+            &[],
+            "distillery.toml:2: server.tokens.ci: is an entry of its own",
+        );
         check("[[server.tokens]]\nrole = \"x\"\n", &[], "server.tokens: is a section");
     }
 }

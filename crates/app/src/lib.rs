@@ -14,9 +14,9 @@ mod secret;
 pub mod serve;
 pub mod signals;
 pub mod student;
-pub mod telemetry;
 #[cfg(feature = "harvester")]
 mod teachers;
+pub mod telemetry;
 pub mod transport;
 
 use anyhow::Context;

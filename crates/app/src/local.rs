@@ -55,8 +55,9 @@ impl Local {
     pub async fn open(config: Config, which: Roles, shutdown: CancellationToken) -> anyhow::Result<Self> {
         let records = records::open(&config).await?;
         let checkpoints = Checkpoints::open(&config.checkpoints_root())?;
-        let teachers = if which.works { teachers::open(&config.teachers, &records.allowance)? } else { BTreeMap::new() };
-        let workers = if which.works { config.harvester.workers } else { 0 };
+        let teachers = if which.works { records::teachers(&config, &records)? } else { BTreeMap::new() };
+        // A verb has nobody else to work for it.
+        let workers = if which.works { config.harvester.workers.max(1) } else { 0 };
         let harvester = records::harvester(&config, workers, &records, teachers);
         let api_end = CancellationToken::new();
         let channel = transport::in_memory(harvester.routes(), api_end.clone()).await?;
@@ -68,7 +69,9 @@ impl Local {
             tasks.spawn(async move { harvester.run(end).await });
             let (end, channel, checkpoints) = (roles_end.clone(), channel.clone(), checkpoints.clone());
             tasks.spawn(async move {
-                if let Err(error) = roles::train(config, roles::Harvester::Here, channel, checkpoints, end).await {
+                if let Err(error) =
+                    roles::train(config, roles::Harvester::Here, channel, checkpoints, end).await
+                {
                     failed.send_replace(Some(format!("the trainer ended: {error:#}")));
                     // Kept until the process has read it.
                     failed.closed().await;
@@ -120,10 +123,11 @@ impl Local {
                 let words = "is no folder: name one with config.json, model.safetensors and tokenizer.json";
                 return Err(Refused(format!("{}: {words}", folder.display())).into());
             }
-            let registered = checkpoints.register_base(&name, &folder).map_err(|error| match error.fault() {
-                Fault::Invalid => anyhow::Error::from(Refused(error.to_string())),
-                _ => error.into(),
-            })?;
+            let registered =
+                checkpoints.register_base(&name, &folder).map_err(|error| match error.fault() {
+                    Fault::Invalid => anyhow::Error::from(Refused(error.to_string())),
+                    _ => error.into(),
+                })?;
             if let Err(error) = roles::check_base(&folder) {
                 checkpoints.delete(&format!("base/{}", registered.0))?;
                 return Err(Refused(error.to_string()).into());

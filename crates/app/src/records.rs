@@ -1,7 +1,7 @@
 //! The records, the work list and the teacher's allowance, from the adapters that the configuration names: the one place
 //! that chooses them.
 
-use crate::config::Config;
+use crate::config::{Config, ConfigError};
 use anyhow::bail;
 use domain::{Allowance, Queue, Store};
 use embedded::{MemoryAllowance, MemoryQueue, SqliteStore};
@@ -49,6 +49,18 @@ pub(crate) async fn open(config: &Config) -> anyhow::Result<Records> {
         allowance: Arc::new(MemoryAllowance::default()),
         close: Box::new(move || async move { closing.close().await }.boxed()),
     })
+}
+
+/// The operator's teachers, sharing the allowance of `records`.
+///
+/// # Errors
+/// A profile that no teacher can be made of: a [`ConfigError`].
+pub(crate) fn teachers(
+    config: &Config,
+    records: &Records,
+) -> anyhow::Result<BTreeMap<String, teacher::Teacher>> {
+    let opened = crate::teachers::open(&config.teachers, &records.allowance);
+    Ok(opened.map_err(|error| ConfigError::new("configuration", format!("{error:#}")))?)
 }
 
 /// The harvester over `records`; it only answers where `workers` is 0.

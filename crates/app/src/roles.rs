@@ -39,7 +39,7 @@ pub(crate) struct Inferring {
 pub(crate) async fn harvest(config: &Config, end: CancellationToken) -> anyhow::Result<Harvesting> {
     let records = crate::records::open(config).await?;
     // A replica that only answers checks the profiles of what is submitted, too.
-    let teachers = crate::teachers::open(&config.teachers, &records.allowance)?;
+    let teachers = crate::records::teachers(config, &records)?;
     let harvester = crate::records::harvester(config, config.harvester.workers, &records, teachers);
     Ok(Harvesting {
         routes: harvester.routes(),

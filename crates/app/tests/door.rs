@@ -87,7 +87,8 @@ async fn tls_is_spoken_to_those_who_trust_the_certificate() {
     let mut stream = tokio::net::TcpStream::connect(plain.trim_start_matches("http://")).await.unwrap();
     stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
     let mut answer = Vec::new();
-    let read = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answer)).await.expect("it was kept open");
+    let read =
+        tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answer)).await.expect("it was kept open");
     // At most a TLS alert: never the settings that HTTP/2 begins with.
     assert!(read.is_err() || answer.first().is_none_or(|kind| *kind == 21), "{answer:?}");
     if let Ok(channel) = server.channel_to(&plain, |_| {}).await {
@@ -161,7 +162,8 @@ fn allowed(role: &str, path: &str) -> bool {
     let submits = ["Create", "Upload", "Commit", "Submit", "Cancel", "Resume"];
     let operates = ["Delete", "Register"];
     let is = |words: &[&str]| words.iter().any(|word| method.starts_with(word));
-    let of_a_run = service == "distillery.v1.RunsService" && !method.starts_with("Get") && !method.starts_with("List");
+    let of_a_run =
+        service == "distillery.v1.RunsService" && !method.starts_with("Get") && !method.starts_with("List");
     match role {
         "worker" => of_a_run || method == "WatchModels",
         _ if of_a_run => false,
@@ -184,10 +186,13 @@ async fn every_role_may_call_what_it_is_for_and_nothing_else() {
     let paths = common::paths();
     assert!(paths.len() > 30, "{paths:?}");
     for role in ROLES {
-        let file = if role.is_empty() { PathBuf::new() } else { server.folder.path().join(format!("token-{role}")) };
+        let file =
+            if role.is_empty() { PathBuf::new() } else { server.folder.path().join(format!("token-{role}")) };
         let channel = server.channel(|client| client.token_file = file).await.unwrap();
         for path in &paths {
-            let code = call(&channel, path, vec![Vec::new()], 1).await.map_or_else(|status| status.code(), |_| Code::Ok);
+            let code = call(&channel, path, vec![Vec::new()], 1)
+                .await
+                .map_or_else(|status| status.code(), |_| Code::Ok);
             let refused = if role.is_empty() { Code::Unauthenticated } else { Code::PermissionDenied };
             assert_eq!(code != refused, allowed(role, path), "`{role}` at {path}: {code:?}");
         }
@@ -222,7 +227,8 @@ async fn reflection_lists_what_is_served_here() {
         let answers: Vec<ServerReflectionResponse> = answers.collect::<Result<_, _>>().await.unwrap();
         answers.into_iter().next().unwrap().message_response.unwrap()
     };
-    let MessageResponse::ListServicesResponse(list) = ask(MessageRequest::ListServices(String::new())).await else {
+    let MessageResponse::ListServicesResponse(list) = ask(MessageRequest::ListServices(String::new())).await
+    else {
         panic!("no list");
     };
     let mut names: Vec<String> = list.service.into_iter().map(|service| service.name).collect();
@@ -243,7 +249,13 @@ async fn reflection_lists_what_is_served_here() {
 }
 
 /// One exchange without a client's own notion of deadlines: the status that the server sent, before or after its body.
-async fn exchange(url: &str, path: &str, headers: &[(&str, &str)], body: Vec<u8>, ends: bool) -> (i32, String) {
+async fn exchange(
+    url: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: Vec<u8>,
+    ends: bool,
+) -> (i32, String) {
     use http_body_util::{BodyExt, StreamBody};
     use hyper_util::rt::{TokioExecutor, TokioIo};
     let stream = tokio::net::TcpStream::connect(url.trim_start_matches("http://")).await.unwrap();
@@ -252,7 +264,11 @@ async fn exchange(url: &str, path: &str, headers: &[(&str, &str)], body: Vec<u8>
     tokio::spawn(connection);
     let first = tokio_stream::once(Ok::<_, std::io::Error>(http_body::Frame::data(bytes::Bytes::from(body))));
     let rest = tokio_stream::pending();
-    let body = if ends { StreamBody::new(first.boxed_frames()) } else { StreamBody::new(first.chain(rest).boxed_frames()) };
+    let body = if ends {
+        StreamBody::new(first.boxed_frames())
+    } else {
+        StreamBody::new(first.chain(rest).boxed_frames())
+    };
     let mut request = http::Request::post(format!("{url}{path}"))
         .header("content-type", "application/grpc")
         .header("te", "trailers");
@@ -309,7 +325,9 @@ async fn a_deadline_ends_a_call_before_and_within_its_answer() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_id_is_given_back_or_made() {
     let server = Server::start(HARVESTER, |_, _| {}).await;
-    let id = async |headers: &[(&str, &str)]| exchange(&server.url, LIST_MODELS, headers, vec![0; 5], true).await.1;
+    let id = async |headers: &[(&str, &str)]| {
+        exchange(&server.url, LIST_MODELS, headers, vec![0; 5], true).await.1
+    };
     assert_eq!(id(&[("x-request-id", "mine-1")]).await, "mine-1");
     let made = id(&[]).await;
     assert!(made.parse::<uuid::Uuid>().is_ok(), "{made}");
@@ -366,7 +384,8 @@ async fn an_old_connection_ends_and_the_next_call_takes_a_new_one() {
     let mut watch = ModelsServiceClient::new(channel.clone());
     let mut watch = watch.watch_models(v1::WatchModelsRequest {}).await.unwrap().into_inner();
     watch.message().await.unwrap().unwrap();
-    let ended = tokio::time::timeout(PATIENCE, watch.message()).await.expect("the watch did not end").unwrap_err();
+    let ended =
+        tokio::time::timeout(PATIENCE, watch.message()).await.expect("the watch did not end").unwrap_err();
     assert_eq!(ended.code(), Code::Unavailable, "{ended}");
     list_models(&channel).await.unwrap();
     server.stop().await.unwrap();
@@ -382,14 +401,17 @@ async fn closing_is_told_first_then_calls_finish_and_watches_end() {
     let server = Server::start(HARVESTER, |config, _| config.server.notice_seconds = 1).await;
     let channel = server.channel(|_| {}).await.unwrap();
     let mut datasets = DatasetsServiceClient::new(channel.clone());
-    let create = v1::CreateDatasetRequest { request_id: uuid::Uuid::new_v4().to_string(), name: "rows".into() };
+    let create =
+        v1::CreateDatasetRequest { request_id: uuid::Uuid::new_v4().to_string(), name: "rows".into() };
     let dataset = datasets.create_dataset(create).await.unwrap().into_inner().dataset.unwrap();
     // A call in the middle, a watch, and a probe that watches.
     let (rows, sent) = tokio::sync::mpsc::channel(4);
     rows.send(upload(&dataset, 0)).await.unwrap();
     let mut uploader = datasets.clone();
     let uploading =
-        tokio::spawn(async move { uploader.upload_rows(tokio_stream::wrappers::ReceiverStream::new(sent)).await });
+        tokio::spawn(
+            async move { uploader.upload_rows(tokio_stream::wrappers::ReceiverStream::new(sent)).await },
+        );
     let mut models = ModelsServiceClient::new(channel.clone());
     let mut models = models.watch_models(v1::WatchModelsRequest {}).await.unwrap().into_inner();
     models.message().await.unwrap().unwrap();
@@ -404,7 +426,10 @@ async fn closing_is_told_first_then_calls_finish_and_watches_end() {
     list_models(&channel).await.unwrap();
     assert_eq!(models.message().await.unwrap_err().code(), Code::Unavailable);
     // The door is closed; the call that was there goes on to its end.
-    assert!(tokio::net::TcpStream::connect(url.trim_start_matches("http://")).await.is_err(), "still listening");
+    assert!(
+        tokio::net::TcpStream::connect(url.trim_start_matches("http://")).await.is_err(),
+        "still listening"
+    );
     rows.send(upload(&dataset, 1)).await.unwrap();
     drop(rows);
     assert_eq!(uploading.await.unwrap().unwrap().into_inner().rows, 2);

@@ -189,7 +189,9 @@ fn score(loaded: &Loaded, requests: &[Request]) -> Result<(), InferenceError> {
 }
 
 fn write(loaded: &Loaded, served: &Served, requests: &[Request]) -> Result<(), InferenceError> {
-    let Some(Ask::Text { strategy, .. }) = requests.first().map(|request| &request.ask) else { return Ok(()) };
+    let Some(Ask::Text { strategy, .. }) = requests.first().map(|request| &request.ask) else {
+        return Ok(());
+    };
     let room = |request: &Request| match request.ask {
         Ask::Text { tokens_max, .. } => tokens_max,
         Ask::Score(_) => 0,

@@ -8,8 +8,8 @@ use std::collections::HashSet;
 use std::time::Duration;
 use tch::Device;
 use tokio_util::sync::CancellationToken;
-use wire::{Channel, v1};
 use wire::v1::models_service_client::ModelsServiceClient;
+use wire::{Channel, v1};
 
 /// How long to wait before asking again after the harvester was away.
 const RETRY: Duration = Duration::from_secs(1);

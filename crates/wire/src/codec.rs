@@ -45,6 +45,7 @@ impl<In: Message + Default> Decoder for Reader<In> {
 
     fn decode(&mut self, bytes: &mut DecodeBuf<'_>) -> Result<Option<In>, Status> {
         let read = In::decode(bytes);
-        read.map(Some).map_err(|error| Status::invalid_argument(format!("the message cannot be read: {error}")))
+        read.map(Some)
+            .map_err(|error| Status::invalid_argument(format!("the message cannot be read: {error}")))
     }
 }

@@ -39,7 +39,8 @@ pub fn invalid(violations: Vec<Violation>) -> Status {
 
 /// The field violations that a server's status carries; none where it names none.
 pub fn violations_of(status: &Status) -> Vec<Violation> {
-    let details = status.get_details_bad_request().map(|details| details.field_violations).unwrap_or_default();
+    let details =
+        status.get_details_bad_request().map(|details| details.field_violations).unwrap_or_default();
     details.into_iter().map(|found| Violation::new(found.field, found.description)).collect()
 }
 

@@ -125,8 +125,11 @@ mod tests {
 
     #[test]
     fn only_probes_need_no_token() {
-        let open: Vec<&str> =
-            METHODS.iter().filter(|method| method.needs == Needs::Nothing).map(|method| method.path).collect();
+        let open: Vec<&str> = METHODS
+            .iter()
+            .filter(|method| method.needs == Needs::Nothing)
+            .map(|method| method.path)
+            .collect();
         assert_eq!(open, ["/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"]);
         assert_eq!(find("/distillery.v1.DatasetsService/Invented"), None);
     }

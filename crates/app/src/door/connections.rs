@@ -48,7 +48,8 @@ impl Limits {
         Self {
             connections: section.connections_max.clamp(1, Semaphore::MAX_PERMITS),
             calls: section.connection_calls_max.max(1),
-            age: (section.connection_age_seconds > 0).then(|| Duration::from_secs(section.connection_age_seconds)),
+            age: (section.connection_age_seconds > 0)
+                .then(|| Duration::from_secs(section.connection_age_seconds)),
             keepalive: Duration::from_secs(section.keepalive_seconds.max(1)),
             drain: Duration::from_secs(section.drain_seconds),
         }
@@ -156,7 +157,8 @@ where
         .initial_connection_window_size(CONNECTION_WINDOW)
         .keep_alive_interval(limits.keepalive)
         .keep_alive_timeout(PING_TIMEOUT);
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(marked)));
+    let mut connection =
+        pin!(builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(marked)));
     let old = async {
         match limits.age() {
             Some(age) => tokio::time::sleep(age).await,

@@ -81,7 +81,10 @@ impl Guard {
     }
 
     fn crowded(&self) -> Status {
-        let words = format!("{} calls are answered already, which is the limit: try again in a second", self.calls_max);
+        let words = format!(
+            "{} calls are answered already, which is the limit: try again in a second",
+            self.calls_max
+        );
         let mut details = ErrorDetails::new();
         details.set_retry_info(Some(RETRY_AFTER));
         Status::with_error_details(tonic::Code::ResourceExhausted, words, details)
@@ -93,7 +96,9 @@ fn deadline(headers: &HeaderMap) -> Result<Option<Instant>, Status> {
     let Some(value) = headers.get(wire::TIMEOUT_HEADER) else { return Ok(None) };
     let timeout = value.to_str().ok().and_then(wire::timeout_of);
     let timeout = timeout.ok_or_else(|| {
-        Status::invalid_argument("grpc-timeout is no number of up to eight digits and one of H, M, S, m, u, n")
+        Status::invalid_argument(
+            "grpc-timeout is no number of up to eight digits and one of H, M, S, m, u, n",
+        )
     })?;
     Ok(Instant::now().checked_add(timeout))
 }
@@ -127,8 +132,9 @@ impl Pass {
             None => Ok(called.await),
         };
         match answered {
-            Ok(Ok(response)) => response
-                .map(|body| Body::new(Outgoing::new(body, self.deadline, self.closing, self.place))),
+            Ok(Ok(response)) => {
+                response.map(|body| Body::new(Outgoing::new(body, self.deadline, self.closing, self.place)))
+            }
             Ok(Err(never)) => match never {},
             Err(_) => late().into_http(),
         }

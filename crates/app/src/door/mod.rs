@@ -11,7 +11,7 @@ mod outgoing;
 mod tls;
 mod tokens;
 
-use crate::config::ServerSection;
+use crate::config::{ConfigError, ServerSection};
 use anyhow::{Context, bail};
 use connections::Limits;
 use guard::Guard;
@@ -44,9 +44,10 @@ impl Door {
     /// The address is taken; TLS or a token cannot be used; the address is reachable from elsewhere, and neither guarded
     /// nor left open in so many words.
     pub async fn open(section: &ServerSection) -> anyhow::Result<Self> {
-        let tls = tls::acceptor(section)?;
-        let guests = Guests::open(&section.tokens)?;
-        check_exposure(section, tls.is_some())?;
+        let wrong = |error: anyhow::Error| ConfigError::new("configuration", format!("{error:#}"));
+        let tls = tls::acceptor(section).map_err(wrong)?;
+        let guests = Guests::open(&section.tokens).map_err(wrong)?;
+        check_exposure(section, tls.is_some()).map_err(wrong)?;
         let listener = TcpListener::bind(section.listen)
             .await
             .with_context(|| format!("server.listen: {} cannot be listened at", section.listen))?;

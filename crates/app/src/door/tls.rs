@@ -21,12 +21,15 @@ pub(super) fn acceptor(section: &ServerSection) -> anyhow::Result<Option<TlsAcce
         (true, false) => bail!("server.tls_key: is missing: name the key of server.tls_certificate"),
         (false, true) => bail!("server.tls_certificate: is missing: name the certificate of server.tls_key"),
         (false, false) if given(&section.tls_client_ca) => {
-            bail!("server.tls_client_ca: asks callers for certificates, which needs TLS: name server.tls_certificate");
+            bail!(
+                "server.tls_client_ca: asks callers for certificates, which needs TLS: name server.tls_certificate"
+            );
         }
         (false, false) => return Ok(None),
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions()?;
+    let builder =
+        ServerConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions()?;
     let builder = if given(&section.tls_client_ca) {
         let roots = roots(&section.tls_client_ca).context("server.tls_client_ca")?;
         let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build()?;
@@ -35,8 +38,9 @@ pub(super) fn acceptor(section: &ServerSection) -> anyhow::Result<Option<TlsAcce
         builder.with_no_client_auth()
     };
     let chain = certificates(&section.tls_certificate).context("server.tls_certificate")?;
-    let key = PrivateKeyDer::from_pem_file(&section.tls_key)
-        .with_context(|| format!("server.tls_key: {} holds no private key in PEM", section.tls_key.display()))?;
+    let key = PrivateKeyDer::from_pem_file(&section.tls_key).with_context(|| {
+        format!("server.tls_key: {} holds no private key in PEM", section.tls_key.display())
+    })?;
     let mut config = builder
         .with_single_cert(chain, key)
         .context("server.tls_certificate: does not go with server.tls_key")?;
@@ -46,8 +50,10 @@ pub(super) fn acceptor(section: &ServerSection) -> anyhow::Result<Option<TlsAcce
 
 fn certificates(path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
     let read = || format!("{} holds no certificate in PEM", path.display());
-    let chain: Vec<_> =
-        CertificateDer::pem_file_iter(path).with_context(read)?.collect::<Result<_, _>>().with_context(read)?;
+    let chain: Vec<_> = CertificateDer::pem_file_iter(path)
+        .with_context(read)?
+        .collect::<Result<_, _>>()
+        .with_context(read)?;
     if chain.is_empty() {
         bail!("{}", read());
     }

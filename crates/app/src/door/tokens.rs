@@ -110,9 +110,10 @@ impl Token {
         }
         let expires = match section.expires.as_str() {
             "" => None,
-            text => Some(text.parse::<prost_types::Timestamp>().map_err(|_| {
-                anyhow!("expires: `{text}` is no time such as 2027-01-31T00:00:00Z")
-            })?),
+            text => Some(
+                text.parse::<prost_types::Timestamp>()
+                    .map_err(|_| anyhow!("expires: `{text}` is no time such as 2027-01-31T00:00:00Z"))?,
+            ),
         };
         let expires = expires.map(|at| wire::timestamp_of(Some(at)));
         Ok((Self { name: String::new(), role, sha256: digest(secret.expose()), expires }, secret))
@@ -154,7 +155,10 @@ impl Guests {
             return Ok(&token.name);
         }
         let role = token.role.name();
-        Err(Status::permission_denied(format!("the token `{}` has the role `{role}`, which does not allow this", token.name)))
+        Err(Status::permission_denied(format!(
+            "the token `{}` has the role `{role}`, which does not allow this",
+            token.name
+        )))
     }
 }
 

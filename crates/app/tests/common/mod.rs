@@ -50,7 +50,10 @@ impl Server {
     }
 
     /// A channel of a caller whose settings are the defaults with `change`.
-    pub async fn channel(&self, change: impl FnOnce(&mut app::config::ClientSection)) -> anyhow::Result<Channel> {
+    pub async fn channel(
+        &self,
+        change: impl FnOnce(&mut app::config::ClientSection),
+    ) -> anyhow::Result<Channel> {
         self.channel_to(&self.url, change).await
     }
 

@@ -12,8 +12,8 @@ use futures::{StreamExt, TryStreamExt};
 use readers::{Format, Options, Source};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
-use wire::{Channel, v1};
 use wire::v1::inference_service_client::InferenceServiceClient;
+use wire::{Channel, v1};
 
 /// Rows that are with the student at once; it makes batches of them.
 const ROWS_AT_ONCE: usize = 64;
@@ -90,11 +90,14 @@ fn rows(arguments: &PredictArguments) -> anyhow::Result<Vec<Example>> {
 }
 
 /// Answers in the order of the rows, as they come.
-async fn answer_all(channel: &Channel, rows: Vec<Example>, arguments: &PredictArguments) -> anyhow::Result<()> {
+async fn answer_all(
+    channel: &Channel,
+    rows: Vec<Example>,
+    arguments: &PredictArguments,
+) -> anyhow::Result<()> {
     let explain = arguments.explain;
-    let answers = futures::stream::iter(rows)
-        .map(|row| answer(channel.clone(), row, explain))
-        .buffered(ROWS_AT_ONCE);
+    let answers =
+        futures::stream::iter(rows).map(|row| answer(channel.clone(), row, explain)).buffered(ROWS_AT_ONCE);
     answers.try_for_each(|prediction| async move { show(&prediction, arguments.json) }).await
 }
 
@@ -118,7 +121,10 @@ async fn answer(channel: Channel, row: Example, explain: bool) -> anyhow::Result
         label,
         expected: row.label,
         rationale,
-        probabilities: probabilities.into_iter().map(|entry| (entry.label, entry.probability.into())).collect(),
+        probabilities: probabilities
+            .into_iter()
+            .map(|entry| (entry.label, entry.probability.into()))
+            .collect(),
     })
 }
 
@@ -127,10 +133,13 @@ fn show(prediction: &Prediction, json: bool) -> anyhow::Result<()> {
         return print_json(prediction);
     }
     let pair = [prediction.premise.as_deref(), prediction.hypothesis.as_deref()];
-    for text in pair.into_iter().flatten().chain((!prediction.input.is_empty()).then_some(prediction.input.as_str())) {
+    for text in
+        pair.into_iter().flatten().chain((!prediction.input.is_empty()).then_some(prediction.input.as_str()))
+    {
         print_line(text)?;
     }
-    let expected = prediction.expected.as_ref().map_or_else(String::new, |label| format!("   (expected {label})"));
+    let expected =
+        prediction.expected.as_ref().map_or_else(String::new, |label| format!("   (expected {label})"));
     print_line(&format!("  label: {}{expected}", prediction.label))?;
     if let Some(rationale) = &prediction.rationale {
         print_line(&format!("  rationale: {rationale}"))?;
