@@ -42,7 +42,7 @@ impl Server {
         let folder = tempfile::tempdir().unwrap();
         let mut config = config(&folder);
         change(&mut config, &folder);
-        let serving = Serving::open(config, which).await.unwrap();
+        let serving = open(config, which).await;
         let url = serving.url().to_owned();
         let shutdown = CancellationToken::new();
         let task = tokio::spawn(serving.run(shutdown.clone()));
@@ -74,10 +74,32 @@ impl Server {
         self.ended().await
     }
 
+    /// The same, and returns its folder, which is kept until that is dropped.
+    pub async fn halt(self) -> anyhow::Result<TempDir> {
+        self.shutdown.cancel();
+        tokio::time::timeout(PATIENCE, self.task).await.expect("the server did not end").unwrap()?;
+        Ok(self.folder)
+    }
+
     /// Waits until it has ended.
     pub async fn ended(self) -> anyhow::Result<()> {
         tokio::time::timeout(PATIENCE, self.task).await.expect("the server did not end").unwrap()
     }
+}
+
+/// Opens the services; a data folder that a server before this one had is free a moment after that has ended.
+async fn open(config: Config, which: Roles) -> Serving {
+    let opened = async {
+        loop {
+            match Serving::open(config.clone(), which).await {
+                Err(error) if error.to_string().contains("is in use") => {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                opened => return opened.unwrap(),
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, opened).await.expect("the data folder was not given back")
 }
 
 /// Adds a token of `role`, named as its role, and returns the file that holds it.
@@ -144,7 +166,8 @@ pub async fn call(
     let mut client = tonic::client::Grpc::new(channel.clone());
     client.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
     let path = path.parse().unwrap();
-    let request = Request::new(tokio_stream::iter(messages));
+    let mut request = Request::new(tokio_stream::iter(messages));
+    request.set_timeout(PATIENCE / 3);
     let exchange = async {
         let mut stream = client.streaming(request, path, Raw).await?.into_inner();
         let mut received = Vec::new();
