@@ -11,7 +11,8 @@ use proptest::prelude::any;
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config as Cases, TestRunner};
 use prost_reflect::{
-    DescriptorPool, DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, MethodDescriptor, Value,
+    DescriptorPool, DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, MethodDescriptor,
+    ReflectMessage, Value,
 };
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
@@ -36,6 +37,8 @@ static PANICS: AtomicUsize = AtomicUsize::new(0);
 #[derive(Debug, Default)]
 struct Known {
     texts: Vec<String>,
+    /// A job that is accepted.
+    submit: Vec<u8>,
 }
 
 /// Publishes a student of a few rows, without a teacher, and returns what is there then.
@@ -72,6 +75,7 @@ async fn known(channel: &Channel) -> Known {
         dataset_id: dataset.id.clone(),
     };
     let mut jobs = DistillationsServiceClient::new(channel.clone());
+    let encoded = prost::Message::encode_to_vec(&submit);
     let job = jobs.submit_distillation(submit).await.unwrap().into_inner().distillation.unwrap();
     let watch = v1::WatchDistillationRequest { distillation_id: job.id.clone(), after_sequence: 0 };
     let mut events = jobs.watch_distillation(watch).await.unwrap().into_inner();
@@ -81,7 +85,7 @@ async fn known(channel: &Channel) -> Known {
     let model = models.first().expect("no student was published");
     let texts =
         vec![dataset.id, job.id, model.run_id.clone(), model.id.clone(), "film".into(), "rows".into()];
-    Known { texts }
+    Known { texts, submit: encoded }
 }
 
 fn text(random: &mut StdRng, known: &Known) -> String {
@@ -153,6 +157,33 @@ fn message_of(
     message
 }
 
+/// Changes one field of `message`, or of a message in it.
+fn change(random: &mut StdRng, known: &Known, message: &mut DynamicMessage, depth: usize) {
+    let fields: Vec<FieldDescriptor> = message.descriptor().fields().collect();
+    let Some(field) = fields.choose(random) else { return };
+    if let (Kind::Message(_), false, true) = (field.kind(), field.is_list(), message.has_field(field))
+        && let Some(inner) = message.get_field_mut(field).as_message_mut()
+    {
+        return change(random, known, inner, depth + 1);
+    }
+    let one = |random: &mut StdRng| value(random, known, &field.kind(), depth);
+    let changed = if field.is_list() { Value::List(vec![one(random), one(random)]) } else { one(random) };
+    message.set_field(field, changed);
+}
+
+/// Messages for a method: random ones, or one that would be accepted with something changed.
+fn messages(random: &mut StdRng, known: &Known, method: &MethodDescriptor) -> Vec<DynamicMessage> {
+    if method.name() == "SubmitDistillation" && random.random_bool(0.8) {
+        let mut message = DynamicMessage::decode(method.input(), known.submit.as_slice()).unwrap();
+        for _ in 0..random.random_range(1..4) {
+            change(random, known, &mut message, 0);
+        }
+        return vec![message];
+    }
+    let count = if method.is_client_streaming() { 3 } else { 1 };
+    (0..count).map(|_| message_of(random, known, &method.input(), 0)).collect()
+}
+
 /// What is wrong with an answer; nothing where it is one that a caller can do something about.
 fn fault(method: &MethodDescriptor, sent: &str, answer: Result<Vec<Vec<u8>>, Status>) -> Option<String> {
     let status = answer.err()?;
@@ -205,9 +236,7 @@ async fn no_message_is_an_internal_error_or_a_panic() {
             let bytes = vec(any::<u8>(), 0..200).new_tree(&mut runner).unwrap().current();
             let answer = call(&channel, &path, vec![bytes.clone()], answers).await;
             faults.extend(fault(method, &format!("{bytes:?}"), answer));
-            let messages: Vec<DynamicMessage> = (0..if method.is_client_streaming() { 3 } else { 1 })
-                .map(|_| message_of(&mut random, &known, &method.input(), 0))
-                .collect();
+            let messages = messages(&mut random, &known, method);
             let encoded = messages.iter().map(prost::Message::encode_to_vec).collect();
             let sent: Vec<String> = messages.iter().map(DynamicMessage::to_text_format).collect();
             faults.extend(fault(method, &sent.join("; "), call(&channel, &path, encoded, answers).await));
