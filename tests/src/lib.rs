@@ -3,4 +3,6 @@
 pub mod binary;
 pub mod data;
 pub mod folder;
+pub mod s3;
+pub mod service;
 pub mod teacher;

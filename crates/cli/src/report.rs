@@ -15,7 +15,9 @@ pub(crate) struct Outcome {
     /// Why it did not succeed; absent where it did.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub(crate) reason: String,
-    /// The student's folder.
+    /// The student, as `name@version`.
+    pub(crate) model: Option<String>,
+    /// The student's folder; null where it is a server's.
     pub(crate) model_dir: Option<String>,
     /// The teacher's part.
     pub(crate) teacher: TeacherOutcome,
@@ -23,6 +25,19 @@ pub(crate) struct Outcome {
     pub(crate) student: StudentOutcome,
     /// Wall-clock seconds of each phase.
     pub(crate) seconds: Seconds,
+}
+
+impl Outcome {
+    /// Says whether the job did what it was for.
+    ///
+    /// # Errors
+    /// It did not; the reason is named.
+    pub(crate) fn succeeded(&self) -> anyhow::Result<()> {
+        match self.state.as_str() {
+            "succeeded" => Ok(()),
+            state => anyhow::bail!("the distillation is {state}: {}", self.reason),
+        }
+    }
 }
 
 /// The teacher, in figures.

@@ -16,10 +16,11 @@ mod watch;
 pub use error::InferenceError;
 
 use checkpoints::Checkpoints;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Channel;
+use wire::Channel;
 use wire::v1::inference_service_server::InferenceServiceServer;
 
 /// What the operator decides.
@@ -47,6 +48,7 @@ pub struct Inference {
     registry: Arc<registry::Registry>,
     engine: engine::Engine,
     device: tch::Device,
+    models: tokio::sync::watch::Sender<Option<BTreeMap<String, u64>>>,
 }
 
 impl Inference {
@@ -60,7 +62,7 @@ impl Inference {
             tch::set_num_threads(i32::try_from(settings.threads).unwrap_or(1));
         }
         let engine = engine::Engine::start(settings)?;
-        Ok(Self { registry: Arc::default(), engine, device })
+        Ok(Self { registry: Arc::default(), engine, device, models: Default::default() })
     }
 
     /// Serves the student in a folder under `name`, version 0.
@@ -78,7 +80,13 @@ impl Inference {
 
     /// Serves the newest version of every published model, as they come and go, until `shutdown`.
     pub async fn watch(&self, channel: Channel, checkpoints: Checkpoints, shutdown: CancellationToken) {
-        watch::run(&self.registry, self.device, channel, checkpoints, shutdown).await;
+        watch::run(self, channel, checkpoints, shutdown).await;
+    }
+
+    /// Names and versions of the published models that are served; `None` until [`Inference::watch`] has loaded, and
+    /// warmed up, those that it found first.
+    pub fn models(&self) -> tokio::sync::watch::Receiver<Option<BTreeMap<String, u64>>> {
+        self.models.subscribe()
     }
 
     /// The gRPC service.

@@ -8,7 +8,7 @@ use domain::spec::Objective;
 use domain::target::{Read, split};
 use domain::{Example, Violation};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use t5::Strategy;
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
@@ -137,21 +137,10 @@ fn answerer(served: &Served) -> Option<v1::Answerer> {
     Some(v1::Answerer { model: served.name.clone(), version: served.version })
 }
 
-/// The caller's deadline, from `grpc-timeout` (a number and one of H M S m u n).
+/// The caller's deadline.
 fn deadline(metadata: &MetadataMap) -> Option<Instant> {
-    let text = metadata.get("grpc-timeout")?.to_str().ok()?;
-    let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    let number: u64 = number.parse().ok()?;
-    let span = match unit {
-        "H" => Duration::from_secs(number.saturating_mul(3600)),
-        "M" => Duration::from_secs(number.saturating_mul(60)),
-        "S" => Duration::from_secs(number),
-        "m" => Duration::from_millis(number),
-        "u" => Duration::from_micros(number),
-        "n" => Duration::from_nanos(number),
-        _ => return None,
-    };
-    Instant::now().checked_add(span)
+    let timeout = wire::timeout_of(metadata.get(wire::TIMEOUT_HEADER)?.to_str().ok()?)?;
+    Instant::now().checked_add(timeout)
 }
 
 /// Pieces of text as messages; the first one says who answers.

@@ -3,13 +3,19 @@
 //! Messages become domain types here and nowhere else: `TryFrom` inward, with every mistake at once and by its field,
 //! `From` outward.
 
+mod channel;
+mod codec;
 pub mod convert;
+mod deadline;
 mod enums;
 mod records;
 mod spec;
 pub mod status;
 
+pub use channel::{Channel, Credentials, channel};
+pub use codec::{Codec, Reader};
 pub use convert::{Checked, duration, duration_of, id, present, timestamp, timestamp_of, under};
+pub use deadline::{TIMEOUT_HEADER, timeout_of};
 pub use enums::filter;
 pub use records::lease_request;
 pub use status::{fault_of, invalid, status, violations_of};

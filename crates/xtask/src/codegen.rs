@@ -51,6 +51,7 @@ fn generate(proto: &Path) -> anyhow::Result<BTreeMap<String, Vec<u8>>> {
     tonic_prost_build::configure()
         .out_dir(folder.path())
         .emit_rerun_if_changed(false)
+        .codec_path("crate::Codec")
         .compile_fds(descriptors.clone())?;
     let mut generated = BTreeMap::new();
     for entry in fs::read_dir(folder.path())? {
