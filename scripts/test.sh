@@ -10,6 +10,7 @@ say() { printf '\ntest: %s\n' "$*" >&2; }
 began=$(date +%s)
 scripts/libtorch.sh
 scripts/teacher.sh --install-only
+scripts/s3.sh
 fetched=$(date +%s)
 say "building"
 cargo build --workspace --all-targets
