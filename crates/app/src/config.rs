@@ -2,7 +2,9 @@
 
 mod network;
 
-pub use network::{CheckpointsSection, ClientSection, DatabaseSection, ServerSection, TokenSection};
+pub use network::{
+    Address, CheckpointsSection, ClientSection, DatabaseSection, RedisSection, S3Section, ServerSection, TokenSection,
+};
 
 use domain::spec::{is_name, suggestion};
 use serde::Deserialize;
@@ -48,6 +50,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Where the records are.
     pub database: DatabaseSection,
+    /// Where the work list and the teachers' shared limits are.
+    pub redis: RedisSection,
     /// Where checkpoints are.
     pub checkpoints: CheckpointsSection,
     /// Where services listen, and whom they let in.
@@ -173,14 +177,6 @@ impl Config {
         // A variable of somebody else's may hold anything.
         let lossy = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
         Self::load(file, std::env::vars_os().map(|(name, value)| (lossy(name), lossy(value))))
-    }
-
-    /// Where checkpoints are.
-    pub fn checkpoints_root(&self) -> PathBuf {
-        match &self.checkpoints.root {
-            root if root.as_os_str().is_empty() => self.data_dir.join("checkpoints"),
-            root => root.clone(),
-        }
     }
 
     /// Reads the defaults, then `file` (else `./distillery.toml`, where it exists), then `environment`.

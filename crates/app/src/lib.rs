@@ -12,6 +12,7 @@ mod records;
 mod roles;
 mod secret;
 pub mod serve;
+mod shelf;
 pub mod signals;
 pub mod student;
 #[cfg(feature = "harvester")]

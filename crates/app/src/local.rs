@@ -3,6 +3,7 @@
 
 use crate::config::Config;
 use crate::records::{self, Records};
+use crate::shelf::{self, Writers};
 use crate::{roles, teachers, transport};
 use anyhow::{Context, anyhow};
 use checkpoints::Checkpoints;
@@ -54,7 +55,7 @@ impl Local {
     /// The folder is in use, damaged or cannot be written; a teacher profile is wrong.
     pub async fn open(config: Config, which: Roles, shutdown: CancellationToken) -> anyhow::Result<Self> {
         let records = records::open(&config).await?;
-        let checkpoints = Checkpoints::open(&config.checkpoints_root())?;
+        let checkpoints = shelf::open(&config, Writers::Alone)?;
         let teachers = if which.works { records::teachers(&config, &records)? } else { BTreeMap::new() };
         // A verb has nobody else to work for it.
         let workers = if which.works { config.harvester.workers.max(1) } else { 0 };
@@ -170,7 +171,5 @@ pub fn teacher_without_key(config: &Config, name: &str) -> Option<String> {
 /// # Errors
 /// The folder is in use, damaged, or written by a newer program.
 pub async fn migrate(config: &Config) -> anyhow::Result<i64> {
-    let store = SqliteStore::open(&config.data_dir).await.context("migrate")?;
-    store.close().await;
-    Ok(SqliteStore::version())
+    records::migrate(config).await
 }

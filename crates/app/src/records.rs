@@ -1,14 +1,17 @@
 //! The records, the work list and the teacher's allowance, from the adapters that the configuration names: the one place
 //! that chooses them.
 
-use crate::config::{Config, ConfigError};
-use anyhow::bail;
+use crate::config::{Address, Config, ConfigError};
+use crate::secret::Secret;
+use anyhow::Context;
+use distributed::{PostgresSettings, PostgresStore, RedisAllowance, RedisQueue, RedisServer};
 use domain::{Allowance, Queue, Store};
 use embedded::{MemoryAllowance, MemoryQueue, SqliteStore};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use harvester::{Harvester, Settings};
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,9 +41,26 @@ impl Records {
 /// # Errors
 /// The database cannot be reached, is in use, damaged, or of another version: what to do is said.
 pub(crate) async fn open(config: &Config) -> anyhow::Result<Records> {
-    if !config.database.url.is_empty() {
-        bail!("database.url: this program has no adapter for it: leave it empty for SQLite in data_dir");
+    match database(config)? {
+        Some(url) => cluster(config, &url).await,
+        None => embedded(config).await,
     }
+}
+
+/// Brings the database to this program's version, and returns that.
+///
+/// # Errors
+/// It cannot be reached, is in use or damaged, or was written by a newer program.
+pub(crate) async fn migrate(config: &Config) -> anyhow::Result<i64> {
+    if let Some(url) = database(config)? {
+        return Ok(PostgresStore::migrate(&url).await?);
+    }
+    let store = SqliteStore::open(&config.data_dir).await.context("migrate")?;
+    store.close().await;
+    Ok(SqliteStore::version())
+}
+
+async fn embedded(config: &Config) -> anyhow::Result<Records> {
     let store = Arc::new(SqliteStore::open(&config.data_dir).await?);
     let closing = Arc::clone(&store);
     Ok(Records {
@@ -49,6 +69,37 @@ pub(crate) async fn open(config: &Config) -> anyhow::Result<Records> {
         allowance: Arc::new(MemoryAllowance::default()),
         close: Box::new(move || async move { closing.close().await }.boxed()),
     })
+}
+
+async fn cluster(config: &Config, url: &str) -> anyhow::Result<Records> {
+    let redis = address(&config.redis.url, &config.redis.url_file).context("redis.url_file")?;
+    let Some(redis) = redis else {
+        let words = "is empty, and a database URL is given: services that run apart share their work list there";
+        return Err(ConfigError::new("redis.url", words).into());
+    };
+    let settings =
+        PostgresSettings { connections_max: config.database.connections_max, ..PostgresSettings::default() };
+    let store = Arc::new(PostgresStore::open(url, settings).await.context("database.url")?);
+    let server = RedisServer::connect(&redis, &config.redis.prefix).await.context("redis.url")?;
+    let closing = Arc::clone(&store);
+    Ok(Records {
+        store,
+        queue: Arc::new(RedisQueue::new(&server, config.harvester.queue_capacity, lease(config))),
+        allowance: Arc::new(RedisAllowance::new(&server)),
+        close: Box::new(move || async move { closing.close().await }.boxed()),
+    })
+}
+
+/// The database's URL; `None` for SQLite.
+fn database(config: &Config) -> anyhow::Result<Option<String>> {
+    address(&config.database.url, &config.database.url_file).context("database.url_file")
+}
+
+/// What the file holds, else the address itself; `None` where there is neither.
+fn address(url: &Address, file: &Path) -> anyhow::Result<Option<String>> {
+    let kept = Secret::read("", file)?;
+    let text = if kept.is_empty() { url.expose() } else { kept.expose() };
+    Ok((!text.is_empty()).then(|| text.to_owned()))
 }
 
 /// The operator's teachers, sharing the allowance of `records`.

@@ -4,9 +4,9 @@
 use crate::config::Config;
 use crate::door::Door;
 use crate::roles::{self, Harvesting, Inferring};
+use crate::shelf::{self, Writers};
 use crate::{client, transport};
 use anyhow::{Context, anyhow, bail};
-use checkpoints::Checkpoints;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use std::collections::BTreeMap;
@@ -94,7 +94,7 @@ impl Serving {
             (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
         let mut running = JoinSet::new();
         let api = Api::open(&config, which, &roles_end, &api_end, &mut running).await?;
-        let checkpoints = || Checkpoints::open_shared(&config.checkpoints_root()).context("checkpoints.root");
+        let checkpoints = || shelf::open(&config, Writers::Many);
         if which.trainer {
             let (channel, checkpoints, end) = (api.channel.clone(), checkpoints()?, roles_end.clone());
             running.spawn(roles::train(config.clone(), which.where_harvester(), channel, checkpoints, end));

@@ -2,24 +2,78 @@
 
 use serde::Deserialize;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 /// What an entry of `[server.tokens]` may hold, with its defaults.
 pub(super) const TOKEN: &str = "role = \"\"\nenv = \"\"\nfile = \"\"\nexpires = \"\"\n";
 
+/// An address that may hold a password: it does not print.
+#[derive(Clone, Default, Deserialize)]
+#[serde(transparent)]
+pub struct Address(String);
+
+impl Address {
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The address itself, for the one place it belongs in.
+    pub(crate) fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Address {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Address(..)")
+    }
+}
+
 /// Where the records are.
 #[derive(Debug, Clone, Deserialize)]
 pub struct DatabaseSection {
     /// Empty for SQLite in the data folder.
-    pub url: String,
+    pub url: Address,
+    /// The file that holds the URL.
+    pub url_file: PathBuf,
+    /// Connections of one process.
+    pub connections_max: u32,
+}
+
+/// Where the work list and the teachers' shared limits are.
+#[derive(Debug, Clone, Deserialize)]
+pub struct RedisSection {
+    /// Needed beside a database.
+    pub url: Address,
+    /// The file that holds the URL.
+    pub url_file: PathBuf,
+    /// What every key begins with.
+    pub prefix: String,
 }
 
 /// Where checkpoints are.
 #[derive(Debug, Clone, Deserialize)]
 pub struct CheckpointsSection {
-    /// Empty for a folder in the data folder.
-    pub root: PathBuf,
+    /// A folder, or `s3://bucket/prefix`; empty for a folder in the data folder.
+    pub root: String,
+    /// How a bucket is reached.
+    pub s3: S3Section,
+}
+
+/// How a bucket is reached.
+#[derive(Debug, Clone, Deserialize)]
+pub struct S3Section {
+    /// Another server than Amazon's.
+    pub endpoint: String,
+    /// The region.
+    pub region: String,
+    /// The environment variable that holds the access key.
+    pub access_key_env: String,
+    /// The environment variable that holds the secret key.
+    pub secret_key_env: String,
 }
 
 /// Where services listen, and whom they let in.
