@@ -1,1 +1,105 @@
-//! The suites that every Store, Queue and Allowance must pass
+//! The suites that every Store, Queue and Allowance must pass, and the fixtures they are made of.
+//!
+//! An adapter's test names a way to open itself, and gets one test for each case:
+//!
+//! ```ignore
+//! conformance::store_suite!(Sqlite::open);
+//! ```
+//!
+//! A case is a function over a harness: the adapter under test, and how time passes for it. The promises it holds the
+//! adapter to are those of the port's doc comments in `domain`; where a case and a doc comment differ, one is wrong.
+//!
+//! Invariants: conformance names no adapter; a suite that cannot reach its server fails, it never passes silently.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a suite is test code that lives in a library, so that several adapters can run it"
+)]
+
+pub mod fixtures;
+
+pub mod allowance;
+pub mod queue;
+pub mod store;
+
+use std::time::Duration;
+
+/// No case takes longer, whatever hangs: it fails instead.
+pub const CASE_MAX: Duration = Duration::from_secs(60);
+
+/// Runs a case to its end, or fails it after [`CASE_MAX`].
+pub async fn bounded(case: impl Future<Output = ()>) {
+    let case = Box::pin(case);
+    assert!(tokio::time::timeout(CASE_MAX, case).await.is_ok(), "the case did not end within {CASE_MAX:?}");
+}
+
+/// One test for each case of a suite; the list of cases is the suite's own.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! tests_of {
+    ([$suite:ident $open:path] $($group:ident { $($case:ident)+ })+) => {
+        $(
+            mod $group {
+                use super::*;
+                $(
+                    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+                    async fn $case() {
+                        $crate::bounded(async {
+                            let harness = $open().await;
+                            $crate::$suite::$group::$case(&harness).await;
+                        })
+                        .await;
+                    }
+                )+
+            }
+        )+
+    };
+}
+
+/// The names of a suite's cases, as an adapter's report lists them.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! names_of {
+    ([] $($group:ident { $($case:ident)+ })+) => {
+        &[$($(concat!(stringify!($group), "::", stringify!($case))),+),+]
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    /// Every `pub async fn` of a group's source is a case, and every case is in the list that the macro expands.
+    fn check(names: &[&str], sources: &[(&str, &str)]) {
+        let listed: BTreeSet<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        assert_eq!(listed.len(), names.len(), "a case is listed twice");
+        let written = sources.iter().flat_map(|(group, source)| {
+            source.lines().filter_map(move |line| {
+                let name = line.strip_prefix("pub async fn ")?.split('(').next()?;
+                Some(format!("{group}::{name}"))
+            })
+        });
+        assert_eq!(written.collect::<BTreeSet<_>>(), listed, "left: written, right: listed");
+    }
+
+    #[test]
+    fn every_case_that_is_written_is_listed() {
+        check(
+            crate::store::CASES,
+            &[
+                ("datasets", include_str!("store/datasets.rs")),
+                ("jobs", include_str!("store/jobs.rs")),
+                ("prompts", include_str!("store/prompts.rs")),
+                ("budgets", include_str!("store/budgets.rs")),
+                ("ledger", include_str!("store/ledger.rs")),
+                ("runs", include_str!("store/runs.rs")),
+                ("models", include_str!("store/models.rs")),
+                ("together", include_str!("store/together.rs")),
+            ],
+        );
+        check(crate::queue::CASES, &[("work", include_str!("queue/work.rs"))]);
+        check(crate::allowance::CASES, &[("limits", include_str!("allowance/limits.rs"))]);
+    }
+}

@@ -1,0 +1,193 @@
+//! The suite of the port of records: [`domain::Store`].
+
+use async_trait::async_trait;
+use domain::Store;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub mod budgets;
+pub mod datasets;
+pub mod jobs;
+pub mod ledger;
+pub mod models;
+pub mod prompts;
+pub mod runs;
+pub mod together;
+
+/// A store under test. Every case opens its own, empty, and shares it with nobody.
+#[async_trait]
+pub trait StoreHarness: Send + Sync {
+    /// The store.
+    fn store(&self) -> Arc<dyn Store>;
+
+    /// Lets `by` pass for every lease: moves the store's clock, or, where the clock is a database's own, brings every
+    /// deadline in its tables nearer, or waits.
+    async fn advance(&self, by: Duration);
+
+    /// How long the leases of the suite are. A harness that really waits takes short ones.
+    fn lease(&self) -> Duration {
+        Duration::from_secs(60)
+    }
+
+    /// Lets every lease run out.
+    async fn outlive(&self) {
+        self.advance(self.lease() + Duration::from_millis(1)).await;
+    }
+}
+
+/// One test for each case, on the store that `$open().await` opens: a [`StoreHarness`].
+#[macro_export]
+macro_rules! store_suite {
+    ($open:path) => {
+        $crate::store_cases!([$crate::tests_of] [store $open]);
+    };
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! store_cases {
+    ([$($then:tt)+] [$($argument:tt)*]) => {
+        $($then)+! { [$($argument)*]
+            datasets {
+                a_repeated_request_makes_one_dataset
+                rows_come_back_as_they_were_appended
+                a_repeated_chunk_does_nothing_twice
+                a_gap_is_a_conflict_that_names_the_end
+                repeated_keys_are_named_with_both_rows
+                a_committed_dataset_is_immutable
+                a_commit_is_repeated_only_with_the_same_fingerprint
+                a_staged_dataset_is_invisible
+                the_newest_of_a_name_or_a_fingerprint_is_found
+                rows_are_read_by_split_and_place
+                rows_are_counted_by_split
+                no_page_of_rows_is_longer_than_a_batch
+                a_dataset_stays_while_an_unfinished_job_reads_it
+                a_failed_job_does_not_resume_without_its_dataset
+                a_deleted_dataset_is_gone
+                unknown_datasets_are_not_found
+                all_pages_together_are_everything_once
+                a_page_goes_on_where_it_ended_whatever_was_added
+                foreign_cursors_are_invalid
+            }
+            jobs {
+                a_repeated_request_makes_one_job
+                a_job_needs_a_committed_dataset
+                planning_writes_prompts_with_their_outbox_and_moves_the_job
+                planning_again_adds_only_what_is_new
+                a_plan_that_fails_writes_nothing
+                only_a_queued_or_harvesting_job_is_planned
+                a_transition_is_guarded_and_tells_what_happened
+                pausing_from_every_state
+                resuming_from_every_state
+                cancelling_from_every_state
+                deleting_from_every_state
+                a_paused_job_goes_back_to_where_it_stopped
+                resuming_gives_parked_prompts_another_chance
+                a_deleted_job_leaves_completions_and_models
+                jobs_are_listed_by_state_and_name
+                a_claimed_job_has_one_driver
+                a_claim_takes_the_oldest_jobs_first
+                a_claim_outlasts_the_planning_of_its_job
+                the_teachers_result_is_written_with_its_event
+                events_are_numbered_and_come_back_whole
+                progress_counts_prompts_and_the_verdicts_of_train_rows
+                unknown_jobs_are_not_found
+                a_cancelled_or_deleted_job_stops_its_trainer
+            }
+            prompts {
+                the_outbox_keeps_its_order_until_it_is_published
+                unfinished_prompts_are_those_that_nobody_is_at
+                a_lease_hands_out_the_prompt_and_its_row
+                a_leased_prompt_is_busy_until_its_lease_runs_out
+                what_needs_nothing_more_is_settled
+                an_answered_question_is_never_asked_again
+                one_key_is_asked_once_at_a_time
+                a_heartbeat_prolongs_and_names_what_was_lost
+                an_answer_under_a_lost_lease_is_kept_and_changes_nothing
+                answers_that_are_paid_for_twice_are_counted
+                a_late_answer_that_spares_a_call_is_not_paid_twice
+                a_repeated_record_counts_nothing_twice
+                a_record_that_fails_writes_nothing
+                answers_of_paused_and_deleted_jobs_are_kept
+                completions_keep_every_word_and_the_first_one_stays
+                a_delayed_prompt_is_free_again_and_nothing_is_counted
+                failures_of_the_teacher_park_a_prompt_and_no_other
+                a_failure_under_a_lost_lease_does_nothing
+                prompts_are_paged_by_whole_rows
+                unknown_jobs_have_no_prompts
+                a_lease_can_be_long
+                two_hundred_answers_are_written_at_once
+            }
+            budgets {
+                what_is_used_up_skips_the_rest
+                calls_at_the_same_time_stay_within_the_limit
+                what_is_only_reserved_makes_the_others_wait
+                a_failed_call_returns_its_reservation
+                a_lease_that_ran_out_returns_its_reservation_once
+                an_expired_lease_takes_no_second_reservation
+                an_answer_settles_its_reservation
+                a_stale_answer_is_spent_from_the_budget
+                an_answer_from_the_store_is_free
+                each_job_has_its_own_budget
+            }
+            ledger {
+                an_entry_holds_what_was_asked_said_and_read
+                the_ledger_is_paged_by_whole_rows
+                final_verdicts_replace_the_provisional_ones
+                imported_answers_are_entries_that_cost_nothing
+                an_import_that_fails_writes_nothing
+                nothing_is_imported_into_a_job_that_does_not_harvest
+                what_is_not_answered_is_not_in_the_ledger
+            }
+            runs {
+                training_starts_once
+                only_a_harvesting_job_starts_to_train
+                a_leased_run_brings_what_a_trainer_needs
+                the_oldest_run_is_leased_first
+                a_report_prolongs_the_lease_and_writes_numbers
+                a_lost_lease_changes_nothing
+                a_cancelled_run_publishes_nothing
+                a_paused_jobs_run_waits
+                the_newest_resume_point_orphans_the_one_before
+                evaluation_starts_once
+                a_publication_ends_run_and_job_and_can_be_repeated
+                a_student_without_accuracies_is_published
+                versions_count_up_by_name
+                a_failed_run_can_be_resumed
+                a_released_run_is_free_at_once
+                metrics_are_in_order_of_step_and_filtered_by_name
+                a_whole_learning_curve_is_read_at_once
+                a_trainer_reads_rows_with_their_accepted_rationales
+                a_trainer_can_learn_the_teachers_labels
+                training_rows_are_paged
+                a_job_without_a_teacher_trains_on_its_labels
+                unknown_runs_are_not_found
+            }
+            models {
+                a_model_is_found_by_name_and_version
+                models_are_listed_newest_first
+                a_deleted_model_is_returned_and_gone
+                a_base_model_is_registered_once
+            }
+            together {
+                workers_never_share_a_prompt
+                one_question_of_many_jobs_is_asked_once
+                a_budget_holds_against_many_workers
+                answers_at_the_same_time_are_all_written
+                failures_and_answers_race_without_loss
+                events_have_no_holes_under_many_writers
+                a_transition_is_made_by_one_caller
+                drivers_never_share_a_job
+                trainers_never_share_a_run
+                a_repeated_request_is_one_thing_for_many_callers
+                a_chunk_sent_by_many_is_appended_once
+                training_is_started_once_by_many
+                publications_of_one_name_count_up
+                prompts_planned_by_many_are_planned_once
+            }
+        }
+    };
+}
+
+/// Every case of the suite, as an adapter's report lists it.
+pub const CASES: &[&str] = store_cases!([crate::names_of] []);

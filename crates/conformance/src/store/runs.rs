@@ -1,0 +1,513 @@
+//! Runs: leased, fenced, reported on, published; and what a trainer reads.
+#![allow(missing_docs, reason = "a case's name is what it checks")]
+
+use super::StoreHarness;
+use crate::fixtures::{
+    NAME, answer, conflict, harvest_of, job_in, lease, lease_run, names_number, not_found, question, row,
+    spec, student, training,
+};
+use domain::event::EventKind;
+use domain::ids::{DistillationId, RunId};
+use domain::records::{AcceptedRationale, Harvested, MetricPoint, Model, Run, TrainingExample};
+use domain::spec::LabelSource;
+use domain::state::{DistillationState, Reason, RunState, Verdict};
+use domain::store::{BATCH_MAX, PageRequest, RunInstruction, StoreResult};
+use domain::{Answer, Example, Split, Store};
+use std::time::Duration;
+
+use DistillationState::{
+    Cancelled, Evaluating, Failed, Harvesting, Paused, Queued, Succeeded, Training,
+};
+
+async fn state(store: &dyn Store, job: DistillationId) -> DistillationState {
+    store.distillation(job).await.unwrap().state
+}
+
+async fn last_event(store: &dyn Store, job: DistillationId) -> EventKind {
+    store.events(job, 0, 1_000).await.unwrap().pop().unwrap().kind
+}
+
+fn moved(from: DistillationState, to: DistillationState, reason: &str) -> EventKind {
+    EventKind::StateChanged { from: Some(from), to, reason: reason.to_owned() }
+}
+
+fn point(step: u64, name: &str, value: f64) -> MetricPoint {
+    MetricPoint { step, name: name.to_owned(), value }
+}
+
+async fn free_run(harness: &dyn StoreHarness) -> Option<RunId> {
+    harness.store().lease_run("other", harness.lease()).await.unwrap().map(|leased| leased.run.id)
+}
+
+pub async fn training_starts_once(harness: &dyn StoreHarness) {
+    let store = harness.store();
+    let job = job_in(harness, Harvesting).await;
+    let run = store.start_training(job, "ledger-1").await.unwrap();
+    let expected = Run {
+        id: run.id,
+        distillation: job,
+        state: RunState::Pending,
+        fence: 0,
+        trainer: String::new(),
+        step: 0,
+        resume_path: String::new(),
+        reason: String::new(),
+        created_at: run.created_at,
+    };
+    assert_eq!(run, expected);
+    let record = store.distillation(job).await.unwrap();
+    assert_eq!((record.state, record.run), (Training, Some(run.id)));
+    assert_eq!(last_event(store.as_ref(), job).await, moved(Harvesting, Training, ""));
+    let events = store.events(job, 0, 100).await.unwrap().len();
+    assert_eq!(store.start_training(job, "ledger-2").await.unwrap(), run, "the same run");
+    let leased = lease_run(harness, "trainer").await;
+    assert_eq!(leased.ledger_fingerprint, "ledger-1", "of the first call");
+    assert_eq!(store.start_training(job, "ledger-1").await.unwrap().id, run.id);
+    assert_eq!(store.events(job, 0, 100).await.unwrap().len(), events, "nothing happened twice");
+}
+
+pub async fn only_a_harvesting_job_starts_to_train(harness: &dyn StoreHarness) {
+    let store = harness.store();
+    for before in [Queued, Cancelled, Paused] {
+        let job = job_in(harness, before).await;
+        let words = conflict(store.start_training(job, "ledger").await);
+        assert!(words.contains(before.as_str()), "{before}: {words}");
+        let record = store.distillation(job).await.unwrap();
+        assert_eq!((record.state, record.run), (before, None));
+    }
+    assert_eq!(free_run(harness).await, None, "no run was made");
+}
+
+pub async fn a_leased_run_brings_what_a_trainer_needs(harness: &dyn StoreHarness) {
+    let store = harness.store();
+    assert_eq!(free_run(harness).await, None, "there is none");
+    let run = training(store.as_ref(), "sums").await;
+    let leased = lease_run(harness, "trainer-1").await;
+    let expected =
+        Run { state: RunState::Leased, fence: 1, trainer: "trainer-1".to_owned(), ..run.clone() };
+    assert_eq!(leased.run, expected);
+    assert_eq!(store.run(run.id).await.unwrap(), expected);
+    let job = store.distillation(run.distillation).await.unwrap();
+    assert_eq!(leased.spec, job.spec);
+    assert_eq!(leased.dataset, store.dataset(job.dataset).await.unwrap());
+    assert_eq!(leased.ledger_fingerprint, "ledger");
+}
+
+pub async fn the_oldest_run_is_leased_first(harness: &dyn StoreHarness) {
+    let store = harness.store();
+    let mut runs = Vec::new();
+    for _run in 0..3 {
+        runs.push(training(store.as_ref(), NAME).await.id);
+        harness.advance(Duration::from_millis(5)).await;
+    }
+    for run in &runs {
+        assert_eq!(free_run(harness).await, Some(*run));
+    }
+    assert_eq!(free_run(harness).await, None, "all are leased");
+    harness.outlive().await;
+    for run in &runs {
+        assert_eq!(free_run(harness).await, Some(*run), "leases that ran out");
+        assert_eq!(store.run(*run).await.unwrap().fence, 2, "the fence grows by one");
+    }
+}
+
+pub async fn a_report_prolongs_the_lease_and_writes_numbers(harness: &dyn StoreHarness) {
+    let store = harness.store();
+    let run = training(store.as_ref(), NAME).await.id;
+    lease_run(harness, "trainer").await;
+    for step in 1..=3 {
+        harness.advance(harness.lease() / 2 + Duration::from_millis(1)).await;
+        let metrics = vec![point(step, "loss_label", 1.0 / step as f64)];
+        let told = store.report_run(run, 1, step, metrics, harness.lease()).await.unwrap();
+        assert_eq!(told, RunInstruction::Continue);
+        assert_eq!(free_run(harness).await, None, "kept alive at step {step}");
+    }
+    assert_eq!(store.run(run).await.unwrap().step, 3);
+    assert_eq!(store.metrics(run, None, 10).await.unwrap().len(), 3);
+    harness.outlive().await;
+    assert_eq!(free_run(harness).await, Some(run), "and given away when it is silent");
+}
+
+/// What a trainer says under `fence`; each is refused, and changes nothing.
+async fn check_refused(store: &dyn Store, run: RunId, fence: u64, why: &str) {
+    let before = store.run(run).await.unwrap();
+    let job = store.distillation(before.distillation).await.unwrap();
+    let events = store.events(job.id, 0, 1_000).await.unwrap();
+    let metrics = vec![point(99, "loss_label", 9.0)];
+    let refusals: Vec<(&str, StoreResult<String>)> = vec![
+        ("report", store.report_run(run, fence, 99, metrics, Duration::from_secs(60)).await.map(|told| format!("{told:?}"))),
+        ("resume point", store.save_resume_point(run, fence, 99, "stale").await.map(|orphan| format!("{orphan:?}"))),
+        ("evaluate", store.start_evaluating(run, fence).await.map(|()| String::new())),
+        ("publish", store.publish_run(run, fence, student(run)).await.map(|model| format!("{model:?}"))),
+        ("fail", store.fail_run(run, fence, "stale").await.map(|()| String::new())),
+        ("release", store.release_run(run, fence).await.map(|()| String::new())),
+    ];
+    for (call, refused) in refusals {
+        assert!(matches!(refused, Err(domain::store::StoreError::Conflict(_))), "{call} {why}: {refused:?}");
+    }
+    assert_eq!(store.run(run).await.unwrap(), before, "{why}");
+    assert_eq!(store.distillation(job.id).await.unwrap(), job, "{why}");
+    assert_eq!(store.events(job.id, 0, 1_000).await.unwrap(), events, "{why}");
+    let metrics = store.metrics(run, None, 100).await.unwrap();
+    assert!(metrics.iter().all(|point| point.step < 99), "{why}: {metrics:?}");
+    let models = store.list_models(None, &PageRequest { size: 10, cursor: None }).await.unwrap();
+    assert_eq!(models.items, [], "{why}: nothing is published");
+}
+
+pub async fn a_lost_lease_changes_nothing(harness: &dyn StoreHarness) {
+    let store = harness.store();
+    let run = training(store.as_ref(), NAME).await.id;
+    check_refused(store.as_ref(), run, 0, "before any lease").await;
+    lease_run(harness, "first").await;
+    check_refused(store.as_ref(), run, 0, "before the lease").await;
+    check_refused(store.as_ref(), run, 2, "of a lease to come").await;
+    store.report_run(run, 1, 3, vec![point(3, "loss_label", 0.5)], harness.lease()).await.unwrap();
+    harness.outlive().await;
+    lease_run(harness, "second").await;
+    check_refused(store.as_ref(), run, 1, "after another took it").await;
+    let words = conflict(store.release_run(run, 1).await);
+    assert!(names_number(&words, 1), "the fence is named: {words}");
+    store.release_run(run, 2).await.unwrap();
+    check_refused(store.as_ref(), run, 2, "after it was handed back").await;
+    lease_run(harness, "third").await;
+    store.fail_run(run, 3, "not finite").await.unwrap();
+    check_refused(store.as_ref(), run, 3, "after it failed").await;
+}
+
+pub async fn a_cancelled_run_publishes_nothing(harness: &dyn StoreHarness) {
+    let store = harness.store();
+    let run = training(store.as_ref(), NAME).await;
+    lease_run(harness, "trainer").await;
+    store.cancel(run.distillation, "not wanted").await.unwrap();
+    assert_eq!(store.run(run.id).await.unwrap().state, RunState::Cancelled);
+    conflict(store.publish_run(run.id, 1, student(run.id)).await);
+    conflict(store.save_resume_point(run.id, 1, 1, "late").await);
+    conflict(store.start_evaluating(run.id, 1).await);
+    conflict(store.fail_run(run.id, 1, "late").await);
+    conflict(store.release_run(run.id, 1).await);
+    conflict(store.report_run(run.id, 0, 1, Vec::new(), harness.lease()).await);
+    assert_eq!(store.find_model(NAME, None).await.unwrap(), None);
+    assert_eq!(state(store.as_ref(), run.distillation).await, Cancelled);
+    harness.outlive().await;
+    assert_eq!(free_run(harness).await, None, "nobody trains it any more");
+}
+
+pub async fn a_paused_jobs_run_waits(harness: &dyn StoreHarness) {
+    let store = harness.store();
+    let (first, second) = (training(store.as_ref(), NAME).await, training(store.as_ref(), NAME).await);
+    store.pause(first.distillation, "").await.unwrap();
+    assert_eq!(free_run(harness).await, Some(second.id), "the next one is not held up");
+    assert_eq!(free_run(harness).await, None);
+    store.resume(first.distillation).await.unwrap();
+    assert_eq!(free_run(harness).await, Some(first.id));
+}
+
+pub async fn the_newest_resume_point_orphans_the_one_before(harness: &dyn StoreHarness) {
+    let store = harness.store();
+    let run = training(store.as_ref(), NAME).await.id;
+    lease_run(harness, "first").await;
+    assert_eq!(store.save_resume_point(run, 1, 100, "resume/100").await.unwrap(), None);
+    let orphan = store.save_resume_point(run, 1, 200, "resume/200").await.unwrap();
+    assert_eq!(orphan.as_deref(), Some("resume/100"));
+    let again = store.save_resume_point(run, 1, 200, "resume/200").await.unwrap();
+    assert_eq!(again, None, "what it points at is no orphan");
+    harness.outlive().await;
+    let leased = lease_run(harness, "second").await.run;
+    assert_eq!((leased.step, leased.resume_path.as_str()), (200, "resume/200"), "the next one goes on there");
+    let orphan = store.save_resume_point(run, 2, 300, "resume/300").await.unwrap();
+    assert_eq!(orphan.as_deref(), Some("resume/200"));
+    assert_eq!(store.run(run).await.unwrap().resume_path, "resume/300");
+}
+
+pub async fn evaluation_starts_once(harness: &dyn StoreHarness) {
+    let store = harness.store();
+    let run = training(store.as_ref(), NAME).await;
+    lease_run(harness, "trainer").await;
+    store.start_evaluating(run.id, 1).await.unwrap();
+    assert_eq!(state(store.as_ref(), run.distillation).await, Evaluating);
+    assert_eq!(last_event(store.as_ref(), run.distillation).await, moved(Training, Evaluating, ""));
+    let events = store.events(run.distillation, 0, 100).await.unwrap();
+    store.start_evaluating(run.id, 1).await.unwrap();
+    assert_eq!(store.events(run.distillation, 0, 100).await.unwrap(), events);
+    harness.outlive().await;
+    assert_eq!(free_run(harness).await, Some(run.id), "a trainer that died in its evaluation is replaced");
+}
+
+pub async fn a_publication_ends_run_and_job_and_can_be_repeated(harness: &dyn StoreHarness) {
+    let store = harness.store();
+    let run = training(store.as_ref(), NAME).await;
+    lease_run(harness, "trainer").await;
+    store.start_evaluating(run.id, 1).await.unwrap();
+    let new = student(run.id);
+    let model = store.publish_run(run.id, 1, new.clone()).await.unwrap();
+    let expected = Model {
+        id: model.id,
+        name: NAME.to_owned(),
+        version: 1,
+        distillation: run.distillation,
+        run: run.id,
+        path: new.path.clone(),
+        manifest_sha256: new.manifest_sha256.clone(),
+        parameters: new.parameters,
+        validation: new.validation,
+        test: new.test,
+        created_at: model.created_at,
+    };
+    assert_eq!(model, expected);
+    let job = store.distillation(run.distillation).await.unwrap();
+    assert_eq!((job.state, job.model), (Succeeded, Some(model.id)));
+    assert_eq!((job.seconds.train, job.seconds.evaluate), (12.5, 2.25));
+    let ended = store.run(run.id).await.unwrap();
+    assert_eq!((ended.state, ended.trainer.as_str()), (RunState::Succeeded, ""));
+    let events = store.events(job.id, 0, 100).await.unwrap();
+    let published = EventKind::Published { model: model.id, name: NAME.to_owned(), version: 1 };
+    let kinds: Vec<EventKind> = events.iter().map(|event| event.kind.clone()).collect();
+    assert!(kinds.ends_with(&[published, moved(Evaluating, Succeeded, "")]), "{kinds:?}");
+    assert_eq!(store.publish_run(run.id, 1, new).await.unwrap(), model, "the answer was lost");
+    assert_eq!(store.events(job.id, 0, 100).await.unwrap(), events);
+    let models = store.list_models(None, &PageRequest { size: 10, cursor: None }).await.unwrap();
+    assert_eq!(models.items, [model.clone()], "one model");
+    conflict(store.publish_run(run.id, 0, student(run.id)).await);
+    harness.outlive().await;
+    assert_eq!(free_run(harness).await, None);
+}
+
+pub async fn a_student_without_accuracies_is_published(harness: &dyn StoreHarness) {
+    let store = harness.store();
+    let run = training(store.as_ref(), NAME).await.id;
+    lease_run(harness, "trainer").await;
+    let new = domain::records::NewModel { validation: None, test: None, ..student(run) };
+    let model = store.publish_run(run, 1, new).await.unwrap();
+    assert_eq!((model.validation, model.test), (None, None));
+    assert_eq!(store.model(model.id).await.unwrap(), model);
+}
+
+pub async fn versions_count_up_by_name(harness: &dyn StoreHarness) {
+    let store = harness.store();
+    for (name, version) in [("sums", 1), ("words", 1), ("sums", 2), ("sums", 3), ("words", 2)] {
+        let run = training(store.as_ref(), name).await.id;
+        lease_run(harness, "trainer").await;
+        let model = store.publish_run(run, 1, student(run)).await.unwrap();
+        assert_eq!((model.name.as_str(), model.version), (name, version));
+    }
+}
+
+pub async fn a_failed_run_can_be_resumed(harness: &dyn StoreHarness) {
+    let store = harness.store();
+    for evaluating in [false, true] {
+        let run = training(store.as_ref(), NAME).await;
+        lease_run(harness, "trainer").await;
+        store.save_resume_point(run.id, 1, 100, "resume/100").await.unwrap();
+        if evaluating {
+            store.start_evaluating(run.id, 1).await.unwrap();
+        }
+        store.fail_run(run.id, 1, "the disk is full").await.unwrap();
+        let failed = store.run(run.id).await.unwrap();
+        assert_eq!((failed.state, failed.reason.as_str()), (RunState::Failed, "the disk is full"));
+        let job = store.distillation(run.distillation).await.unwrap();
+        assert_eq!((job.state, job.reason.as_str()), (Failed, "the disk is full"));
+        harness.outlive().await;
+        assert_eq!(free_run(harness).await, None, "a failed run waits for a person");
+        let job = store.resume(run.distillation).await.unwrap();
+        assert_eq!((job.state, job.reason.as_str()), (Training, ""), "its evaluation begins anew");
+        let pending = store.run(run.id).await.unwrap();
+        assert_eq!((pending.state, pending.reason.as_str()), (RunState::Pending, ""));
+        let leased = lease_run(harness, "other").await.run;
+        assert_eq!((leased.id, leased.fence), (run.id, 2));
+        assert_eq!((leased.step, leased.resume_path.as_str()), (100, "resume/100"), "nothing is lost");
+        store.publish_run(run.id, 2, student(run.id)).await.unwrap();
+    }
+}
+
+pub async fn a_released_run_is_free_at_once(harness: &dyn StoreHarness) {
+    let store = harness.store();
+    let run = training(store.as_ref(), NAME).await;
+    lease_run(harness, "first").await;
+    store.save_resume_point(run.id, 1, 100, "resume/100").await.unwrap();
+    store.release_run(run.id, 1).await.unwrap();
+    let free = store.run(run.id).await.unwrap();
+    assert_eq!((free.state, free.trainer.as_str(), free.step), (RunState::Pending, "", 100));
+    assert_eq!(state(store.as_ref(), run.distillation).await, Training);
+    let leased = lease_run(harness, "second").await.run;
+    assert_eq!((leased.id, leased.fence, leased.resume_path.as_str()), (run.id, 2, "resume/100"));
+}
+
+pub async fn metrics_are_in_order_of_step_and_filtered_by_name(harness: &dyn StoreHarness) {
+    let store = harness.store();
+    let run = training(store.as_ref(), NAME).await.id;
+    let other = training(store.as_ref(), NAME).await.id;
+    for leased in [run, other] {
+        assert_eq!(free_run(harness).await, Some(leased));
+    }
+    let first = vec![point(20, "loss_label", 0.5), point(20, "accuracy", 0.1 + 0.2)];
+    let earlier = vec![point(10, "loss_label", 1e300), point(10, "accuracy", -0.0)];
+    store.report_run(run, 1, 20, first, harness.lease()).await.unwrap();
+    store.report_run(run, 1, 20, earlier, harness.lease()).await.unwrap();
+    store.report_run(other, 1, 1, vec![point(1, "loss_label", 7.0)], harness.lease()).await.unwrap();
+    // A step that is trained again after a crash writes its numbers again.
+    store.report_run(run, 1, 20, vec![point(20, "loss_label", 0.25)], harness.lease()).await.unwrap();
+    let (low, high) = (point(10, "loss_label", 1e300), point(20, "loss_label", 0.25));
+    assert_eq!(store.metrics(run, Some("loss_label"), 100).await.unwrap(), [low.clone(), high]);
+    assert_eq!(store.metrics(run, Some("loss_label"), 1).await.unwrap(), [low], "the limit cuts the end");
+    assert_eq!(store.metrics(run, Some("loss"), 100).await.unwrap(), [], "a name is matched whole");
+    let all = store.metrics(run, None, 100).await.unwrap();
+    let steps: Vec<u64> = all.iter().map(|point| point.step).collect();
+    assert_eq!(steps, [10, 10, 20, 20], "{all:?}");
+    assert!(all.contains(&point(20, "accuracy", 0.1 + 0.2)), "to the last bit: {all:?}");
+}
+
+pub async fn a_whole_learning_curve_is_read_at_once(harness: &dyn StoreHarness) {
+    let store = harness.store();
+    let run = training(store.as_ref(), NAME).await.id;
+    lease_run(harness, "trainer").await;
+    let count = BATCH_MAX as u64 + 200;
+    for from in [0, 600] {
+        let points = (from..from + 600).map(|step| point(step, "loss_label", step as f64)).collect();
+        store.report_run(run, 1, from + 600, points, harness.lease()).await.unwrap();
+    }
+    let curve = store.metrics(run, None, 100_000).await.unwrap();
+    assert!(curve.iter().map(|point| point.step).eq(0..count), "{} points", curve.len());
+}
+
+/// Six train rows, a validation row and a test row between them; the last train row has no gold label.
+fn learnt_rows() -> Vec<Example> {
+    let mut rows: Vec<Example> = (0..8).map(row).collect();
+    rows[2].split = Split::Validation;
+    rows[5].split = Split::Test;
+    rows[7].label = None;
+    let text = "An imported one.".to_owned();
+    rows[0].answers = vec![Answer::Rationale { teacher: "import".into(), text, label: None }];
+    rows
+}
+
+/// A job over [`learnt_rows`]: row 0 has samples 0 and 1 accepted and 2 rejected, row 1 one that is rejected, row 3 one
+/// that is accepted, row 7 one that is accepted and names label `(9 + 9)`; rows 4 and 6 were not asked.
+async fn learnt(harness: &dyn StoreHarness, label: LabelSource) -> RunId {
+    let store = harness.store();
+    let dataset = crate::fixtures::dataset(store.as_ref(), learnt_rows()).await.id;
+    let mut spec = spec(NAME);
+    spec.judging.label = label;
+    let job = crate::fixtures::job(store.as_ref(), spec, dataset).await.id;
+    let asked = [(7, 0), (0, 1), (0, 2), (0, 0), (1, 0), (3, 0)];
+    let prompts: Vec<_> = asked.iter().map(|(row, sample)| question(*row, *sample)).collect();
+    let ids: Vec<_> = prompts.iter().map(|prompt| prompt.id).collect();
+    store.plan_prompts(job, prompts).await.unwrap();
+    let mut answers: Vec<Harvested> = lease(harness, &ids).await.iter().map(answer).collect();
+    for (answer, (row, sample)) in answers.iter_mut().zip(asked) {
+        answer.parsed.rationale = format!("Rationale {sample} of row {row}.");
+        if (row, sample) == (0, 2) || row == 1 {
+            (answer.verdict, answer.reason) = (Verdict::Rejected, Some(Reason::Disagrees));
+        }
+        if row == 7 {
+            answer.parsed.label = Some("(9 + 9)".to_owned());
+        }
+    }
+    store.record_harvest(answers).await.unwrap();
+    let weighed = [(1, Verdict::Accepted, 0.5), (3, Verdict::Accepted, 0.5)];
+    let updates = weighed.map(|(place, verdict, weight)| domain::records::VerdictUpdate {
+        prompt: ids[place],
+        verdict,
+        reason: None,
+        weight,
+    });
+    store.record_verdicts(job, updates.to_vec()).await.unwrap();
+    store.start_training(job, "ledger").await.unwrap().id
+}
+
+fn rationale(row: u64, sample: u32, label: &str, weight: f64) -> AcceptedRationale {
+    AcceptedRationale { text: format!("Rationale {sample} of row {row}."), label: label.to_owned(), weight }
+}
+
+fn targets(examples: &[TrainingExample]) -> Vec<(u64, Option<&str>, usize)> {
+    examples
+        .iter()
+        .map(|example| (example.row.index, example.target.as_deref(), example.rationales.len()))
+        .collect()
+}
+
+pub async fn a_trainer_reads_rows_with_their_accepted_rationales(harness: &dyn StoreHarness) {
+    let store = harness.store();
+    let run = learnt(harness, LabelSource::Gold).await;
+    let examples = store.training_examples(run, Split::Train, 0, 100).await.unwrap();
+    let gold: Vec<String> = (0..8).map(|index| format!("({index} + 1)")).collect();
+    assert_eq!(
+        targets(&examples),
+        [
+            (0, Some(gold[0].as_str()), 2),
+            (1, Some(gold[1].as_str()), 0),
+            (3, Some(gold[3].as_str()), 1),
+            (4, Some(gold[4].as_str()), 0),
+            (6, Some(gold[6].as_str()), 0),
+            (7, None, 1),
+        ]
+    );
+    let expected = [rationale(0, 0, "(0 + 1)", 0.5), rationale(0, 1, "(0 + 1)", 0.5)];
+    assert_eq!(examples[0].rationales, expected, "in order of sample, with their weights");
+    assert_eq!(examples[2].rationales, [rationale(3, 0, "(3 + 1)", 1.0)]);
+    for example in &examples {
+        let whole = &learnt_rows()[example.row.index as usize];
+        assert_eq!((&example.row.example.input, &example.row.example.label), (&whole.input, &whole.label));
+    }
+}
+
+pub async fn a_trainer_can_learn_the_teachers_labels(harness: &dyn StoreHarness) {
+    let store = harness.store();
+    let run = learnt(harness, LabelSource::Teacher).await;
+    let examples = store.training_examples(run, Split::Train, 0, 100).await.unwrap();
+    assert_eq!(
+        targets(&examples),
+        [
+            (0, Some("(0 + 1)"), 2),
+            (1, None, 0),
+            (3, Some("(3 + 1)"), 1),
+            (4, None, 0),
+            (6, None, 0),
+            (7, Some("(9 + 9)"), 1)
+        ],
+        "a row without an accepted rationale has no label to learn"
+    );
+    for (split, index) in [(Split::Validation, 2), (Split::Test, 5)] {
+        let measured = store.training_examples(run, split, 0, 100).await.unwrap();
+        let gold = format!("({index} + 1)");
+        assert_eq!(targets(&measured), [(index, Some(gold.as_str()), 0)], "measured by gold: {split}");
+    }
+}
+
+pub async fn training_rows_are_paged(harness: &dyn StoreHarness) {
+    let store = harness.store();
+    let run = learnt(harness, LabelSource::Gold).await;
+    for (split, from, limit, expected) in [
+        (Split::Train, 0, 2, vec![0, 1]),
+        (Split::Train, 2, 2, vec![3, 4]),
+        (Split::Train, 5, 100, vec![6, 7]),
+        (Split::Train, 8, 100, vec![]),
+        (Split::Validation, 0, 1, vec![2]),
+        (Split::Test, 6, 1, vec![]),
+    ] {
+        let page = store.training_examples(run, split, from, limit).await.unwrap();
+        let found: Vec<u64> = page.iter().map(|example| example.row.index).collect();
+        assert_eq!(found, expected, "{split} from {from}, {limit} at most");
+    }
+    let page = store.training_examples(run, Split::Train, 3, 1).await.unwrap();
+    assert_eq!(page[0].rationales.len(), 1, "a page has the rationales of its rows");
+}
+
+pub async fn a_job_without_a_teacher_trains_on_its_labels(harness: &dyn StoreHarness) {
+    let store = harness.store();
+    let harvest = harvest_of(store.as_ref(), spec(NAME), Vec::new()).await;
+    let run = store.start_training(harvest.job, "ledger").await.unwrap().id;
+    let examples = store.training_examples(run, Split::Train, 0, 10).await.unwrap();
+    assert_eq!(targets(&examples), [(0, Some("(0 + 1)"), 0)]);
+}
+
+pub async fn unknown_runs_are_not_found(harness: &dyn StoreHarness) {
+    let store = harness.store();
+    let unknown = RunId::generate();
+    not_found(store.run(unknown).await, unknown);
+    not_found(store.training_examples(unknown, Split::Train, 0, 1).await, unknown);
+    not_found(store.save_resume_point(unknown, 1, 1, "path").await, unknown);
+    not_found(store.start_evaluating(unknown, 1).await, unknown);
+    not_found(store.publish_run(unknown, 1, student(unknown)).await, unknown);
+    not_found(store.fail_run(unknown, 1, "").await, unknown);
+    not_found(store.release_run(unknown, 1).await, unknown);
+}
