@@ -89,7 +89,7 @@ arrange() {
 }
 
 write_settings() {
-    local libtorch=$1 libraries=$2
+    local libtorch=$1 library_folder=$2
     mkdir -p "$root/.local" "$cache/build"
     ln -sfn "$libtorch" "$root/.local/libtorch"
     local settings
@@ -98,7 +98,7 @@ write_settings() {
 [build]
 # What is compiled in between is shared by all clones on this machine; what is built lies in each clone's target/.
 build-dir = "$cache/build"
-rustflags = ["-C", "link-arg=-Wl,-rpath,$libraries"]
+rustflags = ["-C", "link-arg=-Wl,-rpath,$library_folder"]
 
 [env]
 LIBTORCH = "$libtorch"

@@ -4,6 +4,7 @@ use domain::spec::{is_name, suggestion};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use toml::de::{DeTable, DeValue};
 use toml::{Table, Value};
 
 /// Every setting with its default and its documentation: what `distillery config` prints, and the schema that a user's
@@ -72,6 +73,8 @@ pub struct HarvesterSection {
     pub lease_seconds: u64,
     /// Failures after which a prompt is parked.
     pub failures_max: u32,
+    /// Seconds that a teacher may be away before its jobs pause.
+    pub outage_seconds: u64,
     /// Entries of the work queue.
     pub queue_capacity: usize,
 }
@@ -109,7 +112,7 @@ pub struct InferenceSection {
 /// A teacher profile as the operator writes it.
 #[derive(Debug, Clone, Deserialize)]
 pub struct TeacherSection {
-    /// `openai_chat` or `openai_completions`.
+    /// `openai_chat`, `openai_completions`, `anthropic` or `gemini`.
     pub provider: String,
     /// The API's base.
     pub url: String,
@@ -151,7 +154,9 @@ impl Config {
         let schema = parse("the built-in defaults", DEFAULTS)?;
         let mut values = schema.clone();
         if let Some((place, text)) = read_file(file)? {
-            merge(&mut values, &schema, parse(&place, &text)?, &place)?;
+            let given = parse(&place, &text)?;
+            let lines = lines(&text);
+            merge(&mut values, &schema, given, &Place { file: &place, lines: &lines, path: String::new() })?;
         }
         let mut teacher_url = None;
         for (name, value) in environment {
@@ -214,26 +219,64 @@ fn read_file(file: Option<&Path>) -> Result<Option<(String, String)>, ConfigErro
     }
 }
 
+/// Where in a user's file something stands.
+struct Place<'a> {
+    file: &'a str,
+    lines: &'a [(String, usize)],
+    /// The keys down to it, joined by full stops; empty for the whole file.
+    path: String,
+}
+
+impl Place<'_> {
+    fn of(&self, key: &str) -> Self {
+        let path = if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) };
+        Place { path, ..*self }
+    }
+
+    fn wrong(&self, message: impl Into<String>) -> ConfigError {
+        let line = self.lines.iter().find(|(path, _)| *path == self.path).map_or(1, |(_, line)| *line);
+        ConfigError::new(format!("{}:{line}: {}", self.file, self.path), message)
+    }
+}
+
+/// Every key of a file with its line.
+fn lines(text: &str) -> Vec<(String, usize)> {
+    fn collect(table: &DeTable<'_>, prefix: &str, text: &str, found: &mut Vec<(String, usize)>) {
+        for (key, value) in table {
+            let path = if prefix.is_empty() { key.get_ref().to_string() } else { format!("{prefix}.{}", key.get_ref()) };
+            if let DeValue::Table(inner) = value.get_ref() {
+                collect(inner, &path, text, found);
+            }
+            let before = text.bytes().take(key.span().start);
+            found.push((path, before.filter(|byte| *byte == b'\n').count() + 1));
+        }
+    }
+    let mut found = Vec::new();
+    if let Ok(table) = DeTable::parse(text) {
+        collect(table.get_ref(), "", text, &mut found);
+    }
+    found
+}
+
 /// Lays `given` over `values`; every key must stand in `schema`, but for the names of teacher profiles.
-fn merge(values: &mut Table, schema: &Table, given: Table, place: &str) -> Result<(), ConfigError> {
+fn merge(values: &mut Table, schema: &Table, given: Table, around: &Place<'_>) -> Result<(), ConfigError> {
     for (key, value) in given {
-        let Some(known) = schema.get(&key) else {
-            return Err(ConfigError::new(format!("{place}: {key}"), unknown(&key, schema)));
-        };
+        let place = around.of(&key);
+        let Some(known) = schema.get(&key) else { return Err(place.wrong(unknown(&key, schema))) };
         match (known, value) {
             (Value::Table(_), Value::Table(profiles)) if key == "teachers" => {
-                merge_teachers(values, schema, profiles, place)?;
+                merge_teachers(values, schema, profiles, &place)?;
             }
             (Value::Table(inner_schema), Value::Table(inner)) => {
                 if let Some(Value::Table(section)) = values.get_mut(&key) {
-                    merge(section, inner_schema, inner, &format!("{place}: {key}"))?;
+                    merge(section, inner_schema, inner, &place)?;
                 }
             }
             (Value::Table(_), _) => {
-                return Err(ConfigError::new(format!("{place}: {key}"), "is a section: write it as a table"));
+                return Err(place.wrong("is a section: write it as a table"));
             }
             (known, value) => {
-                let value = fitting(known, value).ok_or_else(|| wrong_type(&format!("{place}: {key}"), known))?;
+                let value = fitting(known, value).ok_or_else(|| place.wrong(wrong_type(known)))?;
                 values.insert(key, value);
             }
         }
@@ -241,7 +284,7 @@ fn merge(values: &mut Table, schema: &Table, given: Table, place: &str) -> Resul
     Ok(())
 }
 
-fn merge_teachers(values: &mut Table, schema: &Table, profiles: Table, place: &str) -> Result<(), ConfigError> {
+fn merge_teachers(values: &mut Table, schema: &Table, profiles: Table, around: &Place<'_>) -> Result<(), ConfigError> {
     let (Some(Value::Table(known)), Some(Value::Table(teachers))) =
         (schema.get("teachers"), values.get_mut("teachers"))
     else {
@@ -249,12 +292,12 @@ fn merge_teachers(values: &mut Table, schema: &Table, profiles: Table, place: &s
     };
     let Some(Value::Table(full)) = known.get("local") else { return Ok(()) };
     for (name, profile) in profiles {
-        let place = format!("{place}: teachers.{name}");
+        let place = around.of(&name);
         if !is_name(&name) || matches!(name.as_str(), "imported" | "none") {
-            return Err(ConfigError::new(place, "cannot name a profile: use letters, digits, `-`, `_` or `.`"));
+            return Err(place.wrong("cannot name a profile: use letters, digits, `-`, `_` or `.`"));
         }
         let Value::Table(profile) = profile else {
-            return Err(ConfigError::new(place, "is a profile: write it as a table"));
+            return Err(place.wrong("is a profile: write it as a table"));
         };
         let entry = teachers.entry(name).or_insert_with(|| Value::Table(full.clone()));
         if let Value::Table(entry) = entry {
@@ -271,8 +314,8 @@ fn unknown(key: &str, schema: &Table) -> String {
     }
 }
 
-fn wrong_type(place: &str, known: &Value) -> ConfigError {
-    ConfigError::new(place, format!("must be {}, such as {known}", a_kind(known)))
+fn wrong_type(known: &Value) -> String {
+    format!("must be {}, such as {known}", a_kind(known))
 }
 
 fn a_kind(value: &Value) -> &'static str {
@@ -312,7 +355,7 @@ fn set_from_environment(values: &mut Table, name: &str, text: &str) -> Result<()
         Value::Boolean(_) => text.parse::<bool>().ok().map(Value::Boolean),
         _ => Some(Value::String(text.to_owned())),
     };
-    *place = parsed.ok_or_else(|| wrong_type(name, place))?;
+    *place = parsed.ok_or_else(|| ConfigError::new(name, wrong_type(place)))?;
     Ok(())
 }
 
@@ -373,12 +416,12 @@ mod tests {
             let message = load(file, environment).unwrap_err();
             assert!(message.contains(wanted), "wanted {wanted:?} in {message:?}");
         };
-        check("[trainer]\nthraeds = 3\n", &[], "trainer: thraeds: is no known key: did you mean `threads`?");
-        check("[trainer]\nthreads = \"3\"\n", &[], "trainer: threads: must be a whole number, such as 0");
+        check("[trainer]\nthraeds = 3\n", &[], "distillery.toml:2: trainer.thraeds: is no known key: did you mean `threads`?");
+        check("[trainer]\nthreads = \"3\"\n", &[], "distillery.toml:2: trainer.threads: must be a whole number, such as 0");
         check("[trainer]\nthreads = -3\n", &[], "must be a whole number");
-        check("trainer = 3\n", &[], "trainer: is a section");
+        check("trainer = 3\n", &[], "distillery.toml:1: trainer: is a section");
         check("[trainer\n", &[], "distillery.toml:1: is not TOML");
-        check("[teachers.imported]\nurl = \"x\"\n", &[], "cannot name a profile");
+        check("[teachers.imported]\nurl = \"x\"\n", &[], "distillery.toml:1: teachers.imported: cannot name a profile");
         check("", &[("DISTILLERY_TRAINER_THREAD", "1")], "did you mean DISTILLERY_TRAINER_THREADS?");
         check("", &[("DISTILLERY_TRAINER_THREADS", "x")], "DISTILLERY_TRAINER_THREADS: must be a whole number");
         check("[trainer]\ndevice = \"tpu\"\n", &[], "unknown variant `tpu`");

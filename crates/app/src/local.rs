@@ -5,7 +5,7 @@ use crate::config::Config;
 use crate::{roles, teachers, transport};
 use anyhow::{Context, anyhow};
 use checkpoints::Checkpoints;
-use domain::{Allowance, Queue, Store};
+use domain::{Allowance, Fault, Queue, Store};
 use embedded::{MemoryAllowance, MemoryQueue, SqliteStore};
 use harvester::{Harvester, Settings};
 use std::collections::BTreeMap;
@@ -16,6 +16,11 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::transport::Channel;
+
+/// A folder that no student can start from; the words say why.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Refused(String);
 
 /// What works in this process beside the records and their API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,11 +112,25 @@ impl Local {
     /// Copies a checkpoint folder in and registers it; the name says its content.
     ///
     /// # Errors
-    /// The folder is no checkpoint that a student can start from.
+    /// The folder is no checkpoint that a student can start from: [`Refused`]. Or it cannot be copied.
     pub async fn register_base(&self, name: &str, folder: &Path) -> anyhow::Result<String> {
         let (checkpoints, name, folder) = (self.checkpoints.clone(), name.to_owned(), folder.to_owned());
-        let (name, manifest_sha256) =
-            tokio::task::spawn_blocking(move || checkpoints.register_base(&name, &folder)).await??;
+        let (name, manifest_sha256) = tokio::task::spawn_blocking(move || -> anyhow::Result<_> {
+            if !folder.is_dir() {
+                let words = "is no folder: name one with config.json, model.safetensors and tokenizer.json";
+                return Err(Refused(format!("{}: {words}", folder.display())).into());
+            }
+            let registered = checkpoints.register_base(&name, &folder).map_err(|error| match error.fault() {
+                Fault::Invalid => anyhow::Error::from(Refused(error.to_string())),
+                _ => error.into(),
+            })?;
+            if let Err(error) = roles::check_base(&folder) {
+                checkpoints.delete(&format!("base/{}", registered.0))?;
+                return Err(Refused(error.to_string()).into());
+            }
+            Ok(registered)
+        })
+        .await??;
         let request = wire::v1::RegisterBaseModelRequest { name: name.clone(), manifest_sha256 };
         wire::v1::models_service_client::ModelsServiceClient::new(self.channel.clone())
             .register_base_model(request)
@@ -147,10 +166,16 @@ fn harvester(config: &Config, which: Roles, store: &Arc<SqliteStore>) -> anyhow:
     let settings = Settings {
         lease,
         failures_max: section.failures_max,
+        outage_patience: Duration::from_secs(section.outage_seconds),
         works: which.works,
         ..Settings::new(roles::process_name("harvester"))
     };
     Ok(Harvester::new(settings, store, queue, teachers))
+}
+
+/// Why the teacher profile `name` cannot be asked for want of its key; `None` where that is not what is wrong.
+pub fn teacher_without_key(config: &Config, name: &str) -> Option<String> {
+    teachers::without_key(&config.teachers, name)
 }
 
 /// Brings the data folder's database to this program's version, and returns that.

@@ -28,6 +28,18 @@ pub(crate) async fn train(_: Config, _: Channel, _: Checkpoints, _: Cancellation
     anyhow::bail!("this program was built without the trainer: build it with the feature `trainer`")
 }
 
+/// Opens a base checkpoint as a run would: one that no student can start from is refused before a teacher is paid.
+#[cfg(feature = "trainer")]
+pub(crate) fn check_base(folder: &Path) -> anyhow::Result<()> {
+    Ok(trainer::check_base(folder)?)
+}
+
+/// This build has no trainer, which is told when a run needs one.
+#[cfg(not(feature = "trainer"))]
+pub(crate) fn check_base(_: &Path) -> anyhow::Result<()> {
+    Ok(())
+}
+
 /// The routes of an inference service over the students in `folders`, each under its name.
 #[cfg(feature = "inference")]
 pub(crate) async fn serve(config: &Config, name: &str, folder: &Path) -> anyhow::Result<tonic::service::Routes> {

@@ -2,10 +2,15 @@
 
 use crate::config::Config;
 use crate::{roles, transport};
-use anyhow::{Context, anyhow, bail};
+use anyhow::{anyhow, bail};
 use std::path::{Path, PathBuf};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
+
+/// There is no such model; the words say what there is.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct NoModel(String);
 
 /// A student that answers over memory.
 #[derive(Debug)]
@@ -39,7 +44,8 @@ async fn find(config: &Config, model: &str) -> anyhow::Result<PathBuf> {
     use crate::local::{Local, Roles};
     let looks_like_a_path = model.contains('/');
     if looks_like_a_path || !config.data_dir.is_dir() {
-        bail!("{model}: is no folder, and {} knows no model of that name", config.data_dir.display());
+        let place = config.data_dir.display();
+        bail!(NoModel(format!("{model}: is no folder, and {place} knows no model of that name")));
     }
     let local = Local::open(config.clone(), Roles::RECORDS, CancellationToken::new()).await?;
     let found = published(&local, model).await;
@@ -58,8 +64,8 @@ async fn published(local: &crate::local::Local, model: &str) -> anyhow::Result<P
     use wire::v1::{GetModelRequest, ListModelsRequest, ModelName, get_model_request::Which};
     let (name, version) = match model.split_once('@') {
         Some((name, version)) => {
-            (name, version.parse::<u64>().ok().filter(|version| *version > 0).with_context(|| {
-                format!("{model}: `{version}` is no version: write {name}@1, or {name} for the newest")
+            (name, version.parse::<u64>().ok().filter(|version| *version > 0).ok_or_else(|| {
+                NoModel(format!("{model}: `{version}` is no version: write {name}@1, or {name} for the newest"))
             })?)
         }
         None => (model, 0),
@@ -77,7 +83,7 @@ async fn published(local: &crate::local::Local, model: &str) -> anyhow::Result<P
                 .map(|list| list.models.iter().map(|model| format!("{}@{}", model.name, model.version)).collect())
                 .unwrap_or_default();
             let known = if known.is_empty() { "none yet".to_owned() } else { known.join(", ") };
-            bail!("{model}: is neither a folder nor a published model (published: {known})")
+            bail!(NoModel(format!("{model}: is neither a folder nor a published model (published: {known})")))
         }
         Err(status) => bail!("{}", status.message()),
     }

@@ -31,6 +31,18 @@ pub(crate) fn open(
     Ok(teachers)
 }
 
+/// Why the profile `name` is left out for want of its key; `None` where it is not, or where there is no such profile.
+pub(crate) fn without_key(sections: &BTreeMap<String, TeacherSection>, name: &str) -> Option<String> {
+    let section = sections.get(name)?;
+    let place = match (section.api_key_file.as_str(), section.api_key_env.as_str()) {
+        ("", "") => return None,
+        ("", variable) => format!("set {variable}"),
+        (file, _) => format!("write it into {file}"),
+    };
+    let empty = key(section).is_ok_and(|key| key.is_empty());
+    empty.then(|| format!("`{name}` has no key here: {place}, or name another profile"))
+}
+
 /// The key, from its file or its variable.
 #[allow(clippy::disallowed_methods, reason = "the composition root is where the environment is read")]
 fn key(section: &TeacherSection) -> anyhow::Result<Secret> {
@@ -47,7 +59,7 @@ fn key(section: &TeacherSection) -> anyhow::Result<Secret> {
 
 fn profile(name: &str, section: &TeacherSection, api_key: Secret) -> anyhow::Result<Profile> {
     let Some(provider) = Provider::from_name(&section.provider) else {
-        let words = "is no provider: use `openai_chat` or `openai_completions`";
+        let words = "is no provider: use `openai_chat`, `openai_completions`, `anthropic` or `gemini`";
         bail!("teachers.{name}.provider: `{}` {words}", section.provider);
     };
     let limit = |number: u64| (number > 0).then_some(number);

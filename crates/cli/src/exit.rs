@@ -27,6 +27,17 @@ impl fmt::Display for Interrupted {
 
 impl std::error::Error for Interrupted {}
 
+/// The error and its causes, each said once: many errors have their cause in their own words already.
+fn words(error: &anyhow::Error) -> String {
+    let mut words = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !words.contains(&cause) {
+            words = format!("{words}: {cause}");
+        }
+    }
+    words
+}
+
 /// Says what went wrong on standard error, and turns it into the exit code.
 #[allow(clippy::print_stderr, reason = "this is where errors are shown")]
 pub(crate) fn code(result: anyhow::Result<()>) -> ExitCode {
@@ -39,7 +50,18 @@ pub(crate) fn code(result: anyhow::Result<()>) -> ExitCode {
     if error.downcast_ref::<std::io::Error>().is_some_and(|io| io.kind() == std::io::ErrorKind::BrokenPipe) {
         return ExitCode::SUCCESS;
     }
-    eprintln!("distillery: {error:#}");
+    eprintln!("distillery: {}", words(&error));
     let usage = error.is::<Usage>() || error.is::<crate::spec_file::SpecError>();
     ExitCode::from(if usage { 2 } else { 1 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_is_said_once() {
+        let error = anyhow::anyhow!("no such file").context("spec.toml: no such file").context("run");
+        assert_eq!(words(&error), "run: spec.toml: no such file");
+    }
 }

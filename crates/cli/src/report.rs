@@ -37,6 +37,10 @@ pub(crate) struct TeacherOutcome {
     pub(crate) prompts: u64,
     /// Prompts answered from the store.
     pub(crate) cached: u64,
+    /// Prompts that the teacher failed on too often.
+    pub(crate) parked: u64,
+    /// Prompts that the budget had no room for.
+    pub(crate) skipped: u64,
     /// Rationales that train the student.
     pub(crate) accepted: u64,
     pub(crate) tokens_in: u64,
@@ -86,8 +90,13 @@ pub(crate) fn table(outcome: &Outcome, teacher: Option<Accuracy>, student: Optio
     }
     let teacher = &outcome.teacher;
     let seconds = &outcome.seconds;
+    let unanswered: String = [("parked", teacher.parked), ("skipped for want of budget", teacher.skipped)]
+        .iter()
+        .filter(|(_, count)| *count > 0)
+        .map(|(what, count)| format!(", {what} {}", grouped(*count)))
+        .collect();
     format!(
-        "{table}\nprompts {} ({} from the store), rationales accepted {}, tokens in {}, out {}\n\
+        "{table}\nprompts {} ({} from the store){unanswered}, rationales accepted {}, tokens in {}, out {}\n\
          seconds: harvest {:.1}, train {:.1}, evaluate {:.1}",
         grouped(teacher.prompts),
         grouped(teacher.cached),

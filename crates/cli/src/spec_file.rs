@@ -5,7 +5,6 @@ use domain::spec::{Draft, JudgingDraft, Spec, StudentDraft, TeacherDraft, Traini
 use domain::task::{BUILT_IN, Task};
 use serde::de::DeserializeOwned;
 use std::fmt;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 use toml::de::{DeTable, DeValue};
 
@@ -21,7 +20,12 @@ pub(crate) struct SpecFile {
     pub(crate) data: Data,
     /// The checkpoint folder to start from, to be registered under the base name in `spec`.
     pub(crate) init: Option<PathBuf>,
+    path: PathBuf,
+    lines: Lines,
 }
+
+/// Every field of a file, with its line.
+type Lines = Vec<(String, usize)>;
 
 /// Where the rows come from.
 #[derive(Debug, PartialEq, Eq)]
@@ -57,6 +61,24 @@ impl fmt::Display for SpecError {
 
 impl std::error::Error for SpecError {}
 
+impl SpecFile {
+    /// Mistakes that show only elsewhere (with the rows, at the server, in the folder to start from), each with its line
+    /// here.
+    pub(crate) fn mistakes(&self, violations: Vec<Violation>) -> SpecError {
+        let located = violations.into_iter().map(|violation| {
+            let (place, field) = match violation.field.as_str() {
+                "dataset_id" => ("data", "data"),
+                "student.base" if self.init.is_some() => ("student.init", "student.init"),
+                rows if rows.starts_with("rows") => ("data", rows),
+                other => (other, other),
+            };
+            let line = line_in(&self.lines, place);
+            Mistake { line, violation: Violation::new(field, violation.message) }
+        });
+        SpecError { file: self.path.clone(), mistakes: located.collect() }
+    }
+}
+
 /// Reads and checks a specification.
 ///
 /// # Errors
@@ -74,7 +96,10 @@ fn read_task(path: &Path) -> Result<Task, String> {
 }
 
 fn read_text(path: &Path) -> Result<String, String> {
-    let describe = |error: std::io::Error| format!("cannot be read: {error}");
+    let describe = |error: std::io::Error| match error.kind() {
+        std::io::ErrorKind::NotFound => "does not exist: check the path".to_owned(),
+        _ => format!("cannot be read: {error}"),
+    };
     let length = std::fs::metadata(path).map_err(describe)?.len();
     if length > FILE_BYTES_MAX {
         return Err(format!("is {length} bytes long: a specification has at most {FILE_BYTES_MAX}"));
@@ -97,26 +122,25 @@ impl SpecError {
 /// A parsed file: its values, and where each of them stands.
 struct Source<'a> {
     path: &'a Path,
-    text: &'a str,
     table: toml::Table,
-    spans: Vec<(String, Range<usize>)>,
+    lines: Lines,
     mistakes: Vec<Mistake>,
 }
 
 const SECTIONS: &[&str] = &["name", "task", "data", "teacher", "judging", "student", "training"];
 
 impl<'a> Source<'a> {
-    fn parse(path: &'a Path, text: &'a str) -> Result<Self, SpecError> {
+    fn parse(path: &'a Path, text: &str) -> Result<Self, SpecError> {
         let broken = |error: toml::de::Error| {
             let line = line_of(text, error.span().map_or(0, |span| span.start));
             let violation = Violation::new("file", format!("is not TOML: {}", error.message()));
             SpecError { file: path.to_owned(), mistakes: vec![Mistake { line, violation }] }
         };
         let spanned = DeTable::parse(text).map_err(broken)?;
-        let mut spans = Vec::new();
-        collect_spans(spanned.get_ref(), "", &mut spans);
+        let mut lines = Vec::new();
+        collect_lines(spanned.get_ref(), "", text, &mut lines);
         let table = text.parse::<toml::Table>().map_err(broken)?;
-        Ok(Self { path, text, table, spans, mistakes: Vec::new() })
+        Ok(Self { path, table, lines, mistakes: Vec::new() })
     }
 
     fn spec_file(mut self) -> Result<SpecFile, SpecError> {
@@ -139,14 +163,18 @@ impl<'a> Source<'a> {
             Ok(spec) if self.mistakes.is_empty() => spec,
             Ok(_) => return Err(self.into_error()),
             Err(violations) => {
-                for violation in violations {
+                for mut violation in violations {
+                    if init.is_some() {
+                        // The user wrote `init`, of which the base was made.
+                        violation.message = violation.message.replace("`student.base`", "`student.init`");
+                    }
                     self.complain_once(violation);
                 }
                 return Err(self.into_error());
             }
         };
         match data {
-            Some(data) => Ok(SpecFile { spec, data, init }),
+            Some(data) => Ok(SpecFile { spec, data, init, path: self.path.to_owned(), lines: self.lines }),
             None => Err(self.into_error()),
         }
     }
@@ -168,22 +196,8 @@ impl<'a> Source<'a> {
     }
 
     fn complain(&mut self, violation: Violation) {
-        let line = self.line(&violation.field);
+        let line = line_in(&self.lines, &violation.field);
         self.mistakes.push(Mistake { line, violation });
-    }
-
-    /// The line of a field, or of the nearest thing around it.
-    fn line(&self, field: &str) -> usize {
-        let mut wanted = field;
-        loop {
-            if let Some((_, span)) = self.spans.iter().find(|(known, _)| known == wanted) {
-                return line_of(self.text, span.start);
-            }
-            match wanted.rsplit_once(['.', '[']) {
-                Some((around, _)) => wanted = around,
-                None => return 1,
-            }
-        }
     }
 
     fn refuse_unknown_sections(&mut self) {
@@ -379,7 +393,21 @@ fn unknown_key<'a>(key: &str, known: impl IntoIterator<Item = &'a str> + Clone) 
     }
 }
 
-fn collect_spans(table: &DeTable<'_>, prefix: &str, spans: &mut Vec<(String, Range<usize>)>) {
+/// The line of a field, or of the nearest thing around it.
+fn line_in(lines: &Lines, field: &str) -> usize {
+    let mut wanted = field;
+    loop {
+        if let Some((_, line)) = lines.iter().find(|(known, _)| known == wanted) {
+            return *line;
+        }
+        match wanted.rsplit_once(['.', '[']) {
+            Some((around, _)) => wanted = around,
+            None => return 1,
+        }
+    }
+}
+
+fn collect_lines(table: &DeTable<'_>, prefix: &str, text: &str, lines: &mut Lines) {
     for (key, value) in table {
         let field = if prefix.is_empty() {
             key.get_ref().to_string()
@@ -387,9 +415,9 @@ fn collect_spans(table: &DeTable<'_>, prefix: &str, spans: &mut Vec<(String, Ran
             format!("{prefix}.{}", key.get_ref())
         };
         if let DeValue::Table(inner) = value.get_ref() {
-            collect_spans(inner, &field, spans);
+            collect_lines(inner, &field, text, lines);
         }
-        spans.push((field, key.span()));
+        lines.push((field, line_of(text, key.span().start)));
     }
 }
 
@@ -446,9 +474,12 @@ mod tests {
         ]);
         check(&format!("{SOUND}[trainnig]\nsteps = 1\n"), &["5: trainnig: is no known key: did you mean `training`?"]);
         check(&SOUND.replace("equation", "equatoin"), &["2: task: `equatoin` is neither"]);
-        check(&SOUND.replace("equation", "none.toml"), &["2: task: cannot be read"]);
+        check(&SOUND.replace("equation", "none.toml"), &["2: task: does not exist"]);
         check(&SOUND.replace("train =", "trian ="), &["3: data: has no train rows", "4: data.trian: is no known key"]);
         check(&format!("{SOUND}[student]\nbase = \"a\"\ninit = \"b\"\n"), &["7: student.init: contradicts"]);
+        check(&format!("{SOUND}[student]\ninit = \"b\"\nsize = \"tiny\"\n"), &[
+            "7: student.size: contradicts `student.init`",
+        ]);
         check(&format!("{SOUND}[student]\nsize = \"giant\"\n"), &["6: student.size: unknown variant `giant`"]);
         check(&format!("{SOUND}[teacher.budget]\nprompts = -1\n"), &["5: teacher.budget: invalid value"]);
     }
@@ -459,6 +490,6 @@ mod tests {
         let path = folder.path().join("spec.toml");
         std::fs::write(&path, [b'n', 0xff, 0xfe]).unwrap();
         assert!(read(&path).unwrap_err().to_string().contains("is not UTF-8 (byte 1)"));
-        assert!(read(&folder.path().join("none.toml")).unwrap_err().to_string().contains("cannot be read"));
+        assert!(read(&folder.path().join("none.toml")).unwrap_err().to_string().contains("does not exist"));
     }
 }

@@ -1,6 +1,6 @@
 //! What the store keeps. Records are plain data: a store fills them, a service reads them.
 
-use crate::example::{Example, Split};
+use crate::example::Example;
 use crate::ids::{CompletionKey, DatasetId, DistillationId, ModelId, PromptId, RequestId, RunId};
 use crate::metric::Accuracy;
 use crate::spec::Spec;
@@ -435,11 +435,4 @@ pub struct RowCounts {
     pub labelled: u64,
     /// Those with at least one imported answer.
     pub answered: u64,
-}
-
-/// Which rows to read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct RowFilter {
-    /// Only this split.
-    pub split: Option<Split>,
 }

@@ -64,7 +64,7 @@ named!(
     StudentSize {
         /// About a million parameters: for tests.
         Tiny = "tiny",
-        /// About ten million.
+        /// Some three million, with a small vocabulary.
         Mini = "mini",
         /// T5 v1.1 small, 60 million without its large vocabulary.
         Small = "small",

@@ -134,6 +134,7 @@ impl SqliteStore {
             sqlx::migrate::MigrateError::VersionMissing(_) => OpenError::Newer(path.clone()),
             other => OpenError::Database { path: path.clone(), message: other.to_string() },
         })?;
+        end_leases(&mut writer).await.map_err(database)?;
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS)
             .connect_with(options.read_only(true).create_if_missing(false))
@@ -163,6 +164,18 @@ impl SqliteStore {
     pub(crate) async fn write(&self) -> StoreResult<Writer<'_>> {
         Ok(Writer { connection: self.writer.lock().await })
     }
+}
+
+/// The lock says that no other process is at work here: whoever held a lease is gone, and nobody need wait for its end.
+async fn end_leases(writer: &mut SqliteConnection) -> sqlx::Result<()> {
+    for statement in [
+        "UPDATE distillations SET driver_until = 0 WHERE driver_until > 0",
+        "UPDATE prompts SET lease_until = 0 WHERE state = 'leased'",
+        "UPDATE runs SET lease_until = 0 WHERE state = 'leased'",
+    ] {
+        sqlx::query(statement).execute(&mut *writer).await?;
+    }
+    Ok(())
 }
 
 /// The one connection that writes, for as long as a method needs it.

@@ -4,13 +4,14 @@ use crate::job::Job;
 use crate::{HarvestError, Shared};
 use domain::ids::{DatasetId, DistillationId, RequestId};
 use domain::label::normalise;
-use domain::records::{Distillation, NewDistillation};
+use domain::records::{Distillation, NewDistillation, Row};
 use domain::spec::{LabelSource, Objective, Spec, Start, TeacherSource, suggestion};
 use domain::state::DatasetState;
 use domain::store::BATCH_MAX;
-use domain::{Split, Violation};
+use domain::task::AnswerShape;
+use domain::{Split, Task, Violation};
 
-/// Labels outside their set that are named one by one.
+/// Rows with a label outside its set that are named one by one.
 const LABELS_SHOWN: usize = 5;
 
 /// Accepts a job, or names every mistake.
@@ -137,27 +138,37 @@ async fn check_labels(
         let Some(last) = rows.last() else { break };
         from = last.index + 1;
         for row in rows {
-            let (Some(set), Some(label)) = (spec.task.label_set(&row.example), &row.example.label) else {
-                continue;
-            };
-            if set.iter().any(|known| normalise(known) == normalise(label)) {
-                continue;
-            }
+            let Some(mistake) = label_mistake(&spec.task, &row) else { continue };
             outside += 1;
             if outside <= LABELS_SHOWN {
-                let shown: String = label.chars().take(60).collect();
-                found.push(Violation::new(
-                    format!("rows[{}].label", row.index),
-                    format!("`{shown}` is not one of: {}", set.join(", ")),
-                ));
+                found.push(mistake);
             }
         }
     }
     if outside > LABELS_SHOWN {
         found.push(Violation::new(
             "rows",
-            format!("{} more labels lie outside their sets", outside - LABELS_SHOWN),
+            format!("{} more are wrong in the same way", outside - LABELS_SHOWN),
         ));
     }
     Ok(())
+}
+
+/// What is wrong with a row's label or its choices.
+fn label_mistake(task: &Task, row: &Row) -> Option<Violation> {
+    let set = task.label_set(&row.example)?;
+    if set.is_empty() {
+        // Answers by letter need something to choose from; otherwise a row without choices has an open set.
+        return (task.answer.shape == AnswerShape::Choice).then(|| {
+            let words = format!("is missing: the task `{}` asks for one of them", task.name);
+            Violation::new(format!("rows[{}].choices", row.index), words)
+        });
+    }
+    let label = row.example.label.as_ref()?;
+    if set.iter().any(|known| normalise(known) == normalise(label)) {
+        return None;
+    }
+    let shown: String = label.chars().take(60).collect();
+    let words = format!("`{shown}` is not one of: {}", set.join(", "));
+    Some(Violation::new(format!("rows[{}].label", row.index), words))
 }

@@ -65,7 +65,8 @@ impl Attention {
         let kind = query.kind();
         let scores = query.matmul(&memory.key.transpose(-1, -2)).to_kind(Kind::Float) + bias;
         let weights = drop(&scores.softmax(-1, Kind::Float).to_kind(kind), dropout);
-        let (batch, length) = (query.size().first().copied().unwrap_or(0), query.size().get(2).copied().unwrap_or(0));
+        let (batch, length) =
+            (query.size().first().copied().unwrap_or(0), query.size().get(2).copied().unwrap_or(0));
         let attended = weights.matmul(&memory.value).transpose(1, 2).reshape([batch, length, -1]);
         attended.linear(&self.output, None::<&Tensor>)
     }

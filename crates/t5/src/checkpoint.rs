@@ -1,10 +1,10 @@
 //! Checkpoints in the Hugging Face layout: `config.json` and safetensors, whole or in shards. Pickles are refused.
 
-use crate::config::Config;
+use crate::config::{Config, SCALED};
 use crate::initialise::{Slot, slots};
 use crate::{Error, Result};
-use safetensors::tensor::{Dtype, TensorView};
 use safetensors::SafeTensors;
+use safetensors::tensor::{Dtype, TensorView};
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
@@ -15,6 +15,9 @@ const WHOLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 const PICKLE: &str = "pytorch_model.bin";
 
+const EMBEDDING: &str = "shared.weight";
+const HEAD: &str = "lm_head.weight";
+
 /// Names under which the embedding is stored too.
 const EMBEDDING_ALIASES: &[&str] = &["encoder.embed_tokens.weight", "decoder.embed_tokens.weight"];
 /// A tensor of the first published checkpoints that no code ever used.
@@ -23,11 +26,16 @@ const UNUSED: &str = "decoder.block.0.layer.1.EncDecAttention.relative_attention
 /// Every tensor that `config` asks for, as float32 leaves on `device`, ordered by name.
 pub(crate) fn read(folder: &Path, config: &Config, device: Device) -> Result<Vec<(String, Tensor)>> {
     let slots = slots(config);
-    let wanted: HashMap<&str, &Slot> = slots.iter().map(|slot| (slot.name.as_str(), slot)).collect();
+    let mut wanted: HashMap<&str, &Slot> = slots.iter().map(|slot| (slot.name.as_str(), slot)).collect();
+    if let Some(embedding) = wanted.get(EMBEDDING).copied() {
+        // Tied checkpoints may hold the head as well: it must say the same.
+        wanted.entry(HEAD).or_insert(embedding);
+    }
     let mut found: BTreeMap<String, Tensor> = BTreeMap::new();
     for file in files(folder)? {
-        read_file(folder, &file, config, &wanted, device, &mut found)?;
+        read_file(folder, &file, &wanted, device, &mut found)?;
     }
+    settle_head(folder, config, &mut found)?;
     slots
         .iter()
         .map(|slot| match found.remove(&slot.name) {
@@ -35,6 +43,21 @@ pub(crate) fn read(folder: &Path, config: &Config, device: Device) -> Result<Vec
             None => Err(Error::MissingTensor { path: folder.to_owned(), name: slot.name.clone() }),
         })
         .collect()
+}
+
+/// Refuses a tied model whose head says something else. A v1.1 that version 5 of `transformers` began from scratch is
+/// written without the head, which was the embedding: here it starts as a copy.
+fn settle_head(folder: &Path, config: &Config, found: &mut BTreeMap<String, Tensor>) -> Result<()> {
+    let Some(embedding) = found.get(EMBEDDING) else { return Ok(()) };
+    let head = found.get(HEAD);
+    if config.tie_word_embeddings && head.is_some_and(|head| !head.equal(embedding)) {
+        return Err(Error::Untied(folder.to_owned()));
+    }
+    if !config.tie_word_embeddings && head.is_none() && config.rest.contains_key(SCALED) {
+        let head = embedding.copy();
+        found.insert(HEAD.to_owned(), head);
+    }
+    Ok(())
 }
 
 /// The weight files of a folder.
@@ -52,7 +75,10 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>> {
     let damaged = |message: String| Error::Damaged { path: index.clone(), message };
     let text = std::fs::read_to_string(&index).map_err(|source| Error::Io { path: index.clone(), source })?;
     let json: Value = serde_json::from_str(&text).map_err(|error| damaged(error.to_string()))?;
-    let map = json.get("weight_map").and_then(Value::as_object).ok_or_else(|| damaged("no weight_map".to_owned()))?;
+    let map = json
+        .get("weight_map")
+        .and_then(Value::as_object)
+        .ok_or_else(|| damaged("no weight_map".to_owned()))?;
     let mut names: Vec<&str> = map.values().filter_map(Value::as_str).collect();
     names.sort_unstable();
     names.dedup();
@@ -64,7 +90,11 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>> {
                 return Err(damaged(format!("names the file `{name}` outside the folder")));
             }
             let path = folder.join(name);
-            if path.is_file() { Ok(path) } else { Err(damaged(format!("names the file `{name}`, which is absent"))) }
+            if path.is_file() {
+                Ok(path)
+            } else {
+                Err(damaged(format!("names the file `{name}`, which is absent")))
+            }
         })
         .collect()
 }
@@ -73,7 +103,6 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>> {
 fn read_file(
     folder: &Path,
     path: &Path,
-    config: &Config,
     wanted: &HashMap<&str, &Slot>,
     device: Device,
     found: &mut BTreeMap<String, Tensor>,
@@ -85,46 +114,38 @@ fn read_file(
     let bytes = unsafe { memmap2::Mmap::map(&file) }.map_err(io)?;
     let tensors = SafeTensors::deserialize(&bytes)
         .map_err(|error| Error::Damaged { path: path.to_owned(), message: error.to_string() })?;
-    for (name, view) in tensors.tensors() {
-        let name = canonical(&name, config);
-        let Some(name) = name else { continue };
-        let Some(slot) = wanted.get(name) else {
-            return Err(Error::UnknownTensor { path: folder.to_owned(), name: name.to_owned() });
-        };
-        if found.contains_key(name) {
+    // By name: the reader has an order of its own, and a damaged file must be called the same every time.
+    let mut views = tensors.tensors();
+    views.sort_by(|left, right| left.0.cmp(&right.0));
+    for (name, view) in views {
+        if name == UNUSED {
             continue;
         }
-        found.insert(name.to_owned(), tensor(folder, slot, &view)?.to_device(device));
+        let alias = EMBEDDING_ALIASES.contains(&name.as_str());
+        let known = if alias { EMBEDDING } else { name.as_str() };
+        let Some(slot) = wanted.get(known) else {
+            return Err(Error::UnknownTensor { path: folder.to_owned(), name });
+        };
+        // An alias stands in for the embedding only where that is not stored itself.
+        if alias && found.contains_key(known) {
+            continue;
+        }
+        found.insert(known.to_owned(), tensor(folder, &name, &slot.shape, &view)?.to_device(device));
     }
     Ok(())
 }
 
-/// The name of the tensor behind an alias; `None` for what is not read.
-fn canonical<'a>(name: &'a str, config: &Config) -> Option<&'a str> {
-    if name == UNUSED || (name == "lm_head.weight" && config.tie_word_embeddings) {
-        return None;
-    }
-    Some(if EMBEDDING_ALIASES.contains(&name) { "shared.weight" } else { name })
-}
-
-fn tensor(folder: &Path, slot: &Slot, view: &TensorView<'_>) -> Result<Tensor> {
+fn tensor(path: &Path, name: &str, expected: &[i64], view: &TensorView<'_>) -> Result<Tensor> {
+    let (path, name) = (path.to_owned(), name.to_owned());
     let shape: Vec<i64> = view.shape().iter().map(|size| *size as i64).collect();
-    if shape != slot.shape {
-        return Err(Error::Misshapen {
-            path: folder.to_owned(),
-            name: slot.name.clone(),
-            found: shape,
-            expected: slot.shape.clone(),
-        });
+    if shape != expected {
+        return Err(Error::Misshapen { path, name, found: shape, expected: expected.to_vec() });
     }
     let kind = match view.dtype() {
         Dtype::F32 => Kind::Float,
         Dtype::BF16 => Kind::BFloat16,
         Dtype::F16 => Kind::Half,
-        other => {
-            let dtype = format!("{other:?}");
-            return Err(Error::Dtype { path: folder.to_owned(), name: slot.name.clone(), dtype });
-        }
+        other => return Err(Error::Dtype { path, name, dtype: format!("{other:?}") }),
     };
     Ok(Tensor::f_from_data_size(view.data(), &shape, kind)?.to_kind(Kind::Float))
 }
@@ -140,6 +161,8 @@ pub(crate) fn write(
     let shards = shards(parameters, shard_bytes_max);
     if let [(_, only)] = shards.as_slice() {
         write_tensors(&folder.join(WHOLE), only)?;
+        // What the folder held before must not be read in place of this.
+        remove(&folder.join(INDEX))?;
     } else {
         let mut map = serde_json::Map::new();
         let mut total = 0;
@@ -152,6 +175,7 @@ pub(crate) fn write(
         }
         let index = serde_json::json!({"metadata": {"total_size": total}, "weight_map": map});
         write_json(&folder.join(INDEX), &index)?;
+        remove(&folder.join(WHOLE))?;
     }
     write_json(&folder.join("config.json"), &config.to_json())
 }
@@ -189,14 +213,32 @@ fn write_tensors(path: &Path, tensors: &[(&str, &Tensor)]) -> Result<()> {
         let shape: Vec<usize> = tensor.size().iter().map(|size| *size as usize).collect();
         data.push((*name, shape, bytes));
     }
-    let damaged = |error: safetensors::SafeTensorError| Error::Damaged { path: path.to_owned(), message: error.to_string() };
+    let damaged = |error: safetensors::SafeTensorError| Error::Damaged {
+        path: path.to_owned(),
+        message: error.to_string(),
+    };
     let views = data
         .iter()
-        .map(|(name, shape, bytes)| Ok((*name, TensorView::new(Dtype::F32, shape.clone(), bytes).map_err(damaged)?)))
+        .map(|(name, shape, bytes)| {
+            Ok((*name, TensorView::new(Dtype::F32, shape.clone(), bytes).map_err(damaged)?))
+        })
         .collect::<Result<Vec<_>>>()?;
     let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-    let bytes = safetensors::serialize(views, Some(metadata)).map_err(damaged)?;
-    write_file(path, &bytes)
+    let beside = path.with_extension("partial");
+    safetensors::serialize_to_file(views, Some(metadata), &beside).map_err(|error| match error {
+        safetensors::SafeTensorError::IoError(source) => Error::Io { path: beside.clone(), source },
+        error => damaged(error),
+    })?;
+    std::fs::rename(&beside, path).map_err(|source| Error::Io { path: path.to_owned(), source })
+}
+
+fn remove(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::Io { path: path.to_owned(), source })
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
 }
 
 fn write_json(path: &Path, value: &Value) -> Result<()> {
@@ -215,7 +257,8 @@ fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
 /// # Errors
 /// The file cannot be written.
 pub fn save_tensors(path: &Path, tensors: &[(String, Tensor)]) -> Result<()> {
-    let tensors: Vec<(&str, &Tensor)> = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
+    let tensors: Vec<(&str, &Tensor)> =
+        tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
     write_tensors(path, &tensors)
 }
 
@@ -232,8 +275,8 @@ pub fn load_tensors(path: &Path) -> Result<Vec<(String, Tensor)>> {
         .into_iter()
         .map(|(name, view)| {
             let shape: Vec<i64> = view.shape().iter().map(|size| *size as i64).collect();
-            let slot = Slot { name: name.clone(), shape, role: crate::initialise::Role::Norm };
-            Ok((name, tensor(path, &slot, &view)?))
+            let tensor = tensor(path, &name, &shape, &view)?;
+            Ok((name, tensor))
         })
         .collect::<Result<Vec<_>>>()?;
     named.sort_by(|left, right| left.0.cmp(&right.0));

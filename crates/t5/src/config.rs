@@ -55,7 +55,8 @@ pub struct Config {
     pub layer_norm_epsilon: f64,
     /// Form of the feed-forward layer.
     pub feed_forward: FeedForward,
-    /// Whether the output projection is the embedding; its logits are then scaled by d_model^-0.5.
+    /// Whether the output projection is the embedding, its logits scaled by d_model^-0.5: v1.0. Version 5 of `transformers`
+    /// writes `true` for every T5, and says in `scale_decoder_outputs` what is meant; we write what every version reads.
     pub tie_word_embeddings: bool,
     /// The id of padding.
     pub pad_token_id: i64,
@@ -69,6 +70,10 @@ pub struct Config {
 
 /// Largest value of any width or count: beyond it a file is damaged, not a model.
 const FIELD_MAX: i64 = 1 << 24;
+/// Most blocks of a stack: the list of tensors to look for grows with them, whatever the files hold.
+const LAYERS_MAX: i64 = 1 << 10;
+/// Version 5 of `transformers` says with this field whether a T5 is v1.0.
+pub(crate) const SCALED: &str = "scale_decoder_outputs";
 
 impl Size {
     /// The shape of this size over a vocabulary.
@@ -123,14 +128,16 @@ impl Config {
             Err(source) => return Err(Error::Io { path, source }),
         };
         let bad = |field: &'static str, message: String| Error::Config { path: path.clone(), field, message };
-        let fields: Map<String, Value> =
-            serde_json::from_str(&text).map_err(|error| bad("file", format!("is no JSON object: {error}")))?;
+        let fields: Map<String, Value> = serde_json::from_str(&text)
+            .map_err(|error| bad("file", format!("is no JSON object: {error}")))?;
         Reader { fields, path: &path }.config()
     }
 
     /// `config.json`'s words.
     pub fn to_json(&self) -> Value {
         let mut fields = self.rest.clone();
+        // What `tie_word_embeddings` says instead, and what the weights were before they were widened to float32.
+        fields.retain(|name, _| name != SCALED && name != "torch_dtype");
         let projection = match self.feed_forward {
             FeedForward::Relu => "relu",
             FeedForward::GatedGelu => "gated-gelu",
@@ -139,6 +146,7 @@ impl Config {
             ("architectures", serde_json::json!(["T5ForConditionalGeneration"])),
             ("model_type", "t5".into()),
             ("is_encoder_decoder", true.into()),
+            ("dtype", "float32".into()),
             ("d_model", self.d_model.into()),
             ("d_kv", self.d_kv.into()),
             ("d_ff", self.d_ff.into()),
@@ -169,50 +177,122 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn config(mut self) -> Result<Config> {
-        if let Some(kind) = self.fields.get("model_type").and_then(Value::as_str)
-            && !matches!(kind, "t5" | "mt5")
-        {
+        let kind = self.word("model_type", "t5")?;
+        if !matches!(kind.as_str(), "t5" | "mt5") {
             return Err(self.bad("model_type", format!("is `{kind}`: only T5 checkpoints are read")));
         }
-        let feed_forward = match self.fields.get("feed_forward_proj").and_then(Value::as_str).unwrap_or("relu") {
-            "relu" => FeedForward::Relu,
-            "gated-gelu" => FeedForward::GatedGelu,
-            other => return Err(self.bad("feed_forward_proj", format!("is `{other}`: relu and gated-gelu are known"))),
-        };
-        let num_layers = self.count("num_layers", None)?;
-        Ok(Config {
-            d_model: self.count("d_model", None)?,
-            d_kv: self.count("d_kv", None)?,
-            d_ff: self.count("d_ff", None)?,
+        let num_layers = self.count("num_layers", None, LAYERS_MAX)?;
+        let config = Config {
+            d_model: self.count("d_model", None, FIELD_MAX)?,
+            d_kv: self.count("d_kv", None, FIELD_MAX)?,
+            d_ff: self.count("d_ff", None, FIELD_MAX)?,
             num_layers,
-            num_decoder_layers: self.count("num_decoder_layers", Some(num_layers))?,
-            num_heads: self.count("num_heads", None)?,
-            vocab_size: self.count("vocab_size", None)?,
-            relative_attention_num_buckets: self.count("relative_attention_num_buckets", Some(32))?,
-            relative_attention_max_distance: self.count("relative_attention_max_distance", Some(128))?,
+            num_decoder_layers: self.count("num_decoder_layers", Some(num_layers), LAYERS_MAX)?,
+            num_heads: self.count("num_heads", None, FIELD_MAX)?,
+            vocab_size: self.count("vocab_size", None, FIELD_MAX)?,
+            relative_attention_num_buckets: self.count(
+                "relative_attention_num_buckets",
+                Some(32),
+                FIELD_MAX,
+            )?,
+            relative_attention_max_distance: self.count(
+                "relative_attention_max_distance",
+                Some(128),
+                FIELD_MAX,
+            )?,
             dropout_rate: self.share("dropout_rate", 0.1)?,
             layer_norm_epsilon: self.share("layer_norm_epsilon", 1e-6)?,
-            feed_forward,
-            tie_word_embeddings: self.fields.get("tie_word_embeddings").and_then(Value::as_bool).unwrap_or(true),
+            feed_forward: self.feed_forward(&kind)?,
+            tie_word_embeddings: self.is_tied(&kind)?,
             pad_token_id: self.id("pad_token_id", 0)?,
             eos_token_id: self.id("eos_token_id", 1)?,
             decoder_start_token_id: self.id("decoder_start_token_id", 0)?,
             rest: std::mem::take(&mut self.fields),
-        })
+        };
+        self.check(&config)?;
+        Ok(config)
+    }
+
+    fn feed_forward(&self, kind: &str) -> Result<FeedForward> {
+        let default = if kind == "mt5" { "gated-gelu" } else { "relu" };
+        match self.word("feed_forward_proj", default)?.as_str() {
+            "relu" => Ok(FeedForward::Relu),
+            "gated-gelu" => Ok(FeedForward::GatedGelu),
+            other => {
+                Err(self.bad("feed_forward_proj", format!("is `{other}`: relu and gated-gelu are known")))
+            }
+        }
+    }
+
+    /// v1.0 or v1.1, from either way of saying it.
+    fn is_tied(&self, kind: &str) -> Result<bool> {
+        let tied = self.flag("tie_word_embeddings")?;
+        match (self.flag(SCALED)?, tied) {
+            (Some(true), Some(false)) => {
+                let message =
+                    "is true, and tie_word_embeddings is false: no T5 scales the logits of a head of its own";
+                Err(self.bad(SCALED, message.to_owned()))
+            }
+            (Some(scaled), _) => Ok(scaled),
+            (None, tied) => Ok(tied.unwrap_or(kind != "mt5")),
+        }
+    }
+
+    /// What fields say about each other.
+    fn check(&self, config: &Config) -> Result<()> {
+        let (buckets, farthest) =
+            (config.relative_attention_num_buckets, config.relative_attention_max_distance);
+        if buckets < 4 {
+            let message = format!("is {buckets}: at least 4, or no distance has a bucket of its own");
+            return Err(self.bad("relative_attention_num_buckets", message));
+        }
+        if farthest <= buckets / 2 {
+            let message =
+                format!("is {farthest}: it must lie beyond the {} distances with own buckets", buckets / 2);
+            return Err(self.bad("relative_attention_max_distance", message));
+        }
+        for (field, id) in [
+            ("pad_token_id", config.pad_token_id),
+            ("eos_token_id", config.eos_token_id),
+            ("decoder_start_token_id", config.decoder_start_token_id),
+        ] {
+            if id >= config.vocab_size {
+                let message = format!("is {id}, and the vocabulary ends at {}", config.vocab_size - 1);
+                return Err(self.bad(field, message));
+            }
+        }
+        Ok(())
     }
 
     fn bad(&self, field: &'static str, message: String) -> Error {
         Error::Config { path: self.path.to_owned(), field, message }
     }
 
-    fn count(&self, field: &'static str, default: Option<i64>) -> Result<i64> {
+    fn word(&self, field: &'static str, default: &str) -> Result<String> {
+        match self.fields.get(field) {
+            None | Some(Value::Null) => Ok(default.to_owned()),
+            Some(Value::String(word)) => Ok(word.clone()),
+            Some(value) => {
+                Err(self.bad(field, format!("is {value}: it must be a word such as \"{default}\"")))
+            }
+        }
+    }
+
+    fn flag(&self, field: &'static str) -> Result<Option<bool>> {
+        match self.fields.get(field) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::Bool(flag)) => Ok(Some(*flag)),
+            Some(value) => Err(self.bad(field, format!("is {value}: it must be true or false"))),
+        }
+    }
+
+    fn count(&self, field: &'static str, default: Option<i64>, most: i64) -> Result<i64> {
         match (self.fields.get(field), default) {
             (None | Some(Value::Null), Some(default)) => Ok(default),
             (None | Some(Value::Null), None) => Err(self.bad(field, "is missing".to_owned())),
-            (Some(value), _) => value
-                .as_i64()
-                .filter(|value| (1..=FIELD_MAX).contains(value))
-                .ok_or_else(|| self.bad(field, format!("is {value}: it must be a whole number from 1 to {FIELD_MAX}"))),
+            (Some(value), _) => value.as_i64().filter(|value| (1..=most).contains(value)).ok_or_else(|| {
+                self.bad(field, format!("is {value}: it must be a whole number from 1 to {most}"))
+            }),
         }
     }
 

@@ -74,6 +74,12 @@ pub enum Error {
         /// The tensor.
         name: String,
     },
+    /// A tied model with a head that says something else.
+    #[error(
+        "{}: holds `lm_head.weight` beside another `shared.weight`, and config.json ties them: set tie_word_embeddings to \
+         false there where the model is a v1.1, or remove the tensor", .0.display()
+    )]
+    Untied(PathBuf),
     /// A tensor in a number format that is not read.
     #[error("{}: tensor `{name}` is {dtype}: only float32, bfloat16 and float16 weights are read", path.display())]
     Dtype {

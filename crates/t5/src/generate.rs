@@ -57,7 +57,16 @@ pub fn generate(
         let encoded = model.encode(&weights, input_ids, input_mask)?;
         let rows = input_ids.size().first().copied().unwrap_or(0);
         return (0..rows)
-            .map(|row| beam(model, &weights, &encoded.select(&[row]), width.max(1), length_penalty, options.tokens_max))
+            .map(|row| {
+                beam(
+                    model,
+                    &weights,
+                    &encoded.select(&[row]),
+                    width.max(1),
+                    length_penalty,
+                    options.tokens_max,
+                )
+            })
             .collect();
     }
     let rows = usize::try_from(input_ids.size().first().copied().unwrap_or(0)).unwrap_or(0);
@@ -123,7 +132,7 @@ fn choosers(strategy: Strategy, rows: i64) -> Result<Vec<Chooser>> {
         .map(|row| match strategy {
             Strategy::Greedy => Ok(Chooser::Greedy),
             Strategy::Sample { temperature, top_k, top_p, seed } => {
-                let generator = Generator(seed ^ (row as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15));
+                let generator = Generator::of(seed, row as u64);
                 Ok(Chooser::Sample { temperature: temperature.max(1e-6), top_k, top_p, generator })
             }
             Strategy::Beam { .. } => Err(Error::Input("a beam cannot be followed token by token".to_owned())),
@@ -151,12 +160,23 @@ fn choose(logits: &Tensor, rows: &[usize], choosers: &mut [Chooser]) -> Result<V
 struct Generator(u64);
 
 impl Generator {
-    fn next(&mut self) -> f64 {
+    /// Rows start at places that have nothing to do with each other: at neighbouring ones, a row would draw what another
+    /// drew a token before.
+    fn of(seed: u64, row: u64) -> Self {
+        Self(Self(Self(seed).next() ^ row).next())
+    }
+
+    fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        ((mixed ^ (mixed >> 31)) >> 11) as f64 / (1_u64 << 53) as f64
+        mixed ^ (mixed >> 31)
+    }
+
+    /// Evenly from 0 to below 1.
+    fn next_share(&mut self) -> f64 {
+        (self.next() >> 11) as f64 / (1_u64 << 53) as f64
     }
 }
 
@@ -179,7 +199,7 @@ fn sample(logits: &[f32], temperature: f64, top_k: usize, top_p: f64, generator:
     });
     let kept = kept.count().max(1);
     let mass: f64 = masses.iter().take(kept).sum();
-    let mut left = generator.next() * mass;
+    let mut left = generator.next_share() * mass;
     for ((id, _), share) in ranked.iter().zip(&masses).take(kept) {
         left -= share;
         if left <= 0.0 {
@@ -289,6 +309,12 @@ pub fn score(
     row: i64,
     candidates: &[Vec<i64>],
 ) -> Result<Vec<f64>> {
+    if candidates.is_empty() {
+        return Ok(Vec::new());
+    }
+    if !(0..encoded.rows()).contains(&row) {
+        return Err(Error::Input(format!("row {row} of {} that were read", encoded.rows())));
+    }
     let config = model.config();
     let length = candidates.iter().map(Vec::len).max().unwrap_or(0) + 1;
     let mut labels = Vec::with_capacity(candidates.len() * length);

@@ -65,21 +65,27 @@ fn push_block(slots: &mut Vec<Slot>, config: &Config, stack: &str, block: &str) 
     };
     for input in inputs {
         let std = (d_model as f64).powf(-0.5);
-        slots.push(slot(&format!("{block}.{last}.DenseReluDense.{input}.weight"), &[d_ff, d_model], Role::Normal(std)));
+        slots.push(slot(
+            &format!("{block}.{last}.DenseReluDense.{input}.weight"),
+            &[d_ff, d_model],
+            Role::Normal(std),
+        ));
     }
     let std = (d_ff as f64).powf(-0.5);
-    slots.push(slot(&format!("{block}.{last}.DenseReluDense.wo.weight"), &[d_model, d_ff], Role::Normal(std)));
+    slots.push(slot(
+        &format!("{block}.{last}.DenseReluDense.wo.weight"),
+        &[d_model, d_ff],
+        Role::Normal(std),
+    ));
 }
 
 fn push_attention(slots: &mut Vec<Slot>, config: &Config, layer: &str, kind: &str) {
     let (d_model, inner) = (config.d_model, config.inner());
     let width = d_model as f64;
     slots.push(slot(&format!("{layer}.layer_norm.weight"), &[d_model], Role::Norm));
-    for (part, std) in [
-        ("q", (width * config.d_kv as f64).powf(-0.5)),
-        ("k", width.powf(-0.5)),
-        ("v", width.powf(-0.5)),
-    ] {
+    for (part, std) in
+        [("q", (width * config.d_kv as f64).powf(-0.5)), ("k", width.powf(-0.5)), ("v", width.powf(-0.5))]
+    {
         slots.push(slot(&format!("{layer}.{kind}.{part}.weight"), &[inner, d_model], Role::Normal(std)));
     }
     let std = (inner as f64).powf(-0.5);

@@ -82,6 +82,11 @@ impl DecoderState {
 }
 
 impl Encoded {
+    /// Rows that were read.
+    pub fn rows(&self) -> i64 {
+        self.mask.size().first().copied().unwrap_or(0)
+    }
+
     /// Keeps the rows at these places, in this order; a place may repeat.
     #[must_use]
     pub fn select(&self, rows: &[i64]) -> Self {
@@ -199,7 +204,7 @@ impl Model {
         let weights = self.weights(options.compute)?;
         self.check(&batch.input_ids, &batch.input_mask)?;
         let labels = batch.labels.to_device(self.device);
-        self.check_ids("labels", &labels, IGNORED)?;
+        self.check_labels(&labels, &batch.input_ids)?;
         let encoded = self.encode_with(&weights, &batch.input_ids, &batch.input_mask, options.dropout);
         Ok(self.decode_with(&weights, &encoded, &self.shifted(&labels), options.dropout))
     }
@@ -222,7 +227,13 @@ impl Model {
         Ok(tch::no_grad(|| self.encode_with(weights, input_ids, input_mask, 0.0)))
     }
 
-    fn encode_with(&self, weights: &Weights, input_ids: &Tensor, input_mask: &Tensor, dropout: f64) -> Encoded {
+    fn encode_with(
+        &self,
+        weights: &Weights,
+        input_ids: &Tensor,
+        input_mask: &Tensor,
+        dropout: f64,
+    ) -> Encoded {
         let ids = input_ids.to_device(self.device);
         let hidden = input_mask.to_device(self.device).to_kind(Kind::Bool).logical_not();
         let mask = hidden.to_kind(Kind::Float).unsqueeze(1).unsqueeze(1) * MASKED;
@@ -231,7 +242,13 @@ impl Model {
     }
 
     /// Logits `[batch, target, vocab]` of whole targets.
-    pub(crate) fn decode_with(&self, weights: &Weights, encoded: &Encoded, ids: &Tensor, dropout: f64) -> Tensor {
+    pub(crate) fn decode_with(
+        &self,
+        weights: &Weights,
+        encoded: &Encoded,
+        ids: &Tensor,
+        dropout: f64,
+    ) -> Tensor {
         let length = ids.size().get(1).copied().unwrap_or(0);
         let causal = Tensor::full([length, length], MASKED, (Kind::Float, self.device)).triu(1);
         let causal = causal.unsqueeze(0).unsqueeze(0);
@@ -278,18 +295,32 @@ impl Model {
                 input_mask.size()
             )));
         }
-        self.check_ids("input ids", input_ids, 0)
+        self.check_ids("input ids", input_ids)
     }
 
-    fn check_ids(&self, what: &str, ids: &Tensor, lowest: i64) -> Result<()> {
+    fn check_labels(&self, labels: &Tensor, input_ids: &Tensor) -> Result<()> {
+        if labels.dim() != 2 || labels.numel() == 0 || labels.size().first() != input_ids.size().first() {
+            return Err(Error::Input(format!(
+                "labels {:?} must be [batch, target], not empty, and have a row for every row of the ids {:?}",
+                labels.size(),
+                input_ids.size()
+            )));
+        }
+        if labels.kind() != Kind::Int64 {
+            return Err(kind("labels", labels));
+        }
+        self.check_ids("labels", &labels.where_scalarother(&labels.ne(IGNORED), self.config.pad_token_id))
+    }
+
+    fn check_ids(&self, what: &str, ids: &Tensor) -> Result<()> {
+        if ids.kind() != Kind::Int64 {
+            return Err(kind(what, ids));
+        }
         let (low, high) = (ids.f_min()?.int64_value(&[]), ids.f_max()?.int64_value(&[]));
-        if low < lowest || (low < 0 && low != IGNORED) {
-            return Err(self.outside(what, low));
+        match [low, high].into_iter().find(|id| !(0..self.config.vocab_size).contains(id)) {
+            Some(id) => Err(self.outside(what, id)),
+            None => Ok(()),
         }
-        if high >= self.config.vocab_size {
-            return Err(self.outside(what, high));
-        }
-        Ok(())
     }
 
     fn outside(&self, what: &str, id: i64) -> Error {
@@ -298,6 +329,10 @@ impl Model {
             self.config.vocab_size
         ))
     }
+}
+
+fn kind(what: &str, ids: &Tensor) -> Error {
+    Error::Input(format!("{what} are {:?}: they must be int64", ids.kind()))
 }
 
 fn project(weights: &Weights, states: &Tensor) -> Tensor {

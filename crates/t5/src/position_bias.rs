@@ -52,17 +52,20 @@ impl Buckets {
 mod tests {
     use super::*;
 
+    /// Every distance up to 300 on either side, as `scripts/golden.sh` wrote them.
     #[test]
-    fn distances_fall_into_the_buckets_of_the_paper() {
-        let encoder = Buckets { count: 32, distance_max: 128, two_sided: true };
-        let decoder = Buckets { two_sided: false, ..encoder };
-        // Computed with transformers' T5Attention._relative_position_bucket.
-        let check = |buckets: Buckets, expected: &[(i64, i64)]| {
-            for (distance, bucket) in expected {
-                assert_eq!(buckets.of(*distance), *bucket, "{distance}");
+    fn distances_fall_into_the_buckets_of_transformers() {
+        for (golden, count, distance_max) in [("v1_0", 8, 20), ("v1_1", 32, 128)] {
+            let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(golden);
+            let tensors = Tensor::read_safetensors(folder.join("expected.safetensors")).unwrap();
+            for (stack, two_sided) in [("encoder", true), ("decoder", false)] {
+                let name = format!("buckets.{stack}");
+                let (_, expected) = tensors.iter().find(|(known, _)| *known == name).unwrap();
+                let expected = Vec::<i64>::try_from(expected).unwrap();
+                let buckets = Buckets { count, distance_max, two_sided };
+                let found: Vec<i64> = (-300..=300).map(|distance| buckets.of(distance)).collect();
+                assert_eq!(found, expected, "{golden} {stack}");
             }
-        };
-        check(encoder, &[(0, 0), (-1, 1), (-7, 7), (-8, 8), (-16, 10), (-127, 15), (-500, 15), (1, 17), (500, 31)]);
-        check(decoder, &[(0, 0), (5, 0), (-15, 15), (-16, 16), (-64, 26), (-127, 31), (-500, 31)]);
+        }
     }
 }

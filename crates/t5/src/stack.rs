@@ -52,7 +52,14 @@ impl Stack {
     }
 
     /// The decoder's pass over whole targets. `causal` is float32 `[1, 1, length, length]`; `mask` is the encoder's.
-    pub(crate) fn decode(&self, x: &Tensor, encoded: &Tensor, causal: &Tensor, mask: &Tensor, dropout: f64) -> Tensor {
+    pub(crate) fn decode(
+        &self,
+        x: &Tensor,
+        encoded: &Tensor,
+        causal: &Tensor,
+        mask: &Tensor,
+        dropout: f64,
+    ) -> Tensor {
         let length = causal.size().last().copied().unwrap_or(0);
         let bias = self.buckets.bias(&self.position_bias, 0, length, length) + causal;
         let mut x = drop(x, dropout);

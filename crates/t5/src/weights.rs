@@ -1,11 +1,11 @@
 //! Master weights as a pass uses them: cast, fused, and arranged by block.
 
+use crate::Result;
 use crate::attention::Attention;
 use crate::config::Config;
 use crate::feed_forward::FeedForward;
 use crate::position_bias::Buckets;
 use crate::stack::{Block, Stack};
-use crate::Result;
 use tch::{Kind, Tensor};
 
 /// The weights of one pass. Made from masters that require gradients, it carries the gradients back to them.
@@ -31,7 +31,11 @@ pub(crate) struct Source<'a> {
 impl Source<'_> {
     pub(crate) fn weights(&self) -> Result<Weights> {
         let embedding = self.cast("shared.weight")?;
-        let head = if self.config.tie_word_embeddings { embedding.shallow_clone() } else { self.cast("lm_head.weight")? };
+        let head = if self.config.tie_word_embeddings {
+            embedding.shallow_clone()
+        } else {
+            self.cast("lm_head.weight")?
+        };
         Ok(Weights {
             encoder: self.stack("encoder", self.config.num_layers)?,
             decoder: self.stack("decoder", self.config.num_decoder_layers)?,
@@ -103,8 +107,10 @@ impl Source<'_> {
     }
 
     fn fused(&self, name: &str, parts: &[&str]) -> Result<Tensor> {
-        let parts =
-            parts.iter().map(|part| (self.find)(&format!("{name}.{part}.weight"))).collect::<Result<Vec<_>>>()?;
+        let parts = parts
+            .iter()
+            .map(|part| (self.find)(&format!("{name}.{part}.weight")))
+            .collect::<Result<Vec<_>>>()?;
         Ok(Tensor::cat(&parts, 0).to_kind(self.kind))
     }
 }

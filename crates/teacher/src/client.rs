@@ -1,15 +1,16 @@
-//! One call: the request as OpenAI's API wants it, and what can be read in any answer.
+//! One call over HTTP: what is sent, how long it may take, and what every kind of answer means.
 
 use crate::attempt::Failure;
+use crate::dialect;
 use crate::error::TeacherError;
-use crate::profile::{Profile, Provider};
+use crate::profile::Profile;
 use crate::retry_after;
 use crate::{Question, Reply, estimate_tokens};
 use bytes::{Bytes, BytesMut};
 use domain::records::FinishReason;
 use futures::StreamExt;
 use http::StatusCode;
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::time::{Duration, Instant, SystemTime};
 
 /// Largest answer that is read, in bytes.
@@ -29,11 +30,7 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) fn new(profile: Profile) -> Result<Self, TeacherError> {
-        let path = match profile.provider {
-            Provider::OpenAiChat => "chat/completions",
-            Provider::OpenAiCompletions => "completions",
-        };
-        let endpoint = format!("{}/{path}", profile.url.trim_end_matches('/'));
+        let endpoint = dialect::endpoint(&profile);
         let invalid = |message: String| {
             TeacherError::Invalid(format!("teacher `{}`: url `{}`: {message}", profile.name, profile.url))
         };
@@ -54,9 +51,9 @@ impl Client {
     /// Asks once.
     pub(crate) async fn ask(&self, question: &Question) -> Result<Reply, Failure> {
         let began = Instant::now();
-        let mut request = self.http.post(&self.endpoint).json(&self.body(question));
-        if !self.profile.api_key.is_empty() {
-            request = request.bearer_auth(self.profile.api_key.expose());
+        let mut request = self.http.post(&self.endpoint).json(&dialect::body(&self.profile, question));
+        for (name, value) in dialect::headers(&self.profile) {
+            request = request.header(name, value);
         }
         let response = request.send().await.map_err(|error| self.transport(&error))?;
         let status = response.status();
@@ -70,33 +67,6 @@ impl Client {
             return self.read_reply(question, &body, began.elapsed()).map_err(Failure::Final);
         }
         Err(self.refusal(status, wait, &body))
-    }
-
-    fn body(&self, question: &Question) -> Value {
-        let sampling = &question.sampling;
-        let mut body = json!({
-            "model": self.profile.model,
-            "temperature": sampling.temperature,
-            "top_p": sampling.top_p,
-            "max_tokens": sampling.tokens_max,
-            "stop": sampling.stop,
-            "seed": sampling.sample,
-        });
-        let (key, value) = match self.profile.provider {
-            Provider::OpenAiChat => {
-                let mut messages = Vec::new();
-                if !question.instruction.is_empty() {
-                    messages.push(json!({"role": "system", "content": question.instruction}));
-                }
-                messages.push(json!({"role": "user", "content": question.prompt}));
-                ("messages", Value::Array(messages))
-            }
-            Provider::OpenAiCompletions => ("prompt", Value::String(question.prompt.clone())),
-        };
-        if let Value::Object(fields) = &mut body {
-            fields.insert(key.to_owned(), value);
-        }
-        body
     }
 
     async fn read_body(&self, response: reqwest::Response) -> Result<Bytes, Failure> {
@@ -118,29 +88,17 @@ impl Client {
         let answer: Value = serde_json::from_slice(body).map_err(|error| {
             self.malformed(format!("answered something that is not JSON ({error}): {}", shown(body)))
         })?;
-        let choice = answer
-            .pointer("/choices/0")
-            .ok_or_else(|| self.malformed(format!("answered without `choices`: {}", shown(body))))?;
-        let text = choice
-            .get("text")
-            .or_else(|| choice.pointer("/message/content"))
-            .and_then(Value::as_str)
-            .unwrap_or_default();
-        let finish_reason = match choice.get("finish_reason").and_then(Value::as_str) {
-            Some("length") => FinishReason::Length,
-            Some("content_filter") => FinishReason::ContentFilter,
-            _ => FinishReason::Stop,
-        };
-        if text.is_empty() && finish_reason == FinishReason::Stop {
+        let spoken = dialect::read(self.profile.provider, &answer)
+            .map_err(|missing| self.malformed(format!("answered without `{missing}`: {}", shown(body))))?;
+        if spoken.text.is_empty() && spoken.finish_reason == FinishReason::Stop {
             return Err(self.malformed("answered with no text at all".to_owned()));
         }
-        let count = |name: &str| answer.pointer(&format!("/usage/{name}")).and_then(Value::as_u64);
-        let tokens_in = count("prompt_tokens").unwrap_or_else(|| estimate_tokens(&question.prompt));
-        let tokens_out = count("completion_tokens").unwrap_or_else(|| estimate_tokens(text));
+        let tokens_in = spoken.tokens_in.unwrap_or_else(|| estimate_tokens(&question.prompt));
+        let tokens_out = spoken.tokens_out.unwrap_or_else(|| estimate_tokens(&spoken.text));
         Ok(Reply {
-            text: text.to_owned(),
-            finish_reason,
-            model: answer.get("model").and_then(Value::as_str).unwrap_or(&self.profile.model).to_owned(),
+            text: spoken.text,
+            finish_reason: spoken.finish_reason,
+            model: spoken.model.unwrap_or_else(|| self.profile.model.clone()),
             tokens_in,
             tokens_out,
             money_micros: self.profile.money_micros(tokens_in, tokens_out),
@@ -171,7 +129,8 @@ impl Client {
             300..=399 => Failure::Final(
                 self.permanent(format!("redirects ({code}): write the final address as the profile's url")),
             ),
-            408 | 500 | 502 | 503 | 504 => Failure::Retry {
+            // 529 is Anthropic's word for overloaded.
+            408 | 500 | 502 | 503 | 504 | 529 => Failure::Retry {
                 error: self.unavailable(format!("answered {code}: {said}")),
                 wait,
             },

@@ -5,6 +5,7 @@
 
 mod attempt;
 mod client;
+mod dialect;
 mod error;
 mod profile;
 mod render;

@@ -38,6 +38,10 @@ pub enum Provider {
     OpenAiChat,
     /// `POST {url}/completions`.
     OpenAiCompletions,
+    /// `POST {url}/messages`.
+    Anthropic,
+    /// `POST {url}/models/{model}:generateContent`.
+    Gemini,
 }
 
 impl Provider {
@@ -46,7 +50,18 @@ impl Provider {
         match name {
             "openai_chat" => Some(Self::OpenAiChat),
             "openai_completions" => Some(Self::OpenAiCompletions),
+            "anthropic" => Some(Self::Anthropic),
+            "gemini" => Some(Self::Gemini),
             _ => None,
+        }
+    }
+
+    /// The provider as OpenTelemetry's conventions name it (`gen_ai.provider.name`).
+    pub(crate) fn convention(self) -> &'static str {
+        match self {
+            Self::OpenAiChat | Self::OpenAiCompletions => "openai",
+            Self::Anthropic => "anthropic",
+            Self::Gemini => "gcp.gemini",
         }
     }
 }

@@ -62,7 +62,7 @@ impl Teacher {
         let span = tracing::info_span!(
             "chat",
             gen_ai.operation.name = "chat",
-            gen_ai.provider.name = "openai",
+            gen_ai.provider.name = self.profile.provider.convention(),
             gen_ai.request.model = %self.profile.model,
             gen_ai.request.max_tokens = question.sampling.tokens_max,
             gen_ai.usage.input_tokens = tracing::field::Empty,

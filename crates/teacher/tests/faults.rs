@@ -4,7 +4,7 @@ use bytes::Bytes;
 use domain::Allowance;
 use domain::allowance::{AllowanceError, Limits, Reservation};
 use domain::records::FinishReason;
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full};
 use hyper::service::service_fn;
 use hyper::{Response, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -122,7 +122,7 @@ async fn a_good_answer_is_read_whole() {
 #[tokio::test]
 async fn what_may_help_is_tried_again_and_bounded() {
     let good = completion("two", "stop");
-    for status in [408, 500, 502, 503, 504] {
+    for status in [408, 500, 502, 503, 504, 529] {
         let (url, requests) = server(vec![(status, &[], "busy".into()), (200, &[], good.clone())]).await;
         assert_eq!(ask(profile(&url)).await.unwrap().text, "two");
         assert_eq!(requests.load(Ordering::SeqCst), 2, "{status}");
@@ -210,4 +210,62 @@ async fn a_url_that_is_none_is_refused_at_once() {
         let error = ask(profile(url)).await.unwrap_err();
         assert!(error.to_string().starts_with("teacher `test`: url"), "{error}");
     }
+}
+
+/// What a server heard: its path, the header that should hold the key, and the body.
+async fn heard(
+    provider: Provider,
+    key_header: &'static str,
+    answer: serde_json::Value,
+) -> (String, String, serde_json::Value) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/v1", listener.local_addr().unwrap());
+    let (tell, mut told) = tokio::sync::mpsc::channel(1);
+    tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
+            let (tell, answer) = (tell.clone(), answer.to_string());
+            async move {
+                let path = request.uri().path().to_owned();
+                let key =
+                    request.headers().get(key_header).map_or("", |value| value.to_str().unwrap()).to_owned();
+                let body = request.into_body().collect().await.unwrap().to_bytes();
+                tell.send((path, key, serde_json::from_slice(&body).unwrap())).await.unwrap();
+                Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(answer))))
+            }
+        });
+        let _ =
+            hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+    });
+    let reply = ask(Profile { provider, ..profile(&url) }).await.unwrap();
+    assert_eq!(reply.text, "two", "{provider:?}");
+    told.recv().await.unwrap()
+}
+
+#[tokio::test]
+async fn every_provider_is_asked_in_its_own_words() {
+    let openai = serde_json::json!({"choices": [{"text": "two"}]});
+    let (path, key, body) = heard(Provider::OpenAiCompletions, "authorization", openai).await;
+    assert_eq!((path.as_str(), key.as_str()), ("/v1/completions", "Bearer hunter2"));
+    assert_eq!((&body["prompt"], &body["stop"]), (&"Q: 1 + 1?\nA:".into(), &serde_json::json!(["\n\n"])));
+
+    let chat = serde_json::json!({"choices": [{"message": {"content": "two"}}]});
+    let (path, _, body) = heard(Provider::OpenAiChat, "authorization", chat).await;
+    assert_eq!(path, "/v1/chat/completions");
+    assert_eq!(body["messages"], serde_json::json!([{"role": "user", "content": "Q: 1 + 1?\nA:"}]));
+
+    let anthropic = serde_json::json!({"content": [{"type": "text", "text": "two"}]});
+    let (path, key, body) = heard(Provider::Anthropic, "x-api-key", anthropic).await;
+    assert_eq!((path.as_str(), key.as_str()), ("/v1/messages", "hunter2"));
+    assert_eq!(
+        body["stop_sequences"],
+        serde_json::json!([]),
+        "it refuses stop sequences of white space alone"
+    );
+    assert_eq!((&body["max_tokens"], body.get("top_p")), (&16.into(), None));
+
+    let gemini = serde_json::json!({"candidates": [{"content": {"parts": [{"text": "two"}]}}]});
+    let (path, key, body) = heard(Provider::Gemini, "x-goog-api-key", gemini).await;
+    assert_eq!((path.as_str(), key.as_str()), ("/v1/models/small:generateContent", "hunter2"));
+    assert_eq!(body["generationConfig"]["maxOutputTokens"], 16);
 }

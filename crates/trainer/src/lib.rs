@@ -23,6 +23,7 @@ pub use error::TrainError;
 use checkpoints::Checkpoints;
 use domain::records::LeasedRun;
 use link::Link;
+use std::path::Path;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
@@ -56,6 +57,14 @@ impl Settings {
             use_cuda: true,
         }
     }
+}
+
+/// Opens a base checkpoint as a run that starts from it would.
+///
+/// # Errors
+/// No student can start from it: the file, tensor or token is named.
+pub fn check_base(folder: &Path) -> Result<(), TrainError> {
+    student::opened(folder, tch::Device::Cpu).map(drop)
 }
 
 /// Leases and trains one run after another until `shutdown`; then writes the resume state of the one at hand and hands

@@ -74,8 +74,8 @@ pub(crate) fn publish(
         evaluate_seconds: began.elapsed().as_secs_f64(),
     })?;
     // The student is published: what its run would resume from is no use any more.
-    if !leased.run.resume_path.is_empty() {
-        checkpoints.delete(&leased.run.resume_path)?;
+    if !link.resume_path().is_empty() {
+        checkpoints.delete(link.resume_path())?;
     }
     Ok(format!("{}@{}", model.name, model.version))
 }

@@ -144,7 +144,7 @@ fn compute(spec: &Spec, progress: &Progress, device: Device) -> Compute {
     if bfloat16 { Compute::BFloat16 } else { Compute::Float32 }
 }
 
-fn opened(folder: &std::path::Path, device: Device) -> Result<(Tokenizer, Model), TrainError> {
+pub(crate) fn opened(folder: &std::path::Path, device: Device) -> Result<(Tokenizer, Model), TrainError> {
     let model = Model::load(folder, device)?;
     let tokenizer = Tokenizer::load(&folder.join("tokenizer.json"), model.config().vocab_size)?;
     Ok((tokenizer, model))

@@ -12,7 +12,7 @@ pub mod status;
 pub use convert::{Checked, duration, duration_of, id, present, timestamp, timestamp_of, under};
 pub use enums::filter;
 pub use records::lease_request;
-pub use status::{fault_of, invalid, status};
+pub use status::{fault_of, invalid, status, violations_of};
 
 /// The generated messages, clients and servers of `proto/distillery/v1`.
 #[allow(missing_docs, unreachable_pub, unused_qualifications, clippy::all, clippy::pedantic, reason = "generated")]

@@ -37,6 +37,12 @@ pub fn invalid(violations: Vec<Violation>) -> Status {
     Status::with_error_details(Code::InvalidArgument, words.join("; "), details)
 }
 
+/// The field violations that a server's status carries; none where it names none.
+pub fn violations_of(status: &Status) -> Vec<Violation> {
+    let details = status.get_details_bad_request().map(|details| details.field_violations).unwrap_or_default();
+    details.into_iter().map(|found| Violation::new(found.field, found.description)).collect()
+}
+
 /// What kind of failure a server reported.
 pub fn fault_of(status: &Status) -> Fault {
     match status.code() {
@@ -77,6 +83,8 @@ mod tests {
         let status = invalid(violations);
         assert!(status.message().starts_with("rows[0].input: is empty; "), "{}", status.message());
         assert!(status.message().ends_with("and 12 more"));
-        assert_eq!(status.get_details_bad_request().unwrap().field_violations.len(), 20);
+        let read = violations_of(&status);
+        assert_eq!((read.len(), read.last()), (20, Some(&Violation::new("rows[19].input", "is empty"))));
+        assert_eq!(violations_of(&Status::not_found("nothing")), vec![]);
     }
 }

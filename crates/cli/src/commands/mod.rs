@@ -17,6 +17,10 @@ pub(crate) fn load_config(place: &Place) -> anyhow::Result<Config> {
     if let Some(folder) = &place.data_dir {
         config.data_dir.clone_from(folder);
     }
+    if config.data_dir.exists() && !config.data_dir.is_dir() {
+        let words = "is a file: name a folder, which is made where it is absent";
+        return Err(Usage(format!("--data-dir: {} {words}", config.data_dir.display())).into());
+    }
     Ok(config)
 }
 

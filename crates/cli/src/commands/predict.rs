@@ -6,7 +6,7 @@ use crate::args::PredictArguments;
 use crate::client::failure;
 use crate::exit::{Interrupted, Usage};
 use app::config::Config;
-use app::student::Student;
+use app::student::{NoModel, Student};
 use domain::Example;
 use futures::{StreamExt, TryStreamExt};
 use readers::{Format, Options, Source};
@@ -49,7 +49,11 @@ pub(crate) async fn predict(
 ) -> anyhow::Result<()> {
     // The rows are read first: a mistake in them is told before a model is loaded.
     let rows = rows(&arguments)?;
-    let student = Student::open(config, &arguments.model).await?;
+    let opened = Student::open(config, &arguments.model).await;
+    let student = opened.map_err(|error| match error.downcast_ref::<NoModel>() {
+        Some(absent) => Usage(format!("--model: {absent}")).into(),
+        None => error,
+    })?;
     let answered = tokio::select! {
         answered = answer_all(&student.channel, rows, &arguments) => answered,
         () = shutdown.cancelled() => Err(Interrupted("interrupted".to_owned()).into()),
@@ -81,7 +85,8 @@ fn rows(arguments: &PredictArguments) -> anyhow::Result<Vec<Example>> {
     let violations = example.violations();
     match violations.first() {
         None => Ok(vec![example]),
-        Some(violation) => Err(Usage(format!("--{violation}")).into()),
+        // The one option whose name is not its field's.
+        Some(violation) => Err(Usage(format!("--{violation}").replacen("--choices", "--choice", 1)).into()),
     }
 }
 

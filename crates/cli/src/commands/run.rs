@@ -3,19 +3,22 @@
 use super::{print_json, print_line};
 use crate::args::RunArguments;
 use crate::client::{self, failure, malformed};
-use crate::exit::Interrupted;
+use crate::exit::{Interrupted, Usage};
 use crate::progress::{Progress, say};
 use crate::report::{self, Outcome, Seconds, StudentOutcome, TeacherOutcome, grouped, percent};
 use crate::spec_file::{self, Data, SpecFile};
 use anyhow::{Context, anyhow, bail};
 use app::config::Config;
-use app::local::{Local, Roles};
+use app::local::{Local, Refused, Roles};
+use domain::{Timestamp, Violation};
 use domain::metric::Accuracy;
 use domain::spec::{LabelSource, Spec, Start, TeacherSource};
+use std::time::{SystemTime, UNIX_EPOCH};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 use wire::v1::distillations_service_client::DistillationsServiceClient;
 use wire::v1::models_service_client::ModelsServiceClient;
+use wire::v1::rationales_service_client::RationalesServiceClient;
 use wire::v1::watch_distillation_response::Event;
 use wire::v1::{self, DistillationState as State};
 
@@ -26,6 +29,11 @@ pub(crate) async fn run(
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let file = spec_file::read(&arguments.spec)?;
+    if let Some(TeacherSource::Profile(name)) = file.spec.teacher.as_ref().map(|teacher| &teacher.source)
+        && let Some(why) = app::local::teacher_without_key(&config, name)
+    {
+        return Err(file.mistakes(vec![Violation::new("teacher.profile", why)]).into());
+    }
     let local = Local::open(config, Roles::DISTIL, shutdown.clone()).await?;
     let result = distil(&local, file, &shutdown).await;
     // The services hand back their leases and write their resume state before the process ends.
@@ -48,14 +56,20 @@ pub(crate) async fn run(
 type Reported = (Outcome, Option<Accuracy>, Option<Accuracy>);
 
 async fn distil(local: &Local, mut file: SpecFile, shutdown: &CancellationToken) -> anyhow::Result<Reported> {
-    if let (Some(folder), Start::Base { name }) = (&file.init, &mut file.spec.start) {
-        *name = local.register_base(name, folder).await?;
+    let began = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis();
+    let began = Timestamp(i64::try_from(began)?);
+    if let (Some(folder), Start::Base { name }) = (&file.init, &file.spec.start) {
+        let name = local.register_base(name, folder).await.map_err(|error| match error.downcast::<Refused>() {
+            Ok(refused) => file.mistakes(vec![Violation::new("student.init", refused.to_string())]).into(),
+            Err(error) => error,
+        })?;
+        file.spec.start = Start::Base { name };
     }
     let dataset = dataset(local, &file).await?;
-    let submitted = submit(local.channel(), &file.spec, &dataset.id).await?;
+    let submitted = submit(local.channel(), &file, &dataset.id).await?;
     let id = submitted.id.clone();
     tokio::select! {
-        watched = watch(local.channel(), &id) => watched?,
+        watched = watch(local.channel(), &id, began) => watched?,
         () = shutdown.cancelled() => {
             return Err(Interrupted("interrupted: run the same command again to go on".to_owned()).into());
         }
@@ -66,7 +80,13 @@ async fn distil(local: &Local, mut file: SpecFile, shutdown: &CancellationToken)
 
 async fn dataset(local: &Local, file: &SpecFile) -> anyhow::Result<v1::Dataset> {
     match &file.data {
-        Data::Imported(name) => client::dataset(local.channel(), name).await,
+        Data::Imported(name) => {
+            let found = client::dataset(local.channel(), name).await;
+            found.map_err(|error| match error.downcast::<Usage>() {
+                Ok(Usage(words)) => file.mistakes(vec![Violation::new("data.dataset", words)]).into(),
+                Err(error) => error,
+            })
+        }
         Data::Files(files) => {
             let gold = file.spec.judging.label == LabelSource::Gold;
             let rows = super::rows::read_splits(files, &file.spec.task, gold)?;
@@ -75,7 +95,8 @@ async fn dataset(local: &Local, file: &SpecFile) -> anyhow::Result<v1::Dataset> 
     }
 }
 
-async fn submit(channel: &Channel, spec: &Spec, dataset_id: &str) -> anyhow::Result<v1::Distillation> {
+async fn submit(channel: &Channel, file: &SpecFile, dataset_id: &str) -> anyhow::Result<v1::Distillation> {
+    let spec = &file.spec;
     let mut client = DistillationsServiceClient::new(channel.clone());
     let request_id = client::request_id(&[b"distillation", dataset_id.as_bytes(), &serde_json::to_vec(spec)?]);
     let request = v1::SubmitDistillationRequest {
@@ -83,7 +104,11 @@ async fn submit(channel: &Channel, spec: &Spec, dataset_id: &str) -> anyhow::Res
         spec: Some(spec.clone().into()),
         dataset_id: dataset_id.to_owned(),
     };
-    let job = client.submit_distillation(request).await.map_err(failure)?.into_inner().distillation;
+    let submitted = client.submit_distillation(request).await.map_err(|status| {
+        let violations = wire::violations_of(&status);
+        if violations.is_empty() { failure(status) } else { file.mistakes(violations).into() }
+    })?;
+    let job = submitted.into_inner().distillation;
     let job = job.ok_or_else(|| anyhow!("the server accepted no job"))?;
     match job.state() {
         State::Paused | State::Failed => {
@@ -96,15 +121,15 @@ async fn submit(channel: &Channel, spec: &Spec, dataset_id: &str) -> anyhow::Res
     }
 }
 
-/// Follows the job to its end, showing each phase.
-async fn watch(channel: &Channel, id: &str) -> anyhow::Result<()> {
+/// Follows the job to its end, showing each phase. What happened before `since`, in an earlier call, is not shown again.
+async fn watch(channel: &Channel, id: &str, since: Timestamp) -> anyhow::Result<()> {
     let mut client = DistillationsServiceClient::new(channel.clone());
-    // What happened before this call is not shown again.
     let mut shown = Shown::default();
     let request = v1::WatchDistillationRequest { distillation_id: id.to_owned(), after_sequence: 0 };
     let mut events = client.watch_distillation(request).await.map_err(failure)?.into_inner();
     while let Some(message) = events.message().await.map_err(failure)? {
-        if let Some(event) = message.event {
+        let old = message.at.is_some() && wire::timestamp_of(message.at) < since;
+        if let Some(event) = message.event.filter(|_| !old) {
             shown.event(event);
         }
     }
@@ -141,7 +166,7 @@ impl Shown {
 
     fn state(&mut self, change: &v1::StateChanged) {
         let to = change.to();
-        if to != State::Harvesting
+        if !matches!(to, State::Queued | State::Harvesting)
             && let Some(progress) = self.harvest.take()
         {
             progress.finish(&self.funnel);
@@ -157,12 +182,13 @@ impl Shown {
     }
 
     fn harvest(&mut self, progress: &v1::HarvestProgress) {
-        let count = |list: &[v1::NamedCount], name: &str| {
-            list.iter().find(|entry| entry.name == name).map_or(0, |entry| entry.count)
-        };
         let total: u64 = progress.prompts.iter().map(|entry| entry.count).sum();
+        if total == 0 {
+            // Not planned yet, or nothing is asked at all.
+            return;
+        }
         let done: u64 =
-            ["answered", "parked", "skipped"].iter().map(|name| count(&progress.prompts, name)).sum();
+            ["answered", "parked", "skipped"].iter().map(|name| counted(&progress.prompts, name)).sum();
         let reasons: Vec<String> = progress
             .reasons
             .iter()
@@ -170,10 +196,16 @@ impl Shown {
             .map(|entry| format!("{} {}", entry.name, entry.count))
             .collect();
         let reasons = if reasons.is_empty() { String::new() } else { format!(" ({})", reasons.join(", ")) };
+        let unanswered: String = ["parked", "skipped"]
+            .iter()
+            .map(|name| (name, counted(&progress.prompts, name)))
+            .filter(|(_, count)| *count > 0)
+            .map(|(name, count)| format!(", {name} {count}"))
+            .collect();
         self.funnel = format!(
-            "accepted {}, rejected {}{reasons}, tokens {}",
-            count(&progress.verdicts, "accepted"),
-            count(&progress.verdicts, "rejected"),
+            "accepted {}, rejected {}{reasons}{unanswered}, tokens {}",
+            counted(&progress.verdicts, "accepted"),
+            counted(&progress.verdicts, "rejected"),
             grouped(progress.tokens_in + progress.tokens_out),
         );
         let bar = self.harvest.get_or_insert_with(|| Progress::start("harvest"));
@@ -237,6 +269,7 @@ async fn outcome(local: &Local, id: &str, spec: &Spec) -> anyhow::Result<Reporte
     let student = accuracy(model.as_ref().and_then(|model| model.test))?;
     let validation = accuracy(model.as_ref().and_then(|model| model.validation))?;
     let harvest = answer.harvest.unwrap_or_default();
+    say_parked(local.channel(), id, &harvest).await?;
     let model_dir = model
         .as_ref()
         .map(|model| local.checkpoint_folder(&model.path).context("the model's folder"))
@@ -264,6 +297,25 @@ async fn outcome(local: &Local, id: &str, spec: &Spec) -> anyhow::Result<Reporte
     Ok((outcome, teacher, student))
 }
 
+/// Prompts that the teacher failed on too often are no secret: how many, and why the first of them.
+async fn say_parked(channel: &Channel, id: &str, harvest: &v1::HarvestProgress) -> anyhow::Result<()> {
+    let parked = counted(&harvest.prompts, "parked");
+    if parked == 0 {
+        return Ok(());
+    }
+    let page = Some(v1::PageRequest { page_size: 1, page_token: String::new() });
+    let request = v1::ListParkedPromptsRequest { distillation_id: id.to_owned(), page };
+    let answer = RationalesServiceClient::new(channel.clone()).list_parked_prompts(request).await;
+    if let Some(first) = answer.map_err(failure)?.into_inner().prompts.first() {
+        say(&format!("parked {parked} prompts, the first of them row {}: {}", first.row, first.error));
+    }
+    Ok(())
+}
+
+fn counted(counts: &[v1::NamedCount], name: &str) -> u64 {
+    counts.iter().find(|entry| entry.name == name).map_or(0, |entry| entry.count)
+}
+
 fn teacher_outcome(spec: &Spec, accuracy: Option<Accuracy>, harvest: &v1::HarvestProgress) -> TeacherOutcome {
     let name = match spec.teacher.as_ref().map(|teacher| &teacher.source) {
         Some(TeacherSource::Profile(name)) => name.clone(),
@@ -277,11 +329,9 @@ fn teacher_outcome(spec: &Spec, accuracy: Option<Accuracy>, harvest: &v1::Harves
         accuracy_high: accuracy.map(|accuracy| accuracy.high),
         prompts: harvest.calls,
         cached: harvest.cache_hits,
-        accepted: harvest
-            .verdicts
-            .iter()
-            .find(|entry| entry.name == "accepted")
-            .map_or(0, |entry| entry.count),
+        parked: counted(&harvest.prompts, "parked"),
+        skipped: counted(&harvest.prompts, "skipped"),
+        accepted: counted(&harvest.verdicts, "accepted"),
         tokens_in: harvest.tokens_in,
         tokens_out: harvest.tokens_out,
     }

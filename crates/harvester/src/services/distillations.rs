@@ -2,6 +2,7 @@
 
 use super::{Answer, Sink, Stream, fail, id, page, stream};
 use crate::{Shared, submit};
+use domain::Timestamp;
 use domain::ids::DistillationId;
 use domain::state::DistillationState;
 use domain::store::DistillationFilter;
@@ -128,14 +129,14 @@ async fn watch(
         let harvesting = matches!(state, DistillationState::Queued | DistillationState::Harvesting);
         if harvesting && snapshot.is_none_or(|last| last.elapsed() >= SNAPSHOT_EVERY) {
             snapshot = Some(Instant::now());
-            send_snapshot(shared, job, sink).await?;
+            send_snapshot(shared, job, None, sink).await?;
         }
         let events = shared.store.events(job, after, EVENTS).await.map_err(fail)?;
         let more = events.len() == EVENTS;
         for event in events {
             after = event.sequence;
             if ends_harvest(&event.kind) {
-                send_snapshot(shared, job, sink).await?;
+                send_snapshot(shared, job, Some(event.at), sink).await?;
             }
             if !sink.send(event.into()).await {
                 return Ok(());
@@ -157,13 +158,15 @@ fn ends_harvest(kind: &domain::event::EventKind) -> bool {
     matches!(kind, domain::event::EventKind::StateChanged { from: Some(DistillationState::Harvesting), .. })
 }
 
+/// The harvest's numbers; those of an end carry its time, so that a watcher can tell an old one.
 async fn send_snapshot(
     shared: &Shared,
     job: DistillationId,
+    at: Option<Timestamp>,
     sink: &Sink<v1::WatchDistillationResponse>,
 ) -> Result<(), Status> {
     let progress = shared.store.harvest_progress(job).await.map_err(fail)?;
     let event = Some(Event::HarvestProgress(progress.into()));
-    sink.send(v1::WatchDistillationResponse { sequence: 0, at: None, event }).await;
+    sink.send(v1::WatchDistillationResponse { sequence: 0, at: at.map(wire::timestamp), event }).await;
     Ok(())
 }

@@ -1,0 +1,22 @@
+//! The suite of the port of work, in memory.
+
+use conformance::queue::{CAPACITY, QueueHarness, VISIBILITY};
+use domain::Queue;
+use embedded::MemoryQueue;
+use std::sync::Arc;
+
+struct Memory(Arc<MemoryQueue>);
+
+impl Memory {
+    async fn open() -> Self {
+        Self(Arc::new(MemoryQueue::new(CAPACITY, VISIBILITY)))
+    }
+}
+
+impl QueueHarness for Memory {
+    fn queue(&self) -> Arc<dyn Queue> {
+        Arc::clone(&self.0) as Arc<dyn Queue>
+    }
+}
+
+conformance::queue_suite!(Memory::open);

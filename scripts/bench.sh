@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# Side by side on this machine, in one run: this project, transformers and CTranslate2, on the same weights and lengths.
+# Peers run from a Python environment of their own, in the cache. Nothing else should be running meanwhile.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+CTRANSLATE2_VERSION=4.8.5
+
+scripts/libtorch.sh
+scripts/golden.sh --install-only
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/distillery
+python=$cache/python/bin/python
+"$python" -m pip show --quiet ctranslate2 2>/dev/null || {
+    printf 'bench: installing CTranslate2 %s into %s\n' "$CTRANSLATE2_VERSION" "$cache/python" >&2
+    "$python" -m pip install --quiet --disable-pip-version-check "ctranslate2==$CTRANSLATE2_VERSION" >&2
+}
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+
+printf 'bench: building\n' >&2
+cargo build --release -p trainer --example measure
+printf 'bench: measuring this project\n' >&2
+target/release/examples/measure "$folder" | tee "$folder/ours.jsonl" >&2
+printf 'bench: measuring the peers\n' >&2
+"$python" benches/peers.py "$folder" "$folder/ours.jsonl"
