@@ -1,4 +1,5 @@
--- The records of one machine. Times are milliseconds since the Unix epoch; ids are UUIDs as 16 bytes.
+-- The records of one machine. Times are milliseconds since the Unix epoch; ids are UUIDs as 16 bytes; money is in
+-- millionths of the teacher's currency; states, verdicts and reasons are kept by the names that the domain gives them.
 
 -- Sets of examples: staged, then committed and immutable.
 CREATE TABLE datasets (
@@ -15,8 +16,10 @@ CREATE TABLE datasets (
     created_at INTEGER NOT NULL
 ) STRICT;
 -- Finding the newest committed dataset of a name or a fingerprint.
-CREATE INDEX datasets_by_name ON datasets (name, state, created_at);
-CREATE INDEX datasets_by_fingerprint ON datasets (fingerprint, state);
+CREATE INDEX datasets_by_name ON datasets (name, state, created_at, id);
+CREATE INDEX datasets_by_fingerprint ON datasets (fingerprint, state, created_at, id);
+-- Pages of the list, newest first.
+CREATE INDEX datasets_by_age ON datasets (state, created_at, id);
 
 -- Rows in order; the example itself is JSON.
 CREATE TABLE examples (
@@ -29,8 +32,8 @@ CREATE TABLE examples (
     example TEXT NOT NULL,
     PRIMARY KEY (dataset_id, row_index)
 ) STRICT, WITHOUT ROWID;
--- Pages of one split.
-CREATE INDEX examples_by_split ON examples (dataset_id, split, row_index);
+-- Pages of one split, and its counts without reading the examples.
+CREATE INDEX examples_by_split ON examples (dataset_id, split, row_index, labelled, answered);
 -- A caller's id is unique in its dataset.
 CREATE UNIQUE INDEX examples_by_key ON examples (dataset_id, key) WHERE key IS NOT NULL;
 
@@ -65,7 +68,12 @@ CREATE TABLE distillations (
     created_at INTEGER NOT NULL,
     updated_at INTEGER NOT NULL
 ) STRICT;
+-- Claiming the jobs that somebody has to drive.
 CREATE INDEX distillations_by_state ON distillations (state, driver_until);
+-- Pages of the list, newest first.
+CREATE INDEX distillations_by_age ON distillations (created_at, id);
+-- Whether a dataset can be deleted.
+CREATE INDEX distillations_by_dataset ON distillations (dataset_id);
 
 -- What happened to a job, counted from 1 without holes.
 CREATE TABLE events (
@@ -108,14 +116,22 @@ CREATE TABLE prompts (
     error TEXT NOT NULL DEFAULT '',
     rationale TEXT NOT NULL DEFAULT '',
     label TEXT,
-    parse_reason TEXT,
+    parse_reason TEXT CHECK (parse_reason IN
+        ('no_answer', 'truncated', 'refused', 'empty_rationale', 'label_not_in_set', 'disagrees', 'outvoted',
+        'no_majority')),
     verdict TEXT CHECK (verdict IN ('unjudged', 'accepted', 'rejected')),
-    reason TEXT,
+    reason TEXT CHECK (reason IN
+        ('no_answer', 'truncated', 'refused', 'empty_rationale', 'label_not_in_set', 'disagrees', 'outvoted',
+        'no_majority')),
     weight REAL NOT NULL DEFAULT 1,
     UNIQUE (distillation_id, row_index, sample, hinted, purpose)
 ) STRICT;
--- Counting a job's prompts, and finding the unfinished ones.
-CREATE INDEX prompts_by_state ON prompts (distillation_id, state);
+-- Pages of a job's prompts in one state: of the answered ones, its ledger.
+CREATE INDEX prompts_by_state ON prompts (distillation_id, state, row_index, sample, hinted, purpose);
+-- Counting a job's prompts without reading their rationales.
+CREATE INDEX prompts_by_verdict ON prompts (distillation_id, state, purpose, verdict, reason);
+-- Pages of what the work list may have lost. Answered prompts, the most by far, are not in it.
+CREATE INDEX prompts_unfinished ON prompts (id) WHERE state IN ('pending', 'leased');
 -- One live lease for a key.
 CREATE INDEX prompts_by_key ON prompts (key) WHERE state = 'leased';
 
@@ -138,6 +154,7 @@ CREATE TABLE runs (
     reason TEXT NOT NULL DEFAULT '',
     created_at INTEGER NOT NULL
 ) STRICT;
+-- Leasing the oldest run that waits.
 CREATE INDEX runs_by_state ON runs (state, created_at);
 
 -- Learning curves. A step that is trained again after a crash writes the same numbers again.
@@ -155,7 +172,7 @@ CREATE TABLE models (
     name TEXT NOT NULL,
     version INTEGER NOT NULL,
     distillation_id BLOB NOT NULL,
-    run_id BLOB NOT NULL,
+    run_id BLOB NOT NULL UNIQUE,
     path TEXT NOT NULL,
     manifest_sha256 TEXT NOT NULL,
     parameters INTEGER NOT NULL,
@@ -164,6 +181,8 @@ CREATE TABLE models (
     created_at INTEGER NOT NULL,
     UNIQUE (name, version)
 ) STRICT;
+-- Pages of the list, newest first.
+CREATE INDEX models_by_age ON models (created_at, id);
 
 -- Registered base checkpoints.
 CREATE TABLE base_models (

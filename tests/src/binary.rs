@@ -1,9 +1,16 @@
 //! The binary under test.
 
 use anyhow::{Context, bail};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+
+/// What a process may take at most: beyond it, it hangs.
+pub const LIMIT: Duration = Duration::from_secs(180);
+/// How often a process is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// Where `cargo build --workspace` leaves it; `DISTILLERY_BINARY` names another one.
 ///
@@ -25,7 +32,8 @@ pub fn path() -> anyhow::Result<PathBuf> {
 pub fn command(folder: &Path, arguments: &[&str]) -> anyhow::Result<Command> {
     let mut command = Command::new(path()?);
     for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("DISTILLERY_") {
+        let name_text = name.to_string_lossy();
+        if name_text.starts_with("DISTILLERY_") || name_text.ends_with("_API_KEY") {
             command.env_remove(name);
         }
     }
@@ -36,15 +44,23 @@ pub fn command(folder: &Path, arguments: &[&str]) -> anyhow::Result<Command> {
 /// Runs it to its end.
 ///
 /// # Errors
-/// It cannot be started.
+/// It cannot be started, or does not end.
 pub fn run(folder: &Path, teacher_url: &str, arguments: &[&str]) -> anyhow::Result<Output> {
-    command(folder, arguments)?
-        .env("DISTILLERY_TEACHER_URL", teacher_url)
-        .output()
-        .context("the binary cannot be started")
+    let mut command = command(folder, arguments)?;
+    command.env("DISTILLERY_TEACHER_URL", teacher_url);
+    output(command)
 }
 
-/// Starts it and leaves it running.
+/// Runs a command to its end, and keeps all that it says.
+///
+/// # Errors
+/// It cannot be started, or does not end within [`LIMIT`].
+pub fn output(mut command: Command) -> anyhow::Result<Output> {
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    finish(command.spawn().context("the binary cannot be started")?)
+}
+
+/// Starts it and leaves it running; what it says on standard error goes to `stderr.log` in its folder.
 ///
 /// # Errors
 /// It cannot be started.
@@ -57,11 +73,63 @@ pub fn start(folder: &Path, teacher_url: &str, arguments: &[&str]) -> anyhow::Re
         .context("the binary cannot be started")
 }
 
+/// Waits for the end of `child`.
+///
+/// # Errors
+/// It does not end within [`LIMIT`]: it is killed then.
+pub fn finish(mut child: Child) -> anyhow::Result<Output> {
+    let stdout = child.stdout.take().map(read_all);
+    let stderr = child.stderr.take().map(read_all);
+    let started = Instant::now();
+    let status = loop {
+        if let Some(status) = child.try_wait()? {
+            break status;
+        }
+        if started.elapsed() > LIMIT {
+            child.kill()?;
+            child.wait()?;
+            let said = joined(stderr);
+            bail!("the process did not end within {LIMIT:?}; it said: {}", String::from_utf8_lossy(&said));
+        }
+        std::thread::sleep(LOOK_EVERY);
+    };
+    Ok(Output { status, stdout: joined(stdout), stderr: joined(stderr) })
+}
+
+fn read_all(mut stream: impl Read + Send + 'static) -> JoinHandle<Vec<u8>> {
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        // A pipe that breaks has said all it will.
+        let _ = stream.read_to_end(&mut bytes);
+        bytes
+    })
+}
+
+fn joined(reader: Option<JoinHandle<Vec<u8>>>) -> Vec<u8> {
+    reader.and_then(|reader| reader.join().ok()).unwrap_or_default()
+}
+
+/// Sends a signal by its name, such as `INT`.
+///
+/// # Errors
+/// There is no such process.
+pub fn signal(child: &Child, name: &str) -> anyhow::Result<()> {
+    let status = Command::new("sh").args(["-c", &format!("kill -{name} {}", child.id())]).status()?;
+    if !status.success() {
+        bail!("process {} cannot be sent SIG{name}", child.id());
+    }
+    Ok(())
+}
+
 /// Waits until `reached`, while `child` runs. Says whether it was reached; `false` when the child ended first.
 ///
 /// # Errors
 /// Neither happened within `limit`.
-pub fn wait_until(child: &mut Child, limit: Duration, mut reached: impl FnMut() -> bool) -> anyhow::Result<bool> {
+pub fn wait_until(
+    child: &mut Child,
+    limit: Duration,
+    mut reached: impl FnMut() -> bool,
+) -> anyhow::Result<bool> {
     let started = Instant::now();
     while started.elapsed() < limit {
         if reached() {
@@ -70,7 +138,7 @@ pub fn wait_until(child: &mut Child, limit: Duration, mut reached: impl FnMut() 
         if child.try_wait()?.is_some() {
             return Ok(false);
         }
-        std::thread::sleep(Duration::from_millis(5));
+        std::thread::sleep(LOOK_EVERY);
     }
     bail!("nothing happened within {limit:?}")
 }

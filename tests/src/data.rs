@@ -1,7 +1,7 @@
-//! Small word problems, made up on the spot, and the answers a teacher gives to them.
+//! Small word problems, made up on the spot, the answers a teacher gives to them, and specifications over them.
 
 use crate::teacher::Reply;
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::path::Path;
 
 /// Writes `rows` word problems of one split as JSON Lines; `salt` keeps splits apart.
@@ -12,7 +12,10 @@ pub fn write_problems(path: &Path, rows: usize, salt: usize) -> std::io::Result<
     let mut text = String::new();
     for row in 0..rows {
         let (left, right) = numbers(row + salt * 1_000);
-        let input = format!("Ann has {left} pens in box {} and buys {right} more. How many pens has she?", row + salt);
+        let input = format!(
+            "Ann has {left} pens in box {} and buys {right} more. How many pens has she?",
+            row + salt
+        );
         let line = serde_json::json!({"input": input, "label": format!("( {left} + {right} )")});
         let _ = writeln!(text, "{line}");
     }
@@ -23,34 +26,78 @@ fn numbers(seed: usize) -> (usize, usize) {
     (2 + seed * 7 % 89, 3 + seed * 13 % 83)
 }
 
+/// The question that `prompt` ends with: a row's input, by which a test knows the row.
+pub fn question(prompt: &str) -> &str {
+    prompt.rsplit("Q:").next().unwrap_or_default().lines().next().unwrap_or_default().trim()
+}
+
 /// What a careful teacher says to the last question of `prompt`; to every fifth it says something wrong, always the
-/// same.
+/// same, unless the prompt gives the answer away.
 pub fn teach(prompt: &str) -> Reply {
-    let question = prompt.rsplit("Q:").next().unwrap_or_default();
-    let numbers: Vec<u64> = question
+    let numbers: Vec<u64> = question(prompt)
         .split(|character: char| !character.is_ascii_digit())
         .filter_map(|digits| digits.parse().ok())
         .collect();
     let [left, place, right] = numbers.as_slice() else {
         return Reply::completion(" I do not know.");
     };
-    let operator = if place % 5 == 0 { '-' } else { '+' };
+    let operator = if is_hinted(prompt) || place % 5 != 0 { '+' } else { '-' };
     Reply::completion(&format!(
         " Ann has {left} pens. She buys {right} more. {left} {operator} {right}. The answer is ({left} {operator} {right})."
     ))
 }
 
-/// A specification over `train.jsonl`, `validation.jsonl` and `test.jsonl` beside it.
-///
-/// # Errors
-/// The file cannot be written.
-pub fn write_spec(path: &Path, training: &str) -> std::io::Result<()> {
-    std::fs::write(
-        path,
-        format!(
-            "name = \"job\"\ntask = \"equation\"\n\n[data]\ntrain = \"train.jsonl\"\nvalidation = \"validation.jsonl\"\n\
-             test = \"test.jsonl\"\n\n[teacher]\nprofile = \"local\"\n\n[student]\nsize = \"tiny\"\nvocabulary = 400\n\n\
-             [training]\n{training}\n"
-        ),
-    )
+/// Whether `prompt` gives its answer away.
+pub fn is_hinted(prompt: &str) -> bool {
+    prompt.contains("Hint: the correct answer is")
+}
+
+/// A specification, section by section; what is left at its default makes a small job that ends in a second or two.
+#[derive(Debug, Clone)]
+pub struct SpecText<'a> {
+    /// The job's name.
+    pub name: &'a str,
+    /// The task's name or file.
+    pub task: &'a str,
+    /// The lines of `[data]`.
+    pub data: &'a str,
+    /// The lines of `[teacher]`.
+    pub teacher: &'a str,
+    /// The lines of `[judging]`.
+    pub judging: &'a str,
+    /// The lines of `[student]`.
+    pub student: &'a str,
+    /// The lines of `[training]`.
+    pub training: &'a str,
+}
+
+impl Default for SpecText<'_> {
+    fn default() -> Self {
+        Self {
+            name: "job",
+            task: "equation",
+            data: "train = \"train.jsonl\"\nvalidation = \"validation.jsonl\"\ntest = \"test.jsonl\"",
+            teacher: "profile = \"local\"",
+            judging: "",
+            student: "size = \"tiny\"\nvocabulary = 400",
+            training: "steps = 4\nbatch_examples = 8\ntarget_tokens_max = 32",
+        }
+    }
+}
+
+impl fmt::Display for SpecText<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(formatter, "name = \"{}\"\ntask = \"{}\"", self.name, self.task)?;
+        let sections = [
+            ("data", self.data),
+            ("teacher", self.teacher),
+            ("judging", self.judging),
+            ("student", self.student),
+            ("training", self.training),
+        ];
+        for (name, lines) in sections {
+            writeln!(formatter, "\n[{name}]\n{lines}")?;
+        }
+        Ok(())
+    }
 }

@@ -3,6 +3,7 @@
 
 pub mod binary;
 pub mod data;
+pub mod folder;
 pub mod postgres;
 pub mod redis;
 pub mod teacher;

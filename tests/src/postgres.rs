@@ -79,13 +79,17 @@ fn initialise(initdb: &Path, folder: &Path, owner: Option<&Owner>, password: &st
     let secret = folder.join("password");
     Owner::write(owner, &secret, password)?;
     let mut command = Command::new(initdb);
-    command
-        .current_dir(folder)
-        .arg("--pgdata")
-        .arg(folder.join(DATA))
-        .arg("--pwfile")
-        .arg(&secret)
-        .args(["--username", USER, "--encoding", "UTF8", "--locale", "C", "--auth", "scram-sha-256", "--no-sync"]);
+    command.current_dir(folder).arg("--pgdata").arg(folder.join(DATA)).arg("--pwfile").arg(&secret).args([
+        "--username",
+        USER,
+        "--encoding",
+        "UTF8",
+        "--locale",
+        "C",
+        "--auth",
+        "password",
+        "--no-sync",
+    ]);
     Owner::run(owner, &mut command)
         .context("PostgreSQL cannot be set up; scripts/services.sh installs it where it is absent")
 }

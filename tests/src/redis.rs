@@ -34,11 +34,14 @@ impl Redis {
             stop_signal: "TERM",
             refuses_root: false,
             command: Box::new(move |folder, port| Ok(serve(&redis, folder, port))),
-            is_ready: Box::new(move |_, port| command(port, &ready, "PING").is_ok_and(|answer| answer == "+PONG")),
+            is_ready: Box::new(move |_, port| {
+                command(port, &ready, "PING").is_ok_and(|answer| answer == "+PONG")
+            }),
         };
         let settings = format!("bind 127.0.0.1\nrequirepass {password}\nsave \"\"\nappendonly no\n");
-        let server = Server::start(kind, |folder, owner| Owner::write(owner, &folder.join(SETTINGS), &settings))
-            .context("Redis cannot be set up; scripts/services.sh installs it where it is absent")?;
+        let server =
+            Server::start(kind, |folder, owner| Owner::write(owner, &folder.join(SETTINGS), &settings))
+                .context("Redis cannot be set up; scripts/services.sh installs it where it is absent")?;
         Ok(Self { server, password })
     }
 

@@ -1,16 +1,33 @@
 //! A teacher of the tests' own: an OpenAI-compatible server whose every answer, delay and fault is exact.
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
+use futures::stream;
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
+use serde_json::Value;
 use std::collections::HashMap;
 use std::convert::Infallible;
+use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::net::TcpListener;
+
+/// One request, as the teacher hears it.
+#[derive(Debug, Clone)]
+pub struct Asked {
+    /// The prompt; a chat's last message.
+    pub prompt: String,
+    /// How many requests came before.
+    pub before: usize,
+    /// How often this prompt was asked before.
+    pub asked_before: usize,
+    /// The number of the sample.
+    pub sample: u64,
+}
 
 /// What the teacher does with one request.
 #[derive(Debug, Clone)]
@@ -23,6 +40,8 @@ pub struct Reply {
     pub body: String,
     /// Waits so long first.
     pub delay: Duration,
+    /// Ends the connection in the middle of the body.
+    pub broken_off: bool,
 }
 
 impl Reply {
@@ -34,12 +53,13 @@ impl Reply {
                          "finish_reason": "stop"}],
             "usage": {"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120},
         });
-        Self { status: 200, headers: Vec::new(), body: body.to_string(), delay: Duration::ZERO }
+        Self::status(200, &body.to_string())
     }
 
     /// A bare status with a body.
     pub fn status(status: u16, body: &str) -> Self {
-        Self { status, headers: Vec::new(), body: body.to_owned(), delay: Duration::ZERO }
+        let (headers, delay) = (Vec::new(), Duration::ZERO);
+        Self { status, headers, body: body.to_owned(), delay, broken_off: false }
     }
 
     /// The same, later.
@@ -48,9 +68,28 @@ impl Reply {
         self.delay = delay;
         self
     }
+
+    /// The same, with a header.
+    #[must_use]
+    pub fn header(mut self, name: &'static str, value: &str) -> Self {
+        self.headers.push((name, value.to_owned()));
+        self
+    }
+
+    /// The same, with a connection that ends before the body does.
+    #[must_use]
+    pub fn broken_off(mut self) -> Self {
+        self.broken_off = true;
+        self
+    }
+
+    /// Nothing, for longer than any test runs.
+    pub fn silence() -> Self {
+        Self::status(200, "").after(Duration::from_secs(24 * 3600))
+    }
 }
 
-/// How often each prompt was asked, in the order of first asking.
+/// What was asked and answered so far.
 #[derive(Debug, Default)]
 struct Book {
     counts: HashMap<String, usize>,
@@ -66,14 +105,15 @@ pub struct Teacher {
     runtime: Option<tokio::runtime::Runtime>,
 }
 
-type Answer = dyn Fn(&str, usize) -> Reply + Send + Sync;
+type Answer = dyn Fn(&Asked) -> Reply + Send + Sync;
+type Body = BoxBody<Bytes, io::Error>;
 
 impl Teacher {
-    /// Serves on a free port of the loopback address. `answer` gets the prompt and how many requests came before.
+    /// Serves on a free port of the loopback address.
     ///
     /// # Errors
     /// No port can be had.
-    pub fn start(answer: impl Fn(&str, usize) -> Reply + Send + Sync + 'static) -> anyhow::Result<Self> {
+    pub fn start(answer: impl Fn(&Asked) -> Reply + Send + Sync + 'static) -> anyhow::Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0"))?;
         let url = format!("http://{}/v1", listener.local_addr()?);
@@ -121,7 +161,9 @@ async fn serve(listener: TcpListener, answer: Arc<Answer>, book: Arc<Mutex<Book>
         tokio::spawn(async move {
             let service = service_fn(move |request| respond(request, Arc::clone(&answer), Arc::clone(&book)));
             // A client that was killed is what these tests are about.
-            let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+            let _ = hyper::server::conn::http1::Builder::new()
+                .serve_connection(TokioIo::new(stream), service)
+                .await;
         });
     }
 }
@@ -130,19 +172,13 @@ async fn respond(
     request: Request<Incoming>,
     answer: Arc<Answer>,
     book: Arc<Mutex<Book>>,
-) -> Result<Response<Full<Bytes>>, Infallible> {
+) -> Result<Response<Body>, Infallible> {
     let body = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
-    let prompt = prompt_of(&body);
-    let before = {
-        let mut book = lock(&book);
-        *book.counts.entry(prompt.clone()).or_default() += 1;
-        book.requests += 1;
-        book.requests - 1
-    };
-    let reply = answer(&prompt, before);
+    let asked = note(&book, &body);
+    let reply = answer(&asked);
     tokio::time::sleep(reply.delay).await;
     lock(&book).answered += 1;
-    let mut response = Response::new(Full::new(Bytes::from(reply.body)));
+    let mut response = Response::new(if reply.broken_off { half(&reply.body) } else { whole(reply.body) });
     *response.status_mut() = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     for (name, value) in reply.headers {
         if let Ok(value) = value.parse() {
@@ -152,12 +188,34 @@ async fn respond(
     Ok(response)
 }
 
-fn prompt_of(body: &[u8]) -> String {
-    let json: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
+fn whole(body: String) -> Body {
+    Full::new(Bytes::from(body)).map_err(|never: Infallible| match never {}).boxed()
+}
+
+fn half(body: &str) -> Body {
+    let half = body.as_bytes().get(..body.len() / 2).unwrap_or_default().to_vec();
+    let frames = [Ok(Frame::data(Bytes::from(half))), Err(io::ErrorKind::ConnectionAborted.into())];
+    BodyExt::boxed(StreamBody::new(stream::iter(frames)))
+}
+
+fn note(book: &Mutex<Book>, body: &[u8]) -> Asked {
+    let json: Value = serde_json::from_slice(body).unwrap_or_default();
+    let prompt = prompt_of(&json);
+    let mut book = lock(book);
+    let count = book.counts.entry(prompt.clone()).or_default();
+    let asked_before = *count;
+    *count += 1;
+    let before = book.requests;
+    book.requests += 1;
+    let sample = json.get("seed").and_then(Value::as_u64).unwrap_or_default();
+    Asked { prompt, before, asked_before, sample }
+}
+
+fn prompt_of(json: &Value) -> String {
     let chat = json
         .get("messages")
-        .and_then(|messages| messages.as_array())
+        .and_then(Value::as_array)
         .and_then(|messages| messages.last())
         .and_then(|message| message.get("content"));
-    json.get("prompt").or(chat).and_then(|text| text.as_str()).unwrap_or_default().to_owned()
+    json.get("prompt").or(chat).and_then(Value::as_str).unwrap_or_default().to_owned()
 }

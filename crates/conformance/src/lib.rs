@@ -1,8 +1,8 @@
 //! The suites that every Store, Queue and Allowance must pass, and the fixtures they are made of.
 //!
-//! An adapter's test names a way to open itself, and gets one test for each case:
+//! An adapter's test file names a way to open the adapter, and gets one test for each case:
 //!
-//! ```ignore
+//! ```text
 //! conformance::store_suite!(Sqlite::open);
 //! ```
 //!
@@ -35,11 +35,25 @@ pub async fn bounded(case: impl Future<Output = ()>) {
     assert!(tokio::time::timeout(CASE_MAX, case).await.is_ok(), "the case did not end within {CASE_MAX:?}");
 }
 
+/// That the test binary which calls this has a test for every one of `cases`, under its very name.
+pub fn check_listed(cases: &[&str]) {
+    let binary = std::env::current_exe().unwrap();
+    let listing = std::process::Command::new(binary).arg("--list").output().unwrap();
+    let listing = String::from_utf8(listing.stdout).unwrap();
+    let tests: Vec<&str> = listing.lines().filter_map(|line| line.strip_suffix(": test")).collect();
+    let absent: Vec<&&str> = cases.iter().filter(|case| !tests.contains(case)).collect();
+    assert!(absent.is_empty() && !cases.is_empty(), "cases without a test: {absent:?}; tests: {tests:?}");
+}
+
 /// One test for each case of a suite; the list of cases is the suite's own.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! tests_of {
     ([$suite:ident $open:path] $($group:ident { $($case:ident)+ })+) => {
+        #[test]
+        fn every_case_of_the_suite_is_a_test() {
+            $crate::check_listed($crate::$suite::CASES);
+        }
         $(
             mod $group {
                 use super::*;

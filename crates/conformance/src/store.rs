@@ -107,6 +107,7 @@ macro_rules! store_cases {
                 answers_that_are_paid_for_twice_are_counted
                 a_late_answer_that_spares_a_call_is_not_paid_twice
                 a_repeated_record_counts_nothing_twice
+                a_hit_of_the_cache_is_counted_where_it_is_written
                 a_record_that_fails_writes_nothing
                 answers_of_paused_and_deleted_jobs_are_kept
                 completions_keep_every_word_and_the_first_one_stays
@@ -157,6 +158,7 @@ macro_rules! store_cases {
                 a_released_run_is_free_at_once
                 metrics_are_in_order_of_step_and_filtered_by_name
                 a_whole_learning_curve_is_read_at_once
+                numbers_that_are_not_finite_do_no_damage
                 a_trainer_reads_rows_with_their_accepted_rationales
                 a_trainer_can_learn_the_teachers_labels
                 training_rows_are_paged

@@ -1,63 +1,100 @@
 //! Datasets and their rows.
 
-use crate::row::{Cursor, get, integer, internal, json, named, number, time, to_json, uuid};
+use crate::row::{Cursor, integer, internal, json, named, number, record, records, to_json};
 use crate::store::SqliteStore;
 use domain::ids::{DatasetId, RequestId};
 use domain::records::{Dataset, Row, RowCounts};
 use domain::state::DatasetState;
 use domain::store::{BATCH_MAX, Page, PageRequest, StoreError, StoreResult};
-use domain::{Example, Split};
-use sqlx::sqlite::SqliteRow;
+use domain::{Example, Split, Timestamp};
 use sqlx::{Sqlite, Transaction};
+use uuid::Uuid;
 
-fn read(row: &SqliteRow) -> StoreResult<Dataset> {
-    Ok(Dataset {
-        id: DatasetId::from_uuid(uuid(row, "id")?),
-        name: get(row, "name")?,
-        state: named(row, "state")?,
-        rows: number(row, "rows")?,
-        rows_by_split: [
-            number(row, "rows_train")?,
-            number(row, "rows_validation")?,
-            number(row, "rows_test")?,
-        ],
-        rows_labelled: number(row, "rows_labelled")?,
-        fingerprint: get(row, "fingerprint")?,
-        created_at: time(row, "created_at")?,
-    })
+struct DatasetRow {
+    id: Uuid,
+    name: String,
+    state: String,
+    rows: i64,
+    rows_train: i64,
+    rows_validation: i64,
+    rows_test: i64,
+    rows_labelled: i64,
+    fingerprint: String,
+    created_at: i64,
+}
+
+/// Datasets; what is given goes on after `FROM datasets`.
+macro_rules! datasets {
+    ($rest:literal $(, $argument:expr)* $(,)?) => {
+        sqlx::query_as!(
+            DatasetRow,
+            "SELECT id, name, state, rows, rows_train, rows_validation, rows_test, rows_labelled, fingerprint,
+             created_at FROM datasets " + $rest,
+            $($argument),*
+        )
+    };
+}
+
+impl TryFrom<DatasetRow> for Dataset {
+    type Error = StoreError;
+
+    fn try_from(row: DatasetRow) -> StoreResult<Self> {
+        Ok(Self {
+            id: DatasetId::from_uuid(row.id),
+            name: row.name,
+            state: named("state", &row.state)?,
+            rows: number("rows", row.rows)?,
+            rows_by_split: [
+                number("rows_train", row.rows_train)?,
+                number("rows_validation", row.rows_validation)?,
+                number("rows_test", row.rows_test)?,
+            ],
+            rows_labelled: number("rows_labelled", row.rows_labelled)?,
+            fingerprint: row.fingerprint,
+            created_at: Timestamp(row.created_at),
+        })
+    }
+}
+
+struct ExampleRow {
+    row_index: i64,
+    example: String,
+}
+
+impl TryFrom<ExampleRow> for Row {
+    type Error = StoreError;
+
+    fn try_from(row: ExampleRow) -> StoreResult<Self> {
+        Ok(Self { index: number("row_index", row.row_index)?, example: json("example", &row.example)? })
+    }
 }
 
 async fn fetch(transaction: &mut Transaction<'_, Sqlite>, id: DatasetId) -> StoreResult<Dataset> {
-    let row = sqlx::query("SELECT * FROM datasets WHERE id = ?")
-        .bind(id.as_uuid())
-        .fetch_optional(&mut **transaction)
-        .await
-        .map_err(internal)?;
-    row.as_ref().map(read).transpose()?.ok_or_else(|| StoreError::not_found("dataset", id))
+    let row = datasets!("WHERE id = ?", id.as_uuid()).fetch_optional(&mut **transaction).await;
+    record(row)?.ok_or_else(|| StoreError::not_found("dataset", id))
 }
 
 impl SqliteStore {
     pub(crate) async fn dataset_create(&self, request: RequestId, name: &str) -> StoreResult<Dataset> {
         let mut writer = self.write().await?;
         let mut transaction = writer.begin().await?;
-        sqlx::query(
+        sqlx::query!(
             "INSERT INTO datasets (id, request_id, name, state, created_at) VALUES (?, ?, ?, 'staged', ?)
              ON CONFLICT (request_id) DO NOTHING",
+            DatasetId::generate().as_uuid(),
+            request.as_uuid(),
+            name,
+            self.now()
         )
-        .bind(DatasetId::generate().as_uuid())
-        .bind(request.as_uuid())
-        .bind(name)
-        .bind(self.now())
         .execute(&mut *transaction)
         .await
         .map_err(internal)?;
-        let row = sqlx::query("SELECT * FROM datasets WHERE request_id = ?")
-            .bind(request.as_uuid())
+        let row = datasets!("WHERE request_id = ?", request.as_uuid())
             .fetch_one(&mut *transaction)
             .await
             .map_err(internal)?;
         transaction.commit().await.map_err(internal)?;
-        read(&row)
+        row.try_into()
     }
 
     pub(crate) async fn dataset_append(
@@ -101,65 +138,60 @@ impl SqliteStore {
         if dataset.rows == 0 {
             return Err(StoreError::Conflict(format!("dataset {id} has no rows: upload some, then commit")));
         }
-        sqlx::query("UPDATE datasets SET state = 'committed', fingerprint = ? WHERE id = ?")
-            .bind(fingerprint)
-            .bind(id.as_uuid())
-            .execute(&mut *transaction)
-            .await
-            .map_err(internal)?;
+        sqlx::query!(
+            "UPDATE datasets SET state = 'committed', fingerprint = ? WHERE id = ?",
+            fingerprint,
+            id.as_uuid()
+        )
+        .execute(&mut *transaction)
+        .await
+        .map_err(internal)?;
         let dataset = fetch(&mut transaction, id).await?;
         transaction.commit().await.map_err(internal)?;
         Ok(dataset)
     }
 
     pub(crate) async fn dataset_get(&self, id: DatasetId) -> StoreResult<Dataset> {
-        let row = sqlx::query("SELECT * FROM datasets WHERE id = ?")
-            .bind(id.as_uuid())
-            .fetch_optional(self.readers())
-            .await
-            .map_err(internal)?;
-        row.as_ref().map(read).transpose()?.ok_or_else(|| StoreError::not_found("dataset", id))
+        let row = datasets!("WHERE id = ?", id.as_uuid()).fetch_optional(self.readers()).await;
+        record(row)?.ok_or_else(|| StoreError::not_found("dataset", id))
     }
 
     pub(crate) async fn dataset_find(&self, name: &str) -> StoreResult<Option<Dataset>> {
-        let row = sqlx::query(
-            "SELECT * FROM datasets WHERE name = ? AND state = 'committed' ORDER BY created_at DESC, id DESC LIMIT 1",
+        let row = datasets!(
+            "WHERE name = ? AND state = 'committed' ORDER BY created_at DESC, id DESC LIMIT 1",
+            name
         )
-        .bind(name)
         .fetch_optional(self.readers())
-        .await
-        .map_err(internal)?;
-        row.as_ref().map(read).transpose()
+        .await;
+        record(row)
     }
 
     pub(crate) async fn dataset_find_by_fingerprint(
         &self,
         fingerprint: &str,
     ) -> StoreResult<Option<Dataset>> {
-        let row = sqlx::query(
-            "SELECT * FROM datasets WHERE fingerprint = ? AND state = 'committed'
+        let row = datasets!(
+            "WHERE fingerprint = ? AND state = 'committed'
              ORDER BY created_at DESC, id DESC LIMIT 1",
+            fingerprint
         )
-        .bind(fingerprint)
         .fetch_optional(self.readers())
-        .await
-        .map_err(internal)?;
-        row.as_ref().map(read).transpose()
+        .await;
+        record(row)
     }
 
     pub(crate) async fn dataset_list(&self, page: &PageRequest) -> StoreResult<Page<Dataset>> {
         let cursor = Cursor::read(page)?;
-        let rows = sqlx::query(
-            "SELECT * FROM datasets WHERE state = 'committed' AND (created_at, id) < (?, ?)
+        let rows = datasets!(
+            "WHERE state = 'committed' AND (created_at, id) < (?, ?)
              ORDER BY created_at DESC, id DESC LIMIT ?",
+            cursor.created_at,
+            cursor.id,
+            cursor.limit
         )
-        .bind(cursor.created_at)
-        .bind(cursor.id)
-        .bind(cursor.limit)
         .fetch_all(self.readers())
-        .await
-        .map_err(internal)?;
-        let items = rows.iter().map(read).collect::<StoreResult<Vec<_>>>()?;
+        .await;
+        let items: Vec<Dataset> = records(rows)?;
         let next = cursor.next(items.len(), items.last().map(|last| (last.created_at, last.id.as_uuid())));
         Ok(Page { items, next })
     }
@@ -168,18 +200,17 @@ impl SqliteStore {
         let mut writer = self.write().await?;
         let mut transaction = writer.begin().await?;
         fetch(&mut transaction, id).await?;
-        let reading: i64 = sqlx::query_scalar("SELECT count(*) FROM distillations WHERE dataset_id = ?")
-            .bind(id.as_uuid())
-            .fetch_one(&mut *transaction)
-            .await
-            .map_err(internal)?;
+        let reading =
+            sqlx::query_scalar!("SELECT count(*) FROM distillations WHERE dataset_id = ?", id.as_uuid())
+                .fetch_one(&mut *transaction)
+                .await
+                .map_err(internal)?;
         if reading > 0 {
             return Err(StoreError::Conflict(format!(
                 "dataset {id} is read by {reading} distillations: delete them first"
             )));
         }
-        sqlx::query("DELETE FROM datasets WHERE id = ?")
-            .bind(id.as_uuid())
+        sqlx::query!("DELETE FROM datasets WHERE id = ?", id.as_uuid())
             .execute(&mut *transaction)
             .await
             .map_err(internal)?;
@@ -194,40 +225,51 @@ impl SqliteStore {
         limit: usize,
     ) -> StoreResult<Vec<Row>> {
         let limit = limit.clamp(1, BATCH_MAX) as i64;
-        let query = match split {
-            None => sqlx::query(
-                "SELECT row_index, example FROM examples WHERE dataset_id = ? AND row_index >= ?
-                 ORDER BY row_index LIMIT ?",
-            )
-            .bind(id.as_uuid()),
-            Some(split) => sqlx::query(
-                "SELECT row_index, example FROM examples WHERE dataset_id = ? AND split = ? AND row_index >= ?
-                 ORDER BY row_index LIMIT ?",
-            )
-            .bind(id.as_uuid())
-            .bind(split.as_str()),
+        let rows = match split {
+            None => {
+                sqlx::query_as!(
+                    ExampleRow,
+                    "SELECT row_index, example FROM examples WHERE dataset_id = ? AND row_index >= ?
+                     ORDER BY row_index LIMIT ?",
+                    id.as_uuid(),
+                    integer(from)?,
+                    limit
+                )
+                .fetch_all(self.readers())
+                .await
+            }
+            Some(split) => {
+                sqlx::query_as!(
+                    ExampleRow,
+                    "SELECT row_index, example FROM examples INDEXED BY examples_by_split
+                     WHERE dataset_id = ? AND split = ? AND row_index >= ? ORDER BY row_index LIMIT ?",
+                    id.as_uuid(),
+                    split.as_str(),
+                    integer(from)?,
+                    limit
+                )
+                .fetch_all(self.readers())
+                .await
+            }
         };
-        let rows =
-            query.bind(integer(from)?).bind(limit).fetch_all(self.readers()).await.map_err(internal)?;
-        rows.iter()
-            .map(|row| Ok(Row { index: number(row, "row_index")?, example: json(row, "example")? }))
-            .collect()
+        records(rows)
     }
 
     pub(crate) async fn dataset_row_counts(&self, id: DatasetId, split: Split) -> StoreResult<RowCounts> {
-        let row = sqlx::query(
-            "SELECT count(*) AS rows, coalesce(sum(labelled), 0) AS labelled, coalesce(sum(answered), 0) AS answered
+        let row = sqlx::query!(
+            "SELECT count(*) AS rows, coalesce(sum(labelled), 0) AS labelled,
+                 coalesce(sum(answered), 0) AS answered
              FROM examples WHERE dataset_id = ? AND split = ?",
+            id.as_uuid(),
+            split.as_str()
         )
-        .bind(id.as_uuid())
-        .bind(split.as_str())
         .fetch_one(self.readers())
         .await
         .map_err(internal)?;
         Ok(RowCounts {
-            rows: number(&row, "rows")?,
-            labelled: number(&row, "labelled")?,
-            answered: number(&row, "answered")?,
+            rows: number("rows", row.rows)?,
+            labelled: number("labelled", row.labelled)?,
+            answered: number("answered", row.answered)?,
         })
     }
 }
@@ -239,13 +281,14 @@ async fn insert(
     example: &Example,
 ) -> StoreResult<()> {
     if let Some(key) = &example.key {
-        let twin: Option<i64> =
-            sqlx::query_scalar("SELECT row_index FROM examples WHERE dataset_id = ? AND key = ?")
-                .bind(dataset.as_uuid())
-                .bind(key)
-                .fetch_optional(&mut **transaction)
-                .await
-                .map_err(internal)?;
+        let twin = sqlx::query_scalar!(
+            "SELECT row_index AS \"row_index!\" FROM examples WHERE dataset_id = ? AND key = ?",
+            dataset.as_uuid(),
+            key
+        )
+        .fetch_optional(&mut **transaction)
+        .await
+        .map_err(internal)?;
         if let Some(twin) = twin {
             return Err(StoreError::Invalid(format!(
                 "rows {twin} and {index} have the same id `{}`: ids are unique in a dataset",
@@ -253,30 +296,32 @@ async fn insert(
             )));
         }
     }
-    sqlx::query(
+    sqlx::query!(
         "INSERT INTO examples (dataset_id, row_index, split, key, labelled, answered, example)
          VALUES (?, ?, ?, ?, ?, ?, ?)",
+        dataset.as_uuid(),
+        integer(index)?,
+        example.split.as_str(),
+        &example.key,
+        i64::from(example.label.is_some()),
+        i64::from(!example.answers.is_empty()),
+        to_json(example)?
     )
-    .bind(dataset.as_uuid())
-    .bind(integer(index)?)
-    .bind(example.split.as_str())
-    .bind(&example.key)
-    .bind(i64::from(example.label.is_some()))
-    .bind(i64::from(!example.answers.is_empty()))
-    .bind(to_json(example)?)
     .execute(&mut **transaction)
     .await
     .map_err(internal)?;
     let split = |wanted: Split| i64::from(example.split == wanted);
-    sqlx::query(
-        "UPDATE datasets SET rows = rows + 1, rows_train = rows_train + ?, rows_validation = rows_validation + ?,
-         rows_test = rows_test + ?, rows_labelled = rows_labelled + ? WHERE id = ?",
+    sqlx::query!(
+        "UPDATE datasets SET rows = rows + 1, rows_train = rows_train + ?,
+             rows_validation = rows_validation + ?, rows_test = rows_test + ?,
+             rows_labelled = rows_labelled + ?
+         WHERE id = ?",
+        split(Split::Train),
+        split(Split::Validation),
+        split(Split::Test),
+        i64::from(example.label.is_some()),
+        dataset.as_uuid()
     )
-    .bind(split(Split::Train))
-    .bind(split(Split::Validation))
-    .bind(split(Split::Test))
-    .bind(i64::from(example.label.is_some()))
-    .bind(dataset.as_uuid())
     .execute(&mut **transaction)
     .await
     .map_err(internal)?;

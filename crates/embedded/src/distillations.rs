@@ -1,50 +1,81 @@
 //! Jobs, their transitions and their events.
 
 use crate::row::{
-    Cursor, get, integer, internal, json, json_maybe, named, named_maybe, number, time, to_json, uuid,
+    Cursor, integer, internal, json, json_maybe, named, named_maybe, number, record, records, to_json,
 };
 use crate::store::SqliteStore;
+use domain::Timestamp;
 use domain::event::{Event, EventKind};
 use domain::ids::{DatasetId, DistillationId, ModelId, RunId};
 use domain::metric::Accuracy;
 use domain::records::{Distillation, HarvestProgress, NewDistillation, NewPrompt, PhaseSeconds};
-use domain::state::{DatasetState, DistillationState, PromptState, Reason, Verdict};
+use domain::state::{DatasetState, DistillationState, PromptState, Purpose, Reason, Verdict};
 use domain::store::{BATCH_MAX, DistillationFilter, Page, PageRequest, StoreError, StoreResult};
-use sqlx::sqlite::SqliteRow;
-use sqlx::{Row, Sqlite, Transaction};
+use sqlx::{Sqlite, Transaction};
 use std::time::Duration;
+use uuid::Uuid;
 
-fn read(row: &SqliteRow) -> StoreResult<Distillation> {
-    Ok(Distillation {
-        id: DistillationId::from_uuid(uuid(row, "id")?),
-        spec: json(row, "spec")?,
-        dataset: DatasetId::from_uuid(uuid(row, "dataset_id")?),
-        state: named(row, "state")?,
-        reason: get(row, "reason")?,
-        resume_state: named_maybe(row, "resume_state")?,
-        created_at: time(row, "created_at")?,
-        updated_at: time(row, "updated_at")?,
-        run: get::<Option<uuid::Uuid>>(row, "run_id")?.map(RunId::from_uuid),
-        model: get::<Option<uuid::Uuid>>(row, "model_id")?.map(ModelId::from_uuid),
-        teacher_accuracy: json_maybe(row, "teacher_accuracy")?,
-        seconds: PhaseSeconds {
-            harvest: get(row, "harvest_seconds")?,
-            train: get(row, "train_seconds")?,
-            evaluate: get(row, "evaluate_seconds")?,
-        },
-    })
+struct DistillationRow {
+    id: Uuid,
+    spec: String,
+    dataset_id: Uuid,
+    state: String,
+    reason: String,
+    resume_state: Option<String>,
+    created_at: i64,
+    updated_at: i64,
+    run_id: Option<Uuid>,
+    model_id: Option<Uuid>,
+    teacher_accuracy: Option<String>,
+    harvest_seconds: f64,
+    train_seconds: f64,
+    evaluate_seconds: f64,
+}
+
+/// Jobs; what is given goes on after `FROM distillations`.
+macro_rules! distillations {
+    ($rest:literal $(, $argument:expr)* $(,)?) => {
+        sqlx::query_as!(
+            DistillationRow,
+            "SELECT id, spec, dataset_id, state, reason, resume_state, created_at, updated_at, run_id,
+             model_id, teacher_accuracy, harvest_seconds, train_seconds, evaluate_seconds
+             FROM distillations " + $rest,
+            $($argument),*
+        )
+    };
+}
+
+impl TryFrom<DistillationRow> for Distillation {
+    type Error = StoreError;
+
+    fn try_from(row: DistillationRow) -> StoreResult<Self> {
+        Ok(Self {
+            id: DistillationId::from_uuid(row.id),
+            spec: json("spec", &row.spec)?,
+            dataset: DatasetId::from_uuid(row.dataset_id),
+            state: named("state", &row.state)?,
+            reason: row.reason,
+            resume_state: named_maybe("resume_state", row.resume_state.as_deref())?,
+            created_at: Timestamp(row.created_at),
+            updated_at: Timestamp(row.updated_at),
+            run: row.run_id.map(RunId::from_uuid),
+            model: row.model_id.map(ModelId::from_uuid),
+            teacher_accuracy: json_maybe("teacher_accuracy", row.teacher_accuracy.as_deref())?,
+            seconds: PhaseSeconds {
+                harvest: row.harvest_seconds,
+                train: row.train_seconds,
+                evaluate: row.evaluate_seconds,
+            },
+        })
+    }
 }
 
 pub(crate) async fn fetch(
     transaction: &mut Transaction<'_, Sqlite>,
     id: DistillationId,
 ) -> StoreResult<Distillation> {
-    let row = sqlx::query("SELECT * FROM distillations WHERE id = ?")
-        .bind(id.as_uuid())
-        .fetch_optional(&mut **transaction)
-        .await
-        .map_err(internal)?;
-    row.as_ref().map(read).transpose()?.ok_or_else(|| StoreError::not_found("distillation", id))
+    let row = distillations!("WHERE id = ?", id.as_uuid()).fetch_optional(&mut **transaction).await;
+    record(row)?.ok_or_else(|| StoreError::not_found("distillation", id))
 }
 
 /// Moves a job, with its event. The caller has checked where it stands, in the same transaction.
@@ -59,15 +90,18 @@ pub(crate) async fn move_to(
         DistillationState::Paused | DistillationState::Failed => Some(job.state.as_str()),
         _ => None,
     };
-    sqlx::query("UPDATE distillations SET state = ?, reason = ?, resume_state = ?, updated_at = ?, driver_until = 0 WHERE id = ?")
-        .bind(to.as_str())
-        .bind(reason)
-        .bind(resume_state)
-        .bind(now)
-        .bind(job.id.as_uuid())
-        .execute(&mut **transaction)
-        .await
-        .map_err(internal)?;
+    sqlx::query!(
+        "UPDATE distillations SET state = ?, reason = ?, resume_state = ?, updated_at = ?, driver_until = 0
+         WHERE id = ?",
+        to.as_str(),
+        reason,
+        resume_state,
+        now,
+        job.id.as_uuid()
+    )
+    .execute(&mut **transaction)
+    .await
+    .map_err(internal)?;
     let kind = EventKind::StateChanged { from: Some(job.state), to, reason: reason.to_owned() };
     append(transaction, now, job.id, &kind).await?;
     Ok(())
@@ -79,13 +113,14 @@ pub(crate) async fn append(
     id: DistillationId,
     kind: &EventKind,
 ) -> StoreResult<u64> {
-    let sequence: i64 = sqlx::query_scalar(
+    let sequence = sqlx::query_scalar!(
         "INSERT INTO events (distillation_id, sequence, at, kind)
-         SELECT ?1, coalesce(max(sequence), 0) + 1, ?2, ?3 FROM events WHERE distillation_id = ?1 RETURNING sequence",
+         SELECT ?1, coalesce(max(sequence), 0) + 1, ?2, ?3 FROM events WHERE distillation_id = ?1
+         RETURNING sequence AS \"sequence!\"",
+        id.as_uuid(),
+        now,
+        to_json(kind)?
     )
-    .bind(id.as_uuid())
-    .bind(now)
-    .bind(to_json(kind)?)
     .fetch_one(&mut **transaction)
     .await
     .map_err(internal)?;
@@ -100,16 +135,13 @@ impl SqliteStore {
     pub(crate) async fn job_create(&self, new: NewDistillation) -> StoreResult<Distillation> {
         let mut writer = self.write().await?;
         let mut transaction = writer.begin().await?;
-        let known = sqlx::query("SELECT * FROM distillations WHERE request_id = ?")
-            .bind(new.request.as_uuid())
+        let known = distillations!("WHERE request_id = ?", new.request.as_uuid())
             .fetch_optional(&mut *transaction)
-            .await
-            .map_err(internal)?;
-        if let Some(row) = known {
-            return read(&row);
+            .await;
+        if let Some(job) = record(known)? {
+            return Ok(job);
         }
-        let state: Option<String> = sqlx::query_scalar("SELECT state FROM datasets WHERE id = ?")
-            .bind(new.dataset.as_uuid())
+        let state = sqlx::query_scalar!("SELECT state FROM datasets WHERE id = ?", new.dataset.as_uuid())
             .fetch_optional(&mut *transaction)
             .await
             .map_err(internal)?;
@@ -121,17 +153,17 @@ impl SqliteStore {
             Some(_) => {}
         }
         let now = self.now();
-        sqlx::query(
+        sqlx::query!(
             "INSERT INTO distillations (id, request_id, name, dataset_id, spec, state, created_at, updated_at)
              VALUES (?, ?, ?, ?, ?, 'queued', ?, ?)",
+            new.id.as_uuid(),
+            new.request.as_uuid(),
+            &new.spec.name,
+            new.dataset.as_uuid(),
+            to_json(&new.spec)?,
+            now,
+            now
         )
-        .bind(new.id.as_uuid())
-        .bind(new.request.as_uuid())
-        .bind(&new.spec.name)
-        .bind(new.dataset.as_uuid())
-        .bind(to_json(&new.spec)?)
-        .bind(now)
-        .bind(now)
         .execute(&mut *transaction)
         .await
         .map_err(internal)?;
@@ -157,8 +189,7 @@ impl SqliteStore {
         for prompt in &prompts {
             let added = crate::prompts::insert(&mut transaction, id, prompt, PromptState::Pending).await?;
             if added {
-                sqlx::query("INSERT INTO outbox (prompt_id) VALUES (?)")
-                    .bind(prompt.id.as_uuid())
+                sqlx::query!("INSERT INTO outbox (prompt_id) VALUES (?)", prompt.id.as_uuid())
                     .execute(&mut *transaction)
                     .await
                     .map_err(internal)?;
@@ -168,12 +199,8 @@ impl SqliteStore {
     }
 
     pub(crate) async fn job_get(&self, id: DistillationId) -> StoreResult<Distillation> {
-        let row = sqlx::query("SELECT * FROM distillations WHERE id = ?")
-            .bind(id.as_uuid())
-            .fetch_optional(self.readers())
-            .await
-            .map_err(internal)?;
-        row.as_ref().map(read).transpose()?.ok_or_else(|| StoreError::not_found("distillation", id))
+        let row = distillations!("WHERE id = ?", id.as_uuid()).fetch_optional(self.readers()).await;
+        record(row)?.ok_or_else(|| StoreError::not_found("distillation", id))
     }
 
     pub(crate) async fn job_list(
@@ -183,20 +210,19 @@ impl SqliteStore {
     ) -> StoreResult<Page<Distillation>> {
         let cursor = Cursor::read(page)?;
         let states: Vec<&str> = filter.states.iter().map(|state| state.as_str()).collect();
-        let rows = sqlx::query(
-            "SELECT * FROM distillations WHERE (created_at, id) < (?1, ?2)
+        let rows = distillations!(
+            "WHERE (created_at, id) < (?1, ?2)
              AND (?3 = '[]' OR state IN (SELECT value FROM json_each(?3))) AND (?4 IS NULL OR name = ?4)
              ORDER BY created_at DESC, id DESC LIMIT ?5",
+            cursor.created_at,
+            cursor.id,
+            to_json(&states)?,
+            &filter.name,
+            cursor.limit
         )
-        .bind(cursor.created_at)
-        .bind(cursor.id)
-        .bind(to_json(&states)?)
-        .bind(&filter.name)
-        .bind(cursor.limit)
         .fetch_all(self.readers())
-        .await
-        .map_err(internal)?;
-        let items = rows.iter().map(read).collect::<StoreResult<Vec<_>>>()?;
+        .await;
+        let items: Vec<Distillation> = records(rows)?;
         let next = cursor.next(items.len(), items.last().map(|last| (last.created_at, last.id.as_uuid())));
         Ok(Page { items, next })
     }
@@ -237,17 +263,18 @@ impl SqliteStore {
             _ => return Ok(job),
         }
         let to = job.resume_state.unwrap_or(DistillationState::Queued);
-        sqlx::query(
-            "UPDATE prompts SET state = 'pending', failures = 0 WHERE distillation_id = ? AND state IN ('parked', 'skipped')",
+        sqlx::query!(
+            "UPDATE prompts SET state = 'pending', failures = 0
+             WHERE distillation_id = ? AND state IN ('parked', 'skipped')",
+            id.as_uuid()
         )
-        .bind(id.as_uuid())
         .execute(&mut *transaction)
         .await
         .map_err(internal)?;
-        sqlx::query(
+        sqlx::query!(
             "UPDATE runs SET state = 'pending', reason = '' WHERE distillation_id = ? AND state = 'failed'",
+            id.as_uuid()
         )
-        .bind(id.as_uuid())
         .execute(&mut *transaction)
         .await
         .map_err(internal)?;
@@ -266,11 +293,13 @@ impl SqliteStore {
             DistillationState::Succeeded => return Err(refuse(&job, "be cancelled")),
             _ => {}
         }
-        sqlx::query("UPDATE runs SET state = 'cancelled' WHERE distillation_id = ? AND state <> 'succeeded'")
-            .bind(id.as_uuid())
-            .execute(&mut *transaction)
-            .await
-            .map_err(internal)?;
+        sqlx::query!(
+            "UPDATE runs SET state = 'cancelled' WHERE distillation_id = ? AND state <> 'succeeded'",
+            id.as_uuid()
+        )
+        .execute(&mut *transaction)
+        .await
+        .map_err(internal)?;
         move_to(&mut transaction, self.now(), &job, DistillationState::Cancelled, reason).await?;
         let job = fetch(&mut transaction, id).await?;
         transaction.commit().await.map_err(internal)?;
@@ -284,8 +313,7 @@ impl SqliteStore {
         if !job.state.is_terminal() && job.state != DistillationState::Paused {
             return Err(refuse(&job, "be deleted: cancel it first"));
         }
-        sqlx::query("DELETE FROM distillations WHERE id = ?")
-            .bind(id.as_uuid())
+        sqlx::query!("DELETE FROM distillations WHERE id = ?", id.as_uuid())
             .execute(&mut *transaction)
             .await
             .map_err(internal)?;
@@ -299,12 +327,12 @@ impl SqliteStore {
         limit: usize,
     ) -> StoreResult<Vec<Distillation>> {
         let now = self.now();
-        let waiting: i64 = sqlx::query_scalar(
+        let waiting = sqlx::query_scalar!(
             "SELECT count(*) FROM distillations WHERE state IN ('queued', 'harvesting')
              AND (driver = ? OR driver_until <= ?)",
+            driver,
+            now
         )
-        .bind(driver)
-        .bind(now)
         .fetch_one(self.readers())
         .await
         .map_err(internal)?;
@@ -314,20 +342,23 @@ impl SqliteStore {
         }
         let mut writer = self.write().await?;
         let mut transaction = writer.begin().await?;
-        let rows = sqlx::query(
+        let claimed = sqlx::query_scalar!(
             "UPDATE distillations SET driver = ?1, driver_until = ?2 WHERE id IN (
                  SELECT id FROM distillations WHERE state IN ('queued', 'harvesting')
-                 AND (driver = ?1 OR driver_until <= ?3) ORDER BY created_at LIMIT ?4) RETURNING *",
+                 AND (driver = ?1 OR driver_until <= ?3) ORDER BY created_at LIMIT ?4) RETURNING id",
+            driver,
+            now + lease.as_millis() as i64,
+            now,
+            limit.clamp(1, BATCH_MAX) as i64
         )
-        .bind(driver)
-        .bind(now + lease.as_millis() as i64)
-        .bind(now)
-        .bind(limit.clamp(1, BATCH_MAX) as i64)
         .fetch_all(&mut *transaction)
         .await
         .map_err(internal)?;
+        let mut jobs = Vec::with_capacity(claimed.len());
+        for id in claimed {
+            jobs.push(fetch(&mut transaction, DistillationId::from_uuid(id)).await?);
+        }
         transaction.commit().await.map_err(internal)?;
-        let mut jobs = rows.iter().map(read).collect::<StoreResult<Vec<_>>>()?;
         jobs.sort_by_key(|job| (job.created_at, job.id));
         Ok(jobs)
     }
@@ -342,13 +373,15 @@ impl SqliteStore {
         let mut transaction = writer.begin().await?;
         fetch(&mut transaction, id).await?;
         let text = accuracy.as_ref().map(to_json).transpose()?;
-        sqlx::query("UPDATE distillations SET teacher_accuracy = ?, harvest_seconds = ? WHERE id = ?")
-            .bind(text)
-            .bind(harvest_seconds)
-            .bind(id.as_uuid())
-            .execute(&mut *transaction)
-            .await
-            .map_err(internal)?;
+        sqlx::query!(
+            "UPDATE distillations SET teacher_accuracy = ?, harvest_seconds = ? WHERE id = ?",
+            text,
+            harvest_seconds,
+            id.as_uuid()
+        )
+        .execute(&mut *transaction)
+        .await
+        .map_err(internal)?;
         if let Some(accuracy) = accuracy {
             append(&mut transaction, self.now(), id, &EventKind::TeacherMeasured { accuracy }).await?;
         }
@@ -361,24 +394,26 @@ impl SqliteStore {
         after: u64,
         limit: usize,
     ) -> StoreResult<Vec<Event>> {
-        let rows = sqlx::query(
-            "SELECT sequence, at, kind FROM events WHERE distillation_id = ? AND sequence > ? ORDER BY sequence LIMIT ?",
+        let rows = sqlx::query!(
+            "SELECT sequence, at, kind FROM events WHERE distillation_id = ? AND sequence > ?
+             ORDER BY sequence LIMIT ?",
+            id.as_uuid(),
+            integer(after)?,
+            limit.clamp(1, BATCH_MAX) as i64
         )
-        .bind(id.as_uuid())
-        .bind(integer(after)?)
-        .bind(limit.clamp(1, BATCH_MAX) as i64)
         .fetch_all(self.readers())
         .await
         .map_err(internal)?;
-        let event = |row: &SqliteRow| {
-            Ok(Event {
-                distillation: id,
-                sequence: number(row, "sequence")?,
-                at: time(row, "at")?,
-                kind: json(row, "kind")?,
+        rows.into_iter()
+            .map(|row| {
+                Ok(Event {
+                    distillation: id,
+                    sequence: number("sequence", row.sequence)?,
+                    at: Timestamp(row.at),
+                    kind: json("kind", &row.kind)?,
+                })
             })
-        };
-        rows.iter().map(event).collect()
+            .collect()
     }
 
     pub(crate) async fn job_append_event(&self, id: DistillationId, kind: EventKind) -> StoreResult<u64> {
@@ -391,38 +426,40 @@ impl SqliteStore {
     }
 
     pub(crate) async fn job_progress(&self, id: DistillationId) -> StoreResult<HarvestProgress> {
-        let row = sqlx::query("SELECT * FROM distillations WHERE id = ?")
-            .bind(id.as_uuid())
-            .fetch_optional(self.readers())
-            .await
-            .map_err(internal)?
-            .ok_or_else(|| StoreError::not_found("distillation", id))?;
+        let row = sqlx::query!(
+            "SELECT calls, cache_hits, calls_paid_twice, tokens_in, tokens_out, money_micros
+             FROM distillations WHERE id = ?",
+            id.as_uuid()
+        )
+        .fetch_optional(self.readers())
+        .await
+        .map_err(internal)?
+        .ok_or_else(|| StoreError::not_found("distillation", id))?;
         let mut progress = HarvestProgress {
-            calls: number(&row, "calls")?,
-            cache_hits: number(&row, "cache_hits")?,
-            calls_paid_twice: number(&row, "calls_paid_twice")?,
-            tokens_in: number(&row, "tokens_in")?,
-            tokens_out: number(&row, "tokens_out")?,
-            money_micros: number(&row, "money_micros")?,
+            calls: number("calls", row.calls)?,
+            cache_hits: number("cache_hits", row.cache_hits)?,
+            calls_paid_twice: number("calls_paid_twice", row.calls_paid_twice)?,
+            tokens_in: number("tokens_in", row.tokens_in)?,
+            tokens_out: number("tokens_out", row.tokens_out)?,
+            money_micros: number("money_micros", row.money_micros)?,
             ..HarvestProgress::default()
         };
-        let groups = sqlx::query(
+        let groups = sqlx::query!(
             "SELECT state, purpose, verdict, reason, count(*) AS count FROM prompts WHERE distillation_id = ?
              GROUP BY state, purpose, verdict, reason",
+            id.as_uuid()
         )
-        .bind(id.as_uuid())
         .fetch_all(self.readers())
         .await
         .map_err(internal)?;
         for group in &groups {
-            let count = number(group, "count")?;
-            let state: PromptState = named(group, "state")?;
-            add(PromptState::ALL, &mut progress.prompts, state, count);
-            if group.try_get::<String, _>("purpose").map_err(internal)? == "train" {
-                if let Some(verdict) = named_maybe::<Verdict>(group, "verdict")? {
+            let count = number("count", group.count)?;
+            add(PromptState::ALL, &mut progress.prompts, named("state", &group.state)?, count);
+            if group.purpose == Purpose::Train.as_str() {
+                if let Some(verdict) = named_maybe("verdict", group.verdict.as_deref())? {
                     add(Verdict::ALL, &mut progress.verdicts, verdict, count);
                 }
-                if let Some(reason) = named_maybe::<Reason>(group, "reason")? {
+                if let Some(reason) = named_maybe("reason", group.reason.as_deref())? {
                     add(Reason::ALL, &mut progress.reasons, reason, count);
                 }
             }

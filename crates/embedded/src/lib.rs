@@ -12,6 +12,10 @@ mod row;
 mod runs;
 mod store;
 
+/// The database that statements are checked against, where there is one (see sqlx.toml). sqlx reads the
+/// variable unseen by cargo; named here, a change of it compiles this crate anew.
+const _: Option<&str> = option_env!("DISTILLERY_SQLITE_URL");
+
 pub use allowance::MemoryAllowance;
 pub use queue::MemoryQueue;
 pub use store::{Clock, OpenError, SqliteStore};

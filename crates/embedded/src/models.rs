@@ -1,45 +1,69 @@
 //! Published students and base checkpoints.
 
-use crate::row::{Cursor, get, integer, internal, json_maybe, number, time, to_json, uuid};
+use crate::row::{Cursor, integer, internal, json_maybe, number, record, records, to_json};
 use crate::store::SqliteStore;
+use domain::Timestamp;
 use domain::ids::{DistillationId, ModelId, RunId};
 use domain::records::{BaseModel, Distillation, Model, NewModel};
 use domain::store::{Page, PageRequest, StoreError, StoreResult};
-use sqlx::sqlite::SqliteRow;
 use sqlx::{Sqlite, Transaction};
+use uuid::Uuid;
 
-fn read(row: &SqliteRow) -> StoreResult<Model> {
-    Ok(Model {
-        id: ModelId::from_uuid(uuid(row, "id")?),
-        name: get(row, "name")?,
-        version: number(row, "version")?,
-        distillation: DistillationId::from_uuid(uuid(row, "distillation_id")?),
-        run: RunId::from_uuid(uuid(row, "run_id")?),
-        path: get(row, "path")?,
-        manifest_sha256: get(row, "manifest_sha256")?,
-        parameters: number(row, "parameters")?,
-        validation: json_maybe(row, "validation")?,
-        test: json_maybe(row, "test")?,
-        created_at: time(row, "created_at")?,
-    })
+struct ModelRow {
+    id: Uuid,
+    name: String,
+    version: i64,
+    distillation_id: Uuid,
+    run_id: Uuid,
+    path: String,
+    manifest_sha256: String,
+    parameters: i64,
+    validation: Option<String>,
+    test: Option<String>,
+    created_at: i64,
 }
 
-fn read_base(row: &SqliteRow) -> StoreResult<BaseModel> {
-    Ok(BaseModel {
-        name: get(row, "name")?,
-        manifest_sha256: get(row, "manifest_sha256")?,
-        created_at: time(row, "created_at")?,
-    })
+/// Models; what is given goes on after `FROM models`.
+macro_rules! models {
+    ($rest:literal $(, $argument:expr)* $(,)?) => {
+        sqlx::query_as!(
+            ModelRow,
+            "SELECT id, name, version, distillation_id, run_id, path, manifest_sha256, parameters, validation,
+             test, created_at FROM models " + $rest,
+            $($argument),*
+        )
+    };
+}
+
+impl TryFrom<ModelRow> for Model {
+    type Error = StoreError;
+
+    fn try_from(row: ModelRow) -> StoreResult<Self> {
+        Ok(Self {
+            id: ModelId::from_uuid(row.id),
+            name: row.name,
+            version: number("version", row.version)?,
+            distillation: DistillationId::from_uuid(row.distillation_id),
+            run: RunId::from_uuid(row.run_id),
+            path: row.path,
+            manifest_sha256: row.manifest_sha256,
+            parameters: number("parameters", row.parameters)?,
+            validation: json_maybe("validation", row.validation.as_deref())?,
+            test: json_maybe("test", row.test.as_deref())?,
+            created_at: Timestamp(row.created_at),
+        })
+    }
+}
+
+async fn fetch(transaction: &mut Transaction<'_, Sqlite>, id: ModelId) -> StoreResult<Model> {
+    let row = models!("WHERE id = ?", id.as_uuid()).fetch_optional(&mut **transaction).await;
+    record(row)?.ok_or_else(|| StoreError::not_found("model", id))
 }
 
 /// The model that a run published.
 pub(crate) async fn of_run(transaction: &mut Transaction<'_, Sqlite>, run: RunId) -> StoreResult<Model> {
-    let row = sqlx::query("SELECT * FROM models WHERE run_id = ?")
-        .bind(run.as_uuid())
-        .fetch_optional(&mut **transaction)
-        .await
-        .map_err(internal)?;
-    row.as_ref().map(read).transpose()?.ok_or_else(|| StoreError::not_found("model of run", run))
+    let row = models!("WHERE run_id = ?", run.as_uuid()).fetch_optional(&mut **transaction).await;
+    record(row)?.ok_or_else(|| StoreError::not_found("model of run", run))
 }
 
 /// The next version of a job's model.
@@ -50,47 +74,44 @@ pub(crate) async fn insert(
     run: RunId,
     new: &NewModel,
 ) -> StoreResult<Model> {
-    let row = sqlx::query(
-        "INSERT INTO models (id, name, version, distillation_id, run_id, path, manifest_sha256, parameters, validation, test, created_at)
-         SELECT ?1, ?2, coalesce(max(version), 0) + 1, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10 FROM models WHERE name = ?2
-         RETURNING *",
+    let id = ModelId::generate();
+    sqlx::query!(
+        "INSERT INTO models (id, name, version, distillation_id, run_id, path, manifest_sha256, parameters,
+             validation, test, created_at)
+         SELECT ?1, ?2, coalesce(max(version), 0) + 1, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10
+         FROM models WHERE name = ?2",
+        id.as_uuid(),
+        &job.spec.name,
+        job.id.as_uuid(),
+        run.as_uuid(),
+        &new.path,
+        &new.manifest_sha256,
+        integer(new.parameters)?,
+        new.validation.as_ref().map(to_json).transpose()?,
+        new.test.as_ref().map(to_json).transpose()?,
+        now
     )
-    .bind(ModelId::generate().as_uuid())
-    .bind(&job.spec.name)
-    .bind(job.id.as_uuid())
-    .bind(run.as_uuid())
-    .bind(&new.path)
-    .bind(&new.manifest_sha256)
-    .bind(integer(new.parameters)?)
-    .bind(new.validation.as_ref().map(to_json).transpose()?)
-    .bind(new.test.as_ref().map(to_json).transpose()?)
-    .bind(now)
-    .fetch_one(&mut **transaction)
+    .execute(&mut **transaction)
     .await
     .map_err(internal)?;
-    read(&row)
+    fetch(transaction, id).await
 }
 
 impl SqliteStore {
     pub(crate) async fn model_get(&self, id: ModelId) -> StoreResult<Model> {
-        let row = sqlx::query("SELECT * FROM models WHERE id = ?")
-            .bind(id.as_uuid())
-            .fetch_optional(self.readers())
-            .await
-            .map_err(internal)?;
-        row.as_ref().map(read).transpose()?.ok_or_else(|| StoreError::not_found("model", id))
+        let row = models!("WHERE id = ?", id.as_uuid()).fetch_optional(self.readers()).await;
+        record(row)?.ok_or_else(|| StoreError::not_found("model", id))
     }
 
     pub(crate) async fn model_find(&self, name: &str, version: Option<u64>) -> StoreResult<Option<Model>> {
-        let row = sqlx::query(
-            "SELECT * FROM models WHERE name = ?1 AND (?2 IS NULL OR version = ?2) ORDER BY version DESC LIMIT 1",
+        let row = models!(
+            "WHERE name = ?1 AND (?2 IS NULL OR version = ?2) ORDER BY version DESC LIMIT 1",
+            name,
+            version.map(integer).transpose()?
         )
-        .bind(name)
-        .bind(version.map(integer).transpose()?)
         .fetch_optional(self.readers())
-        .await
-        .map_err(internal)?;
-        row.as_ref().map(read).transpose()
+        .await;
+        record(row)
     }
 
     pub(crate) async fn model_list(
@@ -99,18 +120,17 @@ impl SqliteStore {
         page: &PageRequest,
     ) -> StoreResult<Page<Model>> {
         let cursor = Cursor::read(page)?;
-        let rows = sqlx::query(
-            "SELECT * FROM models WHERE (created_at, id) < (?1, ?2) AND (?3 IS NULL OR name = ?3)
+        let rows = models!(
+            "WHERE (created_at, id) < (?1, ?2) AND (?3 IS NULL OR name = ?3)
              ORDER BY created_at DESC, id DESC LIMIT ?4",
+            cursor.created_at,
+            cursor.id,
+            name,
+            cursor.limit
         )
-        .bind(cursor.created_at)
-        .bind(cursor.id)
-        .bind(name)
-        .bind(cursor.limit)
         .fetch_all(self.readers())
-        .await
-        .map_err(internal)?;
-        let items = rows.iter().map(read).collect::<StoreResult<Vec<_>>>()?;
+        .await;
+        let items: Vec<Model> = records(rows)?;
         let next = cursor.next(items.len(), items.last().map(|last| (last.created_at, last.id.as_uuid())));
         Ok(Page { items, next })
     }
@@ -118,13 +138,13 @@ impl SqliteStore {
     pub(crate) async fn model_delete(&self, id: ModelId) -> StoreResult<Model> {
         let mut writer = self.write().await?;
         let mut transaction = writer.begin().await?;
-        let row = sqlx::query("DELETE FROM models WHERE id = ? RETURNING *")
-            .bind(id.as_uuid())
-            .fetch_optional(&mut *transaction)
+        let model = fetch(&mut transaction, id).await?;
+        sqlx::query!("DELETE FROM models WHERE id = ?", id.as_uuid())
+            .execute(&mut *transaction)
             .await
             .map_err(internal)?;
         transaction.commit().await.map_err(internal)?;
-        row.as_ref().map(read).transpose()?.ok_or_else(|| StoreError::not_found("model", id))
+        Ok(model)
     }
 
     pub(crate) async fn model_register_base(
@@ -134,20 +154,19 @@ impl SqliteStore {
     ) -> StoreResult<BaseModel> {
         let mut writer = self.write().await?;
         let mut transaction = writer.begin().await?;
-        sqlx::query("INSERT INTO base_models (name, manifest_sha256, created_at) VALUES (?, ?, ?) ON CONFLICT (name) DO NOTHING")
-            .bind(name)
-            .bind(manifest_sha256)
-            .bind(self.now())
-            .execute(&mut *transaction)
-            .await
-            .map_err(internal)?;
-        let row = sqlx::query("SELECT * FROM base_models WHERE name = ?")
-            .bind(name)
-            .fetch_one(&mut *transaction)
-            .await
-            .map_err(internal)?;
+        sqlx::query!(
+            "INSERT INTO base_models (name, manifest_sha256, created_at) VALUES (?, ?, ?)
+             ON CONFLICT (name) DO NOTHING",
+            name,
+            manifest_sha256,
+            self.now()
+        )
+        .execute(&mut *transaction)
+        .await
+        .map_err(internal)?;
         transaction.commit().await.map_err(internal)?;
-        let base = read_base(&row)?;
+        drop(writer);
+        let base = self.model_base(name).await?.ok_or_else(|| StoreError::not_found("base model", name))?;
         if base.manifest_sha256 == manifest_sha256 {
             return Ok(base);
         }
@@ -157,11 +176,14 @@ impl SqliteStore {
     }
 
     pub(crate) async fn model_base(&self, name: &str) -> StoreResult<Option<BaseModel>> {
-        let row = sqlx::query("SELECT * FROM base_models WHERE name = ?")
-            .bind(name)
+        let row = sqlx::query!("SELECT manifest_sha256, created_at FROM base_models WHERE name = ?", name)
             .fetch_optional(self.readers())
             .await
             .map_err(internal)?;
-        row.as_ref().map(read_base).transpose()
+        Ok(row.map(|row| BaseModel {
+            name: name.to_owned(),
+            manifest_sha256: row.manifest_sha256,
+            created_at: Timestamp(row.created_at),
+        }))
     }
 }

@@ -1,7 +1,7 @@
 //! Prompts, their leases, and the ledger.
 
 use crate::distillations;
-use crate::row::{get, integer, internal, json, named, named_maybe, number, small, uuid};
+use crate::row::{integer, internal, json, named, named_maybe, number, record, records};
 use crate::store::SqliteStore;
 use domain::ids::{CompletionKey, DistillationId, PromptId};
 use domain::records::{
@@ -13,51 +13,174 @@ use domain::state::{DistillationState, PromptState, Verdict};
 use domain::store::{
     AttemptFailure, BATCH_MAX, HarvestOutcome, LeaseOutcome, LedgerFilter, StoreError, StoreResult,
 };
-use sqlx::sqlite::SqliteRow;
 use sqlx::{Sqlite, Transaction};
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::time::Duration;
+use uuid::Uuid;
 
 type Tx<'a> = Transaction<'a, Sqlite>;
 
-fn read(row: &SqliteRow) -> StoreResult<Prompt> {
-    Ok(Prompt {
-        id: PromptId::from_uuid(uuid(row, "id")?),
-        distillation: DistillationId::from_uuid(uuid(row, "distillation_id")?),
-        row: number(row, "row_index")?,
-        sample: small(row, "sample")?,
-        hinted: get::<i64>(row, "hinted")? != 0,
-        purpose: named(row, "purpose")?,
-        key: key(row)?,
-        state: named(row, "state")?,
-        attempt: small(row, "attempt")?,
-        failures: small(row, "failures")?,
-        error: get(row, "error")?,
-    })
+struct PromptRow {
+    id: Uuid,
+    distillation_id: Uuid,
+    row_index: i64,
+    sample: i64,
+    hinted: i64,
+    purpose: String,
+    key: Vec<u8>,
+    state: String,
+    attempt: i64,
+    failures: i64,
+    error: String,
+    lease_until: i64,
+    reserved: i64,
+    tokens_reserved: i64,
 }
 
-fn key(row: &SqliteRow) -> StoreResult<CompletionKey> {
-    let bytes: Vec<u8> = get(row, "key")?;
-    CompletionKey::from_slice(&bytes)
+/// Prompts; what is given goes on after `FROM prompts`.
+macro_rules! prompts {
+    ($rest:literal $(, $argument:expr)* $(,)?) => {
+        sqlx::query_as!(
+            PromptRow,
+            "SELECT id, distillation_id, row_index, sample, hinted, purpose, key, state, attempt, failures,
+             error, lease_until, reserved, tokens_reserved FROM prompts " + $rest,
+            $($argument),*
+        )
+    };
+}
+
+impl TryFrom<PromptRow> for Prompt {
+    type Error = StoreError;
+
+    fn try_from(row: PromptRow) -> StoreResult<Self> {
+        Ok(Self {
+            id: PromptId::from_uuid(row.id),
+            distillation: DistillationId::from_uuid(row.distillation_id),
+            row: number("row_index", row.row_index)?,
+            sample: number("sample", row.sample)?,
+            hinted: row.hinted != 0,
+            purpose: named("purpose", &row.purpose)?,
+            key: key(&row.key)?,
+            state: named("state", &row.state)?,
+            attempt: number("attempt", row.attempt)?,
+            failures: number("failures", row.failures)?,
+            error: row.error,
+        })
+    }
+}
+
+/// A prompt with its lease, live or not.
+struct Held {
+    prompt: Prompt,
+    lease_until: i64,
+    reserved: bool,
+    tokens_reserved: i64,
+}
+
+impl TryFrom<PromptRow> for Held {
+    type Error = StoreError;
+
+    fn try_from(row: PromptRow) -> StoreResult<Self> {
+        Ok(Self {
+            lease_until: row.lease_until,
+            reserved: row.reserved != 0,
+            tokens_reserved: row.tokens_reserved,
+            prompt: row.try_into()?,
+        })
+    }
+}
+
+fn key(bytes: &[u8]) -> StoreResult<CompletionKey> {
+    CompletionKey::from_slice(bytes)
         .ok_or_else(|| StoreError::Internal("a completion's key is cut off".to_owned()))
 }
 
-fn read_completion(row: &SqliteRow) -> StoreResult<Completion> {
-    let finish_reason: String = get(row, "finish_reason")?;
-    Ok(Completion {
-        key: key(row)?,
-        text: get(row, "text")?,
-        finish_reason: match finish_reason.as_str() {
-            "length" => FinishReason::Length,
-            "content_filter" => FinishReason::ContentFilter,
-            _ => FinishReason::Stop,
-        },
-        model: get(row, "model")?,
-        tokens_in: number(row, "tokens_in")?,
-        tokens_out: number(row, "tokens_out")?,
-        money_micros: number(row, "money_micros")?,
-        seconds: get(row, "seconds")?,
-    })
+struct CompletionRow {
+    key: Vec<u8>,
+    text: String,
+    finish_reason: String,
+    model: String,
+    tokens_in: i64,
+    tokens_out: i64,
+    money_micros: i64,
+    seconds: f64,
+}
+
+/// Completions; what is given goes on after `FROM completions`.
+macro_rules! completions {
+    ($rest:literal $(, $argument:expr)* $(,)?) => {
+        sqlx::query_as!(
+            CompletionRow,
+            "SELECT key, text, finish_reason, model, tokens_in, tokens_out, money_micros, seconds
+             FROM completions " + $rest,
+            $($argument),*
+        )
+    };
+}
+
+impl TryFrom<CompletionRow> for Completion {
+    type Error = StoreError;
+
+    fn try_from(row: CompletionRow) -> StoreResult<Self> {
+        Ok(Self {
+            key: key(&row.key)?,
+            text: row.text,
+            finish_reason: match row.finish_reason.as_str() {
+                "length" => FinishReason::Length,
+                "content_filter" => FinishReason::ContentFilter,
+                _ => FinishReason::Stop,
+            },
+            model: row.model,
+            tokens_in: number("tokens_in", row.tokens_in)?,
+            tokens_out: number("tokens_out", row.tokens_out)?,
+            money_micros: number("money_micros", row.money_micros)?,
+            seconds: row.seconds,
+        })
+    }
+}
+
+/// An answered prompt with its completion.
+struct EntryRow {
+    id: Uuid,
+    distillation_id: Uuid,
+    row_index: i64,
+    sample: i64,
+    hinted: i64,
+    purpose: String,
+    rationale: String,
+    label: Option<String>,
+    parse_reason: Option<String>,
+    verdict: Option<String>,
+    reason: Option<String>,
+    weight: f64,
+    text: String,
+    model: String,
+}
+
+impl TryFrom<EntryRow> for LedgerEntry {
+    type Error = StoreError;
+
+    fn try_from(row: EntryRow) -> StoreResult<Self> {
+        Ok(Self {
+            distillation: DistillationId::from_uuid(row.distillation_id),
+            prompt: PromptId::from_uuid(row.id),
+            row: number("row_index", row.row_index)?,
+            sample: number("sample", row.sample)?,
+            hinted: row.hinted != 0,
+            purpose: named("purpose", &row.purpose)?,
+            parsed: Parsed {
+                rationale: row.rationale,
+                label: row.label,
+                reason: named_maybe("parse_reason", row.parse_reason.as_deref())?,
+            },
+            verdict: named_maybe("verdict", row.verdict.as_deref())?.unwrap_or(Verdict::Unjudged),
+            reason: named_maybe("reason", row.reason.as_deref())?,
+            weight: row.weight,
+            completion: row.text,
+            model: row.model,
+        })
+    }
 }
 
 /// Writes a prompt; says whether it was not known before.
@@ -67,40 +190,34 @@ pub(crate) async fn insert(
     prompt: &NewPrompt,
     state: PromptState,
 ) -> StoreResult<bool> {
-    let result = sqlx::query(
-        "INSERT INTO prompts (id, distillation_id, row_index, sample, hinted, purpose, key, tokens_reserved, state)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (distillation_id, row_index, sample, hinted, purpose) DO NOTHING",
+    let result = sqlx::query!(
+        "INSERT INTO prompts (id, distillation_id, row_index, sample, hinted, purpose, key,
+             tokens_reserved, state)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+         ON CONFLICT (distillation_id, row_index, sample, hinted, purpose) DO NOTHING",
+        prompt.id.as_uuid(),
+        job.as_uuid(),
+        integer(prompt.row)?,
+        i64::from(prompt.sample),
+        i64::from(prompt.hinted),
+        prompt.purpose.as_str(),
+        prompt.key.0.as_slice(),
+        integer(prompt.tokens_reserved)?,
+        state.as_str()
     )
-    .bind(prompt.id.as_uuid())
-    .bind(job.as_uuid())
-    .bind(integer(prompt.row)?)
-    .bind(i64::from(prompt.sample))
-    .bind(i64::from(prompt.hinted))
-    .bind(prompt.purpose.as_str())
-    .bind(prompt.key.0.as_slice())
-    .bind(integer(prompt.tokens_reserved)?)
-    .bind(state.as_str())
     .execute(&mut **transaction)
     .await
     .map_err(internal)?;
     Ok(result.rows_affected() > 0)
 }
 
-async fn fetch(transaction: &mut Tx<'_>, id: PromptId) -> StoreResult<Option<SqliteRow>> {
-    sqlx::query("SELECT * FROM prompts WHERE id = ?")
-        .bind(id.as_uuid())
-        .fetch_optional(&mut **transaction)
-        .await
-        .map_err(internal)
+async fn fetch(transaction: &mut Tx<'_>, id: PromptId) -> StoreResult<Option<Held>> {
+    record(prompts!("WHERE id = ?", id.as_uuid()).fetch_optional(&mut **transaction).await)
 }
 
 async fn find_completion(transaction: &mut Tx<'_>, key: CompletionKey) -> StoreResult<Option<Completion>> {
-    let row = sqlx::query("SELECT * FROM completions WHERE key = ?")
-        .bind(key.0.as_slice())
-        .fetch_optional(&mut **transaction)
-        .await
-        .map_err(internal)?;
-    row.as_ref().map(read_completion).transpose()
+    let row = completions!("WHERE key = ?", key.0.as_slice()).fetch_optional(&mut **transaction).await;
+    record(row)
 }
 
 /// Writes a completion under its key; says whether it was not known before.
@@ -110,19 +227,20 @@ async fn keep(transaction: &mut Tx<'_>, now: i64, completion: &Completion) -> St
         FinishReason::Length => "length",
         FinishReason::ContentFilter => "content_filter",
     };
-    let result = sqlx::query(
-        "INSERT INTO completions (key, text, finish_reason, model, tokens_in, tokens_out, money_micros, seconds, created_at)
+    let result = sqlx::query!(
+        "INSERT INTO completions (key, text, finish_reason, model, tokens_in, tokens_out, money_micros,
+             seconds, created_at)
          VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO NOTHING",
+        completion.key.0.as_slice(),
+        &completion.text,
+        finish_reason,
+        &completion.model,
+        integer(completion.tokens_in)?,
+        integer(completion.tokens_out)?,
+        integer(completion.money_micros)?,
+        completion.seconds,
+        now
     )
-    .bind(completion.key.0.as_slice())
-    .bind(&completion.text)
-    .bind(finish_reason)
-    .bind(&completion.model)
-    .bind(integer(completion.tokens_in)?)
-    .bind(integer(completion.tokens_out)?)
-    .bind(integer(completion.money_micros)?)
-    .bind(completion.seconds)
-    .bind(now)
     .execute(&mut **transaction)
     .await
     .map_err(internal)?;
@@ -130,15 +248,16 @@ async fn keep(transaction: &mut Tx<'_>, now: i64, completion: &Completion) -> St
 }
 
 /// Gives back what a lease reserved.
-async fn unreserve(transaction: &mut Tx<'_>, prompt: &SqliteRow) -> StoreResult<()> {
-    if get::<i64>(prompt, "reserved")? == 0 {
+async fn unreserve(transaction: &mut Tx<'_>, held: &Held) -> StoreResult<()> {
+    if !held.reserved {
         return Ok(());
     }
-    sqlx::query(
-        "UPDATE distillations SET prompts_reserved = prompts_reserved - 1, tokens_reserved = tokens_reserved - ? WHERE id = ?",
+    sqlx::query!(
+        "UPDATE distillations SET prompts_reserved = prompts_reserved - 1,
+         tokens_reserved = tokens_reserved - ? WHERE id = ?",
+        held.tokens_reserved,
+        held.prompt.distillation.as_uuid()
     )
-    .bind(get::<i64>(prompt, "tokens_reserved")?)
-    .bind(uuid(prompt, "distillation_id")?)
     .execute(&mut **transaction)
     .await
     .map_err(internal)?;
@@ -146,19 +265,20 @@ async fn unreserve(transaction: &mut Tx<'_>, prompt: &SqliteRow) -> StoreResult<
 }
 
 /// Reserves one call; says whether the budget has room for it.
-async fn reserve(transaction: &mut Tx<'_>, job: &Distillation, tokens: u64) -> StoreResult<bool> {
+async fn reserve(transaction: &mut Tx<'_>, job: &Distillation, tokens: i64) -> StoreResult<bool> {
     let budget = job.spec.teacher.as_ref().map_or_else(Budget::default, |teacher| teacher.budget);
     let limit = |limit: Option<u64>| limit.map_or(Ok(i64::MAX), integer);
-    let result = sqlx::query(
-        "UPDATE distillations SET prompts_reserved = prompts_reserved + 1, tokens_reserved = tokens_reserved + ?1
+    let result = sqlx::query!(
+        "UPDATE distillations SET prompts_reserved = prompts_reserved + 1,
+             tokens_reserved = tokens_reserved + ?1
          WHERE id = ?2 AND calls + prompts_reserved + 1 <= ?3
          AND tokens_in + tokens_out + tokens_reserved + ?1 <= ?4 AND money_micros < ?5",
+        tokens,
+        job.id.as_uuid(),
+        limit(budget.prompts)?,
+        limit(budget.tokens)?,
+        limit(budget.money_micros)?
     )
-    .bind(integer(tokens)?)
-    .bind(job.id.as_uuid())
-    .bind(limit(budget.prompts)?)
-    .bind(limit(budget.tokens)?)
-    .bind(limit(budget.money_micros)?)
     .execute(&mut **transaction)
     .await
     .map_err(internal)?;
@@ -167,12 +287,13 @@ async fn reserve(transaction: &mut Tx<'_>, job: &Distillation, tokens: u64) -> S
 
 impl SqliteStore {
     pub(crate) async fn prompt_outbox(&self, limit: usize) -> StoreResult<Vec<PromptId>> {
-        let ids: Vec<uuid::Uuid> =
-            sqlx::query_scalar("SELECT prompt_id FROM outbox ORDER BY sequence LIMIT ?")
-                .bind(limit.clamp(1, BATCH_MAX) as i64)
-                .fetch_all(self.readers())
-                .await
-                .map_err(internal)?;
+        let ids = sqlx::query_scalar!(
+            "SELECT prompt_id FROM outbox ORDER BY sequence LIMIT ?",
+            limit.clamp(1, BATCH_MAX) as i64
+        )
+        .fetch_all(self.readers())
+        .await
+        .map_err(internal)?;
         Ok(ids.into_iter().map(PromptId::from_uuid).collect())
     }
 
@@ -183,8 +304,7 @@ impl SqliteStore {
         let mut writer = self.write().await?;
         let mut transaction = writer.begin().await?;
         for prompt in prompts {
-            sqlx::query("DELETE FROM outbox WHERE prompt_id = ?")
-                .bind(prompt.as_uuid())
+            sqlx::query!("DELETE FROM outbox WHERE prompt_id = ?", prompt.as_uuid())
                 .execute(&mut *transaction)
                 .await
                 .map_err(internal)?;
@@ -197,15 +317,15 @@ impl SqliteStore {
         after: Option<PromptId>,
         limit: usize,
     ) -> StoreResult<Vec<PromptId>> {
-        let ids: Vec<uuid::Uuid> = sqlx::query_scalar(
-            "SELECT id FROM prompts WHERE id > ?1
+        let ids = sqlx::query_scalar!(
+            "SELECT id FROM prompts INDEXED BY prompts_unfinished
+             WHERE id > ?1 AND state IN ('pending', 'leased') AND (state = 'pending' OR lease_until <= ?2)
              AND distillation_id IN (SELECT id FROM distillations WHERE state = 'harvesting')
-             AND (state = 'pending' OR state = 'leased' AND lease_until <= ?2)
              AND NOT EXISTS (SELECT 1 FROM outbox WHERE prompt_id = prompts.id) ORDER BY id LIMIT ?3",
+            after.map_or(Uuid::nil(), PromptId::as_uuid),
+            self.now(),
+            limit.clamp(1, BATCH_MAX) as i64
         )
-        .bind(after.map_or(uuid::Uuid::nil(), PromptId::as_uuid))
-        .bind(self.now())
-        .bind(limit.clamp(1, BATCH_MAX) as i64)
         .fetch_all(self.readers())
         .await
         .map_err(internal)?;
@@ -225,24 +345,22 @@ impl SqliteStore {
         let mut writer = self.write().await?;
         let mut transaction = writer.begin().await?;
         for id in prompts {
-            let Some(row) = fetch(&mut transaction, *id).await? else {
+            let Some(held) = fetch(&mut transaction, *id).await? else {
                 outcome.settled.push(*id);
                 continue;
             };
-            let mut prompt = read(&row)?;
-            if !jobs.contains_key(&prompt.distillation) {
-                let job = distillations::fetch(&mut transaction, prompt.distillation).await?;
-                jobs.insert(prompt.distillation, job);
-            }
-            let Some(job) = jobs.get(&prompt.distillation) else { continue };
-            let expired = get::<i64>(&row, "lease_until")? <= now;
-            match prompt.state {
+            let distillation = held.prompt.distillation;
+            let job = match jobs.entry(distillation) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(new) => new.insert(distillations::fetch(&mut transaction, distillation).await?),
+            };
+            match held.prompt.state {
                 _ if job.state != DistillationState::Harvesting => {
                     outcome.settled.push(*id);
                     continue;
                 }
                 PromptState::Pending => {}
-                PromptState::Leased if expired => unreserve(&mut transaction, &row).await?,
+                PromptState::Leased if held.lease_until <= now => unreserve(&mut transaction, &held).await?,
                 PromptState::Leased => {
                     outcome.busy.push(*id);
                     continue;
@@ -252,19 +370,19 @@ impl SqliteStore {
                     continue;
                 }
             }
-            let cached = find_completion(&mut transaction, prompt.key).await?;
-            if cached.is_none() && asked_elsewhere(&mut transaction, &prompt, now).await? {
+            let cached = find_completion(&mut transaction, held.prompt.key).await?;
+            if cached.is_none() && asked_elsewhere(&mut transaction, &held.prompt, now).await? {
                 outcome.busy.push(*id);
                 continue;
             }
             let reserved = cached.is_none();
-            if reserved && !reserve(&mut transaction, job, number(&row, "tokens_reserved")?).await? {
+            if reserved && !reserve(&mut transaction, job, held.tokens_reserved).await? {
                 set_state(&mut transaction, *id, PromptState::Skipped).await?;
                 outcome.out_of_budget.push(*id);
                 continue;
             }
-            prompt.attempt += 1;
-            prompt.state = PromptState::Leased;
+            let attempt = held.prompt.attempt + 1;
+            let prompt = Prompt { attempt, state: PromptState::Leased, ..held.prompt };
             take(&mut transaction, &prompt, worker, until, reserved).await?;
             let example = example(&mut transaction, job, prompt.row).await?;
             outcome.leased.push(LeasedPrompt { prompt, example, cached });
@@ -283,12 +401,12 @@ impl SqliteStore {
         let mut writer = self.write().await?;
         let mut transaction = writer.begin().await?;
         for (id, attempt) in leases {
-            let result = sqlx::query(
+            let result = sqlx::query!(
                 "UPDATE prompts SET lease_until = ? WHERE id = ? AND attempt = ? AND state = 'leased'",
+                until,
+                id.as_uuid(),
+                i64::from(*attempt)
             )
-            .bind(until)
-            .bind(id.as_uuid())
-            .bind(i64::from(*attempt))
             .execute(&mut *transaction)
             .await
             .map_err(internal)?;
@@ -307,19 +425,18 @@ impl SqliteStore {
         let mut transaction = writer.begin().await?;
         for answer in &harvested {
             keep(&mut transaction, now, &answer.completion).await?;
-            let Some(row) = fetch(&mut transaction, answer.prompt).await? else {
+            let Some(held) = fetch(&mut transaction, answer.prompt).await? else {
                 outcome.stale.push(answer.prompt);
                 continue;
             };
-            let prompt = read(&row)?;
-            let holds = prompt.state == PromptState::Leased && prompt.attempt == answer.attempt;
+            let holds = held.prompt.state == PromptState::Leased && held.prompt.attempt == answer.attempt;
             let paid_twice = !holds && !answer.cached;
-            spend(&mut transaction, prompt.distillation, answer, paid_twice).await?;
+            spend(&mut transaction, held.prompt.distillation, answer, paid_twice).await?;
             if !holds {
                 outcome.stale.push(answer.prompt);
                 continue;
             }
-            unreserve(&mut transaction, &row).await?;
+            unreserve(&mut transaction, &held).await?;
             answered(&mut transaction, answer).await?;
             outcome.stored.push(answer.prompt);
         }
@@ -335,27 +452,27 @@ impl SqliteStore {
     ) -> StoreResult<PromptState> {
         let mut writer = self.write().await?;
         let mut transaction = writer.begin().await?;
-        let row = fetch(&mut transaction, id).await?.ok_or_else(|| StoreError::not_found("prompt", id))?;
-        let prompt = read(&row)?;
+        let held = fetch(&mut transaction, id).await?.ok_or_else(|| StoreError::not_found("prompt", id))?;
+        let prompt = &held.prompt;
         if prompt.state != PromptState::Leased || prompt.attempt != attempt {
             return Ok(prompt.state);
         }
-        unreserve(&mut transaction, &row).await?;
+        unreserve(&mut transaction, &held).await?;
         let (failures, error, state) = match failure {
-            AttemptFailure::Delayed => (prompt.failures, prompt.error, PromptState::Pending),
+            AttemptFailure::Delayed => (prompt.failures, prompt.error.clone(), PromptState::Pending),
             AttemptFailure::Teacher { error, failures_max } => {
                 let failures = prompt.failures + 1;
                 let parked = failures >= failures_max;
                 (failures, error, if parked { PromptState::Parked } else { PromptState::Pending })
             }
         };
-        sqlx::query(
+        sqlx::query!(
             "UPDATE prompts SET state = ?, failures = ?, error = ?, reserved = 0, worker = '' WHERE id = ?",
+            state.as_str(),
+            i64::from(failures),
+            error,
+            id.as_uuid()
         )
-        .bind(state.as_str())
-        .bind(i64::from(failures))
-        .bind(error)
-        .bind(id.as_uuid())
         .execute(&mut *transaction)
         .await
         .map_err(internal)?;
@@ -364,12 +481,8 @@ impl SqliteStore {
     }
 
     pub(crate) async fn prompt_get(&self, id: PromptId) -> StoreResult<Prompt> {
-        let row = sqlx::query("SELECT * FROM prompts WHERE id = ?")
-            .bind(id.as_uuid())
-            .fetch_optional(self.readers())
-            .await
-            .map_err(internal)?;
-        row.as_ref().map(read).transpose()?.ok_or_else(|| StoreError::not_found("prompt", id))
+        let row = prompts!("WHERE id = ?", id.as_uuid()).fetch_optional(self.readers()).await;
+        record(row)?.ok_or_else(|| StoreError::not_found("prompt", id))
     }
 
     pub(crate) async fn prompt_in_state(
@@ -379,29 +492,24 @@ impl SqliteStore {
         after_row: Option<u64>,
         limit: usize,
     ) -> StoreResult<Vec<Prompt>> {
-        let rows = sqlx::query(
-            "SELECT * FROM prompts WHERE distillation_id = ? AND state = ? AND row_index > ?
+        let rows = prompts!(
+            "WHERE distillation_id = ? AND state = ? AND row_index > ?
              ORDER BY row_index, sample, hinted, purpose LIMIT ?",
+            job.as_uuid(),
+            state.as_str(),
+            after_row.map_or(Ok(-1), integer)?,
+            limit.clamp(1, BATCH_MAX) as i64 + ROW_PROMPTS_MAX
         )
-        .bind(job.as_uuid())
-        .bind(state.as_str())
-        .bind(after_row.map_or(Ok(-1), integer)?)
-        .bind(limit.clamp(1, BATCH_MAX) as i64 + ROW_PROMPTS_MAX)
         .fetch_all(self.readers())
-        .await
-        .map_err(internal)?;
-        let mut prompts = rows.iter().map(read).collect::<StoreResult<Vec<_>>>()?;
+        .await;
+        let mut prompts: Vec<Prompt> = records(rows)?;
         whole_rows(&mut prompts, limit.clamp(1, BATCH_MAX), |prompt| prompt.row);
         Ok(prompts)
     }
 
     pub(crate) async fn prompt_completion(&self, key: CompletionKey) -> StoreResult<Option<Completion>> {
-        let row = sqlx::query("SELECT * FROM completions WHERE key = ?")
-            .bind(key.0.as_slice())
-            .fetch_optional(self.readers())
-            .await
-            .map_err(internal)?;
-        row.as_ref().map(read_completion).transpose()
+        let row = completions!("WHERE key = ?", key.0.as_slice()).fetch_optional(self.readers()).await;
+        record(row)
     }
 
     pub(crate) async fn prompt_record_imported(
@@ -441,19 +549,21 @@ impl SqliteStore {
         limit: usize,
     ) -> StoreResult<Vec<LedgerEntry>> {
         let limit = limit.clamp(1, BATCH_MAX);
-        let rows = sqlx::query(
-            "SELECT prompts.*, completions.text, completions.model FROM prompts JOIN completions USING (key)
-             WHERE distillation_id = ?1 AND state = 'answered' AND row_index > ?2 AND (?3 IS NULL OR verdict = ?3)
+        let rows = sqlx::query_as!(
+            EntryRow,
+            "SELECT id, distillation_id, row_index, sample, hinted, purpose, rationale, label, parse_reason,
+                 verdict, reason, weight, text, model FROM prompts JOIN completions USING (key)
+             WHERE distillation_id = ?1 AND state = 'answered' AND row_index > ?2
+             AND (?3 IS NULL OR verdict = ?3)
              ORDER BY row_index, sample, hinted, purpose LIMIT ?4",
+            job.as_uuid(),
+            filter.after_row.map_or(Ok(-1), integer)?,
+            filter.verdict.map(Verdict::as_str),
+            limit as i64 + ROW_PROMPTS_MAX
         )
-        .bind(job.as_uuid())
-        .bind(filter.after_row.map_or(Ok(-1), integer)?)
-        .bind(filter.verdict.map(Verdict::as_str))
-        .bind(limit as i64 + ROW_PROMPTS_MAX)
         .fetch_all(self.readers())
-        .await
-        .map_err(internal)?;
-        let mut entries = rows.iter().map(read_entry).collect::<StoreResult<Vec<_>>>()?;
+        .await;
+        let mut entries: Vec<LedgerEntry> = records(rows)?;
         whole_rows(&mut entries, limit, |entry| entry.row);
         Ok(entries)
     }
@@ -466,14 +576,14 @@ impl SqliteStore {
         let mut writer = self.write().await?;
         let mut transaction = writer.begin().await?;
         for verdict in &verdicts {
-            sqlx::query(
+            sqlx::query!(
                 "UPDATE prompts SET verdict = ?, reason = ?, weight = ? WHERE id = ? AND distillation_id = ?",
+                verdict.verdict.as_str(),
+                verdict.reason.map(|reason| reason.as_str()),
+                verdict.weight,
+                verdict.prompt.as_uuid(),
+                job.as_uuid()
             )
-            .bind(verdict.verdict.as_str())
-            .bind(verdict.reason.map(|reason| reason.as_str()))
-            .bind(verdict.weight)
-            .bind(verdict.prompt.as_uuid())
-            .bind(job.as_uuid())
             .execute(&mut *transaction)
             .await
             .map_err(internal)?;
@@ -491,35 +601,13 @@ fn whole_rows<T>(items: &mut Vec<T>, limit: usize, row: impl Fn(&T) -> u64) {
     items.retain(|item| if cut == first { row(item) == first } else { row(item) < cut });
 }
 
-fn read_entry(row: &SqliteRow) -> StoreResult<LedgerEntry> {
-    let prompt = read(row)?;
-    Ok(LedgerEntry {
-        distillation: prompt.distillation,
-        prompt: prompt.id,
-        row: prompt.row,
-        sample: prompt.sample,
-        hinted: prompt.hinted,
-        purpose: prompt.purpose,
-        parsed: Parsed {
-            rationale: get(row, "rationale")?,
-            label: get(row, "label")?,
-            reason: named_maybe(row, "parse_reason")?,
-        },
-        verdict: named_maybe(row, "verdict")?.unwrap_or(Verdict::Unjudged),
-        reason: named_maybe(row, "reason")?,
-        weight: get(row, "weight")?,
-        completion: get(row, "text")?,
-        model: get(row, "model")?,
-    })
-}
-
 async fn asked_elsewhere(transaction: &mut Tx<'_>, prompt: &Prompt, now: i64) -> StoreResult<bool> {
-    let others: i64 = sqlx::query_scalar(
+    let others = sqlx::query_scalar!(
         "SELECT count(*) FROM prompts WHERE key = ? AND state = 'leased' AND lease_until > ? AND id <> ?",
+        prompt.key.0.as_slice(),
+        now,
+        prompt.id.as_uuid()
     )
-    .bind(prompt.key.0.as_slice())
-    .bind(now)
-    .bind(prompt.id.as_uuid())
     .fetch_one(&mut **transaction)
     .await
     .map_err(internal)?;
@@ -527,12 +615,14 @@ async fn asked_elsewhere(transaction: &mut Tx<'_>, prompt: &Prompt, now: i64) ->
 }
 
 async fn set_state(transaction: &mut Tx<'_>, id: PromptId, state: PromptState) -> StoreResult<()> {
-    sqlx::query("UPDATE prompts SET state = ?, reserved = 0, worker = '' WHERE id = ?")
-        .bind(state.as_str())
-        .bind(id.as_uuid())
-        .execute(&mut **transaction)
-        .await
-        .map_err(internal)?;
+    sqlx::query!(
+        "UPDATE prompts SET state = ?, reserved = 0, worker = '' WHERE id = ?",
+        state.as_str(),
+        id.as_uuid()
+    )
+    .execute(&mut **transaction)
+    .await
+    .map_err(internal)?;
     Ok(())
 }
 
@@ -543,27 +633,32 @@ async fn take(
     until: i64,
     reserved: bool,
 ) -> StoreResult<()> {
-    sqlx::query("UPDATE prompts SET state = 'leased', attempt = ?, worker = ?, lease_until = ?, reserved = ? WHERE id = ?")
-        .bind(i64::from(prompt.attempt))
-        .bind(worker)
-        .bind(until)
-        .bind(i64::from(reserved))
-        .bind(prompt.id.as_uuid())
-        .execute(&mut **transaction)
-        .await
-        .map_err(internal)?;
+    sqlx::query!(
+        "UPDATE prompts SET state = 'leased', attempt = ?, worker = ?, lease_until = ?, reserved = ?
+         WHERE id = ?",
+        i64::from(prompt.attempt),
+        worker,
+        until,
+        i64::from(reserved),
+        prompt.id.as_uuid()
+    )
+    .execute(&mut **transaction)
+    .await
+    .map_err(internal)?;
     Ok(())
 }
 
 async fn example(transaction: &mut Tx<'_>, job: &Distillation, row: u64) -> StoreResult<domain::Example> {
-    let found = sqlx::query("SELECT example FROM examples WHERE dataset_id = ? AND row_index = ?")
-        .bind(job.dataset.as_uuid())
-        .bind(integer(row)?)
-        .fetch_optional(&mut **transaction)
-        .await
-        .map_err(internal)?
-        .ok_or_else(|| StoreError::not_found("row", row))?;
-    json(&found, "example")
+    let found = sqlx::query_scalar!(
+        "SELECT example FROM examples WHERE dataset_id = ? AND row_index = ?",
+        job.dataset.as_uuid(),
+        integer(row)?
+    )
+    .fetch_optional(&mut **transaction)
+    .await
+    .map_err(internal)?
+    .ok_or_else(|| StoreError::not_found("row", row))?;
+    json("example", &found)
 }
 
 /// Counts a call, or a hit of the cache.
@@ -575,17 +670,19 @@ async fn spend(
 ) -> StoreResult<()> {
     let (calls, hits) = if answer.cached { (0, i64::from(!paid_twice)) } else { (1, 0) };
     let completion = &answer.completion;
-    sqlx::query(
-        "UPDATE distillations SET calls = calls + ?1, cache_hits = cache_hits + ?2, calls_paid_twice = calls_paid_twice + ?3,
-         tokens_in = tokens_in + ?4, tokens_out = tokens_out + ?5, money_micros = money_micros + ?6 WHERE id = ?7",
+    sqlx::query!(
+        "UPDATE distillations SET calls = calls + ?1, cache_hits = cache_hits + ?2,
+             calls_paid_twice = calls_paid_twice + ?3, tokens_in = tokens_in + ?4,
+             tokens_out = tokens_out + ?5, money_micros = money_micros + ?6
+         WHERE id = ?7",
+        calls,
+        hits,
+        i64::from(paid_twice),
+        calls * integer(completion.tokens_in)?,
+        calls * integer(completion.tokens_out)?,
+        calls * integer(completion.money_micros)?,
+        job.as_uuid()
     )
-    .bind(calls)
-    .bind(hits)
-    .bind(i64::from(paid_twice))
-    .bind(calls * integer(completion.tokens_in)?)
-    .bind(calls * integer(completion.tokens_out)?)
-    .bind(calls * integer(completion.money_micros)?)
-    .bind(job.as_uuid())
     .execute(&mut **transaction)
     .await
     .map_err(internal)?;
@@ -594,16 +691,16 @@ async fn spend(
 
 /// Writes what the task read into the prompt's line.
 async fn answered(transaction: &mut Tx<'_>, answer: &Harvested) -> StoreResult<()> {
-    sqlx::query(
-        "UPDATE prompts SET state = 'answered', reserved = 0, worker = '', rationale = ?, label = ?, parse_reason = ?,
-         verdict = ?, reason = ? WHERE id = ?",
+    sqlx::query!(
+        "UPDATE prompts SET state = 'answered', reserved = 0, worker = '', rationale = ?, label = ?,
+         parse_reason = ?, verdict = ?, reason = ? WHERE id = ?",
+        &answer.parsed.rationale,
+        &answer.parsed.label,
+        answer.parsed.reason.map(|reason| reason.as_str()),
+        answer.verdict.as_str(),
+        answer.reason.map(|reason| reason.as_str()),
+        answer.prompt.as_uuid()
     )
-    .bind(&answer.parsed.rationale)
-    .bind(&answer.parsed.label)
-    .bind(answer.parsed.reason.map(|reason| reason.as_str()))
-    .bind(answer.verdict.as_str())
-    .bind(answer.reason.map(|reason| reason.as_str()))
-    .bind(answer.prompt.as_uuid())
     .execute(&mut **transaction)
     .await
     .map_err(internal)?;

@@ -4,8 +4,6 @@ use domain::Timestamp;
 use domain::store::{PageRequest, StoreError, StoreResult};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use sqlx::sqlite::SqliteRow;
-use sqlx::{Row, Sqlite, Type};
 use std::str::FromStr;
 use uuid::Uuid;
 
@@ -18,58 +16,45 @@ pub(crate) fn internal(error: sqlx::Error) -> StoreError {
     if busy { StoreError::Unavailable(error.to_string()) } else { StoreError::Internal(error.to_string()) }
 }
 
-/// A column of a row.
-pub(crate) fn get<'r, T>(row: &'r SqliteRow, column: &str) -> StoreResult<T>
+/// The record of a row, where there is one.
+pub(crate) fn record<R, T>(row: sqlx::Result<Option<R>>) -> StoreResult<Option<T>>
 where
-    T: sqlx::Decode<'r, Sqlite> + Type<Sqlite>,
+    T: TryFrom<R, Error = StoreError>,
 {
-    row.try_get(column).map_err(internal)
+    row.map_err(internal)?.map(T::try_from).transpose()
+}
+
+/// The records of rows, in their order.
+pub(crate) fn records<R, T>(rows: sqlx::Result<Vec<R>>) -> StoreResult<Vec<T>>
+where
+    T: TryFrom<R, Error = StoreError>,
+{
+    rows.map_err(internal)?.into_iter().map(T::try_from).collect()
 }
 
 /// A count or index.
-pub(crate) fn number(row: &SqliteRow, column: &str) -> StoreResult<u64> {
-    let number: i64 = get(row, column)?;
-    u64::try_from(number).map_err(|_| damaged(column, number))
-}
-
-/// A small count.
-pub(crate) fn small(row: &SqliteRow, column: &str) -> StoreResult<u32> {
-    let number: i64 = get(row, column)?;
-    u32::try_from(number).map_err(|_| damaged(column, number))
-}
-
-/// A point in time.
-pub(crate) fn time(row: &SqliteRow, column: &str) -> StoreResult<Timestamp> {
-    Ok(Timestamp(get(row, column)?))
-}
-
-/// An id.
-pub(crate) fn uuid(row: &SqliteRow, column: &str) -> StoreResult<Uuid> {
-    get(row, column)
+pub(crate) fn number<T: TryFrom<i64>>(column: &str, number: i64) -> StoreResult<T> {
+    T::try_from(number).map_err(|_| damaged(column, number))
 }
 
 /// A state or another value that is kept by its name.
-pub(crate) fn named<T: FromStr>(row: &SqliteRow, column: &str) -> StoreResult<T> {
-    let text: String = get(row, column)?;
+pub(crate) fn named<T: FromStr>(column: &str, text: &str) -> StoreResult<T> {
     text.parse().map_err(|_| damaged(column, text))
 }
 
 /// The same, where it may be absent.
-pub(crate) fn named_maybe<T: FromStr>(row: &SqliteRow, column: &str) -> StoreResult<Option<T>> {
-    let text: Option<String> = get(row, column)?;
-    text.map(|text| text.parse().map_err(|_| damaged(column, text))).transpose()
+pub(crate) fn named_maybe<T: FromStr>(column: &str, text: Option<&str>) -> StoreResult<Option<T>> {
+    text.map(|text| named(column, text)).transpose()
 }
 
 /// A value kept as JSON.
-pub(crate) fn json<T: DeserializeOwned>(row: &SqliteRow, column: &str) -> StoreResult<T> {
-    let text: String = get(row, column)?;
-    serde_json::from_str(&text).map_err(|error| damaged(column, error))
+pub(crate) fn json<T: DeserializeOwned>(column: &str, text: &str) -> StoreResult<T> {
+    serde_json::from_str(text).map_err(|error| damaged(column, error))
 }
 
 /// The same, where it may be absent.
-pub(crate) fn json_maybe<T: DeserializeOwned>(row: &SqliteRow, column: &str) -> StoreResult<Option<T>> {
-    let text: Option<String> = get(row, column)?;
-    text.map(|text| serde_json::from_str(&text).map_err(|error| damaged(column, error))).transpose()
+pub(crate) fn json_maybe<T: DeserializeOwned>(column: &str, text: Option<&str>) -> StoreResult<Option<T>> {
+    text.map(|text| json(column, text)).transpose()
 }
 
 /// A value as JSON.

@@ -2,7 +2,7 @@
 
 use crate::distillations::{self, append, move_to};
 use crate::models;
-use crate::row::{get, integer, internal, named, number, time, uuid};
+use crate::row::{integer, internal, named, number, record};
 use crate::store::SqliteStore;
 use domain::event::EventKind;
 use domain::ids::{DistillationId, ModelId, RunId};
@@ -12,33 +12,57 @@ use domain::records::{
 use domain::spec::LabelSource;
 use domain::state::{DistillationState, RunState};
 use domain::store::{RunInstruction, StoreError, StoreResult};
-use domain::{Example, Split};
-use sqlx::sqlite::SqliteRow;
+use domain::{Example, Split, Timestamp};
 use sqlx::{Sqlite, Transaction};
 use std::collections::HashMap;
 use std::time::Duration;
+use uuid::Uuid;
 
-fn read(row: &SqliteRow) -> StoreResult<Run> {
-    Ok(Run {
-        id: RunId::from_uuid(uuid(row, "id")?),
-        distillation: DistillationId::from_uuid(uuid(row, "distillation_id")?),
-        state: named(row, "state")?,
-        fence: number(row, "fence")?,
-        trainer: get(row, "trainer")?,
-        step: number(row, "step")?,
-        resume_path: get(row, "resume_path")?,
-        reason: get(row, "reason")?,
-        created_at: time(row, "created_at")?,
-    })
+struct RunRow {
+    id: Uuid,
+    distillation_id: Uuid,
+    state: String,
+    fence: i64,
+    trainer: String,
+    step: i64,
+    resume_path: String,
+    reason: String,
+    created_at: i64,
+}
+
+/// Runs; what is given goes on after `FROM runs`.
+macro_rules! runs {
+    ($rest:literal $(, $argument:expr)* $(,)?) => {
+        sqlx::query_as!(
+            RunRow,
+            "SELECT id, distillation_id, state, fence, trainer, step, resume_path, reason, created_at
+             FROM runs " + $rest,
+            $($argument),*
+        )
+    };
+}
+
+impl TryFrom<RunRow> for Run {
+    type Error = StoreError;
+
+    fn try_from(row: RunRow) -> StoreResult<Self> {
+        Ok(Self {
+            id: RunId::from_uuid(row.id),
+            distillation: DistillationId::from_uuid(row.distillation_id),
+            state: named("state", &row.state)?,
+            fence: number("fence", row.fence)?,
+            trainer: row.trainer,
+            step: number("step", row.step)?,
+            resume_path: row.resume_path,
+            reason: row.reason,
+            created_at: Timestamp(row.created_at),
+        })
+    }
 }
 
 async fn fetch(transaction: &mut Transaction<'_, Sqlite>, id: RunId) -> StoreResult<Run> {
-    let row = sqlx::query("SELECT * FROM runs WHERE id = ?")
-        .bind(id.as_uuid())
-        .fetch_optional(&mut **transaction)
-        .await
-        .map_err(internal)?;
-    row.as_ref().map(read).transpose()?.ok_or_else(|| StoreError::not_found("run", id))
+    let row = runs!("WHERE id = ?", id.as_uuid()).fetch_optional(&mut **transaction).await;
+    record(row)?.ok_or_else(|| StoreError::not_found("run", id))
 }
 
 /// The run under this fence; another holder's is a conflict.
@@ -59,13 +83,15 @@ async fn set(
     state: RunState,
     reason: &str,
 ) -> StoreResult<()> {
-    sqlx::query("UPDATE runs SET state = ?, reason = ?, trainer = '', lease_until = 0 WHERE id = ?")
-        .bind(state.as_str())
-        .bind(reason)
-        .bind(id.as_uuid())
-        .execute(&mut **transaction)
-        .await
-        .map_err(internal)?;
+    sqlx::query!(
+        "UPDATE runs SET state = ?, reason = ?, trainer = '', lease_until = 0 WHERE id = ?",
+        state.as_str(),
+        reason,
+        id.as_uuid()
+    )
+    .execute(&mut **transaction)
+    .await
+    .map_err(internal)?;
     Ok(())
 }
 
@@ -87,20 +113,24 @@ impl SqliteStore {
         }
         let run = RunId::generate();
         let now = self.now();
-        sqlx::query("INSERT INTO runs (id, distillation_id, state, created_at) VALUES (?, ?, 'pending', ?)")
-            .bind(run.as_uuid())
-            .bind(id.as_uuid())
-            .bind(now)
-            .execute(&mut *transaction)
-            .await
-            .map_err(internal)?;
-        sqlx::query("UPDATE distillations SET run_id = ?, ledger_fingerprint = ? WHERE id = ?")
-            .bind(run.as_uuid())
-            .bind(ledger_fingerprint)
-            .bind(id.as_uuid())
-            .execute(&mut *transaction)
-            .await
-            .map_err(internal)?;
+        sqlx::query!(
+            "INSERT INTO runs (id, distillation_id, state, created_at) VALUES (?, ?, 'pending', ?)",
+            run.as_uuid(),
+            id.as_uuid(),
+            now
+        )
+        .execute(&mut *transaction)
+        .await
+        .map_err(internal)?;
+        sqlx::query!(
+            "UPDATE distillations SET run_id = ?, ledger_fingerprint = ? WHERE id = ?",
+            run.as_uuid(),
+            ledger_fingerprint,
+            id.as_uuid()
+        )
+        .execute(&mut *transaction)
+        .await
+        .map_err(internal)?;
         move_to(&mut transaction, now, &job, DistillationState::Training, "").await?;
         let run = fetch(&mut transaction, run).await?;
         transaction.commit().await.map_err(internal)?;
@@ -109,10 +139,10 @@ impl SqliteStore {
 
     pub(crate) async fn run_lease(&self, trainer: &str, lease: Duration) -> StoreResult<Option<LeasedRun>> {
         let now = self.now();
-        let waiting: i64 = sqlx::query_scalar(
+        let waiting = sqlx::query_scalar!(
             "SELECT count(*) FROM runs WHERE state = 'pending' OR state = 'leased' AND lease_until <= ?",
+            now
         )
-        .bind(now)
         .fetch_one(self.readers())
         .await
         .map_err(internal)?;
@@ -121,27 +151,30 @@ impl SqliteStore {
         }
         let mut writer = self.write().await?;
         let mut transaction = writer.begin().await?;
-        let row = sqlx::query(
-            "UPDATE runs SET state = 'leased', fence = fence + 1, trainer = ?1, lease_until = ?2 WHERE id = (
+        let leased = sqlx::query_scalar!(
+            "UPDATE runs SET state = 'leased', fence = fence + 1, trainer = ?1, lease_until = ?2
+             WHERE id = (
                  SELECT runs.id FROM runs JOIN distillations ON distillations.id = runs.distillation_id
                  WHERE (runs.state = 'pending' OR runs.state = 'leased' AND runs.lease_until <= ?3)
-                 AND distillations.state IN ('training', 'evaluating') ORDER BY runs.created_at LIMIT 1) RETURNING *",
+                 AND distillations.state IN ('training', 'evaluating') ORDER BY runs.created_at LIMIT 1)
+             RETURNING id",
+            trainer,
+            now + lease.as_millis() as i64,
+            now
         )
-        .bind(trainer)
-        .bind(now + lease.as_millis() as i64)
-        .bind(now)
         .fetch_optional(&mut *transaction)
         .await
         .map_err(internal)?;
-        let Some(row) = row else { return Ok(None) };
-        let run = read(&row)?;
+        let Some(id) = leased else { return Ok(None) };
+        let run = fetch(&mut transaction, RunId::from_uuid(id)).await?;
         let job = distillations::fetch(&mut transaction, run.distillation).await?;
-        let ledger_fingerprint: String =
-            sqlx::query_scalar("SELECT ledger_fingerprint FROM distillations WHERE id = ?")
-                .bind(job.id.as_uuid())
-                .fetch_one(&mut *transaction)
-                .await
-                .map_err(internal)?;
+        let ledger_fingerprint = sqlx::query_scalar!(
+            "SELECT ledger_fingerprint FROM distillations WHERE id = ?",
+            job.id.as_uuid()
+        )
+        .fetch_one(&mut *transaction)
+        .await
+        .map_err(internal)?;
         transaction.commit().await.map_err(internal)?;
         drop(writer);
         let dataset = self.dataset_get(job.dataset).await?;
@@ -163,22 +196,26 @@ impl SqliteStore {
             return Ok(RunInstruction::Cancel);
         }
         held(&mut transaction, id, fence).await?;
-        sqlx::query("UPDATE runs SET step = max(step, ?), lease_until = ? WHERE id = ?")
-            .bind(integer(step)?)
-            .bind(self.now() + lease.as_millis() as i64)
-            .bind(id.as_uuid())
+        sqlx::query!(
+            "UPDATE runs SET step = max(step, ?), lease_until = ? WHERE id = ?",
+            integer(step)?,
+            self.now() + lease.as_millis() as i64,
+            id.as_uuid()
+        )
+        .execute(&mut *transaction)
+        .await
+        .map_err(internal)?;
+        for point in &metrics {
+            sqlx::query!(
+                "INSERT OR REPLACE INTO metrics (run_id, step, name, value) VALUES (?, ?, ?, ?)",
+                id.as_uuid(),
+                integer(point.step)?,
+                &point.name,
+                point.value
+            )
             .execute(&mut *transaction)
             .await
             .map_err(internal)?;
-        for point in &metrics {
-            sqlx::query("INSERT OR REPLACE INTO metrics (run_id, step, name, value) VALUES (?, ?, ?, ?)")
-                .bind(id.as_uuid())
-                .bind(integer(point.step)?)
-                .bind(&point.name)
-                .bind(point.value)
-                .execute(&mut *transaction)
-                .await
-                .map_err(internal)?;
         }
         transaction.commit().await.map_err(internal)?;
         Ok(RunInstruction::Continue)
@@ -194,13 +231,15 @@ impl SqliteStore {
         let mut writer = self.write().await?;
         let mut transaction = writer.begin().await?;
         let run = held(&mut transaction, id, fence).await?;
-        sqlx::query("UPDATE runs SET step = ?, resume_path = ? WHERE id = ?")
-            .bind(integer(step)?)
-            .bind(path)
-            .bind(id.as_uuid())
-            .execute(&mut *transaction)
-            .await
-            .map_err(internal)?;
+        sqlx::query!(
+            "UPDATE runs SET step = ?, resume_path = ? WHERE id = ?",
+            integer(step)?,
+            path,
+            id.as_uuid()
+        )
+        .execute(&mut *transaction)
+        .await
+        .map_err(internal)?;
         transaction.commit().await.map_err(internal)?;
         Ok((!run.resume_path.is_empty() && run.resume_path != path).then_some(run.resume_path))
     }
@@ -229,13 +268,13 @@ impl SqliteStore {
         let job = distillations::fetch(&mut transaction, run.distillation).await?;
         let model = models::insert(&mut transaction, now, &job, id, &new).await?;
         set(&mut transaction, id, RunState::Succeeded, "").await?;
-        sqlx::query(
+        sqlx::query!(
             "UPDATE distillations SET model_id = ?, train_seconds = ?, evaluate_seconds = ? WHERE id = ?",
+            model.id.as_uuid(),
+            new.train_seconds,
+            new.evaluate_seconds,
+            job.id.as_uuid()
         )
-        .bind(model.id.as_uuid())
-        .bind(new.train_seconds)
-        .bind(new.evaluate_seconds)
-        .bind(job.id.as_uuid())
         .execute(&mut *transaction)
         .await
         .map_err(internal)?;
@@ -271,12 +310,8 @@ impl SqliteStore {
     }
 
     pub(crate) async fn run_get(&self, id: RunId) -> StoreResult<Run> {
-        let row = sqlx::query("SELECT * FROM runs WHERE id = ?")
-            .bind(id.as_uuid())
-            .fetch_optional(self.readers())
-            .await
-            .map_err(internal)?;
-        row.as_ref().map(read).transpose()?.ok_or_else(|| StoreError::not_found("run", id))
+        let row = runs!("WHERE id = ?", id.as_uuid()).fetch_optional(self.readers()).await;
+        record(row)?.ok_or_else(|| StoreError::not_found("run", id))
     }
 
     pub(crate) async fn run_examples(
@@ -306,23 +341,23 @@ impl SqliteStore {
         first: u64,
         last: u64,
     ) -> StoreResult<HashMap<u64, Vec<AcceptedRationale>>> {
-        let rows = sqlx::query(
-            "SELECT row_index, rationale, label, weight FROM prompts WHERE distillation_id = ? AND purpose = 'train'
-             AND state = 'answered' AND verdict = 'accepted' AND row_index BETWEEN ? AND ?
-             ORDER BY row_index, sample, hinted",
+        let rows = sqlx::query!(
+            "SELECT row_index, rationale, label, weight FROM prompts
+             WHERE distillation_id = ? AND purpose = 'train' AND state = 'answered' AND verdict = 'accepted'
+             AND row_index BETWEEN ? AND ? ORDER BY row_index, sample, hinted",
+            job.as_uuid(),
+            integer(first)?,
+            integer(last)?
         )
-        .bind(job.as_uuid())
-        .bind(integer(first)?)
-        .bind(integer(last)?)
         .fetch_all(self.readers())
         .await
         .map_err(internal)?;
         let mut accepted: HashMap<u64, Vec<AcceptedRationale>> = HashMap::new();
-        for row in &rows {
-            accepted.entry(number(row, "row_index")?).or_default().push(AcceptedRationale {
-                text: get(row, "rationale")?,
-                label: get::<Option<String>>(row, "label")?.unwrap_or_default(),
-                weight: get(row, "weight")?,
+        for row in rows {
+            accepted.entry(number("row_index", row.row_index)?).or_default().push(AcceptedRationale {
+                text: row.rationale,
+                label: row.label.unwrap_or_default(),
+                weight: row.weight,
             });
         }
         Ok(accepted)
@@ -334,23 +369,18 @@ impl SqliteStore {
         name: Option<&str>,
         limit: usize,
     ) -> StoreResult<Vec<MetricPoint>> {
-        let rows = sqlx::query(
-            "SELECT step, name, value FROM metrics WHERE run_id = ?1 AND (?2 IS NULL OR name = ?2) ORDER BY step, name LIMIT ?3",
+        let rows = sqlx::query!(
+            "SELECT step, name, value FROM metrics WHERE run_id = ?1 AND (?2 IS NULL OR name = ?2)
+             ORDER BY step, name LIMIT ?3",
+            id.as_uuid(),
+            name,
+            i64::try_from(limit).unwrap_or(i64::MAX)
         )
-        .bind(id.as_uuid())
-        .bind(name)
-        .bind(i64::try_from(limit).unwrap_or(i64::MAX))
         .fetch_all(self.readers())
         .await
         .map_err(internal)?;
-        rows.iter()
-            .map(|row| {
-                Ok(MetricPoint {
-                    step: number(row, "step")?,
-                    name: get(row, "name")?,
-                    value: get(row, "value")?,
-                })
-            })
+        rows.into_iter()
+            .map(|row| Ok(MetricPoint { step: number("step", row.step)?, name: row.name, value: row.value }))
             .collect()
     }
 }

@@ -168,13 +168,11 @@ impl SqliteStore {
 
 /// The lock says that no other process is at work here: whoever held a lease is gone, and nobody need wait for its end.
 async fn end_leases(writer: &mut SqliteConnection) -> sqlx::Result<()> {
-    for statement in [
-        "UPDATE distillations SET driver_until = 0 WHERE driver_until > 0",
-        "UPDATE prompts SET lease_until = 0 WHERE state = 'leased'",
-        "UPDATE runs SET lease_until = 0 WHERE state = 'leased'",
-    ] {
-        sqlx::query(statement).execute(&mut *writer).await?;
-    }
+    sqlx::query!("UPDATE distillations SET driver_until = 0 WHERE driver_until > 0")
+        .execute(&mut *writer)
+        .await?;
+    sqlx::query!("UPDATE prompts SET lease_until = 0 WHERE state = 'leased'").execute(&mut *writer).await?;
+    sqlx::query!("UPDATE runs SET lease_until = 0 WHERE state = 'leased'").execute(&mut *writer).await?;
     Ok(())
 }
 

@@ -1,4 +1,5 @@
 //! The suite of the port of records, on SQLite.
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail loudly too")]
 
 use async_trait::async_trait;
 use conformance::store::StoreHarness;

@@ -81,7 +81,8 @@ fn faults(root: &Path) -> anyhow::Result<Vec<String>> {
 /// The normal dependencies of every workspace crate.
 fn edges(metadata: &Metadata) -> BTreeMap<String, Vec<String>> {
     let normal = |package: &cargo_metadata::Package| {
-        let kinds = package.dependencies.iter().filter(|dependency| dependency.kind == DependencyKind::Normal);
+        let kinds =
+            package.dependencies.iter().filter(|dependency| dependency.kind == DependencyKind::Normal);
         kinds.map(|dependency| dependency.name.clone()).collect()
     };
     metadata.packages.iter().map(|package| (package.name.to_string(), normal(package))).collect()
@@ -91,12 +92,15 @@ fn check_edges(edges: &BTreeMap<String, Vec<String>>) -> Vec<String> {
     let mut faults = Vec::new();
     for (name, imports) in edges {
         let Some(room) = ROOMS.iter().find(|room| room.name == name) else {
-            faults.push(format!("{name}: is no room of the house: give it one in xtask's tidy and in the README"));
+            faults.push(format!(
+                "{name}: is no room of the house: give it one in xtask's tidy and in the README"
+            ));
             continue;
         };
         for import in imports {
             if edges.contains_key(import) && !room.imports.contains(&import.as_str()) {
-                let may = if room.imports.is_empty() { "nothing".to_owned() } else { room.imports.join(", ") };
+                let may =
+                    if room.imports.is_empty() { "nothing".to_owned() } else { room.imports.join(", ") };
                 faults.push(format!("{name} -> {import}: {name} may import {may} of this workspace"));
             }
             if room.never.contains(&import.as_str()) {

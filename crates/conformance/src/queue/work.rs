@@ -16,7 +16,10 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 fn work(count: usize) -> Vec<Work> {
     (0..count)
-        .map(|place| Work { prompt: PromptId::generate(), traceparent: format!("00-{place:032x}-{place:016x}-01") })
+        .map(|place| Work {
+            prompt: PromptId::generate(),
+            traceparent: format!("00-{place:032x}-{place:016x}-01"),
+        })
         .collect()
 }
 
@@ -233,7 +236,7 @@ pub async fn a_waiting_consumer_wakes_when_an_entry_is_due(harness: &dyn QueueHa
 }
 
 pub async fn every_waiting_consumer_gets_its_share(harness: &dyn QueueHarness) {
-    let (queue, work) = (harness.queue(), work(4));
+    let (queue, work, began) = (harness.queue(), work(4), Instant::now());
     let waiting: Vec<_> = (0..4)
         .map(|consumer| {
             let queue = harness.queue();
@@ -247,6 +250,7 @@ pub async fn every_waiting_consumer_gets_its_share(harness: &dyn QueueHarness) {
         found.extend(works(&consumer.await.unwrap()));
     }
     assert_eq!((found.len(), prompts(&found)), (4, prompts(&work)), "one each");
+    assert!(began.elapsed() < PATIENCE, "some slept through it");
 }
 
 pub async fn consumers_share_nothing(harness: &dyn QueueHarness) {

@@ -39,8 +39,7 @@ pub async fn an_entry_holds_what_was_asked_said_and_read(harness: &dyn StoreHarn
         question(1, 1),
     ];
     let harvest = harvest_of(store.as_ref(), spec(NAME), prompts).await;
-    let mut answers: Vec<Harvested> =
-        lease(harness, &harvest.ids()[..3]).await.iter().map(answer).collect();
+    let mut answers: Vec<Harvested> = lease(harness, &harvest.ids()[..3]).await.iter().map(answer).collect();
     answers[1].parsed = Parsed { rationale: "é\n".into(), label: None, reason: Some(Reason::Truncated) };
     (answers[1].verdict, answers[1].reason) = (Verdict::Rejected, Some(Reason::Truncated));
     (answers[2].verdict, answers[2].reason) = (Verdict::Unjudged, None);
@@ -175,9 +174,19 @@ pub async fn imported_answers_are_entries_that_cost_nothing(harness: &dyn StoreH
     // Again, under other ids and with other words: what is known is left as it is.
     let again: Vec<_> = (0..2).map(|row| imported(question(row, 0), "Other.")).collect();
     store.record_imported(job, again).await.unwrap();
-    store.record_imported(job, prompts).await.unwrap();
+    store.record_imported(job, prompts.clone()).await.unwrap();
     assert_eq!(texts().await, expected);
     assert_eq!(store.harvest_progress(job).await.unwrap(), progress);
+    let outvoted = VerdictUpdate {
+        prompt: prompts[0].0.id,
+        verdict: Verdict::Rejected,
+        reason: Some(Reason::Outvoted),
+        weight: 1.0,
+    };
+    store.record_verdicts(job, vec![outvoted]).await.unwrap();
+    store.record_imported(job, prompts).await.unwrap();
+    let judged = &entries(store.as_ref(), job).await[1];
+    assert_eq!(judged.reason, Some(Reason::Outvoted), "a final verdict is not undone: {judged:?}");
     store.record_imported(job, vec![imported(question(0, 1), "More.")]).await.unwrap();
     assert_eq!(texts().await.len(), 4, "another sample is added");
     let events = store.events(job, 0, 10).await.unwrap();

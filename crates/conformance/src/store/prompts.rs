@@ -6,11 +6,11 @@ use crate::fixtures::{
     LONG, NAME, TOKENS_USED, answer, answer_all, completion, harvest, harvest_of, invalid, job_in, lease,
     lease_one, not_found, question, row, same_question, spec,
 };
+use domain::Example;
 use domain::ids::{DistillationId, PromptId};
 use domain::records::{Completion, FinishReason, NewPrompt};
 use domain::state::{DistillationState, PromptState};
 use domain::store::{AttemptFailure, BATCH_MAX, HarvestOutcome, LeaseOutcome};
-use domain::Example;
 use std::time::Duration;
 
 async fn outcome(harness: &dyn StoreHarness, prompts: &[PromptId], worker: &str) -> LeaseOutcome {
@@ -248,6 +248,21 @@ pub async fn a_repeated_record_counts_nothing_twice(harness: &dyn StoreHarness) 
     assert_eq!(store.harvest_progress(harvest.job).await.unwrap(), progress);
 }
 
+pub async fn a_hit_of_the_cache_is_counted_where_it_is_written(harness: &dyn StoreHarness) {
+    let store = harness.store();
+    let known = harvest(store.as_ref(), 1).await;
+    answer_all(harness, &known.ids()).await;
+    let same = vec![same_question(&known.prompts[0], 0)];
+    let harvest = harvest_of(store.as_ref(), spec(NAME), same).await;
+    let late = answer(&lease_one(harness, harvest.prompts[0].id).await);
+    harness.outlive().await;
+    let held = answer(&lease_one(harness, harvest.prompts[0].id).await);
+    assert_eq!(store.record_harvest(vec![late]).await.unwrap(), stale(&harvest.ids()));
+    assert_eq!(store.record_harvest(vec![held]).await.unwrap(), stored(&harvest.ids()));
+    let progress = store.harvest_progress(harvest.job).await.unwrap();
+    assert_eq!((progress.calls, progress.cache_hits, progress.calls_paid_twice), (0, 1, 0));
+}
+
 pub async fn a_record_that_fails_writes_nothing(harness: &dyn StoreHarness) {
     let store = harness.store();
     let harvest = harvest(store.as_ref(), 2).await;
@@ -379,10 +394,7 @@ pub async fn prompts_are_paged_by_whole_rows(harness: &dyn StoreHarness) {
         (Some(4), 2, vec![6]),
         (Some(6), 2, vec![]),
     ] {
-        let page = store
-            .prompts_in_state(harvest.job, PromptState::Pending, after_row, limit)
-            .await
-            .unwrap();
+        let page = store.prompts_in_state(harvest.job, PromptState::Pending, after_row, limit).await.unwrap();
         let found: Vec<(u64, u32)> = page.iter().map(|prompt| (prompt.row, prompt.sample)).collect();
         let expected: Vec<(u64, u32)> =
             expected.into_iter().flat_map(|row| [0, 1, 2].map(|sample| (row, sample))).collect();
@@ -390,9 +402,8 @@ pub async fn prompts_are_paged_by_whole_rows(harness: &dyn StoreHarness) {
     }
     let answered = harvest.prompts.iter().find(|prompt| prompt.row == 0).unwrap().id;
     answer_all(harness, &[answered]).await;
-    let count = async |state| {
-        store.prompts_in_state(harvest.job, state, None, BATCH_MAX).await.unwrap().len()
-    };
+    let count =
+        async |state| store.prompts_in_state(harvest.job, state, None, BATCH_MAX).await.unwrap().len();
     assert_eq!((count(PromptState::Pending).await, count(PromptState::Answered).await), (11, 1));
     assert_eq!((count(PromptState::Leased).await, count(PromptState::Parked).await), (0, 0));
 }

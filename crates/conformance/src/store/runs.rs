@@ -3,8 +3,8 @@
 
 use super::StoreHarness;
 use crate::fixtures::{
-    NAME, answer, conflict, harvest_of, job_in, lease, lease_run, names_number, not_found, question, row,
-    spec, student, training,
+    NAME, answer, conflict, harvest_of, invalid, job_in, lease, lease_run, names_number, not_found, question,
+    row, spec, student, training,
 };
 use domain::event::EventKind;
 use domain::ids::{DistillationId, RunId};
@@ -15,9 +15,7 @@ use domain::store::{BATCH_MAX, PageRequest, RunInstruction, StoreResult};
 use domain::{Answer, Example, Split, Store};
 use std::time::Duration;
 
-use DistillationState::{
-    Cancelled, Evaluating, Failed, Harvesting, Paused, Queued, Succeeded, Training,
-};
+use DistillationState::{Cancelled, Evaluating, Failed, Harvesting, Paused, Queued, Succeeded, Training};
 
 async fn state(store: &dyn Store, job: DistillationId) -> DistillationState {
     store.distillation(job).await.unwrap().state
@@ -83,8 +81,7 @@ pub async fn a_leased_run_brings_what_a_trainer_needs(harness: &dyn StoreHarness
     assert_eq!(free_run(harness).await, None, "there is none");
     let run = training(store.as_ref(), "sums").await;
     let leased = lease_run(harness, "trainer-1").await;
-    let expected =
-        Run { state: RunState::Leased, fence: 1, trainer: "trainer-1".to_owned(), ..run.clone() };
+    let expected = Run { state: RunState::Leased, fence: 1, trainer: "trainer-1".to_owned(), ..run.clone() };
     assert_eq!(leased.run, expected);
     assert_eq!(store.run(run.id).await.unwrap(), expected);
     let job = store.distillation(run.distillation).await.unwrap();
@@ -135,8 +132,17 @@ async fn check_refused(store: &dyn Store, run: RunId, fence: u64, why: &str) {
     let events = store.events(job.id, 0, 1_000).await.unwrap();
     let metrics = vec![point(99, "loss_label", 9.0)];
     let refusals: Vec<(&str, StoreResult<String>)> = vec![
-        ("report", store.report_run(run, fence, 99, metrics, Duration::from_secs(60)).await.map(|told| format!("{told:?}"))),
-        ("resume point", store.save_resume_point(run, fence, 99, "stale").await.map(|orphan| format!("{orphan:?}"))),
+        (
+            "report",
+            store
+                .report_run(run, fence, 99, metrics, Duration::from_secs(60))
+                .await
+                .map(|told| format!("{told:?}")),
+        ),
+        (
+            "resume point",
+            store.save_resume_point(run, fence, 99, "stale").await.map(|orphan| format!("{orphan:?}")),
+        ),
         ("evaluate", store.start_evaluating(run, fence).await.map(|()| String::new())),
         ("publish", store.publish_run(run, fence, student(run)).await.map(|model| format!("{model:?}"))),
         ("fail", store.fail_run(run, fence, "stale").await.map(|()| String::new())),
@@ -266,7 +272,7 @@ pub async fn a_publication_ends_run_and_job_and_can_be_repeated(harness: &dyn St
     assert_eq!(store.publish_run(run.id, 1, new).await.unwrap(), model, "the answer was lost");
     assert_eq!(store.events(job.id, 0, 100).await.unwrap(), events);
     let models = store.list_models(None, &PageRequest { size: 10, cursor: None }).await.unwrap();
-    assert_eq!(models.items, [model.clone()], "one model");
+    assert_eq!(models.items, [model], "one model");
     conflict(store.publish_run(run.id, 0, student(run.id)).await);
     harness.outlive().await;
     assert_eq!(free_run(harness).await, None);
@@ -367,6 +373,24 @@ pub async fn a_whole_learning_curve_is_read_at_once(harness: &dyn StoreHarness) 
     }
     let curve = store.metrics(run, None, 100_000).await.unwrap();
     assert!(curve.iter().map(|point| point.step).eq(0..count), "{} points", curve.len());
+}
+
+pub async fn numbers_that_are_not_finite_do_no_damage(harness: &dyn StoreHarness) {
+    let store = harness.store();
+    let run = training(store.as_ref(), NAME).await;
+    lease_run(harness, "trainer").await;
+    for value in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+        let bad = vec![point(1, "loss_label", 0.5), point(1, "loss_rationale", value)];
+        invalid(store.report_run(run.id, 1, 1, bad, harness.lease()).await);
+        assert_eq!(store.metrics(run.id, None, 10).await.unwrap(), [], "{value}: nothing is written");
+        let metrics = vec![("loss_label".to_owned(), value)];
+        let kind = EventKind::TrainingProgress { run: run.id, step: 1, steps: 10, metrics };
+        invalid(store.append_event(run.distillation, kind).await);
+        assert_eq!(store.events(run.distillation, 0, 10).await.unwrap().len(), 3, "{value}: all can be read");
+    }
+    let good = vec![point(1, "loss_label", 0.5)];
+    let told = store.report_run(run.id, 1, 1, good, harness.lease()).await.unwrap();
+    assert_eq!(told, RunInstruction::Continue);
 }
 
 /// Six train rows, a validation row and a test row between them; the last train row has no gold label.

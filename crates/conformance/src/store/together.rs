@@ -215,7 +215,8 @@ pub async fn trainers_never_share_a_run(harness: &dyn StoreHarness) {
             async move {
                 let mut runs: Vec<RunId> = Vec::new();
                 // A caller that was passed over in the crowd asks again, as a trainer does.
-                while let Some(leased) = store.lease_run(&format!("trainer-{trainer}"), lease).await.unwrap() {
+                while let Some(leased) = store.lease_run(&format!("trainer-{trainer}"), lease).await.unwrap()
+                {
                     assert_eq!(leased.run.fence, fence);
                     runs.push(leased.run.id);
                 }

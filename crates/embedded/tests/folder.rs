@@ -1,0 +1,302 @@
+//! The data folder: who may open it, what is refused and how, and what is left when the process is killed.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests fail loudly too"
+)]
+
+use conformance::fixtures::{self, NAME, harvest, question, row, rows, spec};
+use domain::ids::{DatasetId, DistillationId, RequestId};
+use domain::records::NewDistillation;
+use domain::state::PromptState;
+use domain::store::{BATCH_MAX, LedgerFilter, StoreError};
+use domain::{Fault, Store};
+use embedded::{OpenError, SqliteStore};
+use sqlx::Connection;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+const DATABASE: &str = "distillery.db";
+
+async fn refused(folder: &Path) -> OpenError {
+    match SqliteStore::open(folder).await {
+        Err(error) => error,
+        Ok(_) => panic!("{} is opened", folder.display()),
+    }
+}
+
+async fn execute(folder: &Path, statement: &'static str) {
+    let options = SqliteConnectOptions::new().filename(folder.join(DATABASE));
+    let mut connection = SqliteConnection::connect_with(&options).await.unwrap();
+    sqlx::query(statement).execute(&mut connection).await.unwrap();
+    connection.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_folder_has_one_holder_at_a_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let nested = folder.path().join("made/on/the/way");
+    let store = SqliteStore::open(&nested).await.unwrap();
+    let error = refused(&nested).await;
+    assert!(matches!(&error, OpenError::InUse(path) if *path == nested), "{error:?}");
+    assert_eq!(error.fault(), Fault::Conflict);
+    let words = error.to_string();
+    assert!(
+        words.contains("made/on/the/way") && words.contains("--data-dir"),
+        "where, and what to do: {words}"
+    );
+    harvest(&store, 1).await;
+    drop(store);
+    SqliteStore::open(&nested).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_no_database_is_refused_and_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let garbage = "this was somebody's diary\n".repeat(500);
+    std::fs::write(folder.path().join(DATABASE), &garbage).unwrap();
+    let error = refused(folder.path()).await;
+    assert!(matches!(&error, OpenError::Database { path, .. } if path.ends_with(DATABASE)), "{error:?}");
+    assert_eq!(error.fault(), Fault::Unavailable);
+    assert!(error.to_string().contains("restore it from a copy"), "what to do: {error}");
+    assert_eq!(std::fs::read_to_string(folder.path().join(DATABASE)).unwrap(), garbage);
+}
+
+#[tokio::test]
+async fn a_newer_programs_database_is_refused_and_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(SqliteStore::open(folder.path()).await.unwrap());
+    let newer = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
+                 VALUES (9999, 'from the future', 1, x'00', 1)";
+    execute(folder.path(), newer).await;
+    let error = refused(folder.path()).await;
+    assert!(matches!(&error, OpenError::Newer(path) if path.ends_with(DATABASE)), "{error:?}");
+    assert_eq!(error.fault(), Fault::Conflict);
+    assert!(error.to_string().contains("newer version"), "{error}");
+    execute(folder.path(), "DELETE FROM _sqlx_migrations WHERE version = 9999").await;
+    SqliteStore::open(folder.path()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_database_of_other_tables_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(SqliteStore::open(folder.path()).await.unwrap());
+    execute(folder.path(), "UPDATE _sqlx_migrations SET checksum = x'00'").await;
+    let error = refused(folder.path()).await;
+    assert!(matches!(error, OpenError::Database { .. }), "{error:?}");
+}
+
+/// Permissions would not stop an administrator; these paths stop everybody.
+#[tokio::test]
+async fn a_folder_that_cannot_be_written_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let locked = folder.path().join("locked");
+    std::fs::create_dir_all(locked.join("lock")).unwrap();
+    for (path, named) in [
+        (file.clone(), file.clone()),
+        (file.join("inside"), file.join("inside")),
+        (locked.clone(), locked.join("lock")),
+    ] {
+        let error = refused(&path).await;
+        assert!(matches!(&error, OpenError::Io { path, .. } if *path == named), "{path:?}: {error:?}");
+        assert_eq!(error.fault(), Fault::Unavailable);
+        assert!(error.to_string().contains(&named.display().to_string()), "{error}");
+    }
+    let occupied = folder.path().join("occupied");
+    std::fs::create_dir_all(occupied.join(DATABASE)).unwrap();
+    let error = refused(&occupied).await;
+    assert!(matches!(&error, OpenError::Database { path, .. } if path.ends_with(DATABASE)), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_new_database_has_the_newest_version() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(SqliteStore::open(folder.path()).await.unwrap());
+    let options = SqliteConnectOptions::new().filename(folder.path().join(DATABASE));
+    let mut connection = SqliteConnection::connect_with(&options).await.unwrap();
+    let version: i64 = sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations")
+        .fetch_one(&mut connection)
+        .await
+        .unwrap();
+    assert!(version > 0);
+    assert_eq!(version, SqliteStore::version());
+}
+
+/// Brings a store to a bit of everything and returns how it reads, as text.
+async fn lived_in(store: &SqliteStore) -> (DistillationId, Vec<String>) {
+    let harvest = harvest(store, 3).await;
+    let ids = harvest.ids();
+    let leased = store.lease_prompts(&ids[..2], "worker", fixtures::LONG).await.unwrap().leased;
+    store.record_harvest(vec![fixtures::answer(&leased[0])]).await.unwrap();
+    store.mark_published(&ids[..1]).await.unwrap();
+    store.start_training(harvest.job, "ledger").await.unwrap();
+    let run = store.lease_run("trainer", fixtures::LONG).await.unwrap().unwrap().run.id;
+    store.publish_run(run, 1, fixtures::student(run)).await.unwrap();
+    store.register_base_model("t5-small", "aa11").await.unwrap();
+    (harvest.job, everything(store, harvest.job).await)
+}
+
+async fn everything(store: &SqliteStore, job: DistillationId) -> Vec<String> {
+    let record = store.distillation(job).await.unwrap();
+    let mut texts = vec![
+        format!("{:?}", store.rows(record.dataset, None, 0, BATCH_MAX).await.unwrap()),
+        format!("{:?}", store.events(job, 0, BATCH_MAX).await.unwrap()),
+        format!("{:?}", store.harvest_progress(job).await.unwrap()),
+        format!("{:?}", store.ledger(job, &LedgerFilter::default(), BATCH_MAX).await.unwrap()),
+        format!("{:?}", store.outbox(BATCH_MAX).await.unwrap()),
+        format!("{:?}", store.run(record.run.unwrap()).await.unwrap()),
+        format!("{:?}", store.find_model(NAME, None).await.unwrap().unwrap()),
+        format!("{:?}", store.base_model("t5-small").await.unwrap().unwrap()),
+        format!("{record:?}"),
+    ];
+    for state in PromptState::ALL {
+        texts.push(format!("{:?}", store.prompts_in_state(job, *state, None, BATCH_MAX).await.unwrap()));
+    }
+    texts
+}
+
+#[tokio::test]
+async fn everything_survives_a_reopening() {
+    for closed in [true, false] {
+        let folder = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(folder.path()).await.unwrap();
+        let (job, before) = lived_in(&store).await;
+        if closed {
+            store.close().await;
+        }
+        drop(store);
+        let store = SqliteStore::open(folder.path()).await.unwrap();
+        assert_eq!(everything(&store, job).await, before, "closed: {closed}");
+    }
+}
+
+#[tokio::test]
+async fn a_closed_store_is_whole_in_its_one_file() {
+    let (folder, copy) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let store = SqliteStore::open(folder.path()).await.unwrap();
+    let (job, before) = lived_in(&store).await;
+    store.close().await;
+    std::fs::copy(folder.path().join(DATABASE), copy.path().join(DATABASE)).unwrap();
+    let copied = SqliteStore::open(copy.path()).await.unwrap();
+    assert_eq!(everything(&copied, job).await, before);
+    let late = store.create_dataset(RequestId::generate(), "late").await;
+    assert!(matches!(late, Err(StoreError::Unavailable(_))), "a closed store writes nothing: {late:?}");
+}
+
+/// Rows or prompts of one transaction of the process that is killed.
+const CHUNK: u64 = 20;
+/// The file that marks the working folder of the process that is killed: it writes nowhere else.
+const MARK: &str = "write-here";
+/// The requests that its rounds repeat, so that each goes on where the one before was killed.
+const REQUESTS: [&str; 3] = [
+    "01890a5d-ac96-774b-bcce-b302099a8057",
+    "01890a5d-ac96-774b-bcce-b302099a8058",
+    "01890a5d-ac96-774b-bcce-b302099a8059",
+];
+
+/// A dataset that grows, and a job whose plan grows.
+async fn growing(store: &SqliteStore) -> (DatasetId, DistillationId) {
+    let [grows, stays, job] = REQUESTS.map(|request| request.parse::<RequestId>().unwrap());
+    let grows = store.create_dataset(grows, "grows").await.unwrap().id;
+    let dataset = store.create_dataset(stays, "stays").await.unwrap().id;
+    if store.dataset(dataset).await.unwrap().rows == 0 {
+        store.append_rows(dataset, 0, rows(1)).await.unwrap();
+    }
+    store.commit_dataset(dataset, "aa").await.unwrap();
+    let new = NewDistillation { id: DistillationId::generate(), request: job, spec: spec(NAME), dataset };
+    (grows, store.create_distillation(new).await.unwrap().id)
+}
+
+#[tokio::test]
+#[ignore = "the process that `a_kill_at_any_instant_leaves_whole_transactions` starts and kills"]
+async fn a_process_that_writes_until_it_is_killed() {
+    assert!(Path::new(MARK).exists(), "it is started by another test, in a folder of its own");
+    let store = SqliteStore::open(Path::new(".")).await.unwrap();
+    let (dataset, job) = growing(&store).await;
+    // An end, should its parent die before it kills.
+    for _round in 0..10_000 {
+        let end = store.dataset(dataset).await.unwrap().rows;
+        store.append_rows(dataset, end, (end..end + CHUNK).map(row).collect()).await.unwrap();
+        println!("rows {}", end + CHUNK);
+        let planned = store.harvest_progress(job).await.unwrap().total();
+        let prompts = (planned..planned + CHUNK).map(|row| question(row, 0)).collect();
+        store.plan_prompts(job, prompts).await.unwrap();
+        println!("prompts {}", planned + CHUNK);
+    }
+}
+
+/// Starts the process that writes; its lines come through the channel.
+fn writer(folder: &Path) -> (Child, mpsc::Receiver<String>) {
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "a_process_that_writes_until_it_is_killed", "--ignored", "--nocapture"])
+        .current_dir(folder)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let (sender, receiver) = mpsc::channel();
+    std::thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| sender.send(line)));
+    (child, receiver)
+}
+
+/// The last number that the process reported under `name`.
+fn reported(lines: &[String], name: &str) -> u64 {
+    let numbers = lines.iter().filter_map(|line| line.split_once(name)?.1.trim().parse().ok());
+    numbers.max().unwrap_or(0)
+}
+
+#[tokio::test]
+async fn a_kill_at_any_instant_leaves_whole_transactions() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join(MARK), "").unwrap();
+    let mut published = 0;
+    for round in 0..8_u64 {
+        let (mut child, receiver) = writer(folder.path());
+        let mut lines = Vec::new();
+        while lines.iter().filter(|line: &&String| line.contains("prompts ")).count() < 2 + round as usize {
+            lines.push(receiver.recv_timeout(Duration::from_secs(30)).expect("the process writes"));
+        }
+        let error = refused(folder.path()).await;
+        assert!(matches!(error, OpenError::InUse(_)), "another process has it: {error:?}");
+        // Somewhere in one of the next transactions.
+        std::thread::sleep(Duration::from_micros(700 * round));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        lines.extend(receiver.iter());
+
+        let store = SqliteStore::open(folder.path()).await.unwrap();
+        let (dataset, job) = growing(&store).await;
+        let end = store.dataset(dataset).await.unwrap().rows;
+        assert!(end >= reported(&lines, "rows "), "a committed write is never lost: {end}, {lines:?}");
+        assert_eq!(end % CHUNK, 0, "a transaction is whole or not there");
+        let mut from = 0;
+        while from < end {
+            let page = store.rows(dataset, None, from, BATCH_MAX).await.unwrap();
+            assert!(!page.is_empty(), "the dataset says {end} rows, and has {from}");
+            for found in page {
+                assert_eq!((found.index, found.example), (from, row(from)), "rows without holes");
+                from += 1;
+            }
+        }
+        let planned = store.harvest_progress(job).await.unwrap().total();
+        assert!(planned >= reported(&lines, "prompts "), "{planned}, {lines:?}");
+        assert_eq!(planned % CHUNK, 0);
+        loop {
+            let outbox = store.outbox(BATCH_MAX).await.unwrap();
+            if outbox.is_empty() {
+                break;
+            }
+            published += outbox.len() as u64;
+            store.mark_published(&outbox).await.unwrap();
+        }
+        assert_eq!(published, planned, "every prompt came with its outbox row");
+    }
+}

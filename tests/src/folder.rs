@@ -1,0 +1,104 @@
+//! A user's folder: rows, a specification, and what the binary says when it is run there.
+
+use crate::binary;
+use crate::data::{self, SpecText};
+use anyhow::{Context, bail};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+use tempfile::TempDir;
+
+/// An address that nobody listens at: for verbs that ask no teacher.
+pub const NOBODY: &str = "http://127.0.0.1:9/v1";
+
+/// What a process said at its end.
+#[derive(Debug)]
+pub struct Said {
+    /// Its exit code; -1 where a signal ended it.
+    pub code: i32,
+    /// Standard output.
+    pub out: String,
+    /// Standard error.
+    pub err: String,
+}
+
+impl From<Output> for Said {
+    fn from(output: Output) -> Self {
+        Self {
+            code: output.status.code().unwrap_or(-1),
+            out: String::from_utf8_lossy(&output.stdout).into_owned(),
+            err: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+}
+
+impl Said {
+    /// The one JSON object that standard output holds, and nothing else.
+    ///
+    /// # Errors
+    /// It holds something else.
+    pub fn json(&self) -> anyhow::Result<Value> {
+        let value: Value = serde_json::from_str(&self.out).with_context(|| {
+            format!("standard output is not one JSON value: {:?}; {}", self.out, self.err)
+        })?;
+        if !value.is_object() || self.out.trim_end().contains('\n') {
+            bail!("standard output is not one object on one line: {:?}", self.out);
+        }
+        Ok(value)
+    }
+}
+
+/// A folder of its own, removed when it is dropped.
+#[derive(Debug)]
+pub struct Folder(TempDir);
+
+impl Folder {
+    /// An empty one.
+    ///
+    /// # Errors
+    /// The disk.
+    pub fn empty() -> anyhow::Result<Self> {
+        Ok(Self(tempfile::tempdir()?))
+    }
+
+    /// One with word problems in `train.jsonl`, `validation.jsonl` and `test.jsonl`, so many of each, and `spec.toml`.
+    ///
+    /// # Errors
+    /// The disk.
+    pub fn with_problems(rows: [usize; 3], spec: &SpecText<'_>) -> anyhow::Result<Self> {
+        let folder = Self::empty()?;
+        for ((name, count), salt) in ["train", "validation", "test"].into_iter().zip(rows).zip(0..) {
+            data::write_problems(&folder.join(&format!("{name}.jsonl")), count, salt)?;
+        }
+        folder.write("spec.toml", &spec.to_string())?;
+        Ok(folder)
+    }
+
+    /// Where it lies.
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    /// A path in it.
+    pub fn join(&self, name: &str) -> PathBuf {
+        self.path().join(name)
+    }
+
+    /// Writes a file in it.
+    ///
+    /// # Errors
+    /// The disk.
+    pub fn write(&self, name: &str, content: impl AsRef<[u8]>) -> anyhow::Result<PathBuf> {
+        let path = self.join(name);
+        std::fs::write(&path, content)?;
+        Ok(path)
+    }
+
+    /// Runs the binary here to its end, with this teacher behind the profile `local`.
+    ///
+    /// # Errors
+    /// It cannot be started, or does not end.
+    pub fn say(&self, teacher_url: &str, arguments: &[&str]) -> anyhow::Result<Said> {
+        Ok(binary::run(self.path(), teacher_url, arguments)?.into())
+    }
+}
