@@ -32,7 +32,10 @@ fn main() -> Outcome<()> {
         for rows in [1, 16] {
             let (seconds, tokens) = decode(&model, compute, rows)?;
             let first: Vec<i64> = tokens.first().cloned().unwrap_or_default();
-            println!("{}", json!({"what": format!("decode {name} {rows}"), "seconds": seconds, "first": first}));
+            println!(
+                "{}",
+                json!({"what": format!("decode {name} {rows}"), "seconds": seconds, "first": first})
+            );
         }
     }
     model.set_trainable(true);
@@ -52,8 +55,9 @@ fn name(compute: Compute) -> &'static str {
 
 /// Ids that the peers make in the same way: row r, place p holds 3 + (r * 7919 + p * 104729) mod 32000.
 fn ids(rows: i64, length: i64) -> Tensor {
-    let numbers: Vec<i64> =
-        (0..rows).flat_map(|row| (0..length).map(move |place| 3 + (row * 7919 + place * 104_729) % 32_000)).collect();
+    let numbers: Vec<i64> = (0..rows)
+        .flat_map(|row| (0..length).map(move |place| 3 + (row * 7919 + place * 104_729) % 32_000))
+        .collect();
     Tensor::from_slice(&numbers).reshape([rows, length])
 }
 

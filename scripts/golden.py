@@ -140,7 +140,9 @@ def written(model: T5ForConditionalGeneration, given: dict[str, torch.Tensor]) -
     lengths = (found >= 0).sum(1).tolist()
     if (found == rows).all() or min(lengths) == TOKENS_MAX or max(lengths) < TOKENS_MAX:
         return None
-    return {"greedy": rows, "beam": found.contiguous()}
+    # Long texts wanted: here it shows when the search is given up.
+    long = model.generate(num_beams=2, length_penalty=2.0, early_stopping=False, **common)
+    return {"greedy": rows, "beam": found.contiguous(), "beam_long": text(long.sequences)}
 
 
 def likelihoods(model: T5ForConditionalGeneration, given: dict[str, torch.Tensor]) -> torch.Tensor:

@@ -31,6 +31,8 @@ say "edges between crates"
 cargo xtask tidy
 say "generated code"
 cargo xtask codegen --check
+say "checked SQL"
+cargo xtask sql --check
 say "protocol definitions"
 "$tools/bin/buf" lint proto
 say "scripts"

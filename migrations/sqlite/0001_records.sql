@@ -42,7 +42,7 @@ CREATE TABLE distillations (
     id BLOB PRIMARY KEY NOT NULL,
     request_id BLOB NOT NULL UNIQUE,
     name TEXT NOT NULL,
-    dataset_id BLOB NOT NULL REFERENCES datasets (id),
+    dataset_id BLOB NOT NULL, -- an ended job outlives its dataset
     spec TEXT NOT NULL,
     state TEXT NOT NULL CHECK (state IN
         ('queued', 'harvesting', 'training', 'evaluating', 'succeeded', 'failed', 'cancelled', 'paused')),

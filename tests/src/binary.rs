@@ -16,6 +16,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(5);
 ///
 /// # Errors
 /// It is not built.
+#[allow(clippy::disallowed_methods, reason = "which binary is tested is the environment's word")]
 pub fn path() -> anyhow::Result<PathBuf> {
     let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/debug/distillery");
     let path = std::env::var_os("DISTILLERY_BINARY").map_or(built, PathBuf::from);
@@ -29,6 +30,7 @@ pub fn path() -> anyhow::Result<PathBuf> {
 ///
 /// # Errors
 /// The binary is not built.
+#[allow(clippy::disallowed_methods, reason = "what the environment says is kept from the binary")]
 pub fn command(folder: &Path, arguments: &[&str]) -> anyhow::Result<Command> {
     let mut command = Command::new(path()?);
     for (name, _) in std::env::vars_os() {

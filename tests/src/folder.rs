@@ -70,7 +70,7 @@ impl Folder {
         for ((name, count), salt) in ["train", "validation", "test"].into_iter().zip(rows).zip(0..) {
             data::write_problems(&folder.join(&format!("{name}.jsonl")), count, salt)?;
         }
-        folder.write("spec.toml", &spec.to_string())?;
+        folder.write("spec.toml", spec.to_string())?;
         Ok(folder)
     }
 

@@ -4,8 +4,6 @@
 pub mod binary;
 pub mod data;
 pub mod folder;
-pub mod postgres;
-pub mod redis;
 pub mod teacher;
 
 mod server;

@@ -1,4 +1,5 @@
 //! A real language model as the teacher: SmolLM2-135M on llama.cpp's server, as `make demo` starts it.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests fail loudly too")]
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -42,8 +43,7 @@ fn a_real_model_answers_in_the_asked_form_and_stops_where_it_should() {
     let rows: Vec<&str> = text.lines().take(ROWS).collect();
     std::fs::write(folder.path().join("train.jsonl"), rows.join("\n")).unwrap();
     let spec = "name = \"real\"\ntask = \"equation\"\n[data]\ntrain = \"train.jsonl\"\n[teacher]\nprofile = \"local\"\n\
-                [judging]\nagree = false\n[student]\nsize = \"tiny\"\nvocabulary = 300\n[training]\nsteps = 2\n\
-                holdout_fraction = 0.0\n";
+                [judging]\nagree = false\n[student]\nsize = \"tiny\"\nvocabulary = 300\n[training]\nsteps = 2\n";
     std::fs::write(folder.path().join("spec.toml"), spec).unwrap();
     let (_served, url) = serve();
     let output = binary::run(folder.path(), &url, &["run", "spec.toml", "--json"]).unwrap();

@@ -14,7 +14,8 @@ pub const DEFAULTS: &str = include_str!("default.toml");
 const PREFIX: &str = "DISTILLERY_";
 const TEACHER_URL: &str = "DISTILLERY_TEACHER_URL";
 /// Variables that belong to set-up scripts and tests, not to this file.
-const FOREIGN: &[&str] = &[TEACHER_URL, "DISTILLERY_PAPER_DATA", "DISTILLERY_TEST_DEVICE", "DISTILLERY_CONFIG"];
+const FOREIGN: &[&str] =
+    &[TEACHER_URL, "DISTILLERY_PAPER_DATA", "DISTILLERY_TEST_DEVICE", "DISTILLERY_CONFIG"];
 
 /// What is wrong with the configuration: where, what, and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -25,7 +26,7 @@ pub struct ConfigError {
 }
 
 impl ConfigError {
-    fn new(place: impl Into<String>, message: impl Into<String>) -> Self {
+    pub(crate) fn new(place: impl Into<String>, message: impl Into<String>) -> Self {
         Self { place: place.into(), message: message.into() }
     }
 }
@@ -143,6 +144,17 @@ pub struct TeacherSection {
 }
 
 impl Config {
+    /// [`Config::load`] with this process's environment.
+    ///
+    /// # Errors
+    /// See [`Config::load`].
+    #[allow(clippy::disallowed_methods, reason = "this is where the environment is read")]
+    pub fn load_here(file: Option<&Path>) -> Result<Self, ConfigError> {
+        // A variable of somebody else's may hold anything.
+        let lossy = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
+        Self::load(file, std::env::vars_os().map(|(name, value)| (lossy(name), lossy(value))))
+    }
+
     /// Reads the defaults, then `file` (else `./distillery.toml`, where it exists), then `environment`.
     ///
     /// # Errors
@@ -243,7 +255,11 @@ impl Place<'_> {
 fn lines(text: &str) -> Vec<(String, usize)> {
     fn collect(table: &DeTable<'_>, prefix: &str, text: &str, found: &mut Vec<(String, usize)>) {
         for (key, value) in table {
-            let path = if prefix.is_empty() { key.get_ref().to_string() } else { format!("{prefix}.{}", key.get_ref()) };
+            let path = if prefix.is_empty() {
+                key.get_ref().to_string()
+            } else {
+                format!("{prefix}.{}", key.get_ref())
+            };
             if let DeValue::Table(inner) = value.get_ref() {
                 collect(inner, &path, text, found);
             }
@@ -284,7 +300,12 @@ fn merge(values: &mut Table, schema: &Table, given: Table, around: &Place<'_>) -
     Ok(())
 }
 
-fn merge_teachers(values: &mut Table, schema: &Table, profiles: Table, around: &Place<'_>) -> Result<(), ConfigError> {
+fn merge_teachers(
+    values: &mut Table,
+    schema: &Table,
+    profiles: Table,
+    around: &Place<'_>,
+) -> Result<(), ConfigError> {
     let (Some(Value::Table(known)), Some(Value::Table(teachers))) =
         (schema.get("teachers"), values.get_mut("teachers"))
     else {
@@ -346,7 +367,10 @@ fn set_from_environment(values: &mut Table, name: &str, text: &str) -> Result<()
         let hint = near.map_or_else(String::new, |near| {
             format!(": did you mean {PREFIX}{}?", near.to_ascii_uppercase())
         });
-        return Err(ConfigError::new(name, format!("is no setting{hint}; `distillery config` lists them all")));
+        return Err(ConfigError::new(
+            name,
+            format!("is no setting{hint}; `distillery config` lists them all"),
+        ));
     };
     let Some(place) = leaf(values, path) else { return Ok(()) };
     let parsed = match place {
@@ -416,14 +440,30 @@ mod tests {
             let message = load(file, environment).unwrap_err();
             assert!(message.contains(wanted), "wanted {wanted:?} in {message:?}");
         };
-        check("[trainer]\nthraeds = 3\n", &[], "distillery.toml:2: trainer.thraeds: is no known key: did you mean `threads`?");
-        check("[trainer]\nthreads = \"3\"\n", &[], "distillery.toml:2: trainer.threads: must be a whole number, such as 0");
+        check(
+            "[trainer]\nthraeds = 3\n",
+            &[],
+            "distillery.toml:2: trainer.thraeds: is no known key: did you mean `threads`?",
+        );
+        check(
+            "[trainer]\nthreads = \"3\"\n",
+            &[],
+            "distillery.toml:2: trainer.threads: must be a whole number, such as 0",
+        );
         check("[trainer]\nthreads = -3\n", &[], "must be a whole number");
         check("trainer = 3\n", &[], "distillery.toml:1: trainer: is a section");
         check("[trainer\n", &[], "distillery.toml:1: is not TOML");
-        check("[teachers.imported]\nurl = \"x\"\n", &[], "distillery.toml:1: teachers.imported: cannot name a profile");
+        check(
+            "[teachers.imported]\nurl = \"x\"\n",
+            &[],
+            "distillery.toml:1: teachers.imported: cannot name a profile",
+        );
         check("", &[("DISTILLERY_TRAINER_THREAD", "1")], "did you mean DISTILLERY_TRAINER_THREADS?");
-        check("", &[("DISTILLERY_TRAINER_THREADS", "x")], "DISTILLERY_TRAINER_THREADS: must be a whole number");
+        check(
+            "",
+            &[("DISTILLERY_TRAINER_THREADS", "x")],
+            "DISTILLERY_TRAINER_THREADS: must be a whole number",
+        );
         check("[trainer]\ndevice = \"tpu\"\n", &[], "unknown variant `tpu`");
     }
 }

@@ -8,9 +8,9 @@ pub mod local;
 mod roles;
 pub mod signals;
 pub mod student;
-pub mod telemetry;
 #[cfg(feature = "harvester")]
 mod teachers;
+pub mod telemetry;
 pub mod transport;
 
 use anyhow::Context;

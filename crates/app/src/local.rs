@@ -1,7 +1,7 @@
 //! The composition root of one machine: SQLite, a queue in memory, and the roles that a verb needs, speaking gRPC to each
 //! other over memory.
 
-use crate::config::Config;
+use crate::config::{Config, ConfigError};
 use crate::{roles, teachers, transport};
 use anyhow::{Context, anyhow};
 use checkpoints::Checkpoints;
@@ -120,10 +120,11 @@ impl Local {
                 let words = "is no folder: name one with config.json, model.safetensors and tokenizer.json";
                 return Err(Refused(format!("{}: {words}", folder.display())).into());
             }
-            let registered = checkpoints.register_base(&name, &folder).map_err(|error| match error.fault() {
-                Fault::Invalid => anyhow::Error::from(Refused(error.to_string())),
-                _ => error.into(),
-            })?;
+            let registered =
+                checkpoints.register_base(&name, &folder).map_err(|error| match error.fault() {
+                    Fault::Invalid => anyhow::Error::from(Refused(error.to_string())),
+                    _ => error.into(),
+                })?;
             if let Err(error) = roles::check_base(&folder) {
                 checkpoints.delete(&format!("base/{}", registered.0))?;
                 return Err(Refused(error.to_string()).into());
@@ -160,7 +161,8 @@ fn harvester(config: &Config, which: Roles, store: &Arc<SqliteStore>) -> anyhow:
     let section = &config.harvester;
     let lease = Duration::from_secs(section.lease_seconds.max(1));
     let allowance: Arc<dyn Allowance> = Arc::new(MemoryAllowance::default());
-    let teachers = if which.works { teachers::open(&config.teachers, &allowance)? } else { BTreeMap::new() };
+    let opened = if which.works { teachers::open(&config.teachers, &allowance) } else { Ok(BTreeMap::new()) };
+    let teachers = opened.map_err(|error| ConfigError::new("configuration", format!("{error:#}")))?;
     let queue: Arc<dyn Queue> = Arc::new(MemoryQueue::new(section.queue_capacity, lease));
     let store: Arc<dyn Store> = Arc::<SqliteStore>::clone(store);
     let settings = Settings {

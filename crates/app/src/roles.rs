@@ -42,7 +42,11 @@ pub(crate) fn check_base(_: &Path) -> anyhow::Result<()> {
 
 /// The routes of an inference service over the students in `folders`, each under its name.
 #[cfg(feature = "inference")]
-pub(crate) async fn serve(config: &Config, name: &str, folder: &Path) -> anyhow::Result<tonic::service::Routes> {
+pub(crate) async fn serve(
+    config: &Config,
+    name: &str,
+    folder: &Path,
+) -> anyhow::Result<tonic::service::Routes> {
     let settings = inference::Settings {
         queue_tokens_max: config.inference.queue_tokens_max,
         batch_tokens_max: config.inference.batch_tokens_max,

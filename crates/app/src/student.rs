@@ -63,11 +63,14 @@ async fn published(local: &crate::local::Local, model: &str) -> anyhow::Result<P
     use wire::v1::models_service_client::ModelsServiceClient;
     use wire::v1::{GetModelRequest, ListModelsRequest, ModelName, get_model_request::Which};
     let (name, version) = match model.split_once('@') {
-        Some((name, version)) => {
-            (name, version.parse::<u64>().ok().filter(|version| *version > 0).ok_or_else(|| {
-                NoModel(format!("{model}: `{version}` is no version: write {name}@1, or {name} for the newest"))
-            })?)
-        }
+        Some((name, version)) => (
+            name,
+            version.parse::<u64>().ok().filter(|version| *version > 0).ok_or_else(|| {
+                NoModel(format!(
+                    "{model}: `{version}` is no version: write {name}@1, or {name} for the newest"
+                ))
+            })?,
+        ),
         None => (model, 0),
     };
     let mut models = ModelsServiceClient::new(local.channel().clone());
@@ -78,9 +81,12 @@ async fn published(local: &crate::local::Local, model: &str) -> anyhow::Result<P
             local.verified_folder(&model.path, &model.manifest_sha256)
         }
         Err(status) if status.code() == tonic::Code::NotFound => {
-            let list = models.list_models(ListModelsRequest::default()).await.map(tonic::Response::into_inner);
+            let list =
+                models.list_models(ListModelsRequest::default()).await.map(tonic::Response::into_inner);
             let known: Vec<String> = list
-                .map(|list| list.models.iter().map(|model| format!("{}@{}", model.name, model.version)).collect())
+                .map(|list| {
+                    list.models.iter().map(|model| format!("{}@{}", model.name, model.version)).collect()
+                })
                 .unwrap_or_default();
             let known = if known.is_empty() { "none yet".to_owned() } else { known.join(", ") };
             bail!(NoModel(format!("{model}: is neither a folder nor a published model (published: {known})")))

@@ -25,7 +25,8 @@ pub(crate) fn open(
             continue;
         }
         let profile = profile(name, section, key)?;
-        let teacher = Teacher::new(profile, Arc::clone(allowance)).with_context(|| format!("teachers.{name}"))?;
+        let teacher =
+            Teacher::new(profile, Arc::clone(allowance)).with_context(|| format!("teachers.{name}"))?;
         teachers.insert(name.clone(), teacher);
     }
     Ok(teachers)

@@ -110,6 +110,24 @@ impl Checkpoints {
         }
     }
 
+    /// Deletes all that the trainers of a run wrote, but for the folder at `kept`.
+    ///
+    /// # Errors
+    /// A path climbs out, or cannot be deleted.
+    pub fn prune_run(&self, run: &str, kept: &str) -> Result<(), CheckpointError> {
+        let (run, kept) = (self.folder(&format!("runs/{run}"))?, self.folder(kept)?);
+        for fence in entries(&run)? {
+            let folders = entries(&fence)?;
+            for folder in folders.iter().filter(|folder| **folder != kept) {
+                fs::remove_dir_all(folder).map_err(|source| CheckpointError::io(folder, source))?;
+            }
+            if !folders.contains(&kept) {
+                fs::remove_dir(&fence).map_err(|source| CheckpointError::io(&fence, source))?;
+            }
+        }
+        Ok(())
+    }
+
     /// Copies a Hugging Face folder in under `base/`, named by `name` and its content, so that the same folder is the
     /// same base and a changed one is another. Returns the name and the manifest's sha256.
     ///
@@ -129,6 +147,13 @@ impl Checkpoints {
         }
         Ok((name, sha256))
     }
+}
+
+/// What lies in a folder.
+fn entries(folder: &Path) -> Result<Vec<PathBuf>, CheckpointError> {
+    let list = fs::read_dir(folder).map_err(|source| CheckpointError::io(folder, source))?;
+    let paths = list.map(|entry| entry.map(|entry| entry.path()).map_err(|source| CheckpointError::io(folder, source)));
+    paths.collect()
 }
 
 /// The files of a checkpoint that a student can start from.
@@ -194,6 +219,19 @@ mod tests {
         assert!(damaged.contains("model.safetensors") && damaged.contains("copy it again"), "{damaged}");
         fs::remove_file(folder.join(MANIFEST)).unwrap();
         assert!(store.fetch("runs/a/1/5-model", None).unwrap_err().to_string().contains("incomplete"));
+    }
+
+    #[test]
+    fn of_a_run_only_the_published_folder_is_kept() {
+        let (_folder, store) = store();
+        for path in ["runs/a/1/5-resume", "runs/a/2/5-resume", "runs/a/2/9-model", "runs/b/1/5-resume"] {
+            store.publish(store.stage().unwrap(), path).unwrap();
+        }
+        store.prune_run("a", "runs/a/2/9-model").unwrap();
+        let there = |path: &str| store.folder(path).unwrap().exists();
+        assert!(there("runs/a/2/9-model") && there("runs/b/1/5-resume"));
+        assert!(!there("runs/a/1") && !there("runs/a/2/5-resume"));
+        assert!(store.prune_run("a", "../a").is_err());
     }
 
     #[test]

@@ -53,15 +53,19 @@ pub(crate) enum Verb {
     #[command(after_help = EXPORT_EXAMPLES)]
     Export(ExportArguments),
     /// Brings the local database to this program's version
+    #[command(after_help = "Example:\n  distillery migrate --data-dir /data/distillery")]
     Migrate {
         /// One JSON object on standard output and nothing else there
         #[arg(long)]
         json: bool,
     },
     /// Prints every setting with its default and its documentation
+    #[command(after_help = "Example:\n  distillery config > distillery.toml")]
     Config,
     /// Prints a completion script for a shell
-    #[command(after_help = "Example:\n  distillery completions bash > ~/.local/share/bash-completion/completions/distillery")]
+    #[command(
+        after_help = "Example:\n  distillery completions bash > ~/.local/share/bash-completion/completions/distillery"
+    )]
     Completions {
         /// For which shell
         shell: clap_complete::Shell,
@@ -133,12 +137,16 @@ pub(crate) struct PredictArguments {
 #[derive(Debug, Subcommand)]
 pub(crate) enum ImportFormat {
     /// The official data layout of the paper, with its rationales as the ledger
+    #[command(after_help = "Example:\n  distillery import paper --dataset svamp --from datasets/svamp")]
     Paper(ImportPaper),
     /// JSON Lines: {"input", "label"?, "rationale"?, "split"?, "choices"?, "premise"?, "hypothesis"?, "id"?}
+    #[command(after_help = "Example:\n  distillery import jsonl rows.jsonl --name my-task")]
     Jsonl(ImportFile),
     /// CSV with a header of the same names
+    #[command(after_help = "Example:\n  distillery import csv rows.csv --name my-task")]
     Csv(ImportFile),
     /// Parquet with columns of the same names
+    #[command(after_help = "Example:\n  distillery import parquet rows.parquet --name my-task")]
     Parquet(ImportFile),
 }
 

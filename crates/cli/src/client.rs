@@ -15,7 +15,9 @@ const CHUNK_ROWS: usize = 500;
 /// A status as an error of this program: what the caller wrote wrong is bad usage.
 pub(crate) fn failure(status: Status) -> anyhow::Error {
     match status.code() {
-        tonic::Code::InvalidArgument | tonic::Code::FailedPrecondition => Usage(status.message().to_owned()).into(),
+        tonic::Code::InvalidArgument | tonic::Code::FailedPrecondition => {
+            Usage(status.message().to_owned()).into()
+        }
         _ => anyhow!("{}", status.message()),
     }
 }
@@ -82,15 +84,15 @@ pub(crate) async fn upload(channel: &Channel, name: &str, rows: Vec<Example>) ->
 /// A dataset by name.
 pub(crate) async fn dataset(channel: &Channel, name: &str) -> anyhow::Result<v1::Dataset> {
     let which = Some(get_dataset_request::Which::Name(name.to_owned()));
-    let answer =
-        DatasetsServiceClient::new(channel.clone()).get_dataset(v1::GetDatasetRequest { which }).await.map_err(
-            |status| match status.code() {
-                tonic::Code::NotFound => {
-                    Usage(format!("there is no dataset `{name}`: `distillery import` brings one in")).into()
-                }
-                _ => failure(status),
-            },
-        )?;
+    let answer = DatasetsServiceClient::new(channel.clone())
+        .get_dataset(v1::GetDatasetRequest { which })
+        .await
+        .map_err(|status| match status.code() {
+            tonic::Code::NotFound => {
+                Usage(format!("there is no dataset `{name}`: `distillery import` brings one in")).into()
+            }
+            _ => failure(status),
+        })?;
     answer.into_inner().dataset.ok_or_else(|| anyhow!("the server sent no dataset"))
 }
 

@@ -51,7 +51,9 @@ pub(crate) fn code(result: anyhow::Result<()>) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     eprintln!("distillery: {}", words(&error));
-    let usage = error.is::<Usage>() || error.is::<crate::spec_file::SpecError>();
+    let usage = error.is::<Usage>()
+        || error.is::<crate::spec_file::SpecError>()
+        || error.is::<app::config::ConfigError>();
     ExitCode::from(if usage { 2 } else { 1 })
 }
 

@@ -253,15 +253,21 @@ impl<'a> Source<'a> {
     fn data(&mut self) -> Option<Data> {
         const KEYS: [&str; 5] = ["dataset", "file", "train", "validation", "test"];
         let Some(toml::Value::Table(table)) = self.table.get("data") else {
-            self.complain(Violation::new("data", "is missing: add [data] with `train = \"...\"` or `dataset = \"...\"`"));
+            self.complain(Violation::new(
+                "data",
+                "is missing: add [data] with `train = \"...\"` or `dataset = \"...\"`",
+            ));
             return None;
         };
-        let unknown: Vec<String> = table.keys().filter(|key| !KEYS.contains(&key.as_str())).cloned().collect();
+        let unknown: Vec<String> =
+            table.keys().filter(|key| !KEYS.contains(&key.as_str())).cloned().collect();
         for key in unknown {
             self.complain(Violation::new(format!("data.{key}"), unknown_key(&key, KEYS)));
         }
-        let given: Vec<(&str, String)> =
-            KEYS.iter().filter_map(|key| self.text_of(&format!("data.{key}")).map(|text| (*key, text))).collect();
+        let given: Vec<(&str, String)> = KEYS
+            .iter()
+            .filter_map(|key| self.text_of(&format!("data.{key}")).map(|text| (*key, text)))
+            .collect();
         let dataset = given.iter().find(|(key, _)| *key == "dataset").map(|(_, name)| name.clone());
         if let Some(name) = dataset {
             if given.len() > 1 {
@@ -274,7 +280,10 @@ impl<'a> Source<'a> {
         }
         let files: Vec<_> = given.iter().map(|(key, file)| (split_of(key), self.beside(file))).collect();
         if !given.iter().any(|(key, _)| matches!(*key, "train" | "file")) {
-            self.complain(Violation::new("data", "has no train rows: add `train = \"rows.jsonl\"` or `file = ...`"));
+            self.complain(Violation::new(
+                "data",
+                "has no train rows: add `train = \"rows.jsonl\"` or `file = ...`",
+            ));
             return None;
         }
         Some(Data::Files(files))
@@ -350,7 +359,11 @@ fn base_name(folder: &Path) -> String {
     let own = folder.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
     let clean: String = own
         .chars()
-        .map(|character| if character.is_ascii_alphanumeric() || "._-".contains(character) { character } else { '-' })
+        .map(
+            |character| {
+                if character.is_ascii_alphanumeric() || "._-".contains(character) { character } else { '-' }
+            },
+        )
         .take(48)
         .collect();
     let clean = clean.trim_start_matches(['.', '_', '-']);
@@ -409,11 +422,8 @@ fn line_in(lines: &Lines, field: &str) -> usize {
 
 fn collect_lines(table: &DeTable<'_>, prefix: &str, text: &str, lines: &mut Lines) {
     for (key, value) in table {
-        let field = if prefix.is_empty() {
-            key.get_ref().to_string()
-        } else {
-            format!("{prefix}.{}", key.get_ref())
-        };
+        let field =
+            if prefix.is_empty() { key.get_ref().to_string() } else { format!("{prefix}.{}", key.get_ref()) };
         if let DeValue::Table(inner) = value.get_ref() {
             collect_lines(inner, &field, text, lines);
         }
@@ -451,7 +461,8 @@ mod tests {
     fn a_sound_file_resolves_its_paths_beside_itself() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("spec.toml");
-        std::fs::write(&path, format!("{SOUND}test = \"t.csv\"\n[student]\ninit = \"../my base\"\n")).unwrap();
+        std::fs::write(&path, format!("{SOUND}test = \"t.csv\"\n[student]\ninit = \"../my base\"\n"))
+            .unwrap();
         let file = read(&path).unwrap();
         assert_eq!(file.init, Some(folder.path().join("../my base")));
         assert_eq!(file.spec.start, domain::spec::Start::Base { name: "my-base".into() });
@@ -465,22 +476,36 @@ mod tests {
         check(SOUND, &[]);
         check("name = ", &["1: file: is not TOML"]);
         check("", &["1: name: is missing", "1: task: is missing", "1: data: is missing"]);
-        check(&format!("{SOUND}[training]\nleraning_rate = 1\n"), &[
-            "6: training.leraning_rate: is no known key: did you mean `learning_rate`?",
-        ]);
-        check(&format!("{SOUND}[training]\nsteps = \"many\"\nalpha = 2.0\n"), &[
-            "6: training.steps: invalid type: string",
-            "7: training.alpha: is 2: it must lie between 0 and 1",
-        ]);
-        check(&format!("{SOUND}[trainnig]\nsteps = 1\n"), &["5: trainnig: is no known key: did you mean `training`?"]);
+        check(
+            &format!("{SOUND}[training]\nleraning_rate = 1\n"),
+            &["6: training.leraning_rate: is no known key: did you mean `learning_rate`?"],
+        );
+        check(
+            &format!("{SOUND}[training]\nsteps = \"many\"\nalpha = 2.0\n"),
+            &[
+                "6: training.steps: invalid type: string",
+                "7: training.alpha: is 2: it must lie between 0 and 1",
+            ],
+        );
+        check(
+            &format!("{SOUND}[trainnig]\nsteps = 1\n"),
+            &["5: trainnig: is no known key: did you mean `training`?"],
+        );
         check(&SOUND.replace("equation", "equatoin"), &["2: task: `equatoin` is neither"]);
         check(&SOUND.replace("equation", "none.toml"), &["2: task: does not exist"]);
-        check(&SOUND.replace("train =", "trian ="), &["3: data: has no train rows", "4: data.trian: is no known key"]);
+        check(
+            &SOUND.replace("train =", "trian ="),
+            &["3: data: has no train rows", "4: data.trian: is no known key"],
+        );
         check(&format!("{SOUND}[student]\nbase = \"a\"\ninit = \"b\"\n"), &["7: student.init: contradicts"]);
-        check(&format!("{SOUND}[student]\ninit = \"b\"\nsize = \"tiny\"\n"), &[
-            "7: student.size: contradicts `student.init`",
-        ]);
-        check(&format!("{SOUND}[student]\nsize = \"giant\"\n"), &["6: student.size: unknown variant `giant`"]);
+        check(
+            &format!("{SOUND}[student]\ninit = \"b\"\nsize = \"tiny\"\n"),
+            &["7: student.size: contradicts `student.init`"],
+        );
+        check(
+            &format!("{SOUND}[student]\nsize = \"giant\"\n"),
+            &["6: student.size: unknown variant `giant`"],
+        );
         check(&format!("{SOUND}[teacher.budget]\nprompts = -1\n"), &["5: teacher.budget: invalid value"]);
     }
 

@@ -28,8 +28,7 @@ struct Profile {
 }
 
 impl Profile {
-    fn new(limits: Limits) -> Self {
-        let now = Instant::now();
+    fn new(limits: Limits, now: Instant) -> Self {
         Self {
             requests: limits.requests_per_minute.unwrap_or(0) as f64,
             tokens: limits.tokens_per_minute.unwrap_or(0) as f64,
@@ -44,13 +43,14 @@ impl Profile {
     fn refill(&mut self, limits: Limits, now: Instant) {
         let share = now.duration_since(self.refilled_at).as_secs_f64() / MINUTE;
         self.refilled_at = now;
-        self.limits = limits;
-        let fill = |level: f64, limit: Option<u64>| {
+        let before = std::mem::replace(&mut self.limits, limits);
+        // A limit that is new begins full.
+        let fill = |level: f64, before: Option<u64>, limit: Option<u64>| {
             let limit = limit.unwrap_or(0) as f64;
-            (level + share * limit).min(limit)
+            if before.is_none() { limit } else { (level + share * limit).min(limit) }
         };
-        self.requests = fill(self.requests, limits.requests_per_minute);
-        self.tokens = fill(self.tokens, limits.tokens_per_minute);
+        self.requests = fill(self.requests, before.requests_per_minute, limits.requests_per_minute);
+        self.tokens = fill(self.tokens, before.tokens_per_minute, limits.tokens_per_minute);
     }
 
     /// How long until `wanted` is there; zero where it is.
@@ -83,7 +83,7 @@ impl Allowance for MemoryAllowance {
         }
         let now = Instant::now();
         let mut profiles = self.profiles();
-        let profile = profiles.entry(profile.to_owned()).or_insert_with(|| Profile::new(limits));
+        let profile = profiles.entry(profile.to_owned()).or_insert_with(|| Profile::new(limits, now));
         profile.refill(limits, now);
         let held = profile.held_until.saturating_duration_since(now);
         let wait = held
@@ -114,9 +114,11 @@ impl Allowance for MemoryAllowance {
     }
 
     async fn hold(&self, profile: &str, wait: Duration) -> Result<(), AllowanceError> {
+        let now = Instant::now();
         let mut profiles = self.profiles();
-        let profile = profiles.entry(profile.to_owned()).or_insert_with(|| Profile::new(Limits::default()));
-        profile.held_until = profile.held_until.max(Instant::now() + wait);
+        let new = || Profile::new(Limits::default(), now);
+        let profile = profiles.entry(profile.to_owned()).or_insert_with(new);
+        profile.held_until = profile.held_until.max(now + wait);
         Ok(())
     }
 }

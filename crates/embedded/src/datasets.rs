@@ -200,14 +200,17 @@ impl SqliteStore {
         let mut writer = self.write().await?;
         let mut transaction = writer.begin().await?;
         fetch(&mut transaction, id).await?;
-        let reading =
-            sqlx::query_scalar!("SELECT count(*) FROM distillations WHERE dataset_id = ?", id.as_uuid())
-                .fetch_one(&mut *transaction)
-                .await
-                .map_err(internal)?;
+        let reading = sqlx::query_scalar!(
+            "SELECT count(*) FROM distillations
+             WHERE dataset_id = ? AND state NOT IN ('succeeded', 'failed', 'cancelled')",
+            id.as_uuid()
+        )
+        .fetch_one(&mut *transaction)
+        .await
+        .map_err(internal)?;
         if reading > 0 {
             return Err(StoreError::Conflict(format!(
-                "dataset {id} is read by {reading} distillations: delete them first"
+                "dataset {id} is read by {reading} unfinished distillations: cancel them first"
             )));
         }
         sqlx::query!("DELETE FROM datasets WHERE id = ?", id.as_uuid())

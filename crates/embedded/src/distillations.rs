@@ -90,13 +90,17 @@ pub(crate) async fn move_to(
         DistillationState::Paused | DistillationState::Failed => Some(job.state.as_str()),
         _ => None,
     };
+    // A driver keeps its claim while it plans; every other move ends it.
+    let keeps_driver = job.state == DistillationState::Queued && to == DistillationState::Harvesting;
     sqlx::query!(
-        "UPDATE distillations SET state = ?, reason = ?, resume_state = ?, updated_at = ?, driver_until = 0
+        "UPDATE distillations SET state = ?, reason = ?, resume_state = ?, updated_at = ?,
+             driver_until = driver_until * ?
          WHERE id = ?",
         to.as_str(),
         reason,
         resume_state,
         now,
+        i64::from(keeps_driver),
         job.id.as_uuid()
     )
     .execute(&mut **transaction)
@@ -113,6 +117,11 @@ pub(crate) async fn append(
     id: DistillationId,
     kind: &EventKind,
 ) -> StoreResult<u64> {
+    if let EventKind::TrainingProgress { metrics, .. } = kind
+        && let Some((name, value)) = metrics.iter().find(|(_, value)| !value.is_finite())
+    {
+        return Err(StoreError::Invalid(format!("`{name}` is {value}: only finite numbers are kept")));
+    }
     let sequence = sqlx::query_scalar!(
         "INSERT INTO events (distillation_id, sequence, at, kind)
          SELECT ?1, coalesce(max(sequence), 0) + 1, ?2, ?3 FROM events WHERE distillation_id = ?1
@@ -262,6 +271,14 @@ impl SqliteStore {
             }
             _ => return Ok(job),
         }
+        let datasets =
+            sqlx::query_scalar!("SELECT count(*) FROM datasets WHERE id = ?", job.dataset.as_uuid())
+                .fetch_one(&mut *transaction)
+                .await
+                .map_err(internal)?;
+        if datasets == 0 {
+            return Err(refuse(&job, "be resumed: its dataset was deleted"));
+        }
         let to = job.resume_state.unwrap_or(DistillationState::Queued);
         sqlx::query!(
             "UPDATE prompts SET state = 'pending', failures = 0
@@ -290,7 +307,9 @@ impl SqliteStore {
         let job = fetch(&mut transaction, id).await?;
         match job.state {
             DistillationState::Cancelled => return Ok(job),
-            DistillationState::Succeeded => return Err(refuse(&job, "be cancelled")),
+            DistillationState::Succeeded | DistillationState::Failed => {
+                return Err(refuse(&job, "be cancelled"));
+            }
             _ => {}
         }
         sqlx::query!(

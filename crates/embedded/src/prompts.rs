@@ -247,7 +247,7 @@ async fn keep(transaction: &mut Tx<'_>, now: i64, completion: &Completion) -> St
     Ok(result.rows_affected() > 0)
 }
 
-/// Gives back what a lease reserved.
+/// Gives back what a lease reserved, once.
 async fn unreserve(transaction: &mut Tx<'_>, held: &Held) -> StoreResult<()> {
     if !held.reserved {
         return Ok(());
@@ -261,13 +261,29 @@ async fn unreserve(transaction: &mut Tx<'_>, held: &Held) -> StoreResult<()> {
     .execute(&mut **transaction)
     .await
     .map_err(internal)?;
+    sqlx::query!("UPDATE prompts SET reserved = 0 WHERE id = ?", held.prompt.id.as_uuid())
+        .execute(&mut **transaction)
+        .await
+        .map_err(internal)?;
     Ok(())
 }
 
-/// Reserves one call; says whether the budget has room for it.
-async fn reserve(transaction: &mut Tx<'_>, job: &Distillation, tokens: i64) -> StoreResult<bool> {
+/// Room in a budget for one more call.
+enum Room {
+    /// It is reserved.
+    Reserved,
+    /// Calls that are being made hold the rest of the budget, and may give some of it back.
+    Later,
+    /// The budget is used up.
+    None,
+}
+
+/// Reserves one call.
+async fn reserve(transaction: &mut Tx<'_>, job: &Distillation, tokens: i64) -> StoreResult<Room> {
     let budget = job.spec.teacher.as_ref().map_or_else(Budget::default, |teacher| teacher.budget);
     let limit = |limit: Option<u64>| limit.map_or(Ok(i64::MAX), integer);
+    let (prompts, all_tokens, money) =
+        (limit(budget.prompts)?, limit(budget.tokens)?, limit(budget.money_micros)?);
     let result = sqlx::query!(
         "UPDATE distillations SET prompts_reserved = prompts_reserved + 1,
              tokens_reserved = tokens_reserved + ?1
@@ -275,14 +291,29 @@ async fn reserve(transaction: &mut Tx<'_>, job: &Distillation, tokens: i64) -> S
          AND tokens_in + tokens_out + tokens_reserved + ?1 <= ?4 AND money_micros < ?5",
         tokens,
         job.id.as_uuid(),
-        limit(budget.prompts)?,
-        limit(budget.tokens)?,
-        limit(budget.money_micros)?
+        prompts,
+        all_tokens,
+        money
     )
     .execute(&mut **transaction)
     .await
     .map_err(internal)?;
-    Ok(result.rows_affected() > 0)
+    if result.rows_affected() > 0 {
+        return Ok(Room::Reserved);
+    }
+    let unspent = sqlx::query_scalar!(
+        "SELECT count(*) FROM distillations
+         WHERE id = ?2 AND calls + 1 <= ?3 AND tokens_in + tokens_out + ?1 <= ?4 AND money_micros < ?5",
+        tokens,
+        job.id.as_uuid(),
+        prompts,
+        all_tokens,
+        money
+    )
+    .fetch_one(&mut **transaction)
+    .await
+    .map_err(internal)?;
+    Ok(if unspent > 0 { Room::Later } else { Room::None })
 }
 
 impl SqliteStore {
@@ -376,10 +407,21 @@ impl SqliteStore {
                 continue;
             }
             let reserved = cached.is_none();
-            if reserved && !reserve(&mut transaction, job, held.tokens_reserved).await? {
-                set_state(&mut transaction, *id, PromptState::Skipped).await?;
-                outcome.out_of_budget.push(*id);
-                continue;
+            let room = match reserved {
+                true => reserve(&mut transaction, job, held.tokens_reserved).await?,
+                false => Room::Reserved,
+            };
+            match room {
+                Room::Reserved => {}
+                Room::Later => {
+                    outcome.busy.push(*id);
+                    continue;
+                }
+                Room::None => {
+                    set_state(&mut transaction, *id, PromptState::Skipped).await?;
+                    outcome.out_of_budget.push(*id);
+                    continue;
+                }
             }
             let attempt = held.prompt.attempt + 1;
             let prompt = Prompt { attempt, state: PromptState::Leased, ..held.prompt };
@@ -424,14 +466,21 @@ impl SqliteStore {
         let mut writer = self.write().await?;
         let mut transaction = writer.begin().await?;
         for answer in &harvested {
-            keep(&mut transaction, now, &answer.completion).await?;
+            let new = keep(&mut transaction, now, &answer.completion).await?;
             let Some(held) = fetch(&mut transaction, answer.prompt).await? else {
                 outcome.stale.push(answer.prompt);
                 continue;
             };
-            let holds = held.prompt.state == PromptState::Leased && held.prompt.attempt == answer.attempt;
-            let paid_twice = !holds && !answer.cached;
-            spend(&mut transaction, held.prompt.distillation, answer, paid_twice).await?;
+            let current = held.prompt.attempt == answer.attempt;
+            if current && held.prompt.state == PromptState::Answered {
+                // The reply to the first call was lost.
+                outcome.stored.push(answer.prompt);
+                continue;
+            }
+            let holds = current && held.prompt.state == PromptState::Leased;
+            let hit = holds && answer.cached;
+            let paid_twice = !new && !answer.cached;
+            spend(&mut transaction, held.prompt.distillation, answer, hit, paid_twice).await?;
             if !holds {
                 outcome.stale.push(answer.prompt);
                 continue;
@@ -666,9 +715,10 @@ async fn spend(
     transaction: &mut Tx<'_>,
     job: DistillationId,
     answer: &Harvested,
+    hit: bool,
     paid_twice: bool,
 ) -> StoreResult<()> {
-    let (calls, hits) = if answer.cached { (0, i64::from(!paid_twice)) } else { (1, 0) };
+    let calls = i64::from(!answer.cached);
     let completion = &answer.completion;
     sqlx::query!(
         "UPDATE distillations SET calls = calls + ?1, cache_hits = cache_hits + ?2,
@@ -676,7 +726,7 @@ async fn spend(
              tokens_out = tokens_out + ?5, money_micros = money_micros + ?6
          WHERE id = ?7",
         calls,
-        hits,
+        i64::from(hit),
         i64::from(paid_twice),
         calls * integer(completion.tokens_in)?,
         calls * integer(completion.tokens_out)?,

@@ -189,6 +189,12 @@ impl SqliteStore {
         metrics: Vec<MetricPoint>,
         lease: Duration,
     ) -> StoreResult<RunInstruction> {
+        if let Some(point) = metrics.iter().find(|point| !point.value.is_finite()) {
+            return Err(StoreError::Invalid(format!(
+                "`{}` at step {} is {}: only finite numbers are kept",
+                point.name, point.step, point.value
+            )));
+        }
         let mut writer = self.write().await?;
         let mut transaction = writer.begin().await?;
         let run = fetch(&mut transaction, id).await?;

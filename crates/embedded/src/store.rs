@@ -13,7 +13,7 @@ use domain::records::{
 use domain::state::{DistillationState, PromptState};
 use domain::store::{
     AttemptFailure, DistillationFilter, HarvestOutcome, LeaseOutcome, LedgerFilter, Page, PageRequest,
-    RunInstruction, StoreResult,
+    RunInstruction, StoreError, StoreResult,
 };
 use domain::{Example, Fault, Split, Store};
 use fs4::FileExt;
@@ -23,7 +23,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::{MappedMutexGuard, Mutex, MutexGuard};
 
 /// The database's name in the data folder.
 const DATABASE: &str = "distillery.db";
@@ -78,7 +78,8 @@ impl OpenError {
 /// The records of one machine. A committed write survives the process's end at any instant; after a loss of power the
 /// newest commits may be missing, and the database is whole.
 pub struct SqliteStore {
-    writer: Mutex<SqliteConnection>,
+    /// `None` once the store is closed.
+    writer: Mutex<Option<SqliteConnection>>,
     readers: SqlitePool,
     clock: Clock,
     /// Held for as long as the store lives.
@@ -140,7 +141,7 @@ impl SqliteStore {
             .connect_with(options.read_only(true).create_if_missing(false))
             .await
             .map_err(database)?;
-        Ok(Self { writer: Mutex::new(writer), readers, clock, _lock: lock })
+        Ok(Self { writer: Mutex::new(Some(writer)), readers, clock, _lock: lock })
     }
 
     /// The database's version: the number of the newest migration.
@@ -151,6 +152,11 @@ impl SqliteStore {
     /// Ends every connection; the write-ahead log is folded into the database.
     pub async fn close(&self) {
         self.readers.close().await;
+        if let Some(writer) = self.writer.lock().await.take()
+            && let Err(error) = writer.close().await
+        {
+            tracing::warn!(%error, "the database is not closed in order: the next one to open it mends that");
+        }
     }
 
     pub(crate) fn now(&self) -> i64 {
@@ -162,7 +168,9 @@ impl SqliteStore {
     }
 
     pub(crate) async fn write(&self) -> StoreResult<Writer<'_>> {
-        Ok(Writer { connection: self.writer.lock().await })
+        let connection = MutexGuard::try_map(self.writer.lock().await, Option::as_mut)
+            .map_err(|_| StoreError::Unavailable("the store is closed".to_owned()))?;
+        Ok(Writer { connection })
     }
 }
 
@@ -178,7 +186,7 @@ async fn end_leases(writer: &mut SqliteConnection) -> sqlx::Result<()> {
 
 /// The one connection that writes, for as long as a method needs it.
 pub(crate) struct Writer<'a> {
-    connection: MutexGuard<'a, SqliteConnection>,
+    connection: MappedMutexGuard<'a, SqliteConnection>,
 }
 
 impl Writer<'_> {

@@ -178,6 +178,25 @@ async fn everything_survives_a_reopening() {
     }
 }
 
+/// Whoever held a lease is gone with the lock on the folder.
+#[tokio::test]
+async fn leases_end_with_the_process_that_gave_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = SqliteStore::open(folder.path()).await.unwrap();
+    let waiting = harvest(&store, 1).await;
+    let run = fixtures::training(&store, NAME).await.id;
+    for (process, attempt) in [("first", 1), ("second", 2), ("third", 3)] {
+        let jobs = store.claim_distillations(process, fixtures::LONG, 10).await.unwrap();
+        assert_eq!(jobs.len(), 1, "{process}");
+        let prompts = store.lease_prompts(&waiting.ids(), process, fixtures::LONG).await.unwrap();
+        assert_eq!(prompts.leased[0].prompt.attempt, attempt, "fenced against the one before");
+        let leased = store.lease_run(process, fixtures::LONG).await.unwrap().unwrap().run;
+        assert_eq!((leased.id, leased.fence), (run, u64::from(attempt)));
+        drop(store);
+        store = SqliteStore::open(folder.path()).await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn a_closed_store_is_whole_in_its_one_file() {
     let (folder, copy) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());

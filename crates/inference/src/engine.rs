@@ -189,7 +189,9 @@ fn score(loaded: &Loaded, requests: &[Request]) -> Result<(), InferenceError> {
 }
 
 fn write(loaded: &Loaded, served: &Served, requests: &[Request]) -> Result<(), InferenceError> {
-    let Some(Ask::Text { strategy, .. }) = requests.first().map(|request| &request.ask) else { return Ok(()) };
+    let Some(Ask::Text { strategy, .. }) = requests.first().map(|request| &request.ask) else {
+        return Ok(());
+    };
     let room = |request: &Request| match request.ask {
         Ask::Text { tokens_max, .. } => tokens_max,
         Ask::Score(_) => 0,
@@ -199,7 +201,7 @@ fn write(loaded: &Loaded, served: &Served, requests: &[Request]) -> Result<(), I
     let (ids, mask) = tensors(&rows);
     let options = GenerateOptions { tokens_max: longest, strategy: *strategy, compute: loaded.compute };
     let mut growing: Vec<(Growing, usize)> = requests.iter().map(|_| Default::default()).collect();
-    t5::generate_with(&loaded.model, &ids, &mask, &options, &mut |row, token| {
+    t5::generate_with(&loaded.model, &loaded.weights, &ids, &mask, &options, &mut |row, token| {
         let (Some(request), Some((text, count))) = (requests.get(row), growing.get_mut(row)) else {
             return ControlFlow::Break(());
         };

@@ -82,9 +82,14 @@ impl Inference {
     }
 
     /// The gRPC service.
-    pub fn service(&self) -> InferenceServiceServer<impl wire::v1::inference_service_server::InferenceService> {
-        InferenceServiceServer::new(service::Service { registry: Arc::clone(&self.registry), engine: self.engine.clone() })
-            .max_decoding_message_size(wire::MESSAGE_BYTES_MAX)
+    pub fn service(
+        &self,
+    ) -> InferenceServiceServer<impl wire::v1::inference_service_server::InferenceService> {
+        InferenceServiceServer::new(service::Service {
+            registry: Arc::clone(&self.registry),
+            engine: self.engine.clone(),
+        })
+        .max_decoding_message_size(wire::MESSAGE_BYTES_MAX)
     }
 
     /// Takes no more requests; what waits is still answered.

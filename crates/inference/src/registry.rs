@@ -28,7 +28,8 @@ impl Registry {
     pub(crate) fn find(&self, name: &str, version: u64) -> Result<Arc<Served>, InferenceError> {
         let models = self.0.read().unwrap_or_else(PoisonError::into_inner);
         let known = || {
-            let list: Vec<String> = models.values().map(|served| format!("{}@{}", served.name, served.version)).collect();
+            let list: Vec<String> =
+                models.values().map(|served| format!("{}@{}", served.name, served.version)).collect();
             if list.is_empty() { "none yet".to_owned() } else { list.join(", ") }
         };
         if name.is_empty() {
@@ -39,13 +40,11 @@ impl Registry {
                 (Some(_), Some(_)) => Err(InferenceError::Ambiguous(known())),
             };
         }
-        models
-            .get(name)
-            .filter(|served| version == 0 || served.version == version)
-            .cloned()
-            .ok_or_else(|| {
+        models.get(name).filter(|served| version == 0 || served.version == version).cloned().ok_or_else(
+            || {
                 let name = if version == 0 { name.to_owned() } else { format!("{name}@{version}") };
                 InferenceError::NoModel { name, known: known() }
-            })
+            },
+        )
     }
 }

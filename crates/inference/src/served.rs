@@ -39,13 +39,22 @@ pub(crate) struct Served {
 
 impl std::fmt::Debug for Served {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Served").field("name", &self.name).field("version", &self.version).finish_non_exhaustive()
+        formatter
+            .debug_struct("Served")
+            .field("name", &self.name)
+            .field("version", &self.version)
+            .finish_non_exhaustive()
     }
 }
 
 impl Served {
     /// Opens a folder, and makes one pass so that the first caller does not pay for it.
-    pub(crate) fn open(name: &str, version: u64, folder: &Path, device: Device) -> Result<Self, InferenceError> {
+    pub(crate) fn open(
+        name: &str,
+        version: u64,
+        folder: &Path,
+        device: Device,
+    ) -> Result<Self, InferenceError> {
         let wrong = |error: &dyn std::fmt::Display| InferenceError::Model(error.to_string());
         let provenance = Provenance::read(folder).map_err(|error| wrong(&error))?;
         let model = Model::load(folder, device)?;

@@ -42,7 +42,13 @@ impl Service {
         Ok(pieces)
     }
 
-    fn greedy(&self, served: &Arc<Served>, ids: Vec<i64>, tokens_max: u32, deadline: Option<Instant>) -> Result<Pieces, InferenceError> {
+    fn greedy(
+        &self,
+        served: &Arc<Served>,
+        ids: Vec<i64>,
+        tokens_max: u32,
+        deadline: Option<Instant>,
+    ) -> Result<Pieces, InferenceError> {
         let tokens_max = limit(served, tokens_max);
         self.submit(served, ids, Ask::Text { strategy: Strategy::Greedy, tokens_max }, deadline)
     }
@@ -59,7 +65,8 @@ impl Service {
         let plain = matches!(served.objective, Objective::Standard | Objective::StepByStep);
         match served.task.label_set(example).filter(|set| plain && !set.is_empty()) {
             Some(set) => {
-                let candidates = set.iter().map(|label| served.label_ids(label)).collect::<Result<Vec<_>, _>>()?;
+                let candidates =
+                    set.iter().map(|label| served.label_ids(label)).collect::<Result<Vec<_>, _>>()?;
                 let pieces = self.submit(served, ids, Ask::Score(candidates), deadline)?;
                 let scores = scores(pieces).await?;
                 Ok(likeliest(set, &scores))
@@ -108,7 +115,9 @@ async fn scores(mut pieces: Pieces) -> Result<Vec<f64>, InferenceError> {
     match pieces.recv().await {
         Some(Ok(Piece::Scores(scores))) => Ok(scores),
         Some(Err(error)) => Err(error),
-        Some(Ok(Piece::Text(_))) | None => Err(InferenceError::Internal("the engine did not answer".to_owned())),
+        Some(Ok(Piece::Text(_))) | None => {
+            Err(InferenceError::Internal("the engine did not answer".to_owned()))
+        }
     }
 }
 
@@ -161,17 +170,27 @@ fn stream<T: Send + 'static>(
 
 #[tonic::async_trait]
 impl InferenceService for Service {
-    async fn predict(&self, request: tonic::Request<v1::PredictRequest>) -> Result<Response<v1::PredictResponse>, Status> {
+    async fn predict(
+        &self,
+        request: tonic::Request<v1::PredictRequest>,
+    ) -> Result<Response<v1::PredictResponse>, Status> {
         let deadline = deadline(request.metadata());
         let request = request.into_inner();
         let served = self.registry.find(&request.model, request.version)?;
         let (read, probabilities) = self.label(&served, &example(request.example)?, deadline).await?;
-        Ok(Response::new(v1::PredictResponse { label: read.label, probabilities, answerer: answerer(&served) }))
+        Ok(Response::new(v1::PredictResponse {
+            label: read.label,
+            probabilities,
+            answerer: answerer(&served),
+        }))
     }
 
     type ExplainStream = Stream<v1::ExplainResponse>;
 
-    async fn explain(&self, request: tonic::Request<v1::ExplainRequest>) -> Result<Response<Self::ExplainStream>, Status> {
+    async fn explain(
+        &self,
+        request: tonic::Request<v1::ExplainRequest>,
+    ) -> Result<Response<Self::ExplainStream>, Status> {
         let deadline = deadline(request.metadata());
         let request = request.into_inner();
         let served = self.registry.find(&request.model, request.version)?;
@@ -210,7 +229,10 @@ impl InferenceService for Service {
 
     type GenerateStream = Stream<v1::GenerateResponse>;
 
-    async fn generate(&self, request: tonic::Request<v1::GenerateRequest>) -> Result<Response<Self::GenerateStream>, Status> {
+    async fn generate(
+        &self,
+        request: tonic::Request<v1::GenerateRequest>,
+    ) -> Result<Response<Self::GenerateStream>, Status> {
         let deadline = deadline(request.metadata());
         let request = request.into_inner();
         let served = self.registry.find(&request.model, request.version)?;

@@ -71,7 +71,8 @@ pub fn generate(
     }
     let rows = usize::try_from(input_ids.size().first().copied().unwrap_or(0)).unwrap_or(0);
     let mut texts = vec![Vec::new(); rows];
-    generate_with(model, input_ids, input_mask, options, &mut |row, token| {
+    let weights = model.weights(options.compute)?;
+    generate_with(model, &weights, input_ids, input_mask, options, &mut |row, token| {
         if let Some(text) = texts.get_mut(row) {
             text.push(token);
         }
@@ -80,26 +81,27 @@ pub fn generate(
     Ok(texts)
 }
 
-/// Calls `on_token(row, token)` for every token as it is chosen; `Break` ends that row. Greedy or sampled only.
+/// Calls `on_token(row, token)` for every token as it is chosen; `Break` ends that row. Greedy or sampled only. `weights`
+/// are the model's in the number format of the passes: made once, they serve every call.
 ///
 /// # Errors
 /// Ids outside the vocabulary, or a beam.
 pub fn generate_with(
     model: &Model,
+    weights: &Weights,
     input_ids: &Tensor,
     input_mask: &Tensor,
     options: &GenerateOptions,
     on_token: &mut dyn FnMut(usize, i64) -> ControlFlow<()>,
 ) -> Result<()> {
-    let weights = model.weights(options.compute)?;
-    let encoded = model.encode(&weights, input_ids, input_mask)?;
+    let encoded = model.encode(weights, input_ids, input_mask)?;
     let mut choosers = choosers(options.strategy, input_ids.size().first().copied().unwrap_or(0))?;
-    let mut state = model.start(&weights, &encoded);
+    let mut state = model.start(weights, &encoded);
     let config = model.config();
     let mut rows: Vec<usize> = (0..choosers.len()).collect();
     let mut tokens = vec![config.decoder_start_token_id; rows.len()];
     for _ in 0..options.tokens_max {
-        let logits = model.step(&weights, &mut state, &tokens)?;
+        let logits = model.step(weights, &mut state, &tokens)?;
         let chosen = choose(&logits, &rows, &mut choosers)?;
         let (mut kept, mut next) = (Vec::new(), Vec::new());
         for ((place, row), token) in (0_i64..).zip(&rows).zip(chosen) {

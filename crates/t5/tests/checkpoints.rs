@@ -1,5 +1,15 @@
 //! Checkpoint folders: what is written is what is read, every form that exists is opened, and what cannot be opened says
 //! what, where and what to do.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::disallowed_methods,
+    reason = "helpers of tests fail loudly too, and tests have their own environment"
+)]
 
 mod common;
 
@@ -40,8 +50,10 @@ fn edit(path: &Path, change: &dyn Fn(&mut serde_json::Map<String, Value>)) {
     fs::write(path, serde_json::to_vec(&fields).unwrap()).unwrap();
 }
 
+type Change<'a> = &'a dyn Fn(&mut Vec<(String, Tensor)>);
+
 /// Changes the tensors of `model.safetensors`.
-fn retensor(folder: &Path, change: &dyn Fn(&mut Vec<(String, Tensor)>)) {
+fn retensor(folder: &Path, change: Change<'_>) {
     let path = folder.join("model.safetensors");
     let mut tensors = load_tensors(&path).unwrap();
     change(&mut tensors);
@@ -239,7 +251,7 @@ fn refused(name: &str, damage: &dyn Fn(&Path), needles: &[&str]) {
 
 #[test]
 fn tensors_that_do_not_fit_the_configuration_are_named() {
-    let tensors = |change: &dyn Fn(&mut Vec<(String, Tensor)>), needles: &[&str]| {
+    let tensors = |change: Change<'_>, needles: &[&str]| {
         refused("v1_1", &|folder| retensor(folder, change), needles);
     };
     let other = "is it the checkpoint of another model?";
@@ -350,87 +362,79 @@ fn an_index_that_cannot_be_followed_is_named() {
     refused("sharded", &|folder| fs::write(folder.join(INDEX), "{").unwrap(), &[INDEX, "copy it again"]);
 }
 
-#[test]
-fn configurations_that_are_no_t5_are_named() {
-    let config = |fields: Value, needles: &[&str]| {
-        refused(
-            "v1_1",
-            &|folder| {
-                edit(&folder.join("config.json"), &|config| {
-                    for (name, value) in fields.as_object().unwrap() {
-                        config.insert(name.clone(), value.clone());
-                    }
-                })
-            },
-            needles,
-        );
+/// A configuration with these fields set must be refused.
+fn misconfigured(fields: Value, needles: &[&str]) {
+    let damage = |folder: &Path| {
+        edit(&folder.join("config.json"), &|config| config.extend(fields.as_object().unwrap().clone()));
     };
-    config(
+    refused("v1_1", &damage, needles);
+}
+
+#[test]
+fn configurations_of_something_else_are_named() {
+    let check = misconfigured;
+    check(
         json!({"model_type": "bart"}),
         &["config.json: model_type: is `bart`: only T5 checkpoints are read"],
     );
-    config(json!({"model_type": 5}), &["model_type: is 5"]);
-    config(
+    check(json!({"model_type": 5}), &["model_type: is 5"]);
+    check(
         json!({"feed_forward_proj": "gated-silu"}),
         &["feed_forward_proj: is `gated-silu`: relu and gated-gelu"],
     );
-    config(json!({"feed_forward_proj": 7}), &["feed_forward_proj: is 7"]);
-    config(
+    check(json!({"feed_forward_proj": 7}), &["feed_forward_proj: is 7"]);
+    check(
         json!({"tie_word_embeddings": "yes"}),
         &["tie_word_embeddings: is \"yes\": it must be true or false"],
     );
-    config(
+    check(
         json!({"tie_word_embeddings": false, "scale_decoder_outputs": true}),
         &["scale_decoder_outputs: is true"],
     );
-    for field in ["d_model", "d_kv", "d_ff", "num_layers", "num_heads", "vocab_size"] {
-        config(json!({field: null}), &[&format!("config.json: {field}: is missing")]);
-        for value in [json!(0), json!(-4), json!(1.5), json!("512"), json!(1_i64 << 62), json!(1e300)] {
-            config(
-                json!({field: value}),
-                &[&format!("{field}: is {value}: it must be a whole number from 1 to ")],
-            );
-        }
-    }
-    // As many blocks as any other count may be: only their names would fill the memory.
-    for field in ["num_layers", "num_decoder_layers"] {
-        config(
-            json!({field: 1 << 24}),
-            &[&format!("{field}: is 16777216: it must be a whole number from 1 to 1024")],
-        );
-    }
-    // The most that is allowed is refused for what the files hold, at once.
-    config(
-        json!({"num_layers": 1024, "num_decoder_layers": 1024}),
-        &["has no tensor `decoder.block.1.layer.0."],
-    );
-    config(json!({"d_model": 1 << 24, "vocab_size": 1 << 24, "d_ff": 1 << 24}), &["asks for [16, 16777216]"]);
-    config(
-        json!({"relative_attention_num_buckets": 3}),
-        &["relative_attention_num_buckets: is 3: at least 4"],
-    );
-    config(
-        json!({"relative_attention_max_distance": 16}),
-        &["relative_attention_max_distance: is 16: it must lie beyond"],
-    );
-    config(json!({"dropout_rate": 1.0}), &["dropout_rate: is 1.0: it must lie between 0 and 1"]);
-    config(json!({"layer_norm_epsilon": -1e-6}), &["layer_norm_epsilon: is -1e-6"]);
-    for field in ["pad_token_id", "eos_token_id", "decoder_start_token_id"] {
-        config(json!({field: -1}), &[&format!("{field}: is -1: it must be the id of a token")]);
-        config(json!({field: 80}), &[&format!("{field}: is 80, and the vocabulary ends at 79")]);
-    }
-    for text in ["", "{", "[1, 2]", "\u{0}\u{1}"] {
-        refused(
-            "v1_1",
-            &|folder| fs::write(folder.join("config.json"), text).unwrap(),
-            &["config.json: file: is no JSON object"],
-        );
+    for text in [&b""[..], b"{", b"[1, 2]", b"\x00\x01"] {
+        let damage = |folder: &Path| fs::write(folder.join("config.json"), text).unwrap();
+        refused("v1_1", &damage, &["config.json: file: is no JSON object"]);
     }
     refused(
         "v1_1",
         &|folder| fs::write(folder.join("config.json"), [0xFF, 0xFE]).unwrap(),
         &["config.json: "],
     );
+}
+
+#[test]
+fn numbers_that_no_model_has_are_named() {
+    let check = misconfigured;
+    for field in ["d_model", "d_kv", "d_ff", "num_layers", "num_heads", "vocab_size"] {
+        check(json!({field: null}), &[&format!("config.json: {field}: is missing")]);
+        for value in [json!(0), json!(-4), json!(1.5), json!("512"), json!(1_i64 << 62), json!(1e300)] {
+            let needle = format!("{field}: is {value}: it must be a whole number from 1 to ");
+            check(json!({field: value}), &[&needle]);
+        }
+    }
+    // As many blocks as any other count may be: only their names would fill the memory.
+    for field in ["num_layers", "num_decoder_layers"] {
+        let needle = format!("{field}: is 16777216: it must be a whole number from 1 to 1024");
+        check(json!({field: 1 << 24}), &[&needle]);
+    }
+    // The most that is allowed is refused for what the files hold, at once.
+    check(
+        json!({"num_layers": 1024, "num_decoder_layers": 1024}),
+        &["has no tensor `decoder.block.1.layer.0."],
+    );
+    check(json!({"d_model": 1 << 24, "vocab_size": 1 << 24, "d_ff": 1 << 24}), &["asks for [16, 16777216]"]);
+    check(
+        json!({"relative_attention_num_buckets": 3}),
+        &["relative_attention_num_buckets: is 3: at least 4"],
+    );
+    let beyond = "relative_attention_max_distance: is 16: it must lie beyond";
+    check(json!({"relative_attention_max_distance": 16}), &[beyond]);
+    check(json!({"dropout_rate": 1.0}), &["dropout_rate: is 1.0: it must lie between 0 and 1"]);
+    check(json!({"layer_norm_epsilon": -1e-6}), &["layer_norm_epsilon: is -1e-6"]);
+    for field in ["pad_token_id", "eos_token_id", "decoder_start_token_id"] {
+        check(json!({field: -1}), &[&format!("{field}: is -1: it must be the id of a token")]);
+        check(json!({field: 80}), &[&format!("{field}: is 80, and the vocabulary ends at 79")]);
+    }
 }
 
 #[test]

@@ -1,4 +1,14 @@
 //! What must change nothing: company, padding, the same seed; and what chance does.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::disallowed_methods,
+    reason = "helpers of tests fail loudly too, and tests have their own environment"
+)]
 
 mod common;
 
@@ -213,8 +223,9 @@ fn tokens_are_drawn_as_often_as_they_are_likely() {
 #[test]
 fn a_listener_ends_its_own_row_only() {
     let golden = Golden::open("v1_0");
+    let weights = golden.model.weights(Compute::Float32).unwrap();
     let mut heard = vec![Vec::new(); 3];
-    t5::generate_with(&golden.model, &golden.ids(), &golden.mask(), &GREEDY, &mut |row, token| {
+    t5::generate_with(&golden.model, &weights, &golden.ids(), &golden.mask(), &GREEDY, &mut |row, token| {
         heard[row].push(token);
         if row == 1 && heard[row].len() == 2 {
             std::ops::ControlFlow::Break(())
@@ -308,7 +319,7 @@ fn inputs_that_do_not_fit_are_named() {
     let said = golden.model.step(&weights, &mut state, &[64]).unwrap_err().to_string();
     assert!(said.contains("a token: 64 lies outside"), "{said}");
     let listening = GenerateOptions { strategy: Strategy::Beam { width: 2, length_penalty: 1.0 }, ..GREEDY };
-    let said = t5::generate_with(&golden.model, &good(), &seen([1, 2]), &listening, &mut |_, _| {
+    let said = t5::generate_with(&golden.model, &weights, &good(), &seen([1, 2]), &listening, &mut |_, _| {
         std::ops::ControlFlow::Continue(())
     });
     assert!(said.unwrap_err().to_string().contains("beam"));

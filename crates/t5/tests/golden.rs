@@ -1,4 +1,14 @@
 //! The model against `transformers`, on the golden files that `scripts/golden.sh` writes.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::disallowed_methods,
+    reason = "helpers of tests fail loudly too, and tests have their own environment"
+)]
 
 mod common;
 
@@ -85,8 +95,9 @@ fn bfloat16_passes_stay_near_float32_ones() {
 fn greedy_and_beam_texts_are_those_of_transformers() {
     for name in V1 {
         let golden = Golden::open(name);
+        let beam = |width: usize, length_penalty: f64| Strategy::Beam { width, length_penalty };
         for (what, strategy) in
-            [("greedy", Strategy::Greedy), ("beam", Strategy::Beam { width: 3, length_penalty: 1.0 })]
+            [("greedy", Strategy::Greedy), ("beam", beam(3, 1.0)), ("beam_long", beam(2, 2.0))]
         {
             let options = GenerateOptions { tokens_max: TOKENS_MAX, strategy, compute: Compute::Float32 };
             let texts = t5::generate(&golden.model, &golden.ids(), &golden.mask(), &options).unwrap();

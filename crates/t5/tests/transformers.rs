@@ -1,5 +1,15 @@
 //! `transformers` opens what we save, and answers the same. It needs the Python environment of
 //! `scripts/golden.sh --install-only`; where that is absent, the test says so and checks nothing.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::disallowed_methods,
+    reason = "helpers of tests fail loudly too, and tests have their own environment"
+)]
 
 mod common;
 

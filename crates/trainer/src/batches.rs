@@ -85,7 +85,7 @@ pub fn parts<'a>(mut shares: Vec<Share<'a>>, tokens_max: usize) -> Vec<Vec<Share
     for share in shares {
         let longer = (source.max(share.row.source.len()), target.max(share.row.target.len()));
         match parts.last_mut() {
-            Some(part) if padded(longer, part.len() + 1) <= tokens_max => {
+            Some(part) if area(longer, part.len() + 1) <= tokens_max => {
                 part.push(share);
                 (source, target) = longer;
             }
@@ -98,13 +98,22 @@ pub fn parts<'a>(mut shares: Vec<Share<'a>>, tokens_max: usize) -> Vec<Vec<Share
     parts
 }
 
-fn padded((source, target): (usize, usize), rows: usize) -> usize {
+/// Tokens of a part with its padding.
+pub fn padded(part: &[Share<'_>]) -> usize {
+    let longest = |of: &dyn Fn(&Share<'_>) -> usize| part.iter().map(of).max().unwrap_or(0);
+    area((longest(&|share| share.row.source.len()), longest(&|share| share.row.target.len())), part.len())
+}
+
+fn area((source, target): (usize, usize), rows: usize) -> usize {
     rows * (source.next_multiple_of(LENGTH_MULTIPLE) + target.next_multiple_of(LENGTH_MULTIPLE))
 }
 
+/// What is read and what is written, as ids.
+pub type Pair<'a> = (&'a [i64], &'a [i64]);
+
 /// Rows as tensors: ids `[batch, source]`, mask `[batch, source]`, labels `[batch, target]`.
-pub fn tensors(rows: &[(&[i64], &[i64])]) -> t5::Batch {
-    let longest = |length: &dyn Fn(&(&[i64], &[i64])) -> usize| {
+pub fn tensors(rows: &[Pair<'_>]) -> t5::Batch {
+    let longest = |length: &dyn Fn(&Pair<'_>) -> usize| {
         rows.iter().map(length).max().unwrap_or(1).max(1).next_multiple_of(LENGTH_MULTIPLE)
     };
     let (source, target) = (longest(&|row| row.0.len()), longest(&|row| row.1.len()));
@@ -181,11 +190,7 @@ mod tests {
         let parts = parts(all, 256);
         assert!(parts.len() > 1);
         for part in &parts {
-            let longest = |of: &dyn Fn(&Share<'_>) -> usize| part.iter().map(of).max().unwrap();
-            let size = padded(
-                (longest(&|share| share.row.source.len()), longest(&|share| share.row.target.len())),
-                part.len(),
-            );
+            let size = padded(part);
             assert!(size <= 256 || part.len() == 1, "{size}");
         }
         assert_eq!(parts.iter().map(Vec::len).sum::<usize>(), count);

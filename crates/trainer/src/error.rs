@@ -32,12 +32,36 @@ pub enum TrainError {
         /// Indices of the batch's rows.
         rows: String,
     },
+    /// One row alone is too much.
+    #[error(
+        "step {step}: out of memory, even one row at a time (up to {tokens} padded tokens): a lower \
+         `training.batch_tokens_max` cannot help any more; lower `training.input_tokens_max` and \
+         `training.target_tokens_max`, or take a smaller student"
+    )]
+    OutOfMemory {
+        /// The optimiser step.
+        step: u64,
+        /// Padded tokens of the longest row.
+        tokens: usize,
+    },
     /// The student's checkpoint.
     #[error(transparent)]
     Model(#[from] t5::Error),
     /// The store of checkpoints.
     #[error(transparent)]
     Checkpoint(#[from] checkpoints::CheckpointError),
+    /// A resume state that is not what was written.
+    #[error(
+        "the resume state cannot be read ({error}): delete the folder {} and run again; the training begins anew, and \
+         ends in the same student",
+        folder.display()
+    )]
+    Resume {
+        /// What is wrong.
+        error: checkpoints::CheckpointError,
+        /// Where it lies.
+        folder: std::path::PathBuf,
+    },
     /// The tokenizer.
     #[error("tokenizer: {0}")]
     Tokenizer(String),
@@ -55,8 +79,12 @@ impl TrainError {
         match self {
             Self::Interrupted | Self::Unavailable(_) => Fault::Unavailable,
             Self::Cancelled | Self::Lost(_) => Fault::Conflict,
-            Self::Data(_) | Self::NotFinite { .. } | Self::Tokenizer(_) | Self::Model(_) => Fault::Invalid,
-            Self::Checkpoint(error) => error.fault(),
+            Self::Data(_)
+            | Self::NotFinite { .. }
+            | Self::OutOfMemory { .. }
+            | Self::Tokenizer(_)
+            | Self::Model(_) => Fault::Invalid,
+            Self::Checkpoint(error) | Self::Resume { error, .. } => error.fault(),
             Self::Tensor(_) | Self::Internal(_) => Fault::Internal,
         }
     }

@@ -1,6 +1,6 @@
 //! The trainer: it leases runs, trains students on the accepted rationales, measures them and publishes them.
 //!
-//! `training` is the loop; `batches`, `objective`, `schedule` and `optimizer` are what it is made of; `resume` makes it
+//! `training` is the loop; `step`, `batches`, `objective`, `schedule` and `optimizer` are what it is made of; `resume` makes it
 //! exact: 2N steps are the same bytes as N steps, a kill, and N more. Invariants: trainer names no database; a trainer
 //! that lost its lease publishes nothing; the same run gives the same student in every process on one kind of CPU.
 
@@ -9,11 +9,13 @@ pub mod data;
 mod error;
 pub mod evaluate;
 mod link;
+pub mod memory;
 pub mod objective;
 pub mod optimizer;
 mod publish;
 pub mod resume;
 pub mod schedule;
+pub mod step;
 mod student;
 pub mod tokenizer;
 pub mod training;
@@ -23,6 +25,7 @@ pub use error::TrainError;
 use checkpoints::Checkpoints;
 use domain::records::LeasedRun;
 use link::Link;
+use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -71,7 +74,7 @@ pub fn check_base(folder: &Path) -> Result<(), TrainError> {
 /// it back.
 ///
 /// # Errors
-/// The training thread cannot be started.
+/// The tensor library fell over while it trained.
 pub async fn run(
     settings: Settings,
     channel: Channel,
@@ -96,7 +99,7 @@ pub async fn run(
         // Tensors are work for a thread of its own; the runtime goes on answering meanwhile.
         tokio::task::spawn_blocking(move || carry_out(&settings, &checkpoints, &leased, link))
             .await
-            .map_err(|error| TrainError::Internal(error.to_string()))?;
+            .map_err(|error| TrainError::Internal(error.to_string()))??;
     }
     Ok(())
 }
@@ -109,25 +112,40 @@ async fn idle(settings: &Settings, shutdown: &CancellationToken) {
 }
 
 /// Trains one run to whatever end it has, and says so to the store.
-fn carry_out(settings: &Settings, checkpoints: &Checkpoints, leased: &LeasedRun, mut link: Link) {
+///
+/// # Errors
+/// The tensor library fell over: what this process computes next cannot be trusted, so that it ends.
+fn carry_out(
+    settings: &Settings,
+    checkpoints: &Checkpoints,
+    leased: &LeasedRun,
+    mut link: Link,
+) -> Result<(), TrainError> {
     let run = leased.run.id;
-    let ended = student::Student::open(settings, checkpoints, leased, &mut link)
-        .and_then(|student| training::train(student, &mut link, checkpoints))
-        .and_then(|trained| publish::publish(trained, leased, &mut link, checkpoints));
+    let ended = std::panic::catch_unwind(AssertUnwindSafe(|| {
+        student::Student::open(settings, checkpoints, leased, &mut link)
+            .and_then(|student| training::train(student, &mut link, checkpoints))
+            .and_then(|trained| publish::publish(trained, leased, &mut link, checkpoints))
+    }));
+    // Told to the store, or the next trainer would take the run up and fall over it as well.
+    let panicked =
+        ended.as_ref().err().map(|panic| format!("the training broke off: {}", memory::message(&**panic)));
     let said = match ended {
-        Ok(model) => {
+        Ok(Ok(model)) => {
             tracing::info!(%run, model, "published");
             Ok(())
         }
-        Err(TrainError::Interrupted) => link.release(),
-        Err(TrainError::Cancelled | TrainError::Lost(_)) => Ok(()),
-        Err(error @ TrainError::Unavailable(_)) => {
+        Ok(Err(TrainError::Interrupted)) => link.release(),
+        Ok(Err(TrainError::Cancelled | TrainError::Lost(_))) => Ok(()),
+        Ok(Err(error @ TrainError::Unavailable(_))) => {
             tracing::warn!(%run, %error, "handing the run back");
             link.release()
         }
-        Err(error) => link.fail(&error.to_string()),
+        Ok(Err(error)) => link.fail(&error.to_string()),
+        Err(_) => link.fail(panicked.as_deref().unwrap_or_default()),
     };
     if let Err(error) = said {
         tracing::warn!(%run, %error, "the run's end could not be told: its lease will run out");
     }
+    panicked.map_or(Ok(()), |words| Err(TrainError::Internal(words)))
 }

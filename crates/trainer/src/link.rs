@@ -43,7 +43,6 @@ pub(crate) struct Link {
     report_every: Duration,
     reported: Instant,
     step: u64,
-    resume_path: String,
     points: Vec<MetricPoint>,
     shutdown: CancellationToken,
 }
@@ -83,7 +82,6 @@ impl Link {
             report_every: settings.report_every,
             reported: Instant::now(),
             step: leased.run.step,
-            resume_path: leased.run.resume_path.clone(),
             points: Vec::new(),
             shutdown,
         }
@@ -95,11 +93,6 @@ impl Link {
 
     pub(crate) fn fence(&self) -> u64 {
         self.fence
-    }
-
-    /// Where the run's newest resume state lies; empty before the first.
-    pub(crate) fn resume_path(&self) -> &str {
-        &self.resume_path
     }
 
     /// Every row of a split with its accepted rationales, in order of index.
@@ -177,7 +170,6 @@ impl Link {
             path: path.to_owned(),
         };
         let answer: v1::SaveResumePointResponse = call!(self, save_resume_point, request)?;
-        self.resume_path = path.to_owned();
         Ok((!answer.orphaned_path.is_empty()).then_some(answer.orphaned_path))
     }
 

@@ -73,9 +73,7 @@ pub(crate) fn publish(
         train_seconds: student.progress.train_seconds,
         evaluate_seconds: began.elapsed().as_secs_f64(),
     })?;
-    // The student is published: what its run would resume from is no use any more.
-    if !link.resume_path().is_empty() {
-        checkpoints.delete(link.resume_path())?;
-    }
+    // The student is published: what its run would resume from is no use any more, nor what killed trainers left.
+    checkpoints.prune_run(link.run_id(), &model.path)?;
     Ok(format!("{}@{}", model.name, model.version))
 }

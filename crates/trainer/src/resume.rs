@@ -5,7 +5,7 @@ use crate::link::Link;
 use crate::student::Student;
 use checkpoints::{CheckpointError, Checkpoints};
 use serde::{Deserialize, Serialize};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use tch::Tensor;
 
 /// The optimiser's moments.
@@ -22,6 +22,9 @@ pub struct Progress {
     pub threads: u32,
     /// The number format, once chosen.
     pub bfloat16: Option<bool>,
+    /// Most padded tokens of one pass: the specification's, or fewer once memory ran out; 0 before the first step.
+    #[serde(default)]
+    pub batch_tokens_max: u32,
     /// The best validation so far.
     pub best: Option<Best>,
     /// Validations since then.
@@ -42,6 +45,20 @@ pub struct Best {
     /// The weights, by name; stored in a file of their own.
     #[serde(skip)]
     pub weights: Vec<(String, Tensor)>,
+}
+
+/// The folder of the resume state at `path`, whole; `None` where there is none yet, and where it was deleted: then the
+/// training begins anew.
+pub(crate) fn folder(checkpoints: &Checkpoints, path: &str) -> Result<Option<PathBuf>, TrainError> {
+    if path.is_empty() {
+        return Ok(None);
+    }
+    let folder = checkpoints.folder(path)?;
+    if !folder.exists() {
+        tracing::warn!(folder = %folder.display(), "the resume state is gone: the training begins anew");
+        return Ok(None);
+    }
+    checkpoints.fetch(path, None).map(Some).map_err(|error| TrainError::Resume { error, folder })
 }
 
 /// Reads how far a run came.

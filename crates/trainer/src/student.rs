@@ -5,7 +5,7 @@ use crate::link::Link;
 use crate::objective::texts;
 use crate::optimizer::AdamW;
 use crate::resume::{self, Progress};
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::{END, Tokenizer};
 use crate::{Settings, TrainError};
 use checkpoints::Checkpoints;
 use domain::Split;
@@ -59,10 +59,7 @@ impl Student {
         let validation = link.examples(Split::Validation)?;
         let (train, validation) = data::hold_out(&spec, train, validation);
         let device = if settings.use_cuda { t5::device::select() } else { Device::Cpu };
-        let resumed = match leased.run.resume_path.as_str() {
-            "" => None,
-            path => Some(checkpoints.fetch(path, None)?),
-        };
+        let resumed = resume::folder(checkpoints, &leased.run.resume_path)?;
         let progress = resumed.as_deref().map_or_else(|| Ok(Progress::default()), resume::read_progress)?;
         let threads = if progress.threads > 0 { progress.threads } else { threads(settings) };
         tch::set_num_threads(i32::try_from(threads).unwrap_or(1));
@@ -97,8 +94,12 @@ impl Student {
             progress.best = resume::read_best(folder)?.or(progress.best);
         }
         progress.threads = threads;
+        if progress.batch_tokens_max == 0 {
+            progress.batch_tokens_max = spec.training.batch_tokens_max;
+        }
         let compute = compute(&spec, &progress, model.device());
         progress.bfloat16 = Some(compute == Compute::BFloat16);
+        tracing::info!(device = ?model.device(), ?compute, threads, rows = items.len(), step = progress.step, "training");
         let mut order: Vec<usize> = (0..validation.len()).collect();
         SplitMix::new(spec.training.seed).shuffle(&mut order);
         order.truncate(VALIDATION_ROWS_MAX);
@@ -146,6 +147,14 @@ fn compute(spec: &Spec, progress: &Progress, device: Device) -> Compute {
 
 pub(crate) fn opened(folder: &std::path::Path, device: Device) -> Result<(Tokenizer, Model), TrainError> {
     let model = Model::load(folder, device)?;
+    let end = model.config().eos_token_id;
+    if end != END {
+        let config = folder.join("config.json");
+        return Err(TrainError::Data(format!(
+            "{}: eos_token_id is {end}: students end what they write with id {END}, as every T5 does",
+            config.display()
+        )));
+    }
     let tokenizer = Tokenizer::load(&folder.join("tokenizer.json"), model.config().vocab_size)?;
     Ok((tokenizer, model))
 }
@@ -178,4 +187,27 @@ fn fresh(
     let seed = i64::from_le_bytes(spec.training.seed.to_le_bytes());
     let model = Model::from_scratch(size.config(rows), seed, device)?;
     Ok((tokenizer, model))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_base_that_ends_otherwise_than_t5_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        Tokenizer::train(["one two three".to_owned()], 40).unwrap().save(folder.path()).unwrap();
+        let config = t5::Size::Tiny.config(64);
+        let saved = |eos_token_id: i64| {
+            let config = t5::Config { eos_token_id, ..config.clone() };
+            Model::from_scratch(config, 0, Device::Cpu).unwrap().save(folder.path(), u64::MAX).unwrap();
+            opened(folder.path(), Device::Cpu)
+        };
+        assert!(saved(END).is_ok());
+        let said = saved(2).err().unwrap().to_string();
+        assert!(
+            said.contains("config.json: eos_token_id is 2: students end what they write with id 1"),
+            "{said}"
+        );
+    }
 }

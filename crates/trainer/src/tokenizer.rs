@@ -1,7 +1,7 @@
 //! The student's tokenizer: one that came with a checkpoint, or one trained on the job's own text.
 
 use crate::TrainError;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use tokenizers::models::unigram::{Unigram, UnigramTrainer};
 use tokenizers::normalizers::NFKC;
@@ -31,7 +31,18 @@ impl Tokenizer {
     /// It is absent, cannot be read, has ids beyond `vocabulary`, or no end token where T5 has it.
     pub fn load(path: &Path, vocabulary: i64) -> Result<Self, TrainError> {
         let wrong = |message: String| TrainError::Tokenizer(format!("{}: {message}", path.display()));
-        let inner = tokenizers::Tokenizer::from_file(path).map_err(|error| wrong(error.to_string()))?;
+        if !path.is_file() {
+            return Err(wrong(
+                "is not there: write it with `transformers` (AutoTokenizer.from_pretrained(..).save_pretrained(..)), \
+                 from the SentencePiece model"
+                    .to_owned(),
+            ));
+        }
+        let mut inner = tokenizers::Tokenizer::from_file(path)
+            .map_err(|error| wrong(format!("is no tokenizer: {error}")))?;
+        // Published files may cut and pad by themselves; both are decided here.
+        inner.with_truncation(None).map_err(|error| wrong(error.to_string()))?;
+        inner.with_padding(None);
         let highest = inner.get_vocab(true).into_values().max().map_or(0, i64::from);
         if highest >= vocabulary {
             return Err(wrong(format!(
@@ -51,8 +62,6 @@ impl Tokenizer {
     /// # Errors
     /// There is no text.
     pub fn train(texts: impl IntoIterator<Item = String>, vocabulary: u32) -> Result<Self, TrainError> {
-        // The library counts words in a map whose order changes from process to process, and sums in parallel.
-        tokenizers::utils::parallelism::set_parallelism(false);
         let failed = |error: tokenizers::Error| TrainError::Tokenizer(format!("training failed: {error}"));
         let mut inner = scaffold().map_err(failed)?;
         let mut words: BTreeMap<String, u32> = BTreeMap::new();
@@ -64,6 +73,14 @@ impl Tokenizer {
         if words.is_empty() {
             return Err(TrainError::Tokenizer("there is no text to train on".to_owned()));
         }
+        // Every character is a piece; the library loses count where there is no place beside them.
+        let characters: BTreeSet<char> = words.keys().flat_map(|word| word.chars()).collect();
+        if characters.len() + SPECIAL.len() >= vocabulary as usize {
+            return Err(TrainError::Tokenizer(format!(
+                "the text has {} characters, and `student.vocabulary` is {vocabulary}: raise it",
+                characters.len()
+            )));
+        }
         let trainer = UnigramTrainer::builder()
             .vocab_size(vocabulary)
             .special_tokens(SPECIAL.iter().map(|token| AddedToken::from(*token, true)).collect())
@@ -72,8 +89,13 @@ impl Tokenizer {
             .build()
             .map_err(|error| TrainError::Tokenizer(error.to_string()))?;
         let mut model = Unigram::default();
-        trainer
-            .do_train(words.into_iter().map(|(word, count)| (word.into(), count)).collect(), &mut model)
+        // The library sums over as many chunks as there are threads: one, so that no number of cores shows in the sums.
+        // It counts words in a map whose order changes from process to process: here they are sorted.
+        rayon::ThreadPoolBuilder::new()
+            .num_threads(1)
+            .build()
+            .map_err(|error| TrainError::Tokenizer(format!("a thread cannot be started: {error}")))?
+            .install(|| trainer.do_train(words.into_iter().collect(), &mut model))
             .map_err(failed)?;
         inner.with_model(sorted(&model).map_err(failed)?);
         inner.add_special_tokens(SPECIAL.map(|token| AddedToken::from(token, true))).map_err(failed)?;
@@ -158,11 +180,40 @@ fn pre_tokenize(inner: &tokenizers::Tokenizer, text: &str) -> tokenizers::Result
     Ok(words.into_iter().map(|(word, _, _)| word.to_owned()).collect())
 }
 
+/// Characters that training dropped come back with the lowest score and a little more each, in an order that changes
+/// from process to process: among those, the scores go by the characters' own order.
+fn settle(pieces: &mut [(String, f64)]) {
+    // The library's step, summed as it does.
+    const STEP: f64 = 0.0001;
+    let lowest = pieces.iter().map(|(_, score)| *score).fold(f64::INFINITY, f64::min);
+    let mut dropped: Vec<&mut (String, f64)> = Vec::new();
+    let mut characters: Vec<&mut (String, f64)> =
+        pieces.iter_mut().filter(|(piece, _)| piece.chars().count() == 1).collect();
+    let mut penalty = 0.0;
+    loop {
+        let (here, elsewhere): (Vec<_>, Vec<_>) =
+            characters.into_iter().partition(|(_, score)| *score == lowest + penalty);
+        if here.is_empty() {
+            break;
+        }
+        dropped.extend(here);
+        characters = elsewhere;
+        penalty += STEP;
+    }
+    // Filled from the lowest score upwards.
+    let scores: Vec<f64> = dropped.iter().map(|(_, score)| *score).collect();
+    dropped.sort_by(|left, right| left.0.cmp(&right.0));
+    for (piece, score) in dropped.into_iter().zip(scores) {
+        piece.1 = score;
+    }
+}
+
 /// The model with its pieces in an order of their own: likeliest first, then by text.
 fn sorted(model: &Unigram) -> tokenizers::Result<Unigram> {
     let special = |piece: &str| SPECIAL.iter().position(|known| *known == piece);
     let mut pieces: Vec<(String, f64)> =
         model.iter().filter(|(piece, _)| special(piece).is_none()).cloned().collect();
+    settle(&mut pieces);
     pieces.sort_by(|left, right| right.1.total_cmp(&left.1).then_with(|| left.0.cmp(&right.0)));
     let mut vocabulary: Vec<(String, f64)> = SPECIAL.iter().map(|piece| ((*piece).to_owned(), 0.0)).collect();
     vocabulary.extend(pieces);

@@ -12,8 +12,7 @@ use std::io::Write;
 
 /// Reads the configuration, with `--data-dir` over it.
 pub(crate) fn load_config(place: &Place) -> anyhow::Result<Config> {
-    let mut config =
-        Config::load(place.config.as_deref(), std::env::vars()).map_err(|error| Usage(error.to_string()))?;
+    let mut config = Config::load_here(place.config.as_deref())?;
     if let Some(folder) = &place.data_dir {
         config.data_dir.clone_from(folder);
     }

@@ -91,11 +91,14 @@ fn rows(arguments: &PredictArguments) -> anyhow::Result<Vec<Example>> {
 }
 
 /// Answers in the order of the rows, as they come.
-async fn answer_all(channel: &Channel, rows: Vec<Example>, arguments: &PredictArguments) -> anyhow::Result<()> {
+async fn answer_all(
+    channel: &Channel,
+    rows: Vec<Example>,
+    arguments: &PredictArguments,
+) -> anyhow::Result<()> {
     let explain = arguments.explain;
-    let answers = futures::stream::iter(rows)
-        .map(|row| answer(channel.clone(), row, explain))
-        .buffered(ROWS_AT_ONCE);
+    let answers =
+        futures::stream::iter(rows).map(|row| answer(channel.clone(), row, explain)).buffered(ROWS_AT_ONCE);
     answers.try_for_each(|prediction| async move { show(&prediction, arguments.json) }).await
 }
 
@@ -119,7 +122,10 @@ async fn answer(channel: Channel, row: Example, explain: bool) -> anyhow::Result
         label,
         expected: row.label,
         rationale,
-        probabilities: probabilities.into_iter().map(|entry| (entry.label, entry.probability.into())).collect(),
+        probabilities: probabilities
+            .into_iter()
+            .map(|entry| (entry.label, entry.probability.into()))
+            .collect(),
     })
 }
 
@@ -128,10 +134,13 @@ fn show(prediction: &Prediction, json: bool) -> anyhow::Result<()> {
         return print_json(prediction);
     }
     let pair = [prediction.premise.as_deref(), prediction.hypothesis.as_deref()];
-    for text in pair.into_iter().flatten().chain((!prediction.input.is_empty()).then_some(prediction.input.as_str())) {
+    for text in
+        pair.into_iter().flatten().chain((!prediction.input.is_empty()).then_some(prediction.input.as_str()))
+    {
         print_line(text)?;
     }
-    let expected = prediction.expected.as_ref().map_or_else(String::new, |label| format!("   (expected {label})"));
+    let expected =
+        prediction.expected.as_ref().map_or_else(String::new, |label| format!("   (expected {label})"));
     print_line(&format!("  label: {}{expected}", prediction.label))?;
     if let Some(rationale) = &prediction.rationale {
         print_line(&format!("  rationale: {rationale}"))?;

@@ -12,8 +12,11 @@ use domain::spec::is_name;
 use domain::state::Reason;
 use domain::{Example, Fault, Split, Task};
 use readers::paper::{self, PaperImport, SplitReport};
-use readers::{Format, Options, ReadErrors, Source, Writer};
+use readers::{Format, Options, ReadErrors, Source, WriteError, Writer};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tokio_util::sync::CancellationToken;
 use wire::v1;
 use wire::v1::datasets_service_client::DatasetsServiceClient;
@@ -79,7 +82,11 @@ async fn import_file(
     print_line(&dataset_line(&dataset))
 }
 
-async fn import_paper(config: Config, arguments: ImportPaper, shutdown: CancellationToken) -> anyhow::Result<()> {
+async fn import_paper(
+    config: Config,
+    arguments: ImportPaper,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
     let which = match arguments.dataset {
         PaperDataset::Svamp => paper::PaperDataset::Svamp,
         PaperDataset::Cqa => paper::PaperDataset::Cqa,
@@ -186,7 +193,9 @@ pub(crate) async fn export(
     let split = arguments
         .split
         .as_deref()
-        .map(|split| split.parse::<Split>().map_err(|violation| Usage(format!("--split: {}", violation.message))))
+        .map(|split| {
+            split.parse::<Split>().map_err(|violation| Usage(format!("--split: {}", violation.message)))
+        })
         .transpose()?;
     let local = Local::open(config, Roles::RECORDS, shutdown).await?;
     let written = write_rows(&local, &arguments, split).await;
@@ -203,8 +212,9 @@ async fn write_rows(local: &Local, arguments: &ExportArguments, split: Option<Sp
         FileFormat::Csv => Format::Csv,
         FileFormat::Parquet => Format::Parquet,
     };
+    let output = Output::default();
     let mut writer = if arguments.file.as_os_str() == "-" {
-        Writer::to_stream(format, Box::new(std::io::stdout()))?
+        Writer::to_stream(format, Box::new(output.clone()))?
     } else {
         Writer::create(format, &arguments.file)?
     };
@@ -220,10 +230,43 @@ async fn write_rows(local: &Local, arguments: &ExportArguments, split: Option<Sp
     while let Some(chunk) = chunks.message().await.map_err(failure)? {
         for row in chunk.rows {
             let row = Row::try_from(row).map_err(malformed)?;
-            writer.write(&row.example)?;
+            writer.write(&row.example).map_err(|error| output.explain(error))?;
             rows += 1;
         }
     }
-    writer.finish()?;
+    writer.finish().map_err(|error| output.explain(error))?;
     Ok(rows)
+}
+
+/// Standard output, which remembers whether its reader left: a format's own error does not say so.
+#[derive(Clone, Default)]
+struct Output {
+    left: Arc<AtomicBool>,
+}
+
+impl Output {
+    fn explain(&self, error: WriteError) -> anyhow::Error {
+        if self.left.load(Ordering::Relaxed) {
+            io::Error::from(io::ErrorKind::BrokenPipe).into()
+        } else {
+            error.into()
+        }
+    }
+
+    fn note<T>(&self, result: io::Result<T>) -> io::Result<T> {
+        if result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::BrokenPipe) {
+            self.left.store(true, Ordering::Relaxed);
+        }
+        result
+    }
+}
+
+impl Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.note(io::stdout().write(bytes))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.note(io::stdout().flush())
+    }
 }

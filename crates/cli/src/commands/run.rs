@@ -10,9 +10,9 @@ use crate::spec_file::{self, Data, SpecFile};
 use anyhow::{Context, anyhow, bail};
 use app::config::Config;
 use app::local::{Local, Refused, Roles};
-use domain::{Timestamp, Violation};
 use domain::metric::Accuracy;
 use domain::spec::{LabelSource, Spec, Start, TeacherSource};
+use domain::{Timestamp, Violation};
 use std::time::{SystemTime, UNIX_EPOCH};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
@@ -59,10 +59,13 @@ async fn distil(local: &Local, mut file: SpecFile, shutdown: &CancellationToken)
     let began = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis();
     let began = Timestamp(i64::try_from(began)?);
     if let (Some(folder), Start::Base { name }) = (&file.init, &file.spec.start) {
-        let name = local.register_base(name, folder).await.map_err(|error| match error.downcast::<Refused>() {
-            Ok(refused) => file.mistakes(vec![Violation::new("student.init", refused.to_string())]).into(),
-            Err(error) => error,
-        })?;
+        let name =
+            local.register_base(name, folder).await.map_err(|error| match error.downcast::<Refused>() {
+                Ok(refused) => {
+                    file.mistakes(vec![Violation::new("student.init", refused.to_string())]).into()
+                }
+                Err(error) => error,
+            })?;
         file.spec.start = Start::Base { name };
     }
     let dataset = dataset(local, &file).await?;
@@ -98,7 +101,8 @@ async fn dataset(local: &Local, file: &SpecFile) -> anyhow::Result<v1::Dataset> 
 async fn submit(channel: &Channel, file: &SpecFile, dataset_id: &str) -> anyhow::Result<v1::Distillation> {
     let spec = &file.spec;
     let mut client = DistillationsServiceClient::new(channel.clone());
-    let request_id = client::request_id(&[b"distillation", dataset_id.as_bytes(), &serde_json::to_vec(spec)?]);
+    let request_id =
+        client::request_id(&[b"distillation", dataset_id.as_bytes(), &serde_json::to_vec(spec)?]);
     let request = v1::SubmitDistillationRequest {
         request_id,
         spec: Some(spec.clone().into()),
@@ -154,7 +158,9 @@ impl Shown {
             Event::TrainingProgress(progress) => self.training(&progress),
             Event::Evaluated(evaluated) => self.evaluated(&evaluated),
             Event::TeacherMeasured(measured) => {
-                if let Some(accuracy) = measured.accuracy.and_then(|accuracy| Accuracy::try_from(accuracy).ok()) {
+                if let Some(accuracy) =
+                    measured.accuracy.and_then(|accuracy| Accuracy::try_from(accuracy).ok())
+                {
                     say(&format!("teacher on the test rows: {}", percent(accuracy.value())));
                 }
             }
@@ -264,7 +270,8 @@ async fn outcome(local: &Local, id: &str, spec: &Spec) -> anyhow::Result<Reporte
         .into_inner();
     let job = answer.distillation.ok_or_else(|| anyhow!("the server sent no job"))?;
     let model = model(local.channel(), &job.model_id).await?;
-    let accuracy = |accuracy: Option<v1::Accuracy>| accuracy.map(Accuracy::try_from).transpose().map_err(malformed);
+    let accuracy =
+        |accuracy: Option<v1::Accuracy>| accuracy.map(Accuracy::try_from).transpose().map_err(malformed);
     let teacher = accuracy(job.teacher_accuracy)?;
     let student = accuracy(model.as_ref().and_then(|model| model.test))?;
     let validation = accuracy(model.as_ref().and_then(|model| model.validation))?;

@@ -80,6 +80,8 @@ pub async fn a_delivered_entry_is_hidden_until_its_visibility_ends(harness: &dyn
     let rest = taken(queue.as_ref(), "right", 10).await;
     assert_eq!(works(&rest), work[2..], "what was delivered is not delivered again");
     assert_eq!(taken(queue.as_ref(), "left", 10).await, [], "nor to its own consumer");
+    harness.advance(VISIBILITY / 2).await;
+    assert_eq!(taken(queue.as_ref(), "right", 10).await, [], "half of its visibility is left");
     queue.acknowledge(&handles(&rest)).await.unwrap();
     harness.advance(run_out()).await;
     let again = taken(queue.as_ref(), "right", 10).await;

@@ -1,0 +1,352 @@
+//! A job that is killed at any instant goes on, asks nothing again that was answered, and ends in the same bytes.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests fail loudly too"
+)]
+
+use domain::Store;
+use domain::state::PromptState;
+use domain::store::{DistillationFilter, PageRequest};
+use embedded::SqliteStore;
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::Child;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+use tests::binary;
+use tests::data::{SpecText, question, teach};
+use tests::folder::{Folder, NOBODY, Said};
+use tests::teacher::{Asked, Reply, Teacher};
+
+const ROWS: [usize; 3] = [60, 10, 10];
+/// Train rows for their rationales, test rows to measure the teacher.
+const PROMPTS: usize = 70;
+/// Calls in flight at once, of the profile `local`.
+const CONCURRENCY: usize = 4;
+const TRAINING: &str = "steps = 30\nbatch_examples = 8\ncheckpoint_every_steps = 5\nevaluate_every_steps = 10\n\
+                        target_tokens_max = 32";
+const DELAY: Duration = Duration::from_millis(20);
+const LIMIT: Duration = Duration::from_secs(60);
+const RUN: &[&str] = &["run", "spec.toml", "--json"];
+
+fn new_job() -> Folder {
+    Folder::with_problems(ROWS, &SpecText { training: TRAINING, ..SpecText::default() }).unwrap()
+}
+
+fn slow_teacher() -> Teacher {
+    Teacher::start(|asked| teach(&asked.prompt).after(DELAY)).unwrap()
+}
+
+/// How a job ends: sha256 of the student's files, and the outcome without ids, paths and times.
+#[derive(Debug, PartialEq)]
+struct End {
+    files: BTreeMap<String, String>,
+    teacher: Value,
+    student: Value,
+}
+
+fn end_of(said: &Said) -> End {
+    assert_eq!(said.code, 0, "{}", said.err);
+    let outcome = said.json().unwrap();
+    assert_eq!(outcome["state"], "succeeded");
+    let folder = PathBuf::from(outcome["model_dir"].as_str().unwrap());
+    let files =
+        ["model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json", "distillery.json"];
+    let sha256 = |name: &str| hex::encode(Sha256::digest(std::fs::read(folder.join(name)).unwrap()));
+    let files = files.into_iter().map(|name| (name.to_owned(), sha256(name))).collect();
+    End { files, teacher: outcome["teacher"].clone(), student: outcome["student"].clone() }
+}
+
+/// The end of the job that nobody disturbs.
+fn undisturbed() -> &'static End {
+    static END: OnceLock<End> = OnceLock::new();
+    END.get_or_init(|| {
+        let (job, teacher) = (new_job(), slow_teacher());
+        let end = end_of(&job.say(teacher.url(), RUN).unwrap());
+        assert_eq!(teacher.requests(), PROMPTS);
+        end
+    })
+}
+
+/// When a life ends.
+#[derive(Debug, Clone, Copy)]
+enum Until {
+    /// The teacher was asked so often.
+    Asked(usize),
+    /// The teacher answered so often.
+    Answered(usize),
+    /// The resume state of this step, or of a later one, is there.
+    Step(u64),
+    /// The student's folder is there.
+    Published,
+}
+
+impl Until {
+    fn is_reached(self, job: &Folder, teacher: &Teacher) -> bool {
+        match self {
+            Self::Asked(count) => teacher.requests() >= count,
+            Self::Answered(count) => teacher.answered() >= count,
+            Self::Step(step) => checkpoints(job, "-resume").iter().any(|there| *there >= step),
+            Self::Published => !checkpoints(job, "-model").is_empty(),
+        }
+    }
+}
+
+/// The steps of the whole folders of one kind that trainers left in the data folder.
+fn checkpoints(job: &Folder, kind: &str) -> Vec<u64> {
+    let list =
+        |path: PathBuf| std::fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
+    list(job.join(".distillery/checkpoints/runs"))
+        .flat_map(list)
+        .flat_map(list)
+        .filter_map(|path| path.file_name()?.to_str()?.strip_suffix(kind)?.parse().ok())
+        .collect()
+}
+
+/// What one process asked before its end, and what was committed when it was gone.
+struct Life {
+    asked: BTreeSet<String>,
+    committed: BTreeSet<String>,
+}
+
+/// Starts a process with a teacher of its own, so that what it asked is known for itself, and ends it with `end`.
+fn live(job: &Folder, until: Until, end: impl FnOnce(&mut Child)) -> Life {
+    let teacher = slow_teacher();
+    let mut child = binary::start(job.path(), teacher.url(), RUN).unwrap();
+    let reached = binary::wait_until(&mut child, LIMIT, || until.is_reached(job, &teacher)).unwrap();
+    assert!(reached, "the job ended before {until:?}: {}", stderr(job));
+    end(&mut child);
+    child.wait().unwrap();
+    let counts = teacher.counts();
+    assert!(counts.values().all(|count| *count == 1), "one process asked a prompt twice: {counts:?}");
+    Life { asked: questions(counts.keys()), committed: committed(&job.join(".distillery")) }
+}
+
+fn kill(child: &mut Child) {
+    child.kill().unwrap();
+}
+
+fn stderr(job: &Folder) -> String {
+    std::fs::read_to_string(job.join("stderr.log")).unwrap_or_default()
+}
+
+fn questions<'a>(prompts: impl IntoIterator<Item = &'a String>) -> BTreeSet<String> {
+    prompts.into_iter().map(|prompt| question(prompt).to_owned()).collect()
+}
+
+/// The questions whose answers stand in the database: read from a copy, so that what a crash left stays as it is.
+fn committed(data: &Path) -> BTreeSet<String> {
+    let copy = tempfile::tempdir().unwrap();
+    for file in ["distillery.db", "distillery.db-wal"] {
+        if data.join(file).exists() {
+            std::fs::copy(data.join(file), copy.path().join(file)).unwrap();
+        }
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let store = SqliteStore::open(copy.path()).await.unwrap();
+        let all = PageRequest { size: 10, cursor: None };
+        let jobs = store.list_distillations(&DistillationFilter::default(), &all).await.unwrap().items;
+        let [job] = jobs.as_slice() else { return BTreeSet::new() };
+        let rows = store.rows(job.dataset, None, 0, 1_000).await.unwrap();
+        let prompts = store.prompts_in_state(job.id, PromptState::Answered, None, 1_000).await.unwrap();
+        let answered: BTreeSet<u64> = prompts.iter().map(|prompt| prompt.row).collect();
+        store.close().await;
+        rows.into_iter().filter(|row| answered.contains(&row.index)).map(|row| row.example.input).collect()
+    })
+}
+
+/// Ends a job by `end` at each of `instants` in turn, then lets it run to its end.
+fn check(instants: &[Until], end: fn(&mut Child)) {
+    let job = new_job();
+    let mut known = BTreeSet::new();
+    let mut lost = 0;
+    for until in instants {
+        let life = live(&job, *until, end);
+        assert!(life.asked.is_disjoint(&known), "{until:?}: what was answered was asked again");
+        assert!(life.committed.is_superset(&known), "{until:?}: a committed answer is gone");
+        let unwritten = life.asked.difference(&life.committed).count();
+        // In flight are as many as are asked at once, and those whose answers wait to be written.
+        assert!(unwritten <= 4 * CONCURRENCY, "{until:?}: {unwritten} answers were lost");
+        lost += unwritten;
+        known.extend(life.asked.intersection(&life.committed).cloned());
+        assert_eq!(life.committed, known, "{until:?}: an answer came from nowhere");
+    }
+    let teacher = slow_teacher();
+    let said = job.say(teacher.url(), RUN).unwrap();
+    assert_eq!(end_of(&said), *undisturbed(), "{instants:?}");
+    let asked = questions(teacher.counts().keys());
+    assert_eq!(teacher.requests(), PROMPTS - known.len(), "{instants:?}");
+    assert!(asked.is_disjoint(&known), "{instants:?}: what was answered was asked again");
+    assert_eq!(asked.len() + known.len(), PROMPTS, "{instants:?}, of which {lost} were lost");
+    // A process that is killed right after it published has no time to tidy up.
+    if !instants.iter().any(|until| matches!(until, Until::Published)) {
+        assert_eq!(
+            checkpoints(&job, "-resume"),
+            Vec::<u64>::new(),
+            "{instants:?}: resume state is left behind"
+        );
+    }
+}
+
+#[test]
+fn a_job_killed_while_it_harvests_ends_in_the_same_bytes() {
+    for until in [Until::Asked(1), Until::Answered(17), Until::Answered(42), Until::Answered(PROMPTS - 1)] {
+        check(&[until], kill);
+    }
+}
+
+#[test]
+fn a_job_killed_while_it_trains_ends_in_the_same_bytes() {
+    for until in [Until::Step(5), Until::Step(15), Until::Published] {
+        check(&[until], kill);
+    }
+}
+
+#[test]
+fn a_job_killed_again_and_again_ends_in_the_same_bytes() {
+    check(
+        &[
+            Until::Asked(1),
+            Until::Answered(9),
+            Until::Answered(20),
+            Until::Step(5),
+            Until::Step(10),
+            Until::Step(20),
+        ],
+        kill,
+    );
+}
+
+/// Asks to end, and checks the answer: exit code 130, and words that say how to go on.
+fn interrupt(child: &mut Child, signal: &str) {
+    binary::signal(child, signal).unwrap();
+    let started = Instant::now();
+    while child.try_wait().unwrap().is_none() {
+        assert!(started.elapsed() < LIMIT, "the process does not heed SIG{signal}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert_eq!(child.wait().unwrap().code(), Some(130), "SIG{signal}");
+}
+
+fn check_interrupted(until: Until, signal: &'static str) {
+    let job = new_job();
+    let life = live(&job, until, |child| interrupt(child, signal));
+    let said = stderr(&job);
+    assert!(said.contains("interrupted: run the same command again to go on"), "{said}");
+    // What was being asked was paid for: it is waited for and written.
+    assert_eq!(life.asked, life.committed, "SIG{signal} at {until:?}");
+    if matches!(until, Until::Step(_)) {
+        assert_eq!(checkpoints(&job, "-resume").len(), 1, "the resume state is written at once");
+    }
+    let teacher = slow_teacher();
+    assert_eq!(end_of(&job.say(teacher.url(), RUN).unwrap()), *undisturbed(), "SIG{signal} at {until:?}");
+    assert_eq!(teacher.requests() + life.asked.len(), PROMPTS, "SIG{signal} at {until:?}");
+}
+
+#[test]
+fn a_signal_ends_the_harvest_in_order_and_nothing_is_asked_twice() {
+    check_interrupted(Until::Answered(17), "INT");
+    check_interrupted(Until::Answered(33), "TERM");
+}
+
+#[test]
+fn a_signal_ends_the_training_in_order_and_it_goes_on_to_the_same_bytes() {
+    check_interrupted(Until::Step(5), "INT");
+    check_interrupted(Until::Step(10), "TERM");
+}
+
+#[test]
+fn a_second_signal_ends_a_process_that_waits_for_its_teacher() {
+    let job = new_job();
+    let teacher = Teacher::start(|_| Reply::silence()).unwrap();
+    let mut child = binary::start(job.path(), teacher.url(), RUN).unwrap();
+    assert!(binary::wait_until(&mut child, LIMIT, || teacher.requests() == CONCURRENCY).unwrap());
+    binary::signal(&child, "INT").unwrap();
+    // The first one is heeded, and what is being asked is waited for.
+    let heeded = || stderr(&job).contains("a second signal exits at once");
+    assert!(binary::wait_until(&mut child, LIMIT, heeded).unwrap(), "{}", stderr(&job));
+    interrupt(&mut child, "INT");
+}
+
+#[test]
+fn a_kill_with_four_prompts_in_flight_asks_exactly_those_four_again() {
+    const ANSWERED: usize = 24;
+    let job = new_job();
+    let answer =
+        |asked: &Asked| if asked.before < ANSWERED { teach(&asked.prompt) } else { Reply::silence() };
+    let teacher = Teacher::start(answer).unwrap();
+    let mut child = binary::start(job.path(), teacher.url(), RUN).unwrap();
+    let stalled = || {
+        let data = job.join(".distillery");
+        teacher.requests() == ANSWERED + CONCURRENCY && committed(&data).len() == ANSWERED
+    };
+    assert!(binary::wait_until(&mut child, LIMIT, stalled).unwrap(), "{}", stderr(&job));
+    kill(&mut child);
+    child.wait().unwrap();
+    let first = questions(teacher.counts().keys());
+    assert_eq!((first.len(), teacher.requests()), (ANSWERED + CONCURRENCY, ANSWERED + CONCURRENCY));
+    let in_flight: BTreeSet<String> =
+        first.difference(&committed(&job.join(".distillery"))).cloned().collect();
+    assert_eq!(in_flight.len(), CONCURRENCY);
+
+    let teacher = slow_teacher();
+    assert_eq!(end_of(&job.say(teacher.url(), RUN).unwrap()), *undisturbed());
+    let again: BTreeSet<String> = questions(teacher.counts().keys()).intersection(&first).cloned().collect();
+    assert_eq!((again, teacher.requests()), (in_flight, PROMPTS - ANSWERED));
+}
+
+#[test]
+fn a_finished_job_asks_nothing_and_says_the_same_again() {
+    let (job, teacher) = (new_job(), slow_teacher());
+    let first = job.say(teacher.url(), RUN).unwrap();
+    assert_eq!(end_of(&first), *undisturbed());
+    let second = job.say(NOBODY, RUN).unwrap();
+    assert_eq!((second.code, &second.out), (0, &first.out), "{}", second.err);
+    assert_eq!(teacher.requests(), PROMPTS);
+    // Another job over the same rows and the same teacher is answered from the store.
+    let spec =
+        SpecText { name: "other", training: "steps = 2\ntarget_tokens_max = 32", ..SpecText::default() };
+    job.write("other.toml", spec.to_string()).unwrap();
+    let other = job.say(NOBODY, &["run", "other.toml", "--json"]).unwrap();
+    assert_eq!(other.code, 0, "{}", other.err);
+    let asked = other.json().unwrap()["teacher"].clone();
+    assert_eq!(
+        (asked["prompts"].as_u64(), asked["cached"].as_u64()),
+        (Some(0), Some(PROMPTS as u64)),
+        "{asked}"
+    );
+}
+
+#[test]
+fn a_second_process_on_the_same_data_folder_is_told_that_it_is_in_use() {
+    let job = new_job();
+    let teacher = Teacher::start(|_| Reply::silence()).unwrap();
+    let mut child = binary::start(job.path(), teacher.url(), RUN).unwrap();
+    assert!(binary::wait_until(&mut child, LIMIT, || teacher.requests() == CONCURRENCY).unwrap());
+    for verb in [
+        RUN,
+        &["import", "jsonl", "train.jsonl"],
+        &["export", "jsonl", "job", "-"],
+        &["predict", "--model", "job", "--input", "x"],
+        &["migrate"],
+    ] {
+        let said = job.say(teacher.url(), verb).unwrap();
+        assert_eq!((said.code, said.out.as_str()), (1, ""), "{verb:?}: {}", said.err);
+        let words =
+            ".distillery is in use by another process: wait for it, end it, or use another --data-dir";
+        assert!(said.err.contains(words), "{verb:?}: {}", said.err);
+    }
+    assert_eq!(teacher.requests(), CONCURRENCY, "the second process asked something");
+    // Another folder is another matter.
+    let elsewhere =
+        job.say(teacher.url(), &["import", "jsonl", "train.jsonl", "--data-dir", "other"]).unwrap();
+    assert_eq!(elsewhere.code, 0, "{}", elsewhere.err);
+    kill(&mut child);
+    child.wait().unwrap();
+}

@@ -1,0 +1,216 @@
+//! A teacher's faults through the whole binary: the job pauses with a reason and goes on, and pays for nothing twice.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests fail loudly too"
+)]
+
+use serde_json::Value;
+use std::collections::HashMap;
+use std::time::Duration;
+use tests::data::{SpecText, question, teach};
+use tests::folder::{Folder, NOBODY, Said};
+use tests::teacher::{Asked, Reply, Teacher};
+
+/// Train rows for their rationales, test rows to measure the teacher.
+const ROWS: [usize; 3] = [12, 2, 4];
+const PROMPTS: usize = 16;
+const RUN: &[&str] = &["run", "spec.toml", "--json", "--config", "short.toml"];
+/// Patience and timeouts that a test can wait for.
+const SHORT: &str = "[harvester]\noutage_seconds = 1\nfailures_max = 2\n\
+                     [teachers.local]\nattempts_max = 2\nconnect_seconds = 1\nidle_seconds = 1\ntotal_seconds = 5\n";
+
+fn new_job(spec: &SpecText<'_>) -> Folder {
+    let job = Folder::with_problems(ROWS, spec).unwrap();
+    job.write("short.toml", SHORT).unwrap();
+    job
+}
+
+fn run(job: &Folder, teacher_url: &str) -> (Said, Value) {
+    let said = job.say(teacher_url, RUN).unwrap();
+    let outcome = said.json().unwrap();
+    (said, outcome)
+}
+
+fn good_teacher() -> Teacher {
+    Teacher::start(|asked| teach(&asked.prompt)).unwrap()
+}
+
+/// Answers like the good teacher, but for the prompts that are to fail.
+fn fails_on(fails: impl Fn(&Asked) -> Option<Reply> + Send + Sync + 'static) -> Teacher {
+    Teacher::start(move |asked| fails(asked).unwrap_or_else(|| teach(&asked.prompt))).unwrap()
+}
+
+/// How often each prompt was answered with a completion, by question.
+fn times(teacher: &Teacher) -> HashMap<String, usize> {
+    teacher.counts().into_iter().map(|(prompt, count)| (question(&prompt).to_owned(), count)).collect()
+}
+
+/// The box that a question names: it tells rows apart.
+fn place(asked: &Asked) -> usize {
+    let words: Vec<&str> = question(&asked.prompt).split(' ').collect();
+    let after = words.iter().position(|word| *word == "box").unwrap() + 1;
+    words[after].parse().unwrap()
+}
+
+/// The job pauses with `words` among its reason, names the profile, and goes on when the teacher is well.
+fn check_pause(teacher: &Teacher, url: &str, words: &[&str]) {
+    let job = new_job(&SpecText::default());
+    let (said, outcome) = run(&job, url);
+    assert_eq!((said.code, &outcome["state"]), (1, &"paused".into()), "{outcome} {}", said.err);
+    let reason = outcome["reason"].as_str().unwrap();
+    for word in words.iter().chain(&["teacher `local`", url]) {
+        assert!(reason.contains(word), "wanted {word:?} in {reason:?}");
+    }
+    assert!(said.err.contains(&format!("the distillation is paused: {reason}")), "{}", said.err);
+    assert_eq!(outcome["model_dir"], Value::Null);
+    let before = times(teacher);
+
+    let well = good_teacher();
+    let (said, outcome) = run(&job, well.url());
+    assert_eq!((said.code, &outcome["state"]), (0, &"succeeded".into()), "{}", said.err);
+    assert!(said.err.contains("going on: the job was paused (teacher `local`"), "{}", said.err);
+    assert!(!said.err.contains("\npaused: "), "what is over is told again: {}", said.err);
+    let again = times(&well);
+    assert!(again.values().all(|count| *count == 1), "{again:?}");
+    let answered = outcome["teacher"]["prompts"].as_u64().unwrap() as usize;
+    assert_eq!(answered, PROMPTS, "{outcome}; asked before: {before:?}");
+}
+
+#[test]
+fn a_teacher_that_is_not_there_pauses_the_job_and_it_goes_on_when_it_is() {
+    let nobody = good_teacher();
+    check_pause(&nobody, NOBODY, &["cannot be reached: is it running, and is the profile's url right?"]);
+    assert_eq!(nobody.requests(), 0);
+}
+
+#[test]
+fn what_only_a_person_can_mend_pauses_the_job_at_once() {
+    let check = |status: u16, body: &'static str, words: &[&str]| {
+        let teacher = Teacher::start(move |_| Reply::status(status, body)).unwrap();
+        check_pause(&teacher, teacher.url(), words);
+        // It is not tried again and again: what was in flight, and no more.
+        assert!(teacher.requests() <= 2 * 4, "{status}: {} requests", teacher.requests());
+    };
+    check(401, "{\"error\": \"no such key\"}", &["refuses the key (401)", "api_key_env", "no such key"]);
+    check(403, "", &["refuses the key (403)"]);
+    check(
+        404,
+        "no such model",
+        &["does not know this address or the model `default` (404)", "no such model"],
+    );
+    check(429, "{\"code\": \"insufficient_quota\"}", &["quota is used up", "top it up, then resume"]);
+}
+
+#[test]
+fn a_teacher_that_fails_for_good_pauses_the_job() {
+    let check = |reply: Reply, words: &[&str]| {
+        let teacher = Teacher::start(move |_| reply.clone()).unwrap();
+        check_pause(&teacher, teacher.url(), words);
+    };
+    check(Reply::status(500, "<h1>Oh no</h1>"), &["answered 500: `<h1>Oh no</h1>`"]);
+    check(Reply::completion("It is cut.").broken_off(), &["broke off its answer"]);
+    check(Reply::silence(), &["did not answer in time (idle 1s, total 5s)"]);
+}
+
+/// Every prompt fails once, in this way, and then is answered: the job succeeds, and reports all rationales.
+fn check_transient(first: Reply, requests: usize) {
+    let job = new_job(&SpecText::default());
+    let teacher = fails_on(move |asked| (asked.asked_before == 0).then(|| first.clone()));
+    let (said, outcome) = run(&job, teacher.url());
+    assert_eq!((said.code, &outcome["state"]), (0, &"succeeded".into()), "{}", said.err);
+    assert_eq!(teacher.requests(), requests);
+    // Only answers are paid for.
+    let wanted = serde_json::json!([PROMPTS, 0, 0]);
+    let counts = ["prompts", "parked", "skipped"].map(|name| outcome["teacher"][name].clone());
+    assert_eq!(Value::from(counts.to_vec()), wanted, "{outcome}");
+}
+
+#[test]
+fn a_fault_that_goes_away_costs_nothing_but_time() {
+    check_transient(Reply::status(500, "busy"), 2 * PROMPTS);
+    check_transient(Reply::status(503, "busy").header("retry-after", "0"), 2 * PROMPTS);
+    check_transient(Reply::status(429, "slow down").header("retry-after", "1"), 2 * PROMPTS);
+    check_transient(Reply::completion("It is cut.").broken_off(), 2 * PROMPTS);
+    check_transient(Reply::status(200, "<html>a proxy's page</html>"), 2 * PROMPTS);
+    check_transient(Reply::status(200, "{\"choices\": [{\"te"), 2 * PROMPTS);
+    check_transient(Reply::completion(""), 2 * PROMPTS);
+}
+
+#[test]
+fn a_prompt_that_always_fails_is_parked_and_the_others_go_on() {
+    for (reply, words) in [
+        (Reply::status(200, "<html>a proxy's page</html>"), "answered something that is not JSON"),
+        (Reply::status(200, "{\"choices\": [{\"te"), "answered something that is not JSON"),
+        (Reply::status(200, "{}"), "answered without `choices`"),
+        (Reply::completion(""), "answered with no text at all"),
+        (Reply::status(400, "too long"), "refuses the prompt (400): `too long`"),
+    ] {
+        let job = new_job(&SpecText::default());
+        let teacher = fails_on(move |asked| matches!(place(asked), 7 | 9).then(|| reply.clone()));
+        let (said, outcome) = run(&job, teacher.url());
+        assert_eq!((said.code, &outcome["state"]), (0, &"succeeded".into()), "{words}: {}", said.err);
+        // Twice each, as `failures_max` says, and every other prompt once.
+        assert_eq!(teacher.requests(), PROMPTS + 2, "{words}");
+        assert_eq!(outcome["teacher"]["parked"], 2, "{words}: {outcome}");
+        assert_eq!(outcome["teacher"]["prompts"], PROMPTS - 2, "{words}: {outcome}");
+        let told = format!("parked 2 prompts, the first of them row 7: teacher `local` at {}", teacher.url());
+        assert!(said.err.contains(&told) && said.err.contains(words), "{words}: {}", said.err);
+        let plain = job.say(teacher.url(), &["run", "spec.toml", "--config", "short.toml"]).unwrap();
+        assert!(plain.out.contains("(0 from the store), parked 2, rationales"), "{}", plain.out);
+    }
+}
+
+#[test]
+fn where_every_prompt_is_parked_the_job_pauses_and_says_why() {
+    let job = new_job(&SpecText::default());
+    let teacher = Teacher::start(|_| Reply::completion("")).unwrap();
+    let (said, outcome) = run(&job, teacher.url());
+    assert_eq!((said.code, &outcome["state"]), (1, &"paused".into()), "{}", said.err);
+    let reason = outcome["reason"].as_str().unwrap();
+    for words in ["no rationale was accepted of 16 prompts", "parked 16", "answered with no text at all"] {
+        assert!(reason.contains(words), "{reason}");
+    }
+    // Parked prompts are tried again when a person runs the job again.
+    let well = good_teacher();
+    let (said, outcome) = run(&job, well.url());
+    assert_eq!((said.code, well.requests()), (0, PROMPTS), "{}", said.err);
+    assert_eq!(outcome["teacher"]["parked"], 0, "{outcome}");
+}
+
+#[test]
+fn an_outage_in_the_middle_pays_for_no_answer_twice() {
+    const ANSWERED: usize = 7;
+    let job = new_job(&SpecText::default());
+    let teacher = Teacher::start(|asked| {
+        if asked.before < ANSWERED { teach(&asked.prompt) } else { Reply::status(500, "gone") }
+    })
+    .unwrap();
+    let (said, outcome) = run(&job, teacher.url());
+    assert_eq!((said.code, &outcome["state"]), (1, &"paused".into()), "{}", said.err);
+    assert_eq!(outcome["teacher"]["prompts"], ANSWERED, "{outcome}");
+    let well = good_teacher();
+    let (said, outcome) = run(&job, well.url());
+    assert_eq!((said.code, well.requests()), (0, PROMPTS - ANSWERED), "{}", said.err);
+    assert_eq!(outcome["teacher"]["prompts"], PROMPTS, "{outcome}");
+}
+
+#[test]
+fn a_wait_that_the_teacher_asks_for_is_kept() {
+    let job = new_job(&SpecText::default());
+    let wait = Duration::from_secs(2);
+    let moments = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let noted = std::sync::Arc::clone(&moments);
+    let teacher = fails_on(move |asked| {
+        noted.lock().unwrap().push(std::time::Instant::now());
+        (asked.before == 0).then(|| Reply::status(429, "slow down").header("retry-after", "2"))
+    });
+    let (said, _) = run(&job, teacher.url());
+    assert_eq!(said.code, 0, "{}", said.err);
+    let moments = moments.lock().unwrap();
+    // The first is told to wait; those that were under way beside it may still come; nobody else before it is over.
+    let early = moments.iter().skip(1).filter(|moment| moment.duration_since(moments[0]) < wait).count();
+    assert!(early < 4, "{early} calls came before the teacher wanted to be asked again");
+}
