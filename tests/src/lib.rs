@@ -4,6 +4,8 @@
 pub mod binary;
 pub mod data;
 pub mod folder;
+pub mod postgres;
+pub mod redis;
 pub mod teacher;
 
 mod server;
