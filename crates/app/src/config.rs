@@ -3,7 +3,8 @@
 mod network;
 
 pub use network::{
-    Address, CheckpointsSection, ClientSection, DatabaseSection, RedisSection, S3Section, ServerSection, TokenSection,
+    Address, CheckpointsSection, ClientSection, DatabaseSection, RedisSection, S3Section, ServerSection,
+    TokenSection,
 };
 
 use domain::spec::{is_name, suggestion};

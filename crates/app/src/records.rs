@@ -74,7 +74,8 @@ async fn embedded(config: &Config) -> anyhow::Result<Records> {
 async fn cluster(config: &Config, url: &str) -> anyhow::Result<Records> {
     let redis = address(&config.redis.url, &config.redis.url_file).context("redis.url_file")?;
     let Some(redis) = redis else {
-        let words = "is empty, and a database URL is given: services that run apart share their work list there";
+        let words =
+            "is empty, and a database URL is given: services that run apart share their work list there";
         return Err(ConfigError::new("redis.url", words).into());
     };
     let settings =

@@ -2,13 +2,15 @@
 //! nobody needs a database to build. sqlx's macros write it themselves where they are given a database and a folder.
 
 use anyhow::{Context, bail};
-use sqlx::migrate::Migrator;
+use sqlx::migrate::{Migrate, Migrator};
+use sqlx::postgres::PgConnectOptions;
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Connection};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 
 /// A crate with checked statements.
 struct Adapter {
@@ -17,8 +19,25 @@ struct Adapter {
     /// The `database-url-var` of its `sqlx.toml`; the crate names it in an `option_env!`, so that cargo checks it again.
     url_variable: &'static str,
     /// Makes a database with all the migrations of the repository whose root comes first, in the empty folder that comes
-    /// second where it is one of files, and returns its URL.
-    database: fn(&Path, &Path) -> anyhow::Result<String>,
+    /// second where it is one of files.
+    database: fn(&Path, &Path) -> anyhow::Result<Database>,
+}
+
+/// A database with migrations, for as long as this value lives.
+struct Database {
+    url: String,
+    _server: Option<Server>,
+}
+
+/// A server that ends with its standard input.
+struct Server(Child);
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        // It ends by itself; there is nothing to do about a failure to wait for it.
+        let _ = self.0.wait();
+    }
 }
 
 impl Adapter {
@@ -28,8 +47,10 @@ impl Adapter {
     }
 }
 
-const ADAPTERS: [Adapter; 1] =
-    [Adapter { package: "embedded", url_variable: "DISTILLERY_SQLITE_URL", database: sqlite }];
+const ADAPTERS: [Adapter; 2] = [
+    Adapter { package: "embedded", url_variable: "DISTILLERY_SQLITE_URL", database: sqlite },
+    Adapter { package: "distributed", url_variable: "DISTILLERY_SQLX_POSTGRES_URL", database: postgres },
+];
 
 /// The files of a folder by name.
 type Files = BTreeMap<String, Vec<u8>>;
@@ -85,13 +106,13 @@ fn stale(described: &Files, present: &Files) -> BTreeSet<String> {
 /// The metadata of an adapter's statements, from a fresh database.
 fn describe(root: &Path, adapter: &Adapter) -> anyhow::Result<Files> {
     let folder = tempfile::tempdir()?;
-    let url = (adapter.database)(root, folder.path())?;
+    let database = (adapter.database)(root, folder.path())?;
     let out = folder.path().join("described");
     fs::create_dir(&out)?;
     let status = Command::new("cargo")
         .args(["check", "--quiet", "--lib", "--package", adapter.package])
         .current_dir(root)
-        .env(adapter.url_variable, url)
+        .env(adapter.url_variable, &database.url)
         .env("SQLX_OFFLINE", "false")
         .env("SQLX_OFFLINE_DIR", &out)
         .status()
@@ -111,21 +132,49 @@ fn describe(root: &Path, adapter: &Adapter) -> anyhow::Result<Files> {
 }
 
 /// A new SQLite database with the migrations of `migrations/sqlite`.
-fn sqlite(root: &Path, folder: &Path) -> anyhow::Result<String> {
-    let migrations = root.join("migrations/sqlite");
+fn sqlite(root: &Path, folder: &Path) -> anyhow::Result<Database> {
     let options = SqliteConnectOptions::new().filename(folder.join("statements.db")).create_if_missing(true);
+    migrate(&options, &root.join("migrations/sqlite"))?;
+    Ok(Database { url: options.to_url_lossy().into(), _server: None })
+}
+
+/// A database of a private PostgreSQL, as the tests use it, with the migrations of `migrations/postgres`.
+fn postgres(root: &Path, _folder: &Path) -> anyhow::Result<Database> {
+    let mut child = Command::new("cargo")
+        .args(["run", "--quiet", "--package", "tests", "--example", "postgres"])
+        .current_dir(root)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("cargo run did not start")?;
+    let output = child.stdout.take();
+    let server = Server(child);
+    let mut url = String::new();
+    BufReader::new(output.context("the server has no output")?).read_line(&mut url)?;
+    let url = url.trim().to_owned();
+    if url.is_empty() {
+        bail!("no PostgreSQL was started: see above; scripts/services.sh installs it");
+    }
+    migrate(&url.parse::<PgConnectOptions>()?, &root.join("migrations/postgres"))?;
+    Ok(Database { url, _server: Some(server) })
+}
+
+fn migrate<O>(options: &O, migrations: &Path) -> anyhow::Result<()>
+where
+    O: ConnectOptions,
+    O::Connection: Migrate + Sized,
+{
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut connection = options.connect().await?;
-        Migrator::new(migrations.as_path())
+        Migrator::new(migrations)
             .await?
             .run_direct(None, &mut connection, false)
             .await
             .with_context(|| migrations.display().to_string())?;
         connection.close().await?;
-        anyhow::Ok(())
-    })?;
-    Ok(options.to_url_lossy().into())
+        Ok(())
+    })
 }
 
 /// The files of a folder; none where there is no folder.

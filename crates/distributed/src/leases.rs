@@ -1,0 +1,286 @@
+//! Leases on prompts: taken within the budget, kept alive, ended without an answer.
+
+use crate::accounts::{self, Accounts, Room};
+use crate::failure::Attempt;
+use crate::ledger;
+use crate::prompts::{self, Held};
+use crate::row::{Text, in_order, integer, json, milliseconds, text};
+use crate::store::{PostgresStore, Tx};
+use domain::Example;
+use domain::ids::{CompletionKey, PromptId};
+use domain::records::{Completion, LeasedPrompt, Prompt};
+use domain::state::PromptState;
+use domain::store::{AttemptFailure, LeaseOutcome, StoreError};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::time::Duration;
+use uuid::Uuid;
+
+/// The class of our advisory locks on keys, and how many of them there are. They are few, because each takes a place in
+/// the server's memory; keys that share one only wait for each other.
+const KEY_LOCKS: i32 = 0x6b65_7973;
+const KEY_LOCKS_COUNT: u8 = 64;
+
+impl PostgresStore {
+    pub(crate) async fn lease_take(
+        &self,
+        prompts: &[PromptId],
+        worker: &str,
+        lease: Duration,
+    ) -> Attempt<LeaseOutcome> {
+        if prompts.is_empty() {
+            return Ok(LeaseOutcome::default());
+        }
+        let ids = in_order(prompts.iter().map(|id| id.as_uuid()));
+        let mut tx = self.begin().await?;
+        let accounts = accounts::hold(&mut tx, &ids).await?;
+        let held = prompts::hold(&mut tx, &ids).await?;
+        let keys: Vec<CompletionKey> = held.iter().map(|held| held.prompt.key).collect();
+        lock_keys(&mut tx, &keys).await?;
+        let mut taking = Taking {
+            // In this order: an answer that is committed in between is found by the second.
+            asked: asked(&mut tx, &keys).await?,
+            known: ledger::completions(&mut tx, &keys).await?,
+            accounts,
+            held: held.into_iter().map(|held| (held.prompt.id, held)).collect(),
+            taken: Vec::new(),
+            freed: Vec::new(),
+            outcome: LeaseOutcome::default(),
+        };
+        for id in prompts {
+            taking.decide(*id);
+        }
+        let outcome = taking.write(&mut tx, worker, lease).await?;
+        tx.commit().await?;
+        Ok(outcome)
+    }
+
+    pub(crate) async fn lease_heartbeat(
+        &self,
+        leases: &[(PromptId, u32)],
+        lease: Duration,
+    ) -> Attempt<Vec<PromptId>> {
+        if leases.is_empty() {
+            return Ok(Vec::new());
+        }
+        let ids = in_order(leases.iter().map(|(id, _)| id.as_uuid()));
+        let mut tx = self.begin().await?;
+        // Shared: it keeps the jobs from being deleted meanwhile, and waits for no worker that writes their accounts.
+        sqlx::query!(
+            "SELECT id FROM distillations WHERE id IN (SELECT distillation_id FROM prompts WHERE id = ANY ($1))
+             ORDER BY id FOR KEY SHARE",
+            &ids
+        )
+        .fetch_all(&mut *tx)
+        .await?;
+        sqlx::query!("SELECT id FROM prompts WHERE id = ANY ($1) ORDER BY id FOR NO KEY UPDATE", &ids)
+            .fetch_all(&mut *tx)
+            .await?;
+        let prompts: Vec<Uuid> = leases.iter().map(|(id, _)| id.as_uuid()).collect();
+        let attempts: Vec<i64> = leases.iter().map(|(_, attempt)| i64::from(*attempt)).collect();
+        let kept = sqlx::query!(
+            "UPDATE prompts SET lease_until = now_ms() + $3
+             FROM unnest($1::uuid[], $2::bigint[]) AS lease (prompt_id, attempt)
+             WHERE id = prompt_id AND prompts.attempt = lease.attempt AND state = 'leased'
+             RETURNING id, prompts.attempt",
+            &prompts,
+            &attempts,
+            milliseconds(lease)
+        )
+        .fetch_all(&mut *tx)
+        .await?;
+        tx.commit().await?;
+        let kept: HashSet<(Uuid, i64)> = kept.iter().map(|row| (row.id, i64::from(row.attempt))).collect();
+        let lost = leases.iter().filter(|(id, attempt)| !kept.contains(&(id.as_uuid(), i64::from(*attempt))));
+        Ok(lost.map(|(id, _)| *id).collect())
+    }
+
+    pub(crate) async fn lease_fail(
+        &self,
+        id: PromptId,
+        attempt: u32,
+        failure: &AttemptFailure,
+    ) -> Attempt<PromptState> {
+        let mut tx = self.begin().await?;
+        let mut accounts = accounts::hold(&mut tx, &[id.as_uuid()]).await?;
+        let held = prompts::hold(&mut tx, &[id.as_uuid()]).await?.pop();
+        let held = held.ok_or_else(|| StoreError::not_found("prompt", id))?;
+        let prompt = &held.prompt;
+        if prompt.state != PromptState::Leased || prompt.attempt != attempt {
+            return Ok(prompt.state);
+        }
+        if let Some(account) = accounts.get_mut(&prompt.distillation).filter(|_| held.reserved) {
+            account.give_back(held.tokens_reserved);
+        }
+        let (failures, error, state) = match failure {
+            AttemptFailure::Delayed => (prompt.failures, prompt.error.as_str(), PromptState::Pending),
+            AttemptFailure::Teacher { error, failures_max } => {
+                let failures = prompt.failures.saturating_add(1);
+                let parked = failures >= *failures_max;
+                (failures, error.as_str(), if parked { PromptState::Parked } else { PromptState::Pending })
+            }
+        };
+        sqlx::query!(
+            "UPDATE prompts SET state = $1, failures = $2, error = $3, reserved = FALSE, worker = ''
+             WHERE id = $4",
+            state.as_str(),
+            integer::<i32>(failures)?,
+            text(error) as Text<'_>,
+            id.as_uuid()
+        )
+        .execute(&mut *tx)
+        .await?;
+        accounts::save(&mut tx, &accounts).await?;
+        tx.commit().await?;
+        Ok(state)
+    }
+}
+
+/// Waits for whoever else looks at these keys, in this job or another: of two jobs that ask the same, the second sees the
+/// first one's lease.
+async fn lock_keys(tx: &mut Tx, keys: &[CompletionKey]) -> Attempt<()> {
+    let places = keys.iter().map(|key| i32::from(key.0.first().copied().unwrap_or(0) % KEY_LOCKS_COUNT));
+    let places: Vec<i32> = places.collect::<BTreeSet<i32>>().into_iter().collect();
+    sqlx::query!(
+        "SELECT pg_advisory_xact_lock($1, place) FROM unnest($2::int[]) AS place ORDER BY place",
+        KEY_LOCKS,
+        &places
+    )
+    .fetch_all(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+/// Which prompts have a live lease on these keys.
+async fn asked(tx: &mut Tx, keys: &[CompletionKey]) -> Attempt<HashMap<CompletionKey, Vec<PromptId>>> {
+    let keys: Vec<Vec<u8>> = keys.iter().map(|key| key.0.to_vec()).collect();
+    let rows = sqlx::query!(
+        "SELECT key, id FROM prompts WHERE key = ANY ($1) AND state = 'leased' AND lease_until > now_ms()",
+        &keys
+    )
+    .fetch_all(&mut **tx)
+    .await?;
+    let mut asked: HashMap<CompletionKey, Vec<PromptId>> = HashMap::new();
+    for row in rows {
+        asked.entry(prompts::key(&row.key)?).or_default().push(PromptId::from_uuid(row.id));
+    }
+    Ok(asked)
+}
+
+/// Leases in the making. Everything that is decided on is held by the transaction.
+struct Taking {
+    accounts: Accounts,
+    held: HashMap<PromptId, Held>,
+    asked: HashMap<CompletionKey, Vec<PromptId>>,
+    known: HashMap<CompletionKey, Completion>,
+    /// Prompts that are leased now, in the order of asking.
+    taken: Vec<PromptId>,
+    /// Prompts whose lease ran out and that stay where they are: their reservation is given back.
+    freed: Vec<PromptId>,
+    outcome: LeaseOutcome,
+}
+
+impl Taking {
+    fn decide(&mut self, id: PromptId) {
+        let Some(held) = self.held.get_mut(&id) else {
+            return self.outcome.settled.push(id);
+        };
+        let Some(account) = self.accounts.get_mut(&held.prompt.distillation) else {
+            return self.outcome.settled.push(id);
+        };
+        let open = match held.prompt.state {
+            PromptState::Pending => true,
+            PromptState::Leased if held.expired => true,
+            PromptState::Leased if account.harvesting => return self.outcome.busy.push(id),
+            PromptState::Leased | PromptState::Answered | PromptState::Parked | PromptState::Skipped => false,
+        };
+        if !open || !account.harvesting {
+            return self.outcome.settled.push(id);
+        }
+        let given_back = std::mem::take(&mut held.reserved);
+        if given_back {
+            account.give_back(held.tokens_reserved);
+        }
+        let wait = |busy: &mut Vec<PromptId>, freed: &mut Vec<PromptId>| {
+            busy.push(id);
+            if given_back {
+                freed.push(id);
+            }
+        };
+        if !self.known.contains_key(&held.prompt.key) {
+            let others = self.asked.get(&held.prompt.key);
+            if others.is_some_and(|others| others.iter().any(|other| *other != id)) {
+                return wait(&mut self.outcome.busy, &mut self.freed);
+            }
+            match account.room(held.tokens_reserved) {
+                Room::Free => account.reserve(held.tokens_reserved),
+                Room::Reserved => return wait(&mut self.outcome.busy, &mut self.freed),
+                Room::Spent => {
+                    held.prompt.state = PromptState::Skipped;
+                    return self.outcome.out_of_budget.push(id);
+                }
+            }
+            held.reserved = true;
+        }
+        held.prompt.attempt += 1;
+        held.prompt.state = PromptState::Leased;
+        held.expired = false;
+        self.asked.entry(held.prompt.key).or_default().push(id);
+        self.taken.push(id);
+    }
+
+    async fn write(mut self, tx: &mut Tx, worker: &str, lease: Duration) -> Attempt<LeaseOutcome> {
+        let uuids = |ids: &[PromptId]| -> Vec<Uuid> { ids.iter().map(|id| id.as_uuid()).collect() };
+        let taken = uuids(&self.taken);
+        if !taken.is_empty() {
+            let reserved: Vec<bool> =
+                self.taken.iter().map(|id| self.held.get(id).is_some_and(|held| held.reserved)).collect();
+            sqlx::query!(
+                "UPDATE prompts SET state = 'leased', attempt = attempt + 1, worker = $3,
+                     lease_until = now_ms() + $4, reserved = taken.reserved
+                 FROM unnest($1::uuid[], $2::bool[]) AS taken (prompt_id, reserved) WHERE id = prompt_id",
+                &taken,
+                &reserved,
+                text(worker) as Text<'_>,
+                milliseconds(lease)
+            )
+            .execute(&mut **tx)
+            .await?;
+        }
+        if !self.outcome.out_of_budget.is_empty() || !self.freed.is_empty() {
+            sqlx::query!(
+                "UPDATE prompts SET reserved = FALSE,
+                     state = CASE WHEN id = ANY ($1) THEN 'skipped' ELSE state END
+                 WHERE id = ANY ($1) OR id = ANY ($2)",
+                &uuids(&self.outcome.out_of_budget),
+                &uuids(&self.freed)
+            )
+            .execute(&mut **tx)
+            .await?;
+        }
+        accounts::save(tx, &self.accounts).await?;
+        let mut examples = self.examples(tx, &taken).await?;
+        for id in &self.taken {
+            let Some(Held { prompt, .. }) = self.held.remove(id) else { continue };
+            let example = examples.remove(id).ok_or_else(|| StoreError::not_found("row", prompt.row))?;
+            let cached = self.known.get(&prompt.key).cloned();
+            self.outcome.leased.push(LeasedPrompt { prompt: Prompt { ..prompt }, example, cached });
+        }
+        Ok(self.outcome)
+    }
+
+    /// The rows that these prompts ask about.
+    async fn examples(&self, tx: &mut Tx, taken: &[Uuid]) -> Attempt<HashMap<PromptId, Example>> {
+        let rows = sqlx::query!(
+            "SELECT prompts.id, example FROM prompts JOIN distillations ON distillations.id = distillation_id
+             JOIN examples USING (dataset_id, row_index) WHERE prompts.id = ANY ($1)",
+            taken
+        )
+        .fetch_all(&mut **tx)
+        .await?;
+        let mut examples = HashMap::with_capacity(rows.len());
+        for row in rows {
+            examples.insert(PromptId::from_uuid(row.id), json("example", &row.example)?);
+        }
+        Ok(examples)
+    }
+}

@@ -1,0 +1,13 @@
+//! A private PostgreSQL for whoever needs one: prints its URL, and ends with its standard input.
+//! `cargo xtask sql` checks statements against it.
+#![allow(clippy::print_stdout, reason = "the URL is what it is for")]
+
+use std::io::Read;
+use tests::postgres::Postgres;
+
+fn main() -> anyhow::Result<()> {
+    let postgres = Postgres::start()?;
+    println!("{}", postgres.url());
+    std::io::stdin().read_to_end(&mut Vec::new())?;
+    Ok(())
+}
