@@ -207,17 +207,24 @@ impl Api {
     }
 }
 
-/// Server reflection beside `routes`: what this process serves, and nothing else.
+/// Server reflection beside `routes`: what this process serves, and nothing else. In both versions of its protocol: most
+/// clients still speak the older one.
 fn reflection(which: Roles, routes: Routes) -> anyhow::Result<Routes> {
-    let mut builder = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(wire::DESCRIPTORS)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        .with_service_name("grpc.health.v1.Health")
-        .with_service_name("grpc.reflection.v1.ServerReflection");
-    for name in which.services() {
-        builder = builder.with_service_name(name);
-    }
-    Ok(routes.add_service(builder.build_v1().context("server reflection")?))
+    let builder = || {
+        let builder = tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(wire::DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            .with_service_name("grpc.health.v1.Health")
+            .with_service_name("grpc.reflection.v1.ServerReflection")
+            .with_service_name("grpc.reflection.v1alpha.ServerReflection");
+        which.services().into_iter().fold(builder, tonic_reflection::server::Builder::with_service_name)
+    };
+    let older = builder().register_encoded_file_descriptor_set(tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET);
+    let newer =
+        builder().register_encoded_file_descriptor_set(tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET);
+    Ok(routes
+        .add_service(newer.build_v1().context("server reflection")?)
+        .add_service(older.build_v1alpha().context("server reflection")?))
 }
 
 /// Who is asked whether this process serves.

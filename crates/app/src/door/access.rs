@@ -77,6 +77,7 @@ pub(crate) const METHODS: &[Method] = &[
     call("/grpc.health.v1.Health/Check", Needs::Nothing),
     watch("/grpc.health.v1.Health/Watch", Needs::Nothing),
     watch("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Needs::Token),
+    watch("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", Needs::Token),
 ];
 
 const fn call(path: &'static str, needs: Needs) -> Method {
@@ -118,6 +119,7 @@ mod tests {
         assert!(served.len() > 30, "{served:?}");
         served.extend(paths(tonic_health::pb::FILE_DESCRIPTOR_SET));
         served.extend(paths(tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET));
+        served.extend(paths(tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET));
         let known: BTreeSet<String> = METHODS.iter().map(|method| method.path.to_owned()).collect();
         assert_eq!(known, served);
         assert_eq!(known.len(), METHODS.len(), "a path stands twice");

@@ -1535,7 +1535,7 @@ pub enum StudentSize {
     Unspecified = 0,
     /// About a million parameters: for tests.
     Tiny = 1,
-    /// About ten million.
+    /// Some three million, with a small vocabulary.
     Mini = 2,
     /// T5 v1.1 small.
     Small = 3,
