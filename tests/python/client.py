@@ -36,8 +36,16 @@ def generated(proto: pathlib.Path) -> pathlib.Path:
 def main() -> None:
     proto, address = pathlib.Path(sys.argv[1]), sys.argv[2]
     sys.path.insert(0, str(generated(proto)))
-    from distillery.v1 import datasets_pb2, datasets_pb2_grpc, distillations_pb2, distillations_pb2_grpc
-    from distillery.v1 import inference_pb2, inference_pb2_grpc, spec_pb2, types_pb2
+    from distillery.v1 import (
+        datasets_pb2,
+        datasets_pb2_grpc,
+        distillations_pb2,
+        distillations_pb2_grpc,
+        inference_pb2,
+        inference_pb2_grpc,
+        spec_pb2,
+        types_pb2,
+    )
 
     channel = grpc.insecure_channel(address)
     call = {"metadata": [("authorization", f"Bearer {os.environ['DISTILLERY_TOKEN']}")], "timeout": DEADLINE_SECONDS}
