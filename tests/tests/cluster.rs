@@ -30,6 +30,8 @@ const LOST_MAX: usize = 2 * CONCURRENCY;
 const HARVESTERS: usize = 2;
 /// Short, so that what a killed process held is free again soon.
 const LEASE_SECONDS: usize = 2;
+/// A harvester has no harvester to call.
+const NOBODY: &str = "http://127.0.0.1:9";
 const FILES: [&str; 5] =
     ["model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json", "distillery.json"];
 
@@ -80,10 +82,22 @@ fn teachers() -> String {
 }
 
 /// How a job ends: the ledger by row, and the sha256 of the student's files.
-#[derive(Debug, PartialEq)]
+#[derive(Debug)]
 struct End {
     ledger: BTreeMap<String, Value>,
     student: BTreeMap<&'static str, String>,
+}
+
+impl End {
+    /// Says what differs, and not the whole ledger.
+    fn check(&self, wanted: &Self) {
+        let lost: Vec<&String> = wanted.ledger.keys().filter(|row| !self.ledger.contains_key(*row)).collect();
+        assert!(lost.is_empty(), "lost: {lost:?}");
+        for (row, entry) in &self.ledger {
+            assert_eq!(Some(entry), wanted.ledger.get(row), "{row}");
+        }
+        assert_eq!(self.student, wanted.student);
+    }
 }
 
 /// The ledger by what was asked. No question is there twice, and each has its verdict.
@@ -110,7 +124,8 @@ fn student(store: &Path) -> BTreeMap<&'static str, String> {
     let mut ends: Vec<_> = students
         .iter()
         .map(|student| {
-            let sha256 = |name: &&str| hex::encode(Sha256::digest(std::fs::read(student.join(name)).unwrap()));
+            let sha256 =
+                |name: &&str| hex::encode(Sha256::digest(std::fs::read(student.join(name)).unwrap()));
             FILES.iter().map(|name| (*name, sha256(name))).collect::<BTreeMap<_, _>>()
         })
         .collect();
@@ -121,12 +136,17 @@ fn student(store: &Path) -> BTreeMap<&'static str, String> {
 
 /// The folders of whole students.
 fn students(store: &Path) -> Vec<PathBuf> {
+    folders(store, "-model")
+}
+
+/// The whole folders of one kind that trainers left in a store of checkpoints.
+fn folders(store: &Path, kind: &str) -> Vec<PathBuf> {
     let list =
         |path: PathBuf| std::fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
     list(store.join("runs"))
         .flat_map(list)
         .flat_map(list)
-        .filter(|path| path.to_str().is_some_and(|path| path.ends_with("-model")))
+        .filter(|path| path.to_str().is_some_and(|path| path.ends_with(kind)))
         .collect()
 }
 
@@ -207,7 +227,7 @@ impl Cluster {
     }
 
     fn harvesters(&self) -> Vec<Service> {
-        (0..HARVESTERS).map(|_| self.start("harvester", "http://127.0.0.1:9")).collect()
+        (0..HARVESTERS).map(|_| self.start("harvester", NOBODY)).collect()
     }
 
     fn say(&self, url: &str, arguments: &[&str]) -> Said {
@@ -234,11 +254,17 @@ impl Cluster {
         events
     }
 
-    fn end(&self, url: &str) -> End {
+    /// Every published version, by name.
+    fn models(&self, url: &str) -> Vec<String> {
         let models = done(self.say(url, &["models", "--json"])).json().unwrap();
-        let models: Vec<&Value> =
-            models["models"].as_array().unwrap().iter().map(|model| &model["model"]).collect();
-        assert_eq!(models, ["job@1"]);
+        let name = |model: &Value| model["model"].as_str().unwrap().to_owned();
+        let mut names: Vec<String> = models["models"].as_array().unwrap().iter().map(name).collect();
+        names.sort();
+        names
+    }
+
+    fn end(&self, url: &str) -> End {
+        assert_eq!(self.models(url), ["job@1"]);
         let ledger = entries(&done(self.say(url, &["ledger", "job", "--json"])));
         End { ledger, student: student(&self.folder.join("shared")) }
     }
@@ -275,7 +301,7 @@ fn a_job_on_a_cluster_ends_as_on_one_machine() {
     cluster.watch(harvesters[1].url());
     // Every replica answers for all.
     for harvester in &harvesters {
-        assert_eq!(cluster.end(harvester.url()), undisturbed);
+        cluster.end(harvester.url()).check(&undisturbed);
     }
     assert_eq!(cluster.paid_twice(), 0);
     cluster.check_predictions(inference.url());
@@ -284,7 +310,194 @@ fn a_job_on_a_cluster_ends_as_on_one_machine() {
     }
 }
 
-/// Whether a trainer is `step` steps into its run, with a resume state behind it.
-fn is_at(events: &[Value], step: u64) -> bool {
-    events.iter().any(|event| event["event"] == "training_progress" && event["step"].as_u64() >= Some(step))
+/// Steps of the resume states in a store of checkpoints.
+fn resumable(store: &Path) -> Vec<u64> {
+    folders(store, "-resume")
+        .iter()
+        .filter_map(|path| path.file_name()?.to_str()?.strip_suffix("-resume")?.parse().ok())
+        .collect()
+}
+
+#[test]
+fn two_trainers_fight_for_a_run() {
+    let _alone = alone();
+    let undisturbed = Work::SMALL.on_one_machine();
+    for step in [5, 25] {
+        let cluster = Cluster::new(Work::SMALL);
+        let harvester = cluster.start("harvester", NOBODY);
+        let mut first = cluster.start("trainer", harvester.url());
+        cluster.submit(harvester.url());
+        let store = cluster.folder.join("shared");
+        wait_for("a resume state", || resumable(&store).iter().any(|there| *there >= step).then_some(()));
+        binary::signal(first.child(), "STOP").unwrap();
+        assert_eq!(cluster.state(harvester.url()).as_deref(), Some("training"), "stopped too late");
+        let second = cluster.start("trainer", harvester.url());
+        cluster.watch(harvester.url());
+        cluster.end(harvester.url()).check(&undisturbed);
+
+        // The first still believes in its run. It takes the next job only when it has given the run up.
+        assert_eq!(second.stop(LIMIT).unwrap(), 0);
+        binary::signal(first.child(), "CONT").unwrap();
+        let next = SpecText { name: "next", ..SpecText::default() };
+        cluster.folder.write("next.toml", next.to_string()).unwrap();
+        done(cluster.say(harvester.url(), &["submit", "next.toml", "--watch"]));
+        assert_eq!(cluster.models(harvester.url()), ["job@1", "next@1"]);
+        assert_eq!(cluster.state(harvester.url()).as_deref(), Some("succeeded"));
+        assert_eq!(first.stop(LIMIT).unwrap(), 0);
+    }
+}
+
+#[test]
+fn a_database_that_is_away_during_a_harvest_loses_nothing() {
+    let _alone = alone();
+    let work = Work { rows: [60, 6, 6], delay: Duration::from_millis(200), ..Work::SMALL };
+    let undisturbed = work.on_one_machine();
+    let cluster = Cluster::new(work);
+    let harvesters = cluster.harvesters();
+    let _trainer = cluster.start("trainer", harvesters[0].url());
+    cluster.submit(harvesters[0].url());
+    wait_for("a harvest", || (cluster.teacher.answered() >= 10).then_some(()));
+    cluster.postgres.stop().unwrap();
+    std::thread::sleep(Duration::from_secs(10));
+    assert!(cluster.teacher.requests() < work.prompts(), "the harvest was over before");
+    cluster.postgres.restart().unwrap();
+    cluster.watch(harvesters[1].url());
+    cluster.end(harvesters[0].url()).check(&undisturbed);
+    let paid_twice = cluster.paid_twice();
+    println!("PostgreSQL away for 10 s: {} prompts, lost 0, paid twice {paid_twice}", work.prompts());
+    assert!(paid_twice <= LOST_MAX * HARVESTERS, "{paid_twice}");
+}
+
+/// Numbers that look random, and come again with the same seed (splitmix64).
+struct Dice(u64);
+
+impl Dice {
+    /// Seeded with `DISTILLERY_TEST_SEED`, else with the time.
+    #[allow(clippy::disallowed_methods, reason = "which accidents happen is the environment's word")]
+    fn new() -> Self {
+        let now = std::time::UNIX_EPOCH.elapsed().unwrap().subsec_nanos().into();
+        let seed = std::env::var("DISTILLERY_TEST_SEED").map_or(now, |seed| seed.parse().unwrap());
+        println!("DISTILLERY_TEST_SEED={seed}");
+        Self(seed)
+    }
+
+    /// Below `end`.
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)) % end
+    }
+}
+
+/// One process of the cluster, and who follows it when it is killed.
+struct Seat {
+    role: &'static str,
+    harvester: String,
+    service: Service,
+}
+
+impl Seat {
+    fn new(cluster: &Cluster, role: &'static str, harvester: &str) -> Self {
+        Self { role, harvester: harvester.to_owned(), service: cluster.start(role, harvester) }
+    }
+
+    /// As an orchestrator does: at the same address, and again where it does not come up.
+    fn start_again(&mut self, cluster: &Cluster) {
+        let address = self.service.address().to_owned();
+        self.service = wait_for(self.role, || cluster.try_start(self.role, &address, &self.harvester).ok());
+    }
+}
+
+/// Kills in each of the two stages, harvest and training.
+const KILLS: usize = 25;
+/// Kills of the harvest after which Redis forgets everything, and after which PostgreSQL crashes.
+const FLUSH_AFTER: usize = 10;
+const CRASH_AFTER: usize = 18;
+/// The longest time between two accidents.
+const CALM_MS_MAX: u64 = 900;
+
+/// Kills one service, or two at once, at random instants.
+fn disturb(
+    cluster: &Cluster,
+    seats: &mut [Seat],
+    dice: &mut Dice,
+    mut after: impl FnMut(usize),
+) -> BTreeMap<&'static str, usize> {
+    let mut kills = BTreeMap::new();
+    let mut count = 0;
+    while count < KILLS {
+        std::thread::sleep(Duration::from_millis(dice.below(CALM_MS_MAX)));
+        let mut dead = BTreeSet::new();
+        for _ in 0..=dice.below(2).min((KILLS - count - 1) as u64) {
+            dead.insert(dice.below(seats.len() as u64) as usize);
+        }
+        for index in &dead {
+            seats[*index].service.kill().unwrap();
+            *kills.entry(seats[*index].role).or_default() += 1;
+            count += 1;
+            after(count);
+        }
+        for index in dead {
+            seats[index].start_again(cluster);
+        }
+    }
+    kills
+}
+
+#[test]
+fn random_kills_change_nothing() {
+    let _alone = alone();
+    let work = Work { rows: [500, 20, 20], steps: 300, delay: Duration::from_millis(300) };
+    let mut dice = Dice::new();
+    let began = Instant::now();
+    let undisturbed = work.on_one_machine();
+    let wall_undisturbed = began.elapsed();
+
+    let cluster = Cluster::new(work);
+    let mut seats: Vec<Seat> = (0..HARVESTERS).map(|_| Seat::new(&cluster, "harvester", NOBODY)).collect();
+    let urls: Vec<String> = seats.iter().map(|seat| seat.service.url().to_owned()).collect();
+    for role in ["trainer", "inference"] {
+        seats.extend(urls.iter().map(|url| Seat::new(&cluster, role, url)));
+    }
+    let began = Instant::now();
+    cluster.submit(&urls[0]);
+    wait_for("a harvest", || (cluster.teacher.answered() > 0).then_some(()));
+    let harvest = disturb(&cluster, &mut seats, &mut dice, |kills| match kills {
+        FLUSH_AFTER => cluster.redis.flush_all().unwrap(),
+        CRASH_AFTER => {
+            cluster.postgres.kill().unwrap();
+            cluster.postgres.restart().unwrap();
+        }
+        _ => {}
+    });
+    assert_eq!(
+        cluster.state(&urls[0]).as_deref(),
+        Some("harvesting"),
+        "the job is too small for so many kills"
+    );
+    wait_for("training", || (cluster.state(&urls[1])? == "training").then_some(()));
+    let training = disturb(&cluster, &mut seats, &mut dice, |_| {});
+    assert_eq!(
+        cluster.state(&urls[0]).as_deref(),
+        Some("training"),
+        "the job is too small for so many kills"
+    );
+    cluster.watch(&urls[1]);
+    let wall = began.elapsed();
+
+    let end = cluster.end(&urls[0]);
+    let paid_twice = cluster.paid_twice();
+    let lost = undisturbed.ledger.keys().filter(|row| !end.ledger.contains_key(*row)).count();
+    println!(
+        "{} rows, lost {lost}, doubled 0, paid twice {paid_twice}; kills in the harvest {harvest:?}, in training \
+         {training:?}; {wall_undisturbed:?} undisturbed, {wall:?} with kills",
+        end.ledger.len()
+    );
+    end.check(&undisturbed);
+    // What was in flight when a harvester was killed, and everywhere when a server forgot or crashed.
+    assert!(paid_twice <= (harvest["harvester"] + 2 * HARVESTERS) * LOST_MAX, "{paid_twice}");
+    for seat in seats.iter().filter(|seat| seat.role == "inference") {
+        cluster.check_predictions(seat.service.url());
+    }
 }
