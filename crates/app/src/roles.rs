@@ -55,6 +55,7 @@ pub(crate) async fn harvest(_: &Config, _: CancellationToken) -> anyhow::Result<
 }
 
 /// How often a trainer without work asks a harvester elsewhere for some.
+#[cfg(feature = "trainer")]
 const POLL_ELSEWHERE: Duration = Duration::from_secs(1);
 
 /// Where the harvester is.

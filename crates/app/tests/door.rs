@@ -1,4 +1,11 @@
 //! The door over real TCP: TLS, tokens, roles, deadlines, limits, and its closing.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests fail loudly too"
+)]
 
 mod common;
 

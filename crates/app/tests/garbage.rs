@@ -1,5 +1,12 @@
 //! Whatever a caller sends to any method, random bytes or random messages of the right kind, it is told what is wrong with
 //! it: no internal error, no panic, and the server goes on.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests fail loudly too"
+)]
 
 mod common;
 
