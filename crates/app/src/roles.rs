@@ -141,7 +141,7 @@ pub(crate) fn infer(
     let service = inference::Inference::start(settings(config)?)?;
     let following = service.clone();
     Ok(Inferring {
-        routes: routes.add_service(service.service()),
+        routes: routes.add_service(service.service()).add_service(service.open_inference()),
         models: service.models(),
         work: async move { following.watch(channel, checkpoints, end).await }.boxed(),
         drain: Box::new(move || service.drain()),
