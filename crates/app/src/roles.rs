@@ -55,6 +55,7 @@ pub(crate) async fn harvest(_: &Config, _: CancellationToken) -> anyhow::Result<
 }
 
 /// How often a trainer without work asks a harvester elsewhere for some.
+#[cfg(feature = "trainer")]
 const POLL_ELSEWHERE: Duration = Duration::from_secs(1);
 
 /// Where the harvester is.
@@ -140,7 +141,7 @@ pub(crate) fn infer(
     let service = inference::Inference::start(settings(config)?)?;
     let following = service.clone();
     Ok(Inferring {
-        routes: routes.add_service(service.service()),
+        routes: routes.add_service(service.service()).add_service(service.open_inference()),
         models: service.models(),
         work: async move { following.watch(channel, checkpoints, end).await }.boxed(),
         drain: Box::new(move || service.drain()),

@@ -31,6 +31,8 @@ const HARVESTER: &[&str] = &[
 ];
 /// The service of inference, by name. Each model has a health of its own under `<this>/<name>`.
 const INFERENCE: &str = "distillery.v1.InferenceService";
+/// The same, for standard clients.
+const OPEN_INFERENCE: &str = "inference.GRPCInferenceService";
 /// The health of the whole process, as the protocol has it.
 const WHOLE: &str = "";
 
@@ -52,7 +54,7 @@ impl Roles {
 
     /// The gRPC services of these roles, by name.
     fn services(self) -> Vec<&'static str> {
-        let inference = self.inference.then_some(INFERENCE);
+        let inference = [INFERENCE, OPEN_INFERENCE].into_iter().filter(|_| self.inference);
         HARVESTER.iter().copied().filter(|_| self.harvester).chain(inference).collect()
     }
 }
@@ -114,7 +116,7 @@ impl Serving {
         let mut services = which.services();
         services.push(WHOLE);
         // Inference says so itself, when its models are loaded.
-        for name in services.iter().filter(|name| **name != INFERENCE) {
+        for name in services.iter().filter(|name| ![INFERENCE, OPEN_INFERENCE].contains(*name)) {
             health.serving(name).await;
         }
         let url = door.url();
@@ -273,6 +275,7 @@ impl Health {
         end: CancellationToken,
     ) {
         self.not_serving(INFERENCE).await;
+        self.not_serving(OPEN_INFERENCE).await;
         let mut told: BTreeMap<String, u64> = BTreeMap::new();
         loop {
             let changed = tokio::select! {
@@ -290,6 +293,7 @@ impl Health {
                 self.serving(&format!("{INFERENCE}/{name}")).await;
             }
             self.serving(INFERENCE).await;
+            self.serving(OPEN_INFERENCE).await;
             told = served;
         }
     }

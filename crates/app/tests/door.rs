@@ -1,4 +1,11 @@
 //! The door over real TCP: TLS, tokens, roles, deadlines, limits, and its closing.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests fail loudly too"
+)]
 
 mod common;
 
@@ -161,6 +168,13 @@ fn allowed(role: &str, path: &str) -> bool {
     let looks = ["Get", "List", "Watch", "Stream", "Predict", "Explain", "Generate"];
     let submits = ["Create", "Upload", "Commit", "Submit", "Cancel", "Resume"];
     let operates = ["Delete", "Register"];
+    // The probes of the Open Inference Protocol, and what it says of the server itself.
+    match method {
+        "ServerLive" | "ServerReady" => return true,
+        "ServerMetadata" => return !role.is_empty(),
+        _ => {}
+    }
+    let looks = [&looks[..], &["Model"]].concat();
     let is = |words: &[&str]| words.iter().any(|word| method.starts_with(word));
     let of_a_run =
         service == "distillery.v1.RunsService" && !method.starts_with("Get") && !method.starts_with("List");

@@ -1,11 +1,17 @@
 //! Whatever a caller sends to any method, random bytes or random messages of the right kind, it is told what is wrong with
 //! it: no internal error, no panic, and the server goes on.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests fail loudly too"
+)]
 
 mod common;
 
 use app::serve::Roles;
-use common::{PATIENCE, Server, call};
-use domain::spec::{Draft, Objective, StudentDraft, StudentSize, TeacherDraft, TrainingDraft};
+use common::{Server, call, publish, served};
 use proptest::collection::vec;
 use proptest::prelude::any;
 use proptest::strategy::{Strategy, ValueTree};
@@ -21,9 +27,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tonic::{Code, Status};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
-use wire::v1::datasets_service_client::DatasetsServiceClient;
-use wire::v1::distillations_service_client::DistillationsServiceClient;
-use wire::v1::models_service_client::ModelsServiceClient;
 use wire::{Channel, v1};
 
 /// Calls of each kind to each method.
@@ -41,51 +44,21 @@ struct Known {
     submit: Vec<u8>,
 }
 
-/// Publishes a student of a few rows, without a teacher, and returns what is there then.
+/// What is there once a student is published; the words of the protocols too.
 async fn known(channel: &Channel) -> Known {
-    let request_id = uuid::Uuid::new_v4().to_string();
-    let mut datasets = DatasetsServiceClient::new(channel.clone());
-    let create = v1::CreateDatasetRequest { request_id: request_id.clone(), name: "rows".into() };
-    let dataset = datasets.create_dataset(create).await.unwrap().into_inner().dataset.unwrap();
     let row = |text: &str, label: &str| v1::Example {
         input: text.to_owned(),
         label: Some(label.to_owned()),
-        split: v1::Split::Train.into(),
         ..Default::default()
     };
-    let examples = vec![row("a good film", "good"), row("a bad film", "bad"), row("good, good", "good")];
-    let chunk = v1::UploadRowsRequest { dataset_id: dataset.id.clone(), offset: 0, examples };
-    datasets.upload_rows(tokio_stream::once(chunk)).await.unwrap();
-    datasets.commit_dataset(v1::CommitDatasetRequest { dataset_id: dataset.id.clone() }).await.unwrap();
-    let draft = Draft {
-        name: "film".to_owned(),
-        task: domain::Task::built_in("generate").unwrap(),
-        teacher: TeacherDraft { profile: Some("none".to_owned()), ..Default::default() },
-        judging: Default::default(),
-        student: StudentDraft { size: Some(StudentSize::Tiny), vocabulary: Some(300), ..Default::default() },
-        training: TrainingDraft {
-            steps: Some(2),
-            objective: Some(Objective::Standard),
-            ..Default::default()
-        },
-    };
-    let submit = v1::SubmitDistillationRequest {
-        request_id,
-        spec: Some(draft.resolve().unwrap().into()),
-        dataset_id: dataset.id.clone(),
-    };
-    let mut jobs = DistillationsServiceClient::new(channel.clone());
-    let encoded = prost::Message::encode_to_vec(&submit);
-    let job = jobs.submit_distillation(submit).await.unwrap().into_inner().distillation.unwrap();
-    let watch = v1::WatchDistillationRequest { distillation_id: job.id.clone(), after_sequence: 0 };
-    let mut events = jobs.watch_distillation(watch).await.unwrap().into_inner();
-    while tokio::time::timeout(PATIENCE, events.message()).await.expect("no student").unwrap().is_some() {}
-    let mut models = ModelsServiceClient::new(channel.clone());
-    let models = models.list_models(v1::ListModelsRequest::default()).await.unwrap().into_inner().models;
-    let model = models.first().expect("no student was published");
+    let rows = vec![row("a good film", "good"), row("a bad film", "bad"), row("good, good", "good")];
+    let published = publish(channel, "generate", rows).await;
+    let model = published.model;
     let texts =
-        vec![dataset.id, job.id, model.run_id.clone(), model.id.clone(), "film".into(), "rows".into()];
-    Known { texts, submit: encoded }
+        vec![published.submit.dataset_id.clone(), model.distillation_id, model.run_id, model.id, model.name];
+    let words = ["rows", "input", "choices", "BYTES", "FP64", "label", "rationale", "1"].map(str::to_owned);
+    let submit = prost::Message::encode_to_vec(&published.submit);
+    Known { texts: texts.into_iter().chain(words).collect(), submit }
 }
 
 fn text(random: &mut StdRng, known: &Known) -> String {
@@ -216,7 +189,7 @@ async fn no_message_is_an_internal_error_or_a_panic() {
     let serves = Roles { harvester: true, trainer: false, inference: true };
     let server = Server::start(serves, |config, _| config.data_dir = data).await;
     let channel = server.channel(|_| {}).await.unwrap();
-    ready(&channel).await;
+    served(&channel).await;
     let pool = DescriptorPool::decode(wire::DESCRIPTORS).unwrap();
     let mut methods: Vec<MethodDescriptor> =
         pool.services().flat_map(|service| service.methods().collect::<Vec<_>>()).collect();
@@ -248,15 +221,4 @@ async fn no_message_is_an_internal_error_or_a_panic() {
     assert_eq!(PANICS.load(Ordering::SeqCst), 0);
     server.stop().await.unwrap();
     drop(first);
-}
-
-/// Waits until the student is served.
-async fn ready(channel: &Channel) {
-    let served = async {
-        let request = HealthCheckRequest { service: "distillery.v1.InferenceService/film".to_owned() };
-        while HealthClient::new(channel.clone()).check(request.clone()).await.is_err() {
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, served).await.expect("the student is not served");
 }

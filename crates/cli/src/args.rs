@@ -36,10 +36,10 @@ Exit codes: 0 done, 1 failed, 2 bad usage or bad specification, 130 interrupted.
 #[derive(Debug, Args)]
 pub(crate) struct Place {
     /// Database and checkpoints of the local verbs [default: .distillery]
-    #[arg(long, global = true, value_name = "DIR")]
+    #[arg(long, global = true, value_name = "DIR", display_order = 100)]
     pub(crate) data_dir: Option<PathBuf>,
     /// Settings and teacher profiles [default: ./distillery.toml where it exists, else built-in]
-    #[arg(long, global = true, value_name = "FILE", env = "DISTILLERY_CONFIG")]
+    #[arg(long, global = true, value_name = "FILE", env = "DISTILLERY_CONFIG", display_order = 101)]
     pub(crate) config: Option<PathBuf>,
 }
 

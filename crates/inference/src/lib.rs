@@ -1,11 +1,12 @@
 //! Serving students: admission at the door, one bounded queue, and one thread that owns the device.
 //!
-//! `service` is the door, `queue` assembles batches (a pure function), `engine` is the thread, `registry` knows the models
+//! `service` is the door, `open_inference` a second one for standard clients, `queue` assembles batches (a pure function), `engine` is the thread, `registry` knows the models
 //! by name. Invariants: inference names no database; a row's answer is the same alone and in any batch; nothing waits
 //! without a bound.
 
 mod engine;
 mod error;
+mod open_inference;
 mod queue;
 mod registry;
 mod served;
@@ -21,6 +22,7 @@ use std::path::Path;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use wire::Channel;
+use wire::open_inference::grpc_inference_service_server::{GrpcInferenceService, GrpcInferenceServiceServer};
 use wire::v1::inference_service_server::InferenceServiceServer;
 
 /// What the operator decides.
@@ -93,11 +95,21 @@ impl Inference {
     pub fn service(
         &self,
     ) -> InferenceServiceServer<impl wire::v1::inference_service_server::InferenceService> {
-        InferenceServiceServer::new(service::Service {
-            registry: Arc::clone(&self.registry),
-            engine: self.engine.clone(),
-        })
-        .max_decoding_message_size(wire::MESSAGE_BYTES_MAX)
+        InferenceServiceServer::from_arc(self.shared())
+            .max_decoding_message_size(wire::MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(wire::MESSAGE_BYTES_MAX)
+    }
+
+    /// The same answers by the Open Inference Protocol, version 2.
+    pub fn open_inference(&self) -> GrpcInferenceServiceServer<impl GrpcInferenceService> {
+        let loaded = self.models();
+        GrpcInferenceServiceServer::new(open_inference::OpenInference { service: self.shared(), loaded })
+            .max_decoding_message_size(wire::MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(wire::MESSAGE_BYTES_MAX)
+    }
+
+    fn shared(&self) -> Arc<service::Service> {
+        Arc::new(service::Service { registry: Arc::clone(&self.registry), engine: self.engine.clone() })
     }
 
     /// Takes no more requests; what waits is still answered.

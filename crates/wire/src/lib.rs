@@ -27,6 +27,13 @@ pub mod v1 {
     include!("gen/distillery.v1.rs");
 }
 
+/// The generated messages, clients and servers of the Open Inference Protocol, version 2.
+#[allow(missing_docs, unreachable_pub, unused_qualifications, clippy::all, clippy::pedantic, reason = "generated")]
+#[rustfmt::skip]
+pub mod open_inference {
+    include!("gen/inference.rs");
+}
+
 /// The descriptors of every message and service, for server reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!("gen/distillery.v1.bin");
 

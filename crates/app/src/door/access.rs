@@ -74,6 +74,12 @@ pub(crate) const METHODS: &[Method] = &[
     call("/distillery.v1.InferenceService/Explain", Needs::Read),
     call("/distillery.v1.InferenceService/PredictAndExplain", Needs::Read),
     call("/distillery.v1.InferenceService/Generate", Needs::Read),
+    call("/inference.GRPCInferenceService/ServerLive", Needs::Nothing),
+    call("/inference.GRPCInferenceService/ServerReady", Needs::Nothing),
+    call("/inference.GRPCInferenceService/ModelReady", Needs::Read),
+    call("/inference.GRPCInferenceService/ServerMetadata", Needs::Token),
+    call("/inference.GRPCInferenceService/ModelMetadata", Needs::Read),
+    call("/inference.GRPCInferenceService/ModelInfer", Needs::Read),
     call("/grpc.health.v1.Health/Check", Needs::Nothing),
     watch("/grpc.health.v1.Health/Watch", Needs::Nothing),
     watch("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Needs::Token),
@@ -132,7 +138,13 @@ mod tests {
             .filter(|method| method.needs == Needs::Nothing)
             .map(|method| method.path)
             .collect();
-        assert_eq!(open, ["/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"]);
+        let probes = [
+            "/inference.GRPCInferenceService/ServerLive",
+            "/inference.GRPCInferenceService/ServerReady",
+            "/grpc.health.v1.Health/Check",
+            "/grpc.health.v1.Health/Watch",
+        ];
+        assert_eq!(open, probes);
         assert_eq!(find("/distillery.v1.DatasetsService/Invented"), None);
     }
 }

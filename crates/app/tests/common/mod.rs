@@ -3,6 +3,7 @@
 
 use app::config::{Config, TokenSection};
 use app::serve::{Roles, Serving};
+use domain::spec::{Draft, Objective, StudentDraft, StudentSize, TeacherDraft, TrainingDraft};
 use std::path::PathBuf;
 use std::time::Duration;
 use tempfile::TempDir;
@@ -11,7 +12,12 @@ use tokio_stream::StreamExt;
 use tokio_util::sync::CancellationToken;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::{Request, Status};
-use wire::Channel;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
+use wire::v1::datasets_service_client::DatasetsServiceClient;
+use wire::v1::distillations_service_client::DistillationsServiceClient;
+use wire::v1::models_service_client::ModelsServiceClient;
+use wire::{Channel, v1};
 
 /// Nothing in these tests takes longer.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -187,4 +193,59 @@ pub fn paths() -> Vec<String> {
     let pool = prost_reflect::DescriptorPool::decode(wire::DESCRIPTORS).unwrap();
     let methods = pool.services().flat_map(|service| service.methods().collect::<Vec<_>>());
     methods.map(|method| format!("/{}/{}", method.parent_service().full_name(), method.name())).collect()
+}
+
+/// A student, and the job that made it.
+pub struct Published {
+    pub submit: v1::SubmitDistillationRequest,
+    pub model: v1::Model,
+}
+
+/// Trains a student called `student` on train rows of a built-in task, without a teacher, for two steps. The server needs
+/// a harvester that works and a trainer.
+pub async fn publish(channel: &Channel, task: &str, mut rows: Vec<v1::Example>) -> Published {
+    for row in &mut rows {
+        row.split = v1::Split::Train.into();
+    }
+    let request_id = uuid::Uuid::new_v4().to_string();
+    let mut datasets = DatasetsServiceClient::new(channel.clone());
+    let create = v1::CreateDatasetRequest { request_id: request_id.clone(), name: "rows".into() };
+    let dataset_id = datasets.create_dataset(create).await.unwrap().into_inner().dataset.unwrap().id;
+    let chunk = v1::UploadRowsRequest { dataset_id: dataset_id.clone(), offset: 0, examples: rows };
+    datasets.upload_rows(tokio_stream::once(chunk)).await.unwrap();
+    datasets.commit_dataset(v1::CommitDatasetRequest { dataset_id: dataset_id.clone() }).await.unwrap();
+    let draft = Draft {
+        name: "student".to_owned(),
+        task: domain::Task::built_in(task).unwrap(),
+        teacher: TeacherDraft { profile: Some("none".to_owned()), ..Default::default() },
+        judging: Default::default(),
+        student: StudentDraft { size: Some(StudentSize::Tiny), vocabulary: Some(300), ..Default::default() },
+        training: TrainingDraft {
+            steps: Some(2),
+            objective: Some(Objective::Standard),
+            target_tokens_max: Some(16),
+            ..Default::default()
+        },
+    };
+    let spec = Some(draft.resolve().unwrap().into());
+    let submit = v1::SubmitDistillationRequest { request_id, spec, dataset_id };
+    let mut jobs = DistillationsServiceClient::new(channel.clone());
+    let job = jobs.submit_distillation(submit.clone()).await.unwrap().into_inner().distillation.unwrap();
+    let watch = v1::WatchDistillationRequest { distillation_id: job.id, after_sequence: 0 };
+    let mut events = jobs.watch_distillation(watch).await.unwrap().into_inner();
+    while tokio::time::timeout(PATIENCE, events.message()).await.expect("no student").unwrap().is_some() {}
+    let mut models = ModelsServiceClient::new(channel.clone());
+    let models = models.list_models(v1::ListModelsRequest::default()).await.unwrap().into_inner().models;
+    Published { submit, model: models.into_iter().next().expect("no student was published") }
+}
+
+/// Waits until the student is served.
+pub async fn served(channel: &Channel) {
+    let served = async {
+        let request = HealthCheckRequest { service: "distillery.v1.InferenceService/student".to_owned() };
+        while HealthClient::new(channel.clone()).check(request.clone()).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, served).await.expect("the student is not served");
 }

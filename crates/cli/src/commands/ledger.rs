@@ -43,6 +43,9 @@ async fn tell(channel: &Channel, arguments: &LedgerArguments) -> anyhow::Result<
         Ok(())
     })
     .await?;
+    if table.row_count() == 0 {
+        return print_line("no entries");
+    }
     print_line(&table.to_string())?;
     if table.row_count() == limit {
         say(&format!("the first {limit} entries; --limit shows more, --json all of them"));
