@@ -23,6 +23,8 @@ if [[ ! -e $tools/installed ]]; then
 fi
 
 scripts/libtorch.sh
+# The checks of SQL start a database of their own.
+scripts/services.sh
 say "formatting"
 cargo fmt --all -- --check
 say "clippy"

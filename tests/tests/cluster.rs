@@ -1,6 +1,7 @@
 //! The services as a cluster: processes that share PostgreSQL, Redis and a folder of checkpoints, any of which may be gone
 //! at any instant. Whatever happens, a job ends as it does on one machine that nobody disturbs.
 #![allow(
+    clippy::print_stdout,
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
@@ -377,7 +378,6 @@ impl Dice {
     fn new() -> Self {
         let now = std::time::UNIX_EPOCH.elapsed().unwrap().subsec_nanos().into();
         let seed = std::env::var("DISTILLERY_TEST_SEED").map_or(now, |seed| seed.parse().unwrap());
-        println!("DISTILLERY_TEST_SEED={seed}");
         Self(seed)
     }
 
@@ -450,6 +450,7 @@ fn random_kills_change_nothing() {
     let _alone = alone();
     let work = Work { rows: [500, 20, 20], steps: 300, delay: Duration::from_millis(300) };
     let mut dice = Dice::new();
+    println!("DISTILLERY_TEST_SEED={}", dice.0);
     let began = Instant::now();
     let undisturbed = work.on_one_machine();
     let wall_undisturbed = began.elapsed();

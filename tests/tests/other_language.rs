@@ -1,5 +1,10 @@
 //! A client that is not ours: Python's gRPC, over code generated from `proto/` alone.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests fail loudly too")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "helpers of tests fail loudly too"
+)]
 
 use serde_json::Value;
 use std::path::Path;

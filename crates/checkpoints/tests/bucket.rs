@@ -1,4 +1,5 @@
 //! The store in a bucket of a real S3-compatible server: what is published by one machine is fetched whole by another.
+#![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
 use checkpoints::{CheckpointError, Checkpoints, MANIFEST, S3};
 use std::fs;

@@ -1,5 +1,10 @@
 //! The shared rate limits on a real Redis: the suite of their port, and what only a server can do to them.
-#![allow(clippy::unwrap_used, reason = "helpers of tests fail loudly too")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests fail loudly too"
+)]
 
 mod server;
 
