@@ -255,6 +255,7 @@ async fn reflection_lists_what_is_served_here() {
         "distillery.v1.RunsService",
         "grpc.health.v1.Health",
         "grpc.reflection.v1.ServerReflection",
+        "grpc.reflection.v1alpha.ServerReflection",
     ];
     assert_eq!(names, wanted);
     let symbol = MessageRequest::FileContainingSymbol("distillery.v1.DatasetsService".to_owned());
