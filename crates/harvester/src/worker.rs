@@ -5,6 +5,7 @@
 
 use crate::job::Job;
 use crate::{HarvestError, Shared, WORKERS_MAX};
+use domain::Fault;
 use domain::completion;
 use domain::ids::{DistillationId, PromptId};
 use domain::judge;
@@ -226,6 +227,10 @@ impl Worker {
                 let failures_max = self.shared.settings.failures_max;
                 (AttemptFailure::Teacher { error: error.to_string(), failures_max }, FAILURE_DELAY)
             }
+            // The records or the work list are away for a moment: nothing that a person must mend.
+            _ if matches!(error.fault(), Fault::Unavailable | Fault::Overloaded) => {
+                (AttemptFailure::Delayed, FAILURE_DELAY)
+            }
             _ => {
                 self.pause(leased.prompt.distillation, &error).await?;
                 (AttemptFailure::Delayed, FAILURE_DELAY)
@@ -319,7 +324,7 @@ async fn store(shared: &Shared, leases: &Leases, batch: Vec<Asked>) {
                 }
                 break;
             }
-            Err(error) if error.fault() == domain::Fault::Unavailable => {
+            Err(error) if error.fault() == Fault::Unavailable => {
                 tracing::warn!(%error, "answers cannot be written yet");
                 tokio::time::sleep(wait).await;
                 wait = (wait * 2).min(Duration::from_secs(10));
