@@ -23,6 +23,7 @@ if [[ ! -e $tools/installed ]]; then
 fi
 
 scripts/libtorch.sh
+scripts/services.sh
 say "formatting"
 cargo fmt --all -- --check
 say "clippy"

@@ -10,6 +10,7 @@ use std::process::Command;
 const DEBIAN: &str = "/usr/lib/postgresql";
 const USER: &str = "distillery";
 const DATA: &str = "data";
+const LOCK: &str = "postmaster.pid";
 
 /// A server on the loopback address. It ends with this value, or with the test process.
 #[derive(Debug)]
@@ -32,7 +33,7 @@ impl Postgres {
             kill_signal: "QUIT",
             stop_signal: "INT",
             refuses_root: true,
-            command: Box::new(move |folder, port| Ok(serve(&postgres, folder, port))),
+            command: Box::new(move |folder, port| serve(&postgres, folder, port)),
             is_ready: Box::new(|folder, _| is_ready(folder)),
         };
         let initdb = program("initdb", &folders);
@@ -79,22 +80,17 @@ fn initialise(initdb: &Path, folder: &Path, owner: Option<&Owner>, password: &st
     let secret = folder.join("password");
     Owner::write(owner, &secret, password)?;
     let mut command = Command::new(initdb);
-    command.current_dir(folder).arg("--pgdata").arg(folder.join(DATA)).arg("--pwfile").arg(&secret).args([
-        "--username",
-        USER,
-        "--encoding",
-        "UTF8",
-        "--locale",
-        "C",
-        "--auth",
-        "password",
-        "--no-sync",
-    ]);
+    command.current_dir(folder).arg("--pgdata").arg(folder.join(DATA)).arg("--pwfile").arg(&secret);
+    command.args(["--username", USER, "--encoding", "UTF8", "--locale", "C", "--no-sync"]);
+    // In clear text, on the loopback address: scram's thousands of rounds, unoptimised, would be most of a short test.
+    command.args(["--auth", "password"]);
     Owner::run(owner, &mut command)
         .context("PostgreSQL cannot be set up; scripts/services.sh installs it where it is absent")
 }
 
 fn serve(postgres: &Path, folder: &Path, port: u16) -> Command {
+    // One that a killed server left would say that this one is ready.
+    let _ = fs::remove_file(folder.join(DATA).join(LOCK));
     let mut command = Command::new(postgres);
     command.current_dir(folder).arg("-D").arg(folder.join(DATA)).args(["-p", &port.to_string()]);
     for setting in [
@@ -111,7 +107,7 @@ fn serve(postgres: &Path, folder: &Path, port: u16) -> Command {
 
 /// The server writes how far it is into the last line of its lock file, as its own `pg_ctl` reads it.
 fn is_ready(folder: &Path) -> bool {
-    let lock = fs::read_to_string(folder.join(DATA).join("postmaster.pid")).unwrap_or_default();
+    let lock = fs::read_to_string(folder.join(DATA).join(LOCK)).unwrap_or_default();
     lock.lines().nth(7).is_some_and(|status| status.trim() == "ready")
 }
 

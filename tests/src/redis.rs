@@ -4,7 +4,7 @@ use crate::server::{Kind, Owner, Server, program, secret};
 use anyhow::{Context, bail};
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ impl Redis {
             kill_signal: "KILL",
             stop_signal: "TERM",
             refuses_root: false,
-            command: Box::new(move |folder, port| Ok(serve(&redis, folder, port))),
+            command: Box::new(move |folder, port| serve(&redis, folder, port)),
             is_ready: Box::new(move |_, port| {
                 command(port, &ready, "PING").is_ok_and(|answer| answer == "+PONG")
             }),
@@ -87,7 +87,7 @@ impl Redis {
     }
 }
 
-fn serve(redis: &PathBuf, folder: &Path, port: u16) -> Command {
+fn serve(redis: &Path, folder: &Path, port: u16) -> Command {
     let mut command = Command::new(redis);
     command.current_dir(folder).arg(folder.join(SETTINGS)).args(["--port", &port.to_string()]);
     command

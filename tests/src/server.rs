@@ -42,6 +42,9 @@ fi
 rm -rf "$1"
 "#;
 
+type Serve = dyn Fn(&Path, u16) -> Command + Send + Sync;
+type Answers = dyn Fn(&Path, u16) -> bool + Send + Sync;
+
 /// How a kind of server is run.
 pub(crate) struct Kind {
     /// Its name, for errors.
@@ -53,9 +56,9 @@ pub(crate) struct Kind {
     /// Whether it refuses to run as root.
     pub(crate) refuses_root: bool,
     /// The command that serves on a port from a folder.
-    pub(crate) command: Box<dyn Fn(&Path, u16) -> anyhow::Result<Command> + Send + Sync>,
+    pub(crate) command: Box<Serve>,
     /// Whether it answers.
-    pub(crate) is_ready: Box<dyn Fn(&Path, u16) -> bool + Send + Sync>,
+    pub(crate) is_ready: Box<Answers>,
 }
 
 /// A server that runs, or will run again on the same port.
@@ -119,7 +122,7 @@ impl Server {
 
     fn run(&self) -> anyhow::Result<()> {
         let log = fs::File::create(self.folder.path().join(LOG))?;
-        let mut command = (self.kind.command)(self.folder.path(), self.port)?;
+        let mut command = (self.kind.command)(self.folder.path(), self.port);
         if let Some(owner) = &self.owner {
             command.uid(owner.user).gid(owner.group);
         }

@@ -8,7 +8,7 @@ use crate::row::{Text, in_order, integer, json, milliseconds, text};
 use crate::store::{PostgresStore, Tx};
 use domain::Example;
 use domain::ids::{CompletionKey, PromptId};
-use domain::records::{Completion, LeasedPrompt, Prompt};
+use domain::records::{Completion, LeasedPrompt};
 use domain::state::PromptState;
 use domain::store::{AttemptFailure, LeaseOutcome, StoreError};
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -263,7 +263,7 @@ impl Taking {
             let Some(Held { prompt, .. }) = self.held.remove(id) else { continue };
             let example = examples.remove(id).ok_or_else(|| StoreError::not_found("row", prompt.row))?;
             let cached = self.known.get(&prompt.key).cloned();
-            self.outcome.leased.push(LeasedPrompt { prompt: Prompt { ..prompt }, example, cached });
+            self.outcome.leased.push(LeasedPrompt { prompt, example, cached });
         }
         Ok(self.outcome)
     }

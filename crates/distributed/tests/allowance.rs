@@ -1,5 +1,10 @@
 //! The shared rate limits on a real Redis: the suite of their port, and what only a server can do to them.
-#![allow(clippy::unwrap_used, reason = "helpers of tests fail loudly too")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests fail loudly too"
+)]
 
 mod server;
 
@@ -50,8 +55,11 @@ async fn replicas_share_one_bucket_and_clusters_do_not() {
 async fn remembered(redis: &Redis, prefix: &str) -> usize {
     let client = redis::Client::open(redis.url()).unwrap();
     let mut connection = client.get_multiplexed_async_connection().await.unwrap();
-    let keys: Vec<String> =
-        redis::cmd("KEYS").arg(format!("*{prefix}}}:reservation:*")).query_async(&mut connection).await.unwrap();
+    let keys: Vec<String> = redis::cmd("KEYS")
+        .arg(format!("*{prefix}}}:reservation:*"))
+        .query_async(&mut connection)
+        .await
+        .unwrap();
     keys.len()
 }
 

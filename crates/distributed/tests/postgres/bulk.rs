@@ -1,7 +1,7 @@
 //! Many writers of the same rows in different orders.
 
 use crate::database::Database;
-use conformance::fixtures::{NAME, answer, at_once, harvest_of, question, same_question, spec};
+use conformance::fixtures::{NAME, answer, at_once, harvest_of, lease, question, same_question, spec};
 use conformance::store::StoreHarness;
 use domain::Store;
 use domain::ids::{DistillationId, PromptId};
@@ -9,12 +9,14 @@ use domain::records::{MetricPoint, NewPrompt, VerdictUpdate};
 use domain::state::{PromptState, Verdict};
 use domain::store::AttemptFailure;
 use sqlx::{Connection, PgConnection};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 const JOBS: usize = 3;
 const ROWS: usize = 60;
 const WORKERS: usize = 6;
+const BEATERS: usize = 2;
 const ROUNDS: usize = 12;
 
 /// What the server counted of transactions that waited for each other. It counts when a connection ends.
@@ -28,15 +30,17 @@ async fn deadlocks(database: &Database) -> i64 {
         .unwrap()
 }
 
-/// Prompts of several jobs, many of which ask the same question.
-async fn jobs(store: &dyn Store) -> (Vec<DistillationId>, Vec<PromptId>) {
-    let first: Vec<NewPrompt> = (0..ROWS as u64).map(|row| question(row, 0)).collect();
+/// Several jobs of so many prompts each, all asking the same questions. Ids grow as rows and places fall, so that an
+/// order by id is not by chance that of an index or of the table.
+async fn jobs(store: &dyn Store, count: usize, rows: usize) -> (Vec<DistillationId>, Vec<PromptId>) {
+    let first: Vec<NewPrompt> = (0..rows as u64).rev().map(|row| question(row, 0)).collect();
     let (mut jobs, mut ids) = (Vec::new(), Vec::new());
-    for job in 0..JOBS {
-        let prompts = match job {
+    for job in 0..count {
+        let mut prompts = match job {
             0 => first.clone(),
             _ => first.iter().map(|prompt| same_question(prompt, prompt.row)).collect(),
         };
+        prompts.reverse();
         let harvest = harvest_of(store, spec(NAME), prompts).await;
         jobs.push(harvest.job);
         ids.extend(harvest.ids());
@@ -62,7 +66,8 @@ async fn work(store: Arc<dyn Store>, ids: Vec<PromptId>, worker: usize, lease: D
             let outcome = store.lease_prompts(chunk, &format!("worker-{worker}"), lease).await.unwrap();
             let mut leased = outcome.leased;
             leased.reverse();
-            let beats: Vec<_> = leased.iter().map(|leased| (leased.prompt.id, leased.prompt.attempt)).collect();
+            let beats: Vec<_> =
+                leased.iter().map(|leased| (leased.prompt.id, leased.prompt.attempt)).collect();
             assert_eq!(store.heartbeat_prompts(&beats, lease).await.unwrap(), []);
             store.mark_published(chunk).await.unwrap();
             // Early rounds give half of it back; the last one answers everything.
@@ -74,6 +79,14 @@ async fn work(store: Arc<dyn Store>, ids: Vec<PromptId>, worker: usize, lease: D
             let stale = store.record_harvest(leased.iter().map(answer).collect()).await.unwrap().stale;
             assert_eq!(stale, []);
         }
+    }
+}
+
+/// Keeps alive what it may not even hold, as a worker does that knows nothing of a lost lease.
+async fn beat(store: Arc<dyn Store>, ids: Vec<PromptId>, worker: usize, lease: Duration) {
+    for round in 0..4 * ROUNDS {
+        let beats: Vec<_> = shuffled(&ids, worker, round).into_iter().map(|id| (id, 1)).collect();
+        store.heartbeat_prompts(&beats, lease).await.unwrap();
     }
 }
 
@@ -103,12 +116,13 @@ async fn judge(store: Arc<dyn Store>, job: DistillationId) {
 async fn bulk_writes_in_every_order_never_wait_for_each_other() {
     let database = Database::open().await;
     let store = database.store();
-    let (jobs, ids) = jobs(store.as_ref()).await;
-    at_once(WORKERS + JOBS, |task| -> std::pin::Pin<Box<dyn Future<Output = ()> + Send>> {
-        let store = database.store();
+    let (jobs, ids) = jobs(store.as_ref(), JOBS, ROWS).await;
+    at_once(WORKERS + JOBS + BEATERS, |task| -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        let (store, ids, lease) = (database.store(), ids.clone(), database.lease());
         match task.checked_sub(WORKERS) {
-            None => Box::pin(work(store, ids.clone(), task, database.lease())),
-            Some(place) => Box::pin(judge(store, jobs[place])),
+            None => Box::pin(work(store, ids, task, lease)),
+            Some(place) if place < JOBS => Box::pin(judge(store, jobs[place])),
+            Some(place) => Box::pin(beat(store, ids, place, lease)),
         }
     })
     .await;
@@ -136,13 +150,13 @@ async fn bulk_writes_in_every_order_never_wait_for_each_other() {
 async fn jobs_are_deleted_while_their_workers_write() {
     let database = Database::open().await;
     let store = database.store();
-    let (jobs, ids) = jobs(store.as_ref()).await;
+    let (jobs, ids) = jobs(store.as_ref(), 20, ROWS).await;
     let lease = database.lease();
-    at_once(WORKERS + 1, |task| -> std::pin::Pin<Box<dyn Future<Output = ()> + Send>> {
+    at_once(WORKERS + BEATERS + 1, |task| -> Pin<Box<dyn Future<Output = ()> + Send>> {
         let (store, ids, jobs) = (database.store(), ids.clone(), jobs.clone());
         if task < WORKERS {
             return Box::pin(async move {
-                for round in 0..ROUNDS / 2 {
+                for round in 0..2 {
                     for chunk in shuffled(&ids, task, round).chunks(30) {
                         let leased = store.lease_prompts(chunk, "worker", lease).await.unwrap().leased;
                         let beats: Vec<_> =
@@ -154,9 +168,11 @@ async fn jobs_are_deleted_while_their_workers_write() {
                 }
             });
         }
+        if task < WORKERS + BEATERS {
+            return Box::pin(beat(store, ids, task, lease));
+        }
         Box::pin(async move {
             for job in &jobs[1..] {
-                tokio::time::sleep(Duration::from_millis(30)).await;
                 store.cancel(*job, "").await.unwrap();
                 store.delete_distillation(*job).await.unwrap();
             }
@@ -165,6 +181,34 @@ async fn jobs_are_deleted_while_their_workers_write() {
     .await;
     let left = store.harvest_progress(jobs[0]).await.unwrap();
     assert_eq!(left.total(), ROWS as u64);
+    assert_eq!(deadlocks(&database).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn late_answers_to_the_same_questions_are_written_in_every_order() {
+    let database = Database::open().await;
+    let store = database.store();
+    let rows = 400;
+    for _round in 0..4 {
+        let (_, ids) = jobs(store.as_ref(), JOBS, rows).await;
+        let mut answers = Vec::new();
+        for ids in ids.chunks(rows) {
+            answers.push(lease(&database, ids).await.iter().map(answer).collect::<Vec<_>>());
+            // Nobody hears of this worker for a while, and the next job asks the same.
+            database.outlive().await;
+        }
+        let written = at_once(JOBS, |job| {
+            let store = database.store();
+            let mut answers = answers[job].clone();
+            answers.rotate_left(job * rows / JOBS);
+            if job % 2 == 1 {
+                answers.reverse();
+            }
+            async move { store.record_harvest(answers).await.unwrap().stored.len() }
+        })
+        .await;
+        assert_eq!(written, [rows; JOBS]);
+    }
     assert_eq!(deadlocks(&database).await, 0);
 }
 

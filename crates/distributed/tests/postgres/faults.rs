@@ -45,7 +45,8 @@ where
 async fn alone() -> (Postgres, Arc<PostgresStore>, DistillationId) {
     let server = Postgres::start().unwrap();
     PostgresStore::migrate(&server.url()).await.unwrap();
-    let settings = PostgresSettings { connect_max: Duration::from_millis(300), ..PostgresSettings::default() };
+    let settings =
+        PostgresSettings { connect_max: Duration::from_millis(300), ..PostgresSettings::default() };
     let store = Arc::new(PostgresStore::open(&server.url(), settings).await.unwrap());
     let job = harvest(store.as_ref(), 3).await.job;
     (server, store, job)
@@ -56,7 +57,11 @@ async fn while_the_server_is_away_calls_are_unavailable_and_then_go_on() {
     let (server, store, job) = alone().await;
     let before = store.distillation(job).await.unwrap();
     for crash in [true, false] {
-        if crash { server.kill().unwrap() } else { server.stop().unwrap() }
+        if crash {
+            server.kill().unwrap()
+        } else {
+            server.stop().unwrap()
+        }
         for _call in 0..2 {
             let began = Instant::now();
             let read = store.distillation(job).await.unwrap_err();
@@ -116,6 +121,7 @@ async fn a_lock_that_is_never_released_ends_in_unavailable() {
     sqlx::query("SELECT FROM distillations FOR UPDATE").execute(&mut *holder).await.unwrap();
     let error = store.append_event(job, measured()).await.unwrap_err();
     assert_eq!(error.fault(), Fault::Unavailable, "{error}");
+    assert!(error.to_string().contains("lock timeout"), "{error}");
     assert_eq!(store.distillation(job).await.unwrap().id, job, "reading waits for nobody");
     holder.rollback().await.unwrap();
     assert_eq!(store.append_event(job, measured()).await.unwrap(), 3);
@@ -166,7 +172,8 @@ async fn a_transaction_that_collided_is_tried_again_and_not_for_ever() {
     let job = job_in(&database, DistillationState::Harvesting).await;
     for code in ["40001", "40P01"] {
         let events = store.events(job, 0, 100).await.unwrap().len() as u64;
-        meddle(&database, &format!("IF try < 4 THEN RAISE EXCEPTION USING ERRCODE = '{code}'; END IF;")).await;
+        meddle(&database, &format!("IF try < 4 THEN RAISE EXCEPTION USING ERRCODE = '{code}'; END IF;"))
+            .await;
         assert_eq!(store.append_event(job, measured()).await.unwrap(), events + 1, "{code}");
         assert_eq!(tries(&database).await, 4, "{code}");
         assert_eq!(store.events(job, 0, 100).await.unwrap().len() as u64, events + 1, "once");
