@@ -6,6 +6,8 @@ pub mod data;
 pub mod folder;
 pub mod postgres;
 pub mod redis;
+pub mod s3;
+pub mod service;
 pub mod teacher;
 
 mod server;

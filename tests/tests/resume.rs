@@ -26,16 +26,22 @@ use tests::teacher::{Asked, Reply, Teacher};
 const ROWS: [usize; 3] = [60, 10, 10];
 /// Train rows for their rationales, test rows to measure the teacher.
 const PROMPTS: usize = 70;
-/// Calls in flight at once, of the profile `local`.
+/// Calls in flight at once: the tests' own setting, whatever the default is.
 const CONCURRENCY: usize = 4;
-const TRAINING: &str = "steps = 30\nbatch_examples = 8\ncheckpoint_every_steps = 5\nevaluate_every_steps = 10\n\
+const TRAINING: &str = "steps = 30\nbatch_examples = 8\ncheckpoint_every_steps = 5\nevaluate_every_steps = 30\n\
                         target_tokens_max = 32";
 const DELAY: Duration = Duration::from_millis(20);
 const LIMIT: Duration = Duration::from_secs(60);
 const RUN: &[&str] = &["run", "spec.toml", "--json"];
 
 fn new_job() -> Folder {
-    Folder::with_problems(ROWS, &SpecText { training: TRAINING, ..SpecText::default() }).unwrap()
+    job_of(&SpecText { training: TRAINING, ..SpecText::default() })
+}
+
+fn job_of(spec: &SpecText<'_>) -> Folder {
+    let job = Folder::with_problems(ROWS, spec).unwrap();
+    job.write("distillery.toml", format!("[teachers.local]\nconcurrency_max = {CONCURRENCY}\n")).unwrap();
+    job
 }
 
 fn slow_teacher() -> Teacher {
@@ -80,8 +86,10 @@ enum Until {
     Asked(usize),
     /// The teacher answered so often.
     Answered(usize),
-    /// The resume state of this step, or of a later one, is there.
+    /// The resume state of this step, or of a later one, lies there; the run may not point at it yet.
     Step(u64),
+    /// The same, and the one before it by the same trainer is gone: the run goes on from this step or a later one.
+    Resumable(u64),
     /// The student's folder is there.
     Published,
 }
@@ -91,20 +99,29 @@ impl Until {
         match self {
             Self::Asked(count) => teacher.requests() >= count,
             Self::Answered(count) => teacher.answered() >= count,
-            Self::Step(step) => checkpoints(job, "-resume").iter().any(|there| *there >= step),
+            Self::Step(step) => checkpoints(job, "-resume").iter().any(|(_, there)| *there >= step),
+            Self::Resumable(step) => {
+                let all = checkpoints(job, "-resume");
+                let newest = all.iter().map(|(fence, _)| *fence).max();
+                let mut of_newest = all.iter().filter(|(fence, _)| Some(*fence) == newest);
+                matches!((of_newest.next(), of_newest.next()), (Some((_, only)), None) if *only >= step)
+            }
             Self::Published => !checkpoints(job, "-model").is_empty(),
         }
     }
 }
 
-/// The steps of the whole folders of one kind that trainers left in the data folder.
-fn checkpoints(job: &Folder, kind: &str) -> Vec<u64> {
+/// Fences and steps of the whole folders of one kind that trainers left in the data folder.
+fn checkpoints(job: &Folder, kind: &str) -> Vec<(u64, u64)> {
     let list =
         |path: PathBuf| std::fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
     list(job.join(".distillery/checkpoints/runs"))
         .flat_map(list)
         .flat_map(list)
-        .filter_map(|path| path.file_name()?.to_str()?.strip_suffix(kind)?.parse().ok())
+        .filter_map(|path| {
+            let step = path.file_name()?.to_str()?.strip_suffix(kind)?.parse().ok()?;
+            Some((path.parent()?.file_name()?.to_str()?.parse().ok()?, step))
+        })
         .collect()
 }
 
@@ -186,11 +203,7 @@ fn check(instants: &[Until], end: fn(&mut Child)) {
     assert_eq!(asked.len() + known.len(), PROMPTS, "{instants:?}, of which {lost} were lost");
     // A process that is killed right after it published has no time to tidy up.
     if !instants.iter().any(|until| matches!(until, Until::Published)) {
-        assert_eq!(
-            checkpoints(&job, "-resume"),
-            Vec::<u64>::new(),
-            "{instants:?}: resume state is left behind"
-        );
+        assert_eq!(checkpoints(&job, "-resume"), Vec::new(), "{instants:?}: resume state is left behind");
     }
 }
 
@@ -203,9 +216,31 @@ fn a_job_killed_while_it_harvests_ends_in_the_same_bytes() {
 
 #[test]
 fn a_job_killed_while_it_trains_ends_in_the_same_bytes() {
-    for until in [Until::Step(5), Until::Step(15), Until::Published] {
+    for until in [Until::Step(5), Until::Resumable(10), Until::Resumable(20), Until::Published] {
         check(&[until], kill);
     }
+}
+
+#[test]
+fn the_best_weights_so_far_survive_a_kill() {
+    // The student is right about nothing, so that the first of its validations stays the best.
+    let training = TRAINING.replace("evaluate_every_steps = 30", "evaluate_every_steps = 10");
+    let spec = SpecText { training: &training, ..SpecText::default() };
+    let end = |kills: bool| {
+        let job = job_of(&spec);
+        if kills {
+            live(&job, Until::Resumable(15), kill);
+        }
+        end_of(&job.say(slow_teacher().url(), RUN).unwrap())
+    };
+    let undisturbed_end = end(false);
+    assert_eq!(end(true), undisturbed_end);
+    let weights = |end: &End| end.files["model.safetensors"].clone();
+    assert_ne!(
+        weights(&undisturbed_end),
+        weights(undisturbed()),
+        "the weights of step 10 are not those of step 30"
+    );
 }
 
 #[test]
@@ -216,7 +251,7 @@ fn a_job_killed_again_and_again_ends_in_the_same_bytes() {
             Until::Answered(9),
             Until::Answered(20),
             Until::Step(5),
-            Until::Step(10),
+            Until::Resumable(15),
             Until::Step(20),
         ],
         kill,
@@ -241,7 +276,7 @@ fn check_interrupted(until: Until, signal: &'static str) {
     assert!(said.contains("interrupted: run the same command again to go on"), "{said}");
     // What was being asked was paid for: it is waited for and written.
     assert_eq!(life.asked, life.committed, "SIG{signal} at {until:?}");
-    if matches!(until, Until::Step(_)) {
+    if matches!(until, Until::Step(_) | Until::Resumable(_)) {
         assert_eq!(checkpoints(&job, "-resume").len(), 1, "the resume state is written at once");
     }
     let teacher = slow_teacher();
@@ -258,7 +293,7 @@ fn a_signal_ends_the_harvest_in_order_and_nothing_is_asked_twice() {
 #[test]
 fn a_signal_ends_the_training_in_order_and_it_goes_on_to_the_same_bytes() {
     check_interrupted(Until::Step(5), "INT");
-    check_interrupted(Until::Step(10), "TERM");
+    check_interrupted(Until::Resumable(15), "TERM");
 }
 
 #[test]
@@ -275,7 +310,7 @@ fn a_second_signal_ends_a_process_that_waits_for_its_teacher() {
 }
 
 #[test]
-fn a_kill_with_four_prompts_in_flight_asks_exactly_those_four_again() {
+fn what_is_in_flight_at_a_kill_is_asked_again_and_nothing_else() {
     const ANSWERED: usize = 24;
     let job = new_job();
     let answer =

@@ -17,10 +17,12 @@ use tests::teacher::{Asked, Reply, Teacher};
 /// Train rows for their rationales, test rows to measure the teacher.
 const ROWS: [usize; 3] = [12, 2, 4];
 const PROMPTS: usize = 16;
+/// Calls in flight at once, as [`SHORT`] says.
+const CONCURRENCY: usize = 4;
 const RUN: &[&str] = &["run", "spec.toml", "--json", "--config", "short.toml"];
 /// Patience and timeouts that a test can wait for.
 const SHORT: &str = "[harvester]\noutage_seconds = 1\nfailures_max = 2\n\
-                     [teachers.local]\nattempts_max = 2\nconnect_seconds = 1\nidle_seconds = 1\ntotal_seconds = 5\n";
+                     [teachers.local]\nconcurrency_max = 4\nattempts_max = 2\nconnect_seconds = 1\nidle_seconds = 1\ntotal_seconds = 5\n";
 
 fn new_job(spec: &SpecText<'_>) -> Folder {
     let job = Folder::with_problems(ROWS, spec).unwrap();
@@ -92,7 +94,7 @@ fn what_only_a_person_can_mend_pauses_the_job_at_once() {
         let teacher = Teacher::start(move |_| Reply::status(status, body)).unwrap();
         check_pause(&teacher, teacher.url(), words);
         // It is not tried again and again: what was in flight, and no more.
-        assert!(teacher.requests() <= 2 * 4, "{status}: {} requests", teacher.requests());
+        assert!(teacher.requests() <= 2 * CONCURRENCY, "{status}: {} requests", teacher.requests());
     };
     check(401, "{\"error\": \"no such key\"}", &["refuses the key (401)", "api_key_env", "no such key"]);
     check(403, "", &["refuses the key (403)"]);
@@ -212,5 +214,5 @@ fn a_wait_that_the_teacher_asks_for_is_kept() {
     let moments = moments.lock().unwrap();
     // The first is told to wait; those that were under way beside it may still come; nobody else before it is over.
     let early = moments.iter().skip(1).filter(|moment| moment.duration_since(moments[0]) < wait).count();
-    assert!(early < 4, "{early} calls came before the teacher wanted to be asked again");
+    assert!(early < CONCURRENCY, "{early} calls came before the teacher wanted to be asked again");
 }

@@ -1,5 +1,12 @@
 //! Configuration: one TOML file over the documented defaults, environment variables over the file. Read once, here.
 
+mod network;
+
+pub use network::{
+    Address, CheckpointsSection, ClientSection, DatabaseSection, RedisSection, S3Section, ServerSection,
+    TokenSection,
+};
+
 use domain::spec::{is_name, suggestion};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -14,8 +21,14 @@ pub const DEFAULTS: &str = include_str!("default.toml");
 const PREFIX: &str = "DISTILLERY_";
 const TEACHER_URL: &str = "DISTILLERY_TEACHER_URL";
 /// Variables that belong to set-up scripts and tests, not to this file.
-const FOREIGN: &[&str] =
-    &[TEACHER_URL, "DISTILLERY_PAPER_DATA", "DISTILLERY_TEST_DEVICE", "DISTILLERY_CONFIG"];
+const FOREIGN: &[&str] = &[
+    TEACHER_URL,
+    "DISTILLERY_PAPER_DATA",
+    "DISTILLERY_TEST_DEVICE",
+    "DISTILLERY_CONFIG",
+    "DISTILLERY_SERVER",
+    "DISTILLERY_TOKEN",
+];
 
 /// What is wrong with the configuration: where, what, and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +49,16 @@ impl ConfigError {
 pub struct Config {
     /// Where the local verbs keep their things.
     pub data_dir: PathBuf,
+    /// Where the records are.
+    pub database: DatabaseSection,
+    /// Where the work list and the teachers' shared limits are.
+    pub redis: RedisSection,
+    /// Where checkpoints are.
+    pub checkpoints: CheckpointsSection,
+    /// Where services listen, and whom they let in.
+    pub server: ServerSection,
+    /// How services are reached.
+    pub client: ClientSection,
     /// Logging.
     pub log: Log,
     /// The harvester's section.
@@ -70,6 +93,8 @@ pub enum LogFormat {
 /// The harvester's section.
 #[derive(Debug, Clone, Deserialize)]
 pub struct HarvesterSection {
+    /// Prompts that this process asks at once; 0 where it only answers the API.
+    pub workers: usize,
     /// Seconds of a prompt's lease.
     pub lease_seconds: u64,
     /// Failures after which a prompt is parked.
@@ -274,18 +299,17 @@ fn lines(text: &str) -> Vec<(String, usize)> {
     found
 }
 
-/// Lays `given` over `values`; every key must stand in `schema`, but for the names of teacher profiles.
+/// Lays `given` over `values`; every key must stand in `schema`, but for the names of teacher profiles and tokens.
 fn merge(values: &mut Table, schema: &Table, given: Table, around: &Place<'_>) -> Result<(), ConfigError> {
     for (key, value) in given {
         let place = around.of(&key);
         let Some(known) = schema.get(&key) else { return Err(place.wrong(unknown(&key, schema))) };
         match (known, value) {
-            (Value::Table(_), Value::Table(profiles)) if key == "teachers" => {
-                merge_teachers(values, schema, profiles, &place)?;
-            }
             (Value::Table(inner_schema), Value::Table(inner)) => {
-                if let Some(Value::Table(section)) = values.get_mut(&key) {
-                    merge(section, inner_schema, inner, &place)?;
+                let Some(Value::Table(section)) = values.get_mut(&key) else { continue };
+                match shape_of_entries(&place.path, inner_schema) {
+                    Some(shape) => merge_entries(section, &shape, inner, &place)?,
+                    None => merge(section, inner_schema, inner, &place)?,
                 }
             }
             (Value::Table(_), _) => {
@@ -300,29 +324,32 @@ fn merge(values: &mut Table, schema: &Table, given: Table, around: &Place<'_>) -
     Ok(())
 }
 
-fn merge_teachers(
-    values: &mut Table,
-    schema: &Table,
-    profiles: Table,
+/// What every entry of a section of named entries may hold; `None` where the section has keys of its own.
+fn shape_of_entries(path: &str, section: &Table) -> Option<Table> {
+    match path {
+        "teachers" => section.get("local").and_then(Value::as_table).cloned(),
+        "server.tokens" => network::TOKEN.parse().ok(),
+        _ => None,
+    }
+}
+
+/// Lays named entries over those that are there; a new one begins as `shape`.
+fn merge_entries(
+    section: &mut Table,
+    shape: &Table,
+    entries: Table,
     around: &Place<'_>,
 ) -> Result<(), ConfigError> {
-    let (Some(Value::Table(known)), Some(Value::Table(teachers))) =
-        (schema.get("teachers"), values.get_mut("teachers"))
-    else {
-        return Ok(());
-    };
-    let Some(Value::Table(full)) = known.get("local") else { return Ok(()) };
-    for (name, profile) in profiles {
+    for (name, entry) in entries {
         let place = around.of(&name);
         if !is_name(&name) || matches!(name.as_str(), "imported" | "none") {
-            return Err(place.wrong("cannot name a profile: use letters, digits, `-`, `_` or `.`"));
+            return Err(place.wrong("cannot name an entry: use letters, digits, `-`, `_` or `.`"));
         }
-        let Value::Table(profile) = profile else {
-            return Err(place.wrong("is a profile: write it as a table"));
+        let Value::Table(entry) = entry else {
+            return Err(place.wrong("is an entry of its own: write it as a table"));
         };
-        let entry = teachers.entry(name).or_insert_with(|| Value::Table(full.clone()));
-        if let Value::Table(entry) = entry {
-            merge(entry, full, profile, &place)?;
+        if let Value::Table(present) = section.entry(name).or_insert_with(|| Value::Table(shape.clone())) {
+            merge(present, shape, entry, &place)?;
         }
     }
     Ok(())
@@ -432,6 +459,17 @@ mod tests {
         assert_eq!(config.trainer.threads, 7);
         assert_eq!(config.teachers["mine"].price_in_per_million, 2.0);
         assert_eq!(config.teachers["local"].url, "http://other/v1");
+        let config = load(
+            "[server.tokens.ci]\nrole = \"read\"\nenv = \"A\"\n",
+            &[
+                ("DISTILLERY_SERVER_TOKENS_CI_ROLE", "submit"),
+                ("DISTILLERY_TOKEN", "x"),
+                ("DISTILLERY_SERVER", "y"),
+            ],
+        )
+        .unwrap();
+        let token = &config.server.tokens["ci"];
+        assert_eq!((token.role.as_str(), token.env.as_str(), token.expires.as_str()), ("submit", "A", ""));
     }
 
     #[test]
@@ -456,7 +494,7 @@ mod tests {
         check(
             "[teachers.imported]\nurl = \"x\"\n",
             &[],
-            "distillery.toml:1: teachers.imported: cannot name a profile",
+            "distillery.toml:1: teachers.imported: cannot name an entry",
         );
         check("", &[("DISTILLERY_TRAINER_THREAD", "1")], "did you mean DISTILLERY_TRAINER_THREADS?");
         check(
@@ -465,5 +503,17 @@ mod tests {
             "DISTILLERY_TRAINER_THREADS: must be a whole number",
         );
         check("[trainer]\ndevice = \"tpu\"\n", &[], "unknown variant `tpu`");
+        check("[server]\nlisten = \"here\"\n", &[], "invalid socket address");
+        check(
+            "[server.tokens.ci]\nrule = \"x\"\n",
+            &[],
+            "server.tokens.ci.rule: is no known key: did you mean `role`?",
+        );
+        check(
+            "[server.tokens]\nci = \"x\"\n",
+            &[],
+            "distillery.toml:2: server.tokens.ci: is an entry of its own",
+        );
+        check("[[server.tokens]]\nrole = \"x\"\n", &[], "server.tokens: is a section");
     }
 }

@@ -2,10 +2,17 @@
 //!
 //! `local` puts the roles together for one machine; `roles` starts each of them, or says that this build lacks it.
 
+pub mod client;
 pub mod config;
+pub mod door;
 #[cfg(feature = "harvester")]
 pub mod local;
+#[cfg(feature = "harvester")]
+mod records;
 mod roles;
+mod secret;
+pub mod serve;
+mod shelf;
 pub mod signals;
 pub mod student;
 #[cfg(feature = "harvester")]

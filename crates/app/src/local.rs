@@ -1,21 +1,19 @@
 //! The composition root of one machine: SQLite, a queue in memory, and the roles that a verb needs, speaking gRPC to each
 //! other over memory.
 
-use crate::config::{Config, ConfigError};
+use crate::config::Config;
+use crate::records::{self, Records};
+use crate::shelf::{self, Writers};
 use crate::{roles, teachers, transport};
-use anyhow::{Context, anyhow};
+use anyhow::anyhow;
 use checkpoints::Checkpoints;
-use domain::{Allowance, Fault, Queue, Store};
-use embedded::{MemoryAllowance, MemoryQueue, SqliteStore};
-use harvester::{Harvester, Settings};
+use domain::Fault;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tonic::transport::Channel;
+use wire::Channel;
 
 /// A folder that no student can start from; the words say why.
 #[derive(Debug, thiserror::Error)]
@@ -39,7 +37,7 @@ impl Roles {
 #[derive(Debug)]
 pub struct Local {
     channel: Channel,
-    store: Arc<SqliteStore>,
+    records: Records,
     /// Opened once: opening clears what an earlier process left unfinished.
     checkpoints: Checkpoints,
     /// Ends the roles; the API they speak to ends after them.
@@ -55,9 +53,12 @@ impl Local {
     /// # Errors
     /// The folder is in use, damaged or cannot be written; a teacher profile is wrong.
     pub async fn open(config: Config, which: Roles, shutdown: CancellationToken) -> anyhow::Result<Self> {
-        let store = Arc::new(SqliteStore::open(&config.data_dir).await?);
-        let checkpoints = Checkpoints::open(&config.data_dir.join("checkpoints"))?;
-        let harvester = harvester(&config, which, &store)?;
+        let records = records::open(&config).await?;
+        let checkpoints = shelf::open(&config, Writers::Alone)?;
+        let teachers = if which.works { records::teachers(&config, &records)? } else { BTreeMap::new() };
+        // A verb has nobody else to work for it.
+        let workers = if which.works { config.harvester.workers.max(1) } else { 0 };
+        let harvester = records::harvester(&config, workers, &records, teachers);
         let api_end = CancellationToken::new();
         let channel = transport::in_memory(harvester.routes(), api_end.clone()).await?;
         let roles_end = shutdown.child_token();
@@ -68,7 +69,9 @@ impl Local {
             tasks.spawn(async move { harvester.run(end).await });
             let (end, channel, checkpoints) = (roles_end.clone(), channel.clone(), checkpoints.clone());
             tasks.spawn(async move {
-                if let Err(error) = roles::train(config, channel, checkpoints, end).await {
+                if let Err(error) =
+                    roles::train(config, roles::Harvester::Here, channel, checkpoints, end).await
+                {
                     failed.send_replace(Some(format!("the trainer ended: {error:#}")));
                     // Kept until the process has read it.
                     failed.closed().await;
@@ -76,7 +79,7 @@ impl Local {
             });
         }
         tasks.close();
-        Ok(Self { channel, store, checkpoints, roles_end, api_end, tasks, failure })
+        Ok(Self { channel, records, checkpoints, roles_end, api_end, tasks, failure })
     }
 
     /// To the services.
@@ -99,13 +102,13 @@ impl Local {
     /// # Errors
     /// None so far; later adapters may have some.
     pub async fn close(self) -> anyhow::Result<()> {
-        let Self { channel, store, roles_end, api_end, tasks, failure, .. } = self;
+        let Self { channel, records, roles_end, api_end, tasks, failure, .. } = self;
         drop(failure);
         roles_end.cancel();
         tasks.wait().await;
         drop(channel);
         api_end.cancel();
-        store.close().await;
+        records.close().await;
         Ok(())
     }
 
@@ -157,24 +160,6 @@ impl Local {
     }
 }
 
-fn harvester(config: &Config, which: Roles, store: &Arc<SqliteStore>) -> anyhow::Result<Harvester> {
-    let section = &config.harvester;
-    let lease = Duration::from_secs(section.lease_seconds.max(1));
-    let allowance: Arc<dyn Allowance> = Arc::new(MemoryAllowance::default());
-    let opened = if which.works { teachers::open(&config.teachers, &allowance) } else { Ok(BTreeMap::new()) };
-    let teachers = opened.map_err(|error| ConfigError::new("configuration", format!("{error:#}")))?;
-    let queue: Arc<dyn Queue> = Arc::new(MemoryQueue::new(section.queue_capacity, lease));
-    let store: Arc<dyn Store> = Arc::<SqliteStore>::clone(store);
-    let settings = Settings {
-        lease,
-        failures_max: section.failures_max,
-        outage_patience: Duration::from_secs(section.outage_seconds),
-        works: which.works,
-        ..Settings::new(roles::process_name("harvester"))
-    };
-    Ok(Harvester::new(settings, store, queue, teachers))
-}
-
 /// Why the teacher profile `name` cannot be asked for want of its key; `None` where that is not what is wrong.
 pub fn teacher_without_key(config: &Config, name: &str) -> Option<String> {
     teachers::without_key(&config.teachers, name)
@@ -185,7 +170,5 @@ pub fn teacher_without_key(config: &Config, name: &str) -> Option<String> {
 /// # Errors
 /// The folder is in use, damaged, or written by a newer program.
 pub async fn migrate(config: &Config) -> anyhow::Result<i64> {
-    let store = SqliteStore::open(&config.data_dir).await.context("migrate")?;
-    store.close().await;
-    Ok(SqliteStore::version())
+    records::migrate(config).await
 }

@@ -5,7 +5,7 @@ use crate::{roles, transport};
 use anyhow::{anyhow, bail};
 use std::path::{Path, PathBuf};
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Channel;
+use wire::Channel;
 
 /// There is no such model; the words say what there is.
 #[derive(Debug, thiserror::Error)]

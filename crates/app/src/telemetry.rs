@@ -1,6 +1,7 @@
 //! Logging: `tracing` to standard error. Traces and metrics for collectors are added here when services run apart.
 
 use crate::config::{ConfigError, Log, LogFormat};
+use std::io::IsTerminal;
 use tracing_subscriber::EnvFilter;
 
 /// Starts logging for the whole process.

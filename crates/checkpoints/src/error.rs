@@ -14,8 +14,18 @@ pub enum CheckpointError {
         /// What happened.
         source: std::io::Error,
     },
+    /// A bucket that does not answer, or refuses.
+    #[error("{name}: {message}")]
+    Bucket {
+        /// The bucket and its prefix.
+        name: String,
+        /// What happened.
+        message: String,
+    },
     /// A path that is none of the store's.
-    #[error("`{0}` is no path of the store: parts are letters, digits, `-`, `_` and `.`, and none climbs out")]
+    #[error(
+        "`{0}` is no path of the store: parts are letters, digits, `-`, `_` and `.`, and none climbs out"
+    )]
     Path(String),
     /// A folder without its manifest, or without a file that it names.
     #[error("{}: is incomplete: {missing} is missing", path.display())]
@@ -62,7 +72,7 @@ impl CheckpointError {
     /// What kind of failure it is.
     pub fn fault(&self) -> Fault {
         match self {
-            Self::Io { .. } => Fault::Unavailable,
+            Self::Io { .. } | Self::Bucket { .. } => Fault::Unavailable,
             Self::Path(_) | Self::Incomplete { .. } | Self::Pickle(_) | Self::Json { .. } => Fault::Invalid,
             Self::Damaged { .. } | Self::Changed(_) => Fault::Internal,
         }

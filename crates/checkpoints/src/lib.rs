@@ -3,42 +3,76 @@
 //!
 //! Invariants: a path never climbs out of the store; a folder appears whole or not at all; safetensors only.
 
+mod bucket;
 mod error;
 mod manifest;
 mod provenance;
 
+pub use bucket::S3;
 pub use error::CheckpointError;
 pub use manifest::{MANIFEST, Manifest};
 pub use provenance::{PROVENANCE, Provenance, StartedFrom, model_card};
 
+use bucket::Bucket;
 use domain::spec::is_name;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 use tempfile::TempDir;
 
 /// Where unfinished folders lie: what a killed process leaves here is nobody's.
 const STAGING: &str = "staging";
+/// A staged folder this old was left by a process that is gone.
+const STAGED_FOR_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// A store in a folder.
+/// A store in a folder, or in a bucket with a folder of this machine as its cache.
 #[derive(Debug, Clone)]
 pub struct Checkpoints {
     root: PathBuf,
+    bucket: Option<Bucket>,
 }
 
 impl Checkpoints {
-    /// Opens the store, made where it is absent. One process at a time writes to it (the data folder's lock): staged
-    /// folders that an earlier one left are removed.
+    /// Opens the store in a folder that no other process writes to (the data folder's lock says so), made where it is
+    /// absent: staged folders that an earlier process left are removed.
     ///
     /// # Errors
     /// The folder cannot be made.
     pub fn open(root: &Path) -> Result<Self, CheckpointError> {
+        Self::open_folder(root, Duration::ZERO)
+    }
+
+    /// Opens the store in a folder that several processes write to, on one machine or on a shared disk: staged folders
+    /// are removed when they are a day old.
+    ///
+    /// # Errors
+    /// The folder cannot be made.
+    pub fn open_shared(root: &Path) -> Result<Self, CheckpointError> {
+        Self::open_folder(root, STAGED_FOR_MAX)
+    }
+
+    /// Opens the store in a bucket; `cache` is a folder of this machine. To be called on a runtime, which carries the
+    /// transfers; the other methods wait for them and must be called off it.
+    ///
+    /// # Errors
+    /// The settings name no bucket that can be spoken to, or the cache cannot be made.
+    pub fn open_bucket(settings: &S3, cache: &Path) -> Result<Self, CheckpointError> {
+        let Self { root, .. } = Self::open_shared(cache)?;
+        let bucket = Bucket::open(settings, root.clone())?;
+        Ok(Self { root, bucket: Some(bucket) })
+    }
+
+    fn open_folder(root: &Path, staged_for_max: Duration) -> Result<Self, CheckpointError> {
         let staging = root.join(STAGING);
-        if staging.exists() {
-            fs::remove_dir_all(&staging).map_err(|source| CheckpointError::io(&staging, source))?;
-        }
         fs::create_dir_all(&staging).map_err(|source| CheckpointError::io(&staging, source))?;
+        for entry in fs::read_dir(&staging).map_err(|source| CheckpointError::io(&staging, source))? {
+            let path = entry.map_err(|source| CheckpointError::io(&staging, source))?.path();
+            if is_older(&path, staged_for_max) {
+                remove(&path)?;
+            }
+        }
         let root = root.canonicalize().map_err(|source| CheckpointError::io(root, source))?;
-        Ok(Self { root })
+        Ok(Self { root, bucket: None })
     }
 
     /// A fresh folder to write into, on the store's own disk, removed when it is dropped.
@@ -59,22 +93,19 @@ impl Checkpoints {
     /// already, from a call whose answer was lost, is replaced.
     ///
     /// # Errors
-    /// The disk is full or cannot be written: the message names the file, and nothing appears at `path`.
+    /// The disk is full or cannot be written, or the bucket refuses: the message names the file, and nothing appears at
+    /// `path`.
     pub fn publish(&self, staged: TempDir, path: &str) -> Result<String, CheckpointError> {
         let target = self.folder(path)?;
         let sha256 = Manifest::write(staged.path())?;
-        if let Some(parent) = target.parent() {
-            fs::create_dir_all(parent).map_err(|source| CheckpointError::io(parent, source))?;
+        if let Some(bucket) = &self.bucket {
+            bucket.upload(staged.path(), path)?;
         }
-        if target.exists() {
-            fs::remove_dir_all(&target).map_err(|source| CheckpointError::io(&target, source))?;
-        }
-        let staged = staged.keep();
-        fs::rename(&staged, &target).map_err(|source| CheckpointError::io(&target, source))?;
+        replace(staged, &target)?;
         Ok(sha256)
     }
 
-    /// The folder at `path`, whether or not it is there.
+    /// The folder at `path`, whether or not it is there; for a bucket, its place in the cache.
     ///
     /// # Errors
     /// The path climbs out.
@@ -92,8 +123,10 @@ impl Checkpoints {
     /// It is absent, incomplete, or damaged: the file is named.
     pub fn fetch(&self, path: &str, manifest_sha256: Option<&str>) -> Result<PathBuf, CheckpointError> {
         let folder = self.folder(path)?;
-        Manifest::verify(&folder, manifest_sha256)?;
-        Ok(folder)
+        match &self.bucket {
+            Some(bucket) => bucket.download(path, manifest_sha256, self.stage()?),
+            None => Manifest::verify(&folder, manifest_sha256).map(|()| folder),
+        }
     }
 
     /// Deletes a folder; one that is absent is no mistake.
@@ -102,11 +135,9 @@ impl Checkpoints {
     /// The path climbs out, or cannot be deleted.
     pub fn delete(&self, path: &str) -> Result<(), CheckpointError> {
         let folder = self.folder(path)?;
-        match fs::remove_dir_all(&folder) {
-            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-                Err(CheckpointError::io(&folder, source))
-            }
-            _ => Ok(()),
+        match &self.bucket {
+            Some(bucket) => bucket.delete(path),
+            None => remove(&folder),
         }
     }
 
@@ -115,6 +146,9 @@ impl Checkpoints {
     /// # Errors
     /// A path climbs out, or cannot be deleted.
     pub fn prune_run(&self, run: &str, kept: &str) -> Result<(), CheckpointError> {
+        if let Some(bucket) = &self.bucket {
+            bucket.prune(&format!("runs/{run}"), kept)?;
+        }
         let (run, kept) = (self.folder(&format!("runs/{run}"))?, self.folder(kept)?);
         for fence in entries(&run)? {
             let folders = entries(&fence)?;
@@ -152,8 +186,37 @@ impl Checkpoints {
 /// What lies in a folder.
 fn entries(folder: &Path) -> Result<Vec<PathBuf>, CheckpointError> {
     let list = fs::read_dir(folder).map_err(|source| CheckpointError::io(folder, source))?;
-    let paths = list.map(|entry| entry.map(|entry| entry.path()).map_err(|source| CheckpointError::io(folder, source)));
+    let paths = list
+        .map(|entry| entry.map(|entry| entry.path()).map_err(|source| CheckpointError::io(folder, source)));
     paths.collect()
+}
+
+/// Moves a staged folder to `target`, in the place of what is there.
+fn replace(staged: TempDir, target: &Path) -> Result<(), CheckpointError> {
+    if let Some(parent) = target.parent() {
+        fs::create_dir_all(parent).map_err(|source| CheckpointError::io(parent, source))?;
+    }
+    remove(target)?;
+    // Kept only once it is in its place: a rename that fails leaves nothing behind.
+    fs::rename(staged.path(), target).map_err(|source| CheckpointError::io(target, source))?;
+    let _ = staged.keep();
+    Ok(())
+}
+
+/// Removes a folder; one that is absent is no mistake.
+fn remove(folder: &Path) -> Result<(), CheckpointError> {
+    match fs::remove_dir_all(folder) {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+            Err(CheckpointError::io(folder, source))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether nothing was written to it for so long; what cannot be told is young.
+fn is_older(path: &Path, age: Duration) -> bool {
+    let changed = fs::metadata(path).and_then(|metadata| metadata.modified());
+    changed.is_ok_and(|changed| SystemTime::now().duration_since(changed).unwrap_or_default() >= age)
 }
 
 /// The files of a checkpoint that a student can start from.
@@ -190,7 +253,11 @@ fn base_files(folder: &Path) -> Result<Vec<String>, CheckpointError> {
 fn is_description(name: &str) -> bool {
     matches!(
         name,
-        "config.json" | "tokenizer.json" | "tokenizer_config.json" | "special_tokens_map.json" | "generation_config.json"
+        "config.json"
+            | "tokenizer.json"
+            | "tokenizer_config.json"
+            | "special_tokens_map.json"
+            | "generation_config.json"
     )
 }
 

@@ -1,6 +1,7 @@
 //! The manifest: every file of a folder with its size and sha256, written last.
 
 use crate::CheckpointError;
+use domain::spec::is_name;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -49,18 +50,17 @@ impl Manifest {
         Ok(hex::encode(Sha256::digest(&bytes)))
     }
 
+    /// Reads the manifest of a folder.
+    pub(crate) fn read(folder: &Path) -> Result<Self, CheckpointError> {
+        Self::load(folder).map(|(manifest, _)| manifest)
+    }
+
     /// Checks every file against the manifest, and the manifest against `sha256` where it is given.
     pub(crate) fn verify(folder: &Path, sha256: Option<&str>) -> Result<(), CheckpointError> {
-        let path = folder.join(MANIFEST);
-        let bytes = fs::read(&path).map_err(|_| CheckpointError::Damaged {
-            path: folder.to_owned(),
-            missing: MANIFEST.to_owned(),
-        })?;
-        if sha256.is_some_and(|sha256| hex::encode(Sha256::digest(&bytes)) != sha256) {
-            return Err(CheckpointError::Changed(path));
+        let (manifest, found) = Self::load(folder)?;
+        if sha256.is_some_and(|sha256| found != sha256) {
+            return Err(CheckpointError::Changed(folder.join(MANIFEST)));
         }
-        let manifest: Self = serde_json::from_slice(&bytes)
-            .map_err(|error| CheckpointError::Json { path, message: error.to_string() })?;
         for (name, entry) in manifest.files {
             let file = folder.join(&name);
             if !file.is_file() {
@@ -71,6 +71,21 @@ impl Manifest {
             }
         }
         Ok(())
+    }
+
+    /// The manifest and its sha256. It names plain files only, wherever it comes from.
+    fn load(folder: &Path) -> Result<(Self, String), CheckpointError> {
+        let path = folder.join(MANIFEST);
+        let bytes = fs::read(&path).map_err(|_| CheckpointError::Damaged {
+            path: folder.to_owned(),
+            missing: MANIFEST.to_owned(),
+        })?;
+        let json = |message: String| CheckpointError::Json { path: path.clone(), message };
+        let manifest: Self = serde_json::from_slice(&bytes).map_err(|error| json(error.to_string()))?;
+        match manifest.files.keys().find(|name| !is_name(name)) {
+            Some(name) => Err(json(format!("names `{name}`, which is no plain file"))),
+            None => Ok((manifest, hex::encode(Sha256::digest(&bytes)))),
+        }
     }
 }
 

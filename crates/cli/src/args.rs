@@ -1,5 +1,12 @@
 //! The command line's grammar: a contract that scripts rely on.
 
+mod server;
+
+pub(crate) use server::{
+    CancelArguments, DeleteArguments, JobArguments, LedgerArguments, ListArguments, ModelsArguments,
+    RoleName, ServeArguments, ServerArguments, StateName, SubmitArguments, VerdictName, WatchArguments,
+};
+
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -20,6 +27,8 @@ const EXAMPLES: &str = "Examples:
   distillery run examples/word-problems/spec.toml
   distillery predict --model word-problems --explain --input 'Ann has 3 pens and buys 4. How many pens has she?'
   distillery import jsonl rows.jsonl --name my-task
+  distillery serve --role all
+  distillery submit spec.toml --server localhost:7070 --watch
 
 Exit codes: 0 done, 1 failed, 2 bad usage or bad specification, 130 interrupted.";
 
@@ -27,10 +36,10 @@ Exit codes: 0 done, 1 failed, 2 bad usage or bad specification, 130 interrupted.
 #[derive(Debug, Args)]
 pub(crate) struct Place {
     /// Database and checkpoints of the local verbs [default: .distillery]
-    #[arg(long, global = true, value_name = "DIR")]
+    #[arg(long, global = true, value_name = "DIR", display_order = 100)]
     pub(crate) data_dir: Option<PathBuf>,
     /// Settings and teacher profiles [default: ./distillery.toml where it exists, else built-in]
-    #[arg(long, global = true, value_name = "FILE", env = "DISTILLERY_CONFIG")]
+    #[arg(long, global = true, value_name = "FILE", env = "DISTILLERY_CONFIG", display_order = 101)]
     pub(crate) config: Option<PathBuf>,
 }
 
@@ -43,7 +52,7 @@ pub(crate) enum Verb {
     /// Labels (and rationales) from a checkpoint
     #[command(after_help = PREDICT_EXAMPLES)]
     Predict(PredictArguments),
-    /// Brings rows into the local store
+    /// Brings rows into the local store, or to a server
     #[command(after_help = IMPORT_EXAMPLES)]
     Import {
         #[command(subcommand)]
@@ -52,6 +61,36 @@ pub(crate) enum Verb {
     /// Writes a dataset's rows to a file
     #[command(after_help = EXPORT_EXAMPLES)]
     Export(ExportArguments),
+    /// The services: one role of them or several, behind one address
+    #[command(after_help = server::SERVE_EXAMPLES)]
+    Serve(ServeArguments),
+    /// Hands a distillation to a server
+    #[command(after_help = server::SUBMIT_EXAMPLES)]
+    Submit(SubmitArguments),
+    /// Follows a job on a server to its end
+    #[command(after_help = server::WATCH_EXAMPLES)]
+    Watch(WatchArguments),
+    /// Lists jobs, newest first
+    #[command(after_help = server::LIST_EXAMPLES)]
+    List(ListArguments),
+    /// Shows one job
+    #[command(after_help = server::SHOW_EXAMPLES)]
+    Show(JobArguments),
+    /// Ends a job; nothing that was paid for is lost
+    #[command(after_help = server::CANCEL_EXAMPLES)]
+    Cancel(CancelArguments),
+    /// Lets a paused or failed job go on where it stopped
+    #[command(after_help = server::RESUME_EXAMPLES)]
+    Resume(JobArguments),
+    /// Deletes a job, a model or a dataset
+    #[command(after_help = server::DELETE_EXAMPLES)]
+    Delete(DeleteArguments),
+    /// Lists what the teacher answered, with each verdict and its reason
+    #[command(after_help = server::LEDGER_EXAMPLES)]
+    Ledger(LedgerArguments),
+    /// Lists published models, newest first
+    #[command(after_help = server::MODELS_EXAMPLES)]
+    Models(ModelsArguments),
     /// Brings the local database to this program's version
     #[command(after_help = "Example:\n  distillery migrate --data-dir /data/distillery")]
     Migrate {
@@ -79,16 +118,18 @@ const RUN_EXAMPLES: &str = "Examples:
 const PREDICT_EXAMPLES: &str = "Examples:
   distillery predict --model word-problems --input 'Ann has 3 pens and buys 4. How many pens has she?'
   distillery predict --model ./checkpoint --explain --file rows.jsonl
-  cat rows.jsonl | distillery predict --model my-task@2 --json -";
+  cat rows.jsonl | distillery predict --model my-task@2 --json -
+  distillery predict --server localhost:7070 --model my-task --file rows.jsonl";
 
 const IMPORT_EXAMPLES: &str = "Examples:
   distillery import jsonl rows.jsonl --name my-task
-  distillery import paper --dataset svamp --from datasets/svamp";
+  distillery import paper --dataset svamp --from datasets/svamp
+  distillery import csv rows.csv --server localhost:7070";
 
 const EXPORT_EXAMPLES: &str = "Examples:
   distillery export jsonl my-task rows.jsonl
   distillery export parquet my-task rows.parquet --split train
-  distillery export csv my-task -";
+  distillery export csv my-task - --server localhost:7070";
 
 /// See [`Verb::Run`].
 #[derive(Debug, Args)]
@@ -104,7 +145,8 @@ pub(crate) struct RunArguments {
 #[derive(Debug, Args)]
 #[command(group = clap::ArgGroup::new("what").required(true).args(["input", "premise", "file", "stdin"]))]
 pub(crate) struct PredictArguments {
-    /// A checkpoint folder, or the name of a model in the data folder (`name` for the newest, `name@2` for a version)
+    /// A checkpoint folder, or the name of a model, in the data folder or at the server (`name` for the newest, `name@2`
+    /// for a version)
     #[arg(long, value_name = "DIR|NAME")]
     pub(crate) model: String,
     /// The rationale too
@@ -131,6 +173,8 @@ pub(crate) struct PredictArguments {
     /// `-`: rows from standard input, JSON Lines
     #[arg(value_name = "-", value_parser = ["-"])]
     pub(crate) stdin: Option<String>,
+    #[command(flatten)]
+    pub(crate) server: ServerArguments,
 }
 
 /// What is imported.
@@ -165,6 +209,8 @@ pub(crate) struct ImportPaper {
     /// One JSON object on standard output and nothing else there
     #[arg(long)]
     pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) server: ServerArguments,
 }
 
 /// The paper's datasets.
@@ -191,6 +237,8 @@ pub(crate) struct ImportFile {
     /// One JSON object on standard output and nothing else there
     #[arg(long)]
     pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) server: ServerArguments,
 }
 
 /// See [`Verb::Export`].
@@ -205,6 +253,8 @@ pub(crate) struct ExportArguments {
     /// Only this split: train, validation or test
     #[arg(long)]
     pub(crate) split: Option<String>,
+    #[command(flatten)]
+    pub(crate) server: ServerArguments,
 }
 
 /// The formats of rows.
@@ -241,5 +291,20 @@ mod tests {
         check(&["--input", "x", "-"], false);
         check(&["--premise", "p", "--hypothesis", "h"], true);
         check(&["--premise", "p"], false);
+    }
+
+    #[test]
+    fn roles_are_separated_by_commas_and_delete_takes_one_thing() {
+        let parse = |words: &[&str]| Arguments::try_parse_from(["distillery"].iter().chain(words));
+        let Verb::Serve(serve) = parse(&["serve", "--role", "trainer,inference"]).unwrap().verb else {
+            panic!()
+        };
+        assert_eq!(serve.role, [RoleName::Trainer, RoleName::Inference]);
+        assert!(parse(&["serve"]).is_err());
+        assert!(parse(&["serve", "--role", "cook"]).is_err());
+        assert!(parse(&["delete"]).is_err());
+        assert!(parse(&["delete", "job"]).is_ok());
+        assert!(parse(&["delete", "job", "--model", "m"]).is_err());
+        assert!(parse(&["import", "jsonl", "f", "--server", "localhost:1"]).is_ok());
     }
 }

@@ -1,22 +1,37 @@
 //! What the verbs say to the services: small helpers over the generated clients.
 
 use crate::exit::Usage;
+use crate::progress::say;
 use anyhow::anyhow;
-use domain::{Example, Violation};
+use domain::records::Row;
+use domain::{Example, Fault, Split, Violation};
 use sha2::{Digest, Sha256};
+use std::time::Duration;
 use tonic::Status;
-use tonic::transport::Channel;
+use wire::Channel;
 use wire::v1::datasets_service_client::DatasetsServiceClient;
+use wire::v1::models_service_client::ModelsServiceClient;
 use wire::v1::{self, get_dataset_request};
 
 /// Rows of one uploaded chunk.
 const CHUNK_ROWS: usize = 500;
+/// Entries of one page of a list.
+const PAGE_ROWS: usize = 500;
 
 /// A status as an error of this program: what the caller wrote wrong is bad usage.
 pub(crate) fn failure(status: Status) -> anyhow::Error {
     match status.code() {
         tonic::Code::InvalidArgument | tonic::Code::FailedPrecondition => {
             Usage(status.message().to_owned()).into()
+        }
+        tonic::Code::Unauthenticated => {
+            anyhow!("{}: set DISTILLERY_TOKEN, or name a file by --token-file", status.message())
+        }
+        tonic::Code::Internal => {
+            match status.metadata().get("x-request-id").and_then(|id| id.to_str().ok()) {
+                Some(id) => anyhow!("{} (request {id})", status.message()),
+                None => anyhow!("{}", status.message()),
+            }
         }
         _ => anyhow!("{}", status.message()),
     }
@@ -52,33 +67,166 @@ pub(crate) fn content_hash(rows: &[Example]) -> anyhow::Result<Vec<u8>> {
     Ok(hasher.finalize().to_vec())
 }
 
-/// Uploads rows by their content: rows that are there already are not sent again, an interrupted upload goes on.
-pub(crate) async fn upload(channel: &Channel, name: &str, rows: Vec<Example>) -> anyhow::Result<v1::Dataset> {
-    let mut datasets = DatasetsServiceClient::new(channel.clone());
-    let request_id = request_id(&[b"dataset", name.as_bytes(), &content_hash(&rows)?]);
-    let created = datasets
-        .create_dataset(v1::CreateDatasetRequest { request_id, name: name.to_owned() })
-        .await
-        .map_err(failure)?;
-    let dataset = created.into_inner().dataset.ok_or_else(|| anyhow!("the server made no dataset"))?;
-    if dataset.state() == v1::DatasetState::Committed {
-        return Ok(dataset);
+/// How long a lost connection is waited for: the server may be on its way up, or another replica takes over.
+#[derive(Debug, Default)]
+pub(crate) struct Patience {
+    failures: u32,
+}
+
+impl Patience {
+    /// Calls in vain, one after the other, until it ends: about two minutes.
+    const FAILURES_MAX: u32 = 30;
+    const DELAY: Duration = Duration::from_millis(200);
+    const DELAY_MAX: Duration = Duration::from_secs(5);
+
+    /// Waits before the call is made again, or gives the status back where that would not help.
+    pub(crate) async fn wait(&mut self, status: Status) -> Result<(), Status> {
+        let passing = matches!(wire::fault_of(&status), Fault::Unavailable | Fault::Overloaded);
+        if !passing || self.failures == Self::FAILURES_MAX {
+            return Err(status);
+        }
+        if self.failures == 1 {
+            say(&format!("the server does not answer ({}): trying again", status.message()));
+        }
+        self.failures += 1;
+        tokio::time::sleep((Self::DELAY * self.failures).min(Self::DELAY_MAX)).await;
+        Ok(())
     }
-    let (id, begin) = (dataset.id.clone(), dataset.rows);
-    let remaining: Vec<Example> = rows.into_iter().skip(usize::try_from(begin)?).collect();
-    let chunks: Vec<v1::UploadRowsRequest> = remaining
+
+    /// It answers again.
+    pub(crate) fn restored(&mut self) {
+        self.failures = 0;
+    }
+}
+
+/// The next page of a list of which `seen` entries came already; `None` where `limit` is reached. Takes the token.
+pub(crate) fn page(limit: usize, seen: usize, token: &mut String) -> Option<v1::PageRequest> {
+    let size = limit.saturating_sub(seen).min(PAGE_ROWS);
+    let page_size = u32::try_from(size).unwrap_or(u32::MAX);
+    (size > 0).then(|| v1::PageRequest { page_size, page_token: std::mem::take(token) })
+}
+
+/// Uploads rows by their content: rows that are there already are not sent again, and an interrupted upload goes on, here
+/// after a lost connection and in a later call after more than that.
+pub(crate) async fn upload(channel: &Channel, name: &str, rows: Vec<Example>) -> anyhow::Result<v1::Dataset> {
+    let request_id = request_id(&[b"dataset", name.as_bytes(), &content_hash(&rows)?]);
+    let request = v1::CreateDatasetRequest { request_id, name: name.to_owned() };
+    let mut patience = Patience::default();
+    let mut stored = 0;
+    loop {
+        let lost = match upload_rest(channel, &request, &rows, &mut stored).await {
+            Ok(dataset) => return dataset.ok_or_else(|| anyhow!("the server sent no dataset")),
+            Err((status, progressed)) => {
+                if progressed {
+                    patience.restored();
+                }
+                status
+            }
+        };
+        patience.wait(lost).await.map_err(failure)?;
+    }
+}
+
+/// One attempt, from where the server is. An error says whether it is further than `stored`, which is set.
+async fn upload_rest(
+    channel: &Channel,
+    request: &v1::CreateDatasetRequest,
+    rows: &[Example],
+    stored: &mut u64,
+) -> Result<Option<v1::Dataset>, (Status, bool)> {
+    let mut datasets = DatasetsServiceClient::new(channel.clone());
+    let lost = |status| (status, false);
+    let created = datasets.create_dataset(request.clone()).await.map_err(lost)?.into_inner();
+    let Some(dataset) = created.dataset else { return Ok(None) };
+    if dataset.state() == v1::DatasetState::Committed {
+        return Ok(Some(dataset));
+    }
+    let progressed = dataset.rows > *stored;
+    *stored = dataset.rows;
+    let begin = usize::try_from(dataset.rows).unwrap_or(usize::MAX).min(rows.len());
+    let id = dataset.id;
+    let chunks: Vec<v1::UploadRowsRequest> = rows
+        .get(begin..)
+        .unwrap_or_default()
         .chunks(CHUNK_ROWS)
         .zip(0_u64..)
         .map(|(chunk, place)| v1::UploadRowsRequest {
             dataset_id: id.clone(),
-            offset: begin + place * CHUNK_ROWS as u64,
+            offset: dataset.rows + place * CHUNK_ROWS as u64,
             examples: chunk.iter().cloned().map(Into::into).collect(),
         })
         .collect();
-    datasets.upload_rows(futures::stream::iter(chunks)).await.map_err(failure)?;
+    if !chunks.is_empty() {
+        datasets.upload_rows(futures::stream::iter(chunks)).await.map_err(|status| (status, progressed))?;
+    }
     let committed =
-        datasets.commit_dataset(v1::CommitDatasetRequest { dataset_id: id }).await.map_err(failure)?;
-    committed.into_inner().dataset.ok_or_else(|| anyhow!("the server committed no dataset"))
+        datasets.commit_dataset(v1::CommitDatasetRequest { dataset_id: id }).await.map_err(lost)?;
+    Ok(committed.into_inner().dataset)
+}
+
+/// Hands the rows of a dataset to `see`, in order; after a lost connection it goes on behind the last one.
+pub(crate) async fn rows(
+    channel: &Channel,
+    dataset_id: &str,
+    split: Option<Split>,
+    mut see: impl FnMut(Row) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let mut datasets =
+        DatasetsServiceClient::new(channel.clone()).max_decoding_message_size(wire::MESSAGE_BYTES_MAX);
+    let split = split.map_or(v1::Split::Unspecified, v1::Split::from).into();
+    let mut patience = Patience::default();
+    let mut from_index = 0;
+    loop {
+        let request = v1::StreamRowsRequest { dataset_id: dataset_id.to_owned(), split, from_index };
+        let lost = match datasets.stream_rows(request).await {
+            Ok(answer) => {
+                let mut chunks = answer.into_inner();
+                loop {
+                    match chunks.message().await {
+                        Ok(Some(chunk)) => {
+                            patience.restored();
+                            for row in chunk.rows {
+                                let row = Row::try_from(row).map_err(malformed)?;
+                                from_index = row.index + 1;
+                                see(row)?;
+                            }
+                        }
+                        Ok(None) => return Ok(()),
+                        Err(status) => break status,
+                    }
+                }
+            }
+            Err(status) => status,
+        };
+        patience.wait(lost).await.map_err(failure)?;
+    }
+}
+
+/// `name` or `name@version`; version 0 is the newest.
+pub(crate) fn name_and_version(model: &str) -> anyhow::Result<(String, u64)> {
+    let Some((name, version)) = model.split_once('@') else { return Ok((model.to_owned(), 0)) };
+    let version = version.parse::<u64>().ok().filter(|version| *version > 0).ok_or_else(|| {
+        Usage(format!(
+            "--model: {model}: `{version}` is no version: write {name}@1, or {name} for the newest"
+        ))
+    })?;
+    Ok((name.to_owned(), version))
+}
+
+/// A published model by `name` or `name@version`.
+pub(crate) async fn model(channel: &Channel, model: &str) -> anyhow::Result<v1::Model> {
+    let (name, version) = name_and_version(model)?;
+    let which = Some(v1::get_model_request::Which::ModelName(v1::ModelName { name, version }));
+    let mut models = ModelsServiceClient::new(channel.clone());
+    let answer =
+        models.get_model(v1::GetModelRequest { which }).await.map_err(|status| match status.code() {
+            tonic::Code::NotFound => {
+                Usage(format!("there is no model `{model}`: `distillery models` shows those there are"))
+                    .into()
+            }
+            _ => failure(status),
+        })?;
+    answer.into_inner().model.ok_or_else(|| anyhow!("the server sent no model"))
 }
 
 /// A dataset by name.

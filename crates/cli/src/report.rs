@@ -15,7 +15,9 @@ pub(crate) struct Outcome {
     /// Why it did not succeed; absent where it did.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub(crate) reason: String,
-    /// The student's folder.
+    /// The student, as `name@version`.
+    pub(crate) model: Option<String>,
+    /// The student's folder; null where it is a server's.
     pub(crate) model_dir: Option<String>,
     /// The teacher's part.
     pub(crate) teacher: TeacherOutcome,
@@ -23,6 +25,19 @@ pub(crate) struct Outcome {
     pub(crate) student: StudentOutcome,
     /// Wall-clock seconds of each phase.
     pub(crate) seconds: Seconds,
+}
+
+impl Outcome {
+    /// Says whether the job did what it was for.
+    ///
+    /// # Errors
+    /// It did not; the reason is named.
+    pub(crate) fn succeeded(&self) -> anyhow::Result<()> {
+        match self.state.as_str() {
+            "succeeded" => Ok(()),
+            state => anyhow::bail!("the distillation is {state}: {}", self.reason),
+        }
+    }
 }
 
 /// The teacher, in figures.
@@ -109,9 +124,9 @@ pub(crate) fn table(outcome: &Outcome, teacher: Option<Accuracy>, student: Optio
     )
 }
 
-/// `0.775` as `77.5%`.
+/// `0.775` as `77.5%`; halves are rounded up, as people do it.
 pub(crate) fn percent(share: f64) -> String {
-    format!("{:.1}%", share * 100.0)
+    format!("{:.1}%", (share * 1000.0).round() / 10.0)
 }
 
 /// An interval as `71.0% to 83.0%`.
@@ -135,6 +150,13 @@ pub(crate) fn grouped(number: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn shares_are_rounded_as_people_do_it() {
+        for (share, text) in [(0.0, "0.0%"), (0.7325, "73.3%"), (0.775, "77.5%"), (1.0, "100.0%")] {
+            assert_eq!(percent(share), text);
+        }
+    }
 
     #[test]
     fn numbers_are_grouped_by_thousands() {

@@ -189,7 +189,8 @@ pub trait Store: Send + Sync + 'static {
     /// Accepts a job in state `queued`. An unknown or staged dataset is not found or a conflict.
     async fn create_distillation(&self, new: NewDistillation) -> StoreResult<Distillation>;
     /// Plans a stage of its harvest: writes the prompts (an already known (row, sample, hinted, purpose) is left as it
-    /// is) with their outbox rows and, where it is still queued, moves it to `harvesting`. One transaction.
+    /// is) with their outbox rows and, where it is still queued, moves it to `harvesting`. One transaction. A driver's claim
+    /// outlasts it.
     async fn plan_prompts(&self, distillation: DistillationId, prompts: Vec<NewPrompt>) -> StoreResult<()>;
     /// One job.
     async fn distillation(&self, distillation: DistillationId) -> StoreResult<Distillation>;
@@ -234,7 +235,7 @@ pub trait Store: Send + Sync + 'static {
     /// Events after `after`, in order.
     async fn events(&self, distillation: DistillationId, after: u64, limit: usize)
     -> StoreResult<Vec<Event>>;
-    /// Appends an event and returns its sequence number.
+    /// Appends an event and returns its sequence number. Numbers in it that are not finite are invalid.
     async fn append_event(&self, distillation: DistillationId, kind: EventKind) -> StoreResult<u64>;
     /// Numbers of its harvest.
     async fn harvest_progress(&self, distillation: DistillationId) -> StoreResult<HarvestProgress>;
@@ -248,7 +249,8 @@ pub trait Store: Send + Sync + 'static {
     /// Unfinished prompts of harvesting jobs without a live lease and without an outbox row, after `after` in order of
     /// id: what the reconciler looks for in the queue.
     async fn unfinished_prompts(&self, after: Option<PromptId>, limit: usize) -> StoreResult<Vec<PromptId>>;
-    /// Leases each prompt to `worker`, reserving its budget. A key that another live lease is asking is busy.
+    /// Leases each prompt to `worker`, reserving its budget. A key that another live lease is asking is busy; so is a
+    /// prompt that only the reservations of calls in flight keep out of the budget: it is skipped once the budget is spent.
     async fn lease_prompts(
         &self,
         prompts: &[PromptId],
@@ -262,7 +264,8 @@ pub trait Store: Send + Sync + 'static {
         lease: Duration,
     ) -> StoreResult<Vec<PromptId>>;
     /// Writes completions under their keys (also those of lost leases), settles budgets, and writes ledger entries for
-    /// the leases that still hold.
+    /// the leases that still hold. Repeated after a lost reply it does nothing and says `stored` again. An answer counts
+    /// as paid twice only where another was paid for the same prompt.
     async fn record_harvest(&self, harvested: Vec<Harvested>) -> StoreResult<HarvestOutcome>;
     /// Ends a lease without an answer; the reservation is returned. A lost lease does nothing. Returns the prompt's new
     /// state.
@@ -315,7 +318,8 @@ pub trait Store: Send + Sync + 'static {
     ) -> StoreResult<Run>;
     /// Leases the oldest run that is pending or whose lease ran out; its fence grows by one. `None` where there is none.
     async fn lease_run(&self, trainer: &str, lease: Duration) -> StoreResult<Option<LeasedRun>>;
-    /// Prolongs the lease, writes numbers, and tells the trainer what to do. A lost lease is a conflict.
+    /// Prolongs the lease, writes numbers, and tells the trainer what to do. A lost lease is a conflict; numbers that are
+    /// not finite are invalid.
     async fn report_run(
         &self,
         run: RunId,

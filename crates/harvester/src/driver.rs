@@ -35,7 +35,8 @@ pub(crate) async fn run(shared: Arc<Shared>, shutdown: CancellationToken) {
 /// One step of a job's life, as far as it goes by itself.
 async fn advance(shared: &Shared, record: Distillation) -> Result<(), HarvestError> {
     let job = shared.jobs.get(shared, record.id).await?;
-    if record.state == DistillationState::Queued {
+    // An import is many writes, and a crash may have cut it short: what is there already is left as it is.
+    if record.state == DistillationState::Queued || job.is_imported() {
         plan::begin(shared, &job).await?;
     }
     let progress = shared.store.harvest_progress(job.id).await?;

@@ -58,6 +58,11 @@ impl Job {
         Ok(Self { id: job.id, dataset: job.dataset, spec: job.spec.clone(), renderer, teacher })
     }
 
+    /// Whether its answers come with the data.
+    pub(crate) fn is_imported(&self) -> bool {
+        self.spec.teacher.as_ref().is_some_and(|teacher| teacher.source == TeacherSource::Imported)
+    }
+
     /// The question about `example`: sample number `sample`, with the gold label as a hint where `hinted`.
     pub(crate) fn question(
         &self,

@@ -25,6 +25,9 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+/// Most prompts asked at once by one process.
+const WORKERS_MAX: usize = 1024;
+
 /// What the operator decides.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -38,8 +41,8 @@ pub struct Settings {
     pub outage_patience: Duration,
     /// How often background work looks around when nothing wakes it.
     pub poll: Duration,
-    /// Whether this process works (or only answers the API).
-    pub works: bool,
+    /// Prompts asked at once by this process; 0 where it only answers the API.
+    pub workers: usize,
 }
 
 impl Settings {
@@ -51,7 +54,7 @@ impl Settings {
             failures_max: 5,
             outage_patience: Duration::from_secs(20),
             poll: Duration::from_millis(50),
-            works: true,
+            workers: WORKERS_MAX,
         }
     }
 }
@@ -93,7 +96,7 @@ impl Harvester {
 
     /// Works until `shutdown`; then finishes what is being asked, writes it, and returns.
     pub async fn run(&self, shutdown: CancellationToken) {
-        if !self.shared.settings.works {
+        if self.shared.settings.workers == 0 {
             return shutdown.cancelled().await;
         }
         let tracker = TaskTracker::new();

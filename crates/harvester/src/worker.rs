@@ -4,7 +4,7 @@
 //! after its answer is committed, so that nothing is lost in between.
 
 use crate::job::Job;
-use crate::{HarvestError, Shared};
+use crate::{HarvestError, Shared, WORKERS_MAX};
 use domain::completion;
 use domain::ids::{DistillationId, PromptId};
 use domain::judge;
@@ -20,8 +20,6 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// Most prompts asked at once by one process.
-const SLOTS_MAX: usize = 1024;
 /// Answers of one write.
 const WRITE_BATCH: usize = 200;
 /// How long a write waits for more answers.
@@ -53,7 +51,7 @@ struct Worker {
 
 pub(crate) async fn run(shared: Arc<Shared>, shutdown: CancellationToken) {
     let wanted: usize = shared.teachers.values().map(|teacher| teacher.profile().concurrency_max).sum();
-    let slots = Arc::new(Semaphore::new(wanted.clamp(1, SLOTS_MAX)));
+    let slots = Arc::new(Semaphore::new(wanted.clamp(1, shared.settings.workers.clamp(1, WORKERS_MAX))));
     let (asked, to_write) = mpsc::channel(WRITE_BATCH * 2);
     let leases = Leases::default();
     let worker = Arc::new(Worker {

@@ -102,9 +102,13 @@ impl Engine {
         self.draining.store(true, Ordering::SeqCst);
     }
 
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::SeqCst)
+    }
+
     /// Admits a request, or says why not.
     pub(crate) fn submit(&self, request: Request) -> Result<(), InferenceError> {
-        if self.draining.load(Ordering::SeqCst) {
+        if self.is_draining() {
             return Err(InferenceError::Draining);
         }
         let tokens = request.ids.len();

@@ -1,11 +1,12 @@
 //! Serving students: admission at the door, one bounded queue, and one thread that owns the device.
 //!
-//! `service` is the door, `queue` assembles batches (a pure function), `engine` is the thread, `registry` knows the models
+//! `service` is the door, `open_inference` a second one for standard clients, `queue` assembles batches (a pure function), `engine` is the thread, `registry` knows the models
 //! by name. Invariants: inference names no database; a row's answer is the same alone and in any batch; nothing waits
 //! without a bound.
 
 mod engine;
 mod error;
+mod open_inference;
 mod queue;
 mod registry;
 mod served;
@@ -16,10 +17,12 @@ mod watch;
 pub use error::InferenceError;
 
 use checkpoints::Checkpoints;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Channel;
+use wire::Channel;
+use wire::open_inference::grpc_inference_service_server::{GrpcInferenceService, GrpcInferenceServiceServer};
 use wire::v1::inference_service_server::InferenceServiceServer;
 
 /// What the operator decides.
@@ -47,6 +50,7 @@ pub struct Inference {
     registry: Arc<registry::Registry>,
     engine: engine::Engine,
     device: tch::Device,
+    models: tokio::sync::watch::Sender<Option<BTreeMap<String, u64>>>,
 }
 
 impl Inference {
@@ -60,7 +64,7 @@ impl Inference {
             tch::set_num_threads(i32::try_from(settings.threads).unwrap_or(1));
         }
         let engine = engine::Engine::start(settings)?;
-        Ok(Self { registry: Arc::default(), engine, device })
+        Ok(Self { registry: Arc::default(), engine, device, models: Default::default() })
     }
 
     /// Serves the student in a folder under `name`, version 0.
@@ -78,18 +82,34 @@ impl Inference {
 
     /// Serves the newest version of every published model, as they come and go, until `shutdown`.
     pub async fn watch(&self, channel: Channel, checkpoints: Checkpoints, shutdown: CancellationToken) {
-        watch::run(&self.registry, self.device, channel, checkpoints, shutdown).await;
+        watch::run(self, channel, checkpoints, shutdown).await;
+    }
+
+    /// Names and versions of the published models that are served; `None` until [`Inference::watch`] has loaded, and
+    /// warmed up, those that it found first.
+    pub fn models(&self) -> tokio::sync::watch::Receiver<Option<BTreeMap<String, u64>>> {
+        self.models.subscribe()
     }
 
     /// The gRPC service.
     pub fn service(
         &self,
     ) -> InferenceServiceServer<impl wire::v1::inference_service_server::InferenceService> {
-        InferenceServiceServer::new(service::Service {
-            registry: Arc::clone(&self.registry),
-            engine: self.engine.clone(),
-        })
-        .max_decoding_message_size(wire::MESSAGE_BYTES_MAX)
+        InferenceServiceServer::from_arc(self.shared())
+            .max_decoding_message_size(wire::MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(wire::MESSAGE_BYTES_MAX)
+    }
+
+    /// The same answers by the Open Inference Protocol, version 2.
+    pub fn open_inference(&self) -> GrpcInferenceServiceServer<impl GrpcInferenceService> {
+        let loaded = self.models();
+        GrpcInferenceServiceServer::new(open_inference::OpenInference { service: self.shared(), loaded })
+            .max_decoding_message_size(wire::MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(wire::MESSAGE_BYTES_MAX)
+    }
+
+    fn shared(&self) -> Arc<service::Service> {
+        Arc::new(service::Service { registry: Arc::clone(&self.registry), engine: self.engine.clone() })
     }
 
     /// Takes no more requests; what waits is still answered.

@@ -3,7 +3,7 @@
 use crate::InferenceError;
 use checkpoints::Provenance;
 use domain::spec::{Objective, Spec};
-use domain::task::{PREFIX_EXPLAIN, PREFIX_PREDICT};
+use domain::task::{LabelSet, PREFIX_EXPLAIN, PREFIX_PREDICT};
 use domain::{Example, Task};
 use std::path::Path;
 use std::sync::Mutex;
@@ -103,6 +103,12 @@ impl Served {
         let start = loaded.model.config().decoder_start_token_id;
         loaded.model.step(&loaded.weights, &mut state, &[start]).map(drop)?;
         Ok(())
+    }
+
+    /// Whether labels are chosen from a set: the task has one, and the objective writes a label and nothing else.
+    pub(crate) fn has_label_set(&self) -> bool {
+        let plain = matches!(self.objective, Objective::Standard | Objective::StepByStep);
+        plain && !matches!(self.task.labels, LabelSet::Open)
     }
 
     /// Ids of what the student reads to label `example`.

@@ -8,7 +8,7 @@ use domain::spec::Objective;
 use domain::target::{Read, split};
 use domain::{Example, Violation};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use t5::Strategy;
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
@@ -53,6 +53,29 @@ impl Service {
         self.submit(served, ids, Ask::Text { strategy: Strategy::Greedy, tokens_max }, deadline)
     }
 
+    /// The label of an example, and its rationale where that is asked for: both wait at once, and go through the model
+    /// together.
+    pub(crate) async fn answer(
+        &self,
+        served: &Arc<Served>,
+        example: &Example,
+        explain: bool,
+        tokens_max: u32,
+        deadline: Option<Instant>,
+    ) -> Result<Answered, InferenceError> {
+        let apart = matches!(served.objective, Objective::StepByStep | Objective::Standard);
+        let explained = match explain && apart {
+            true => Some(self.greedy(served, served.explain_ids(example)?, tokens_max, deadline)?),
+            false => None,
+        };
+        let (read, probabilities) = self.label(served, example, deadline).await?;
+        let rationale = match explained {
+            Some(pieces) => text(pieces).await?,
+            None => read.rationale.filter(|_| explain).unwrap_or_default(),
+        };
+        Ok(Answered { label: read.label, probabilities, rationale })
+    }
+
     /// The label of an example, with the closed set's probabilities, and the rationale where the objective writes it
     /// beside the label.
     async fn label(
@@ -62,8 +85,8 @@ impl Service {
         deadline: Option<Instant>,
     ) -> Result<(Read, Vec<v1::LabelProbability>), InferenceError> {
         let ids = served.predict_ids(example)?;
-        let plain = matches!(served.objective, Objective::Standard | Objective::StepByStep);
-        match served.task.label_set(example).filter(|set| plain && !set.is_empty()) {
+        let set = served.task.label_set(example).filter(|set| served.has_label_set() && !set.is_empty());
+        match set {
             Some(set) => {
                 let candidates =
                     set.iter().map(|label| served.label_ids(label)).collect::<Result<Vec<_>, _>>()?;
@@ -77,6 +100,16 @@ impl Service {
             }
         }
     }
+}
+
+/// What a student says to one example.
+#[derive(Debug)]
+pub(crate) struct Answered {
+    pub(crate) label: String,
+    /// The closed set's, in its order; empty for open sets.
+    pub(crate) probabilities: Vec<v1::LabelProbability>,
+    /// Empty where it was not asked for.
+    pub(crate) rationale: String,
 }
 
 /// The likeliest label, and each one's probability: the softmax over the sequences' log-likelihoods.
@@ -137,21 +170,10 @@ fn answerer(served: &Served) -> Option<v1::Answerer> {
     Some(v1::Answerer { model: served.name.clone(), version: served.version })
 }
 
-/// The caller's deadline, from `grpc-timeout` (a number and one of H M S m u n).
-fn deadline(metadata: &MetadataMap) -> Option<Instant> {
-    let text = metadata.get("grpc-timeout")?.to_str().ok()?;
-    let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    let number: u64 = number.parse().ok()?;
-    let span = match unit {
-        "H" => Duration::from_secs(number.saturating_mul(3600)),
-        "M" => Duration::from_secs(number.saturating_mul(60)),
-        "S" => Duration::from_secs(number),
-        "m" => Duration::from_millis(number),
-        "u" => Duration::from_micros(number),
-        "n" => Duration::from_nanos(number),
-        _ => return None,
-    };
-    Instant::now().checked_add(span)
+/// The caller's deadline.
+pub(crate) fn deadline(metadata: &MetadataMap) -> Option<Instant> {
+    let timeout = wire::timeout_of(metadata.get(wire::TIMEOUT_HEADER)?.to_str().ok()?)?;
+    Instant::now().checked_add(timeout)
 }
 
 /// Pieces of text as messages; the first one says who answers.
@@ -207,22 +229,11 @@ impl InferenceService for Service {
         let request = request.into_inner();
         let served = self.registry.find(&request.model, request.version)?;
         let example = example(request.example)?;
-        let explained = match served.objective {
-            // Both rows wait at once, and go through the model together.
-            Objective::StepByStep | Objective::Standard => {
-                Some(self.greedy(&served, served.explain_ids(&example)?, request.tokens_max, deadline)?)
-            }
-            Objective::RationaleThenLabel | Objective::LabelThenRationale => None,
-        };
-        let (read, probabilities) = self.label(&served, &example, deadline).await?;
-        let rationale = match explained {
-            Some(pieces) => text(pieces).await?,
-            None => read.rationale.unwrap_or_default(),
-        };
+        let answered = self.answer(&served, &example, true, request.tokens_max, deadline).await?;
         Ok(Response::new(v1::PredictAndExplainResponse {
-            label: read.label,
-            probabilities,
-            rationale,
+            label: answered.label,
+            probabilities: answered.probabilities,
+            rationale: answered.rationale,
             answerer: answerer(&served),
         }))
     }

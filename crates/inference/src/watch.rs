@@ -1,5 +1,6 @@
 //! Following the published models: load, warm up, swap in while the old one answers.
 
+use crate::Inference;
 use crate::registry::Registry;
 use crate::served::Served;
 use checkpoints::Checkpoints;
@@ -7,22 +8,20 @@ use std::collections::HashSet;
 use std::time::Duration;
 use tch::Device;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Channel;
-use wire::v1;
 use wire::v1::models_service_client::ModelsServiceClient;
+use wire::{Channel, v1};
 
 /// How long to wait before asking again after the harvester was away.
 const RETRY: Duration = Duration::from_secs(1);
 
 pub(crate) async fn run(
-    registry: &Registry,
-    device: Device,
+    inference: &Inference,
     channel: Channel,
     checkpoints: Checkpoints,
     shutdown: CancellationToken,
 ) {
     loop {
-        let followed = follow(registry, device, channel.clone(), &checkpoints);
+        let followed = follow(inference, channel.clone(), &checkpoints);
         tokio::select! {
             () = shutdown.cancelled() => return,
             result = followed => {
@@ -39,11 +38,11 @@ pub(crate) async fn run(
 }
 
 async fn follow(
-    registry: &Registry,
-    device: Device,
+    inference: &Inference,
     channel: Channel,
     checkpoints: &Checkpoints,
 ) -> Result<(), tonic::Status> {
+    let Inference { registry, device, .. } = inference;
     let mut models =
         ModelsServiceClient::new(channel).watch_models(v1::WatchModelsRequest {}).await?.into_inner();
     while let Some(message) = models.message().await? {
@@ -56,8 +55,9 @@ async fn follow(
             if served.get(&model.name) == Some(&model.version) {
                 continue;
             }
-            load(registry, device, checkpoints, model.clone()).await;
+            load(registry, *device, checkpoints, model.clone()).await;
         }
+        inference.models.send_replace(Some(registry.versions()));
     }
     Ok(())
 }

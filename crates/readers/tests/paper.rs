@@ -15,6 +15,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The released files; `None`, said loudly, where they are not at hand.
+#[allow(clippy::disallowed_methods, reason = "where the data lies is this test's own setting")]
 fn released(dataset: PaperDataset) -> Option<PathBuf> {
     let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data/paper");
     let root = std::env::var_os("DISTILLERY_PAPER_DATA").map_or(beside, PathBuf::from);

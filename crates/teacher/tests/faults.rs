@@ -1,5 +1,13 @@
 //! A teacher's every fault, made exactly by a server of this test's own, and what the client says of it.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test that cannot be set up has failed"
+)]
+
 use bytes::Bytes;
 use domain::Allowance;
 use domain::allowance::{AllowanceError, Limits, Reservation};

@@ -29,7 +29,7 @@ use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Channel;
+use wire::Channel;
 
 /// What the operator decides.
 #[derive(Debug, Clone)]

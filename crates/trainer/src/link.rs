@@ -7,9 +7,8 @@ use domain::records::{LeasedRun, MetricPoint, TrainingExample};
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Channel;
-use wire::v1;
 use wire::v1::runs_service_client::RunsServiceClient;
+use wire::{Channel, v1};
 
 /// Calls that a short outage of the harvester does not end.
 const CALL_ATTEMPTS: u32 = 5;

@@ -3,13 +3,19 @@
 //! Messages become domain types here and nowhere else: `TryFrom` inward, with every mistake at once and by its field,
 //! `From` outward.
 
+mod channel;
+mod codec;
 pub mod convert;
+mod deadline;
 mod enums;
 mod records;
 mod spec;
 pub mod status;
 
+pub use channel::{Channel, Credentials, channel};
+pub use codec::{Codec, Reader};
 pub use convert::{Checked, duration, duration_of, id, present, timestamp, timestamp_of, under};
+pub use deadline::{TIMEOUT_HEADER, timeout_of};
 pub use enums::filter;
 pub use records::lease_request;
 pub use status::{fault_of, invalid, status, violations_of};
@@ -19,6 +25,13 @@ pub use status::{fault_of, invalid, status, violations_of};
 #[rustfmt::skip]
 pub mod v1 {
     include!("gen/distillery.v1.rs");
+}
+
+/// The generated messages, clients and servers of the Open Inference Protocol, version 2.
+#[allow(missing_docs, unreachable_pub, unused_qualifications, clippy::all, clippy::pedantic, reason = "generated")]
+#[rustfmt::skip]
+pub mod open_inference {
+    include!("gen/inference.rs");
 }
 
 /// The descriptors of every message and service, for server reflection.

@@ -9,6 +9,9 @@ use std::path::{Path, PathBuf};
 /// Where the generated code lies.
 const OUT: &str = "crates/wire/src/gen";
 
+/// Where definitions lie below `proto/`: our own, and the standards that we speak.
+const FOLDERS: &[&str] = &["distillery/v1", "third_party/open_inference"];
+
 /// Writes the generated code, or checks that it is what `proto/` says.
 pub(crate) fn run(mut arguments: impl Iterator<Item = String>) -> anyhow::Result<()> {
     let check = match arguments.next().as_deref() {
@@ -42,15 +45,19 @@ fn check_fresh(generated: &BTreeMap<String, Vec<u8>>, out: &Path) -> anyhow::Res
 
 /// The generated files by name, of the definitions under `proto`.
 fn generate(proto: &Path) -> anyhow::Result<BTreeMap<String, Vec<u8>>> {
-    let mut files: Vec<PathBuf> = fs::read_dir(proto.join("distillery/v1"))?
-        .map(|entry| entry.map(|entry| entry.path()))
-        .collect::<Result<_, _>>()?;
+    let mut files: Vec<PathBuf> = Vec::new();
+    for folder in FOLDERS {
+        for entry in fs::read_dir(proto.join(folder))? {
+            files.push(entry?.path());
+        }
+    }
     files.sort();
     let descriptors = protox::compile(&files, [proto])?;
     let folder = tempfile::tempdir()?;
     tonic_prost_build::configure()
         .out_dir(folder.path())
         .emit_rerun_if_changed(false)
+        .codec_path("crate::Codec")
         .compile_fds(descriptors.clone())?;
     let mut generated = BTreeMap::new();
     for entry in fs::read_dir(folder.path())? {
@@ -75,13 +82,15 @@ mod tests {
     fn a_changed_definition_is_noticed() {
         let root = crate::root().unwrap();
         let folder = tempfile::tempdir().unwrap();
-        let out = folder.path().join("distillery/v1");
-        fs::create_dir_all(&out).unwrap();
-        for entry in fs::read_dir(root.join("proto/distillery/v1")).unwrap() {
-            let path = entry.unwrap().path();
-            fs::copy(&path, out.join(path.file_name().unwrap())).unwrap();
+        for below in FOLDERS {
+            let out = folder.path().join(below);
+            fs::create_dir_all(&out).unwrap();
+            for entry in fs::read_dir(root.join("proto").join(below)).unwrap() {
+                let path = entry.unwrap().path();
+                fs::copy(&path, out.join(path.file_name().unwrap())).unwrap();
+            }
         }
-        let models = out.join("models.proto");
+        let models = folder.path().join("distillery/v1/models.proto");
         let changed = fs::read_to_string(&models).unwrap() + "\nmessage Added { string name = 1; }\n";
         fs::write(&models, changed).unwrap();
         let error = check_fresh(&generate(folder.path()).unwrap(), &root.join(OUT)).unwrap_err().to_string();

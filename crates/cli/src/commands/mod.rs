@@ -1,11 +1,24 @@
 //! The verbs.
 
+pub(crate) mod cancel;
+pub(crate) mod delete;
+pub(crate) mod ledger;
+pub(crate) mod list;
+pub(crate) mod models;
 pub(crate) mod predict;
+pub(crate) mod resume;
 pub(crate) mod rows;
 pub(crate) mod run;
+pub(crate) mod serve;
+pub(crate) mod show;
+pub(crate) mod submit;
+pub(crate) mod watch;
 
 use crate::args::{Arguments, Place};
 use crate::exit::Usage;
+use crate::job::{self, Reported};
+use crate::report;
+use crate::shown::state_name;
 use app::config::Config;
 use clap::CommandFactory;
 use std::io::Write;
@@ -55,4 +68,31 @@ pub(crate) fn print_line(line: &str) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
     writeln!(out, "{line}")?;
     Ok(out.flush()?)
+}
+
+/// What a job came to: a table, and where its student is.
+pub(crate) fn print_report(reported: &Reported) -> anyhow::Result<()> {
+    print_line(&report::table(&reported.outcome, reported.teacher, reported.student))?;
+    match (&reported.outcome.model_dir, &reported.outcome.model) {
+        (Some(folder), _) => print_line(&format!("student: {folder}")),
+        (None, Some(model)) => print_line(&format!("student: {model}")),
+        (None, None) => Ok(()),
+    }
+}
+
+/// One job, after something was done to it.
+pub(crate) fn print_job(job: &wire::v1::Distillation, json: bool) -> anyhow::Result<()> {
+    if json {
+        return print_json(&job::json(job));
+    }
+    let reason = if job.reason.is_empty() { String::new() } else { format!(" ({})", job.reason) };
+    print_line(&format!("{}: {}{reason}", job::name(job), state_name(job.state())))
+}
+
+/// A table with a header, as all verbs draw it.
+pub(crate) fn table(header: &[&str]) -> comfy_table::Table {
+    let mut table = comfy_table::Table::new();
+    table.load_style(comfy_table::presets::UTF8_BORDERS_ONLY);
+    table.set_header(header);
+    table
 }

@@ -3,8 +3,9 @@
 use super::rows::mistakes;
 use super::{print_json, print_line};
 use crate::args::PredictArguments;
-use crate::client::failure;
-use crate::exit::{Interrupted, Usage};
+use crate::client::{self, Patience, failure};
+use crate::exit::Usage;
+use crate::target::{self, unless_interrupted};
 use app::config::Config;
 use app::student::{NoModel, Student};
 use domain::Example;
@@ -12,9 +13,8 @@ use futures::{StreamExt, TryStreamExt};
 use readers::{Format, Options, Source};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Channel;
-use wire::v1;
 use wire::v1::inference_service_client::InferenceServiceClient;
+use wire::{Channel, v1};
 
 /// Rows that are with the student at once; it makes batches of them.
 const ROWS_AT_ONCE: usize = 64;
@@ -49,17 +49,30 @@ pub(crate) async fn predict(
 ) -> anyhow::Result<()> {
     // The rows are read first: a mistake in them is told before a model is loaded.
     let rows = rows(&arguments)?;
+    if let Some(url) = arguments.server.url() {
+        let (model, version) = client::name_and_version(&arguments.model)?;
+        let asked =
+            Asked { channel: target::connect(&config.client, url, &arguments.server).await?, model, version };
+        return unless_interrupted(&shutdown, answer_all(&asked, rows, &arguments)).await;
+    }
     let opened = Student::open(config, &arguments.model).await;
     let student = opened.map_err(|error| match error.downcast_ref::<NoModel>() {
         Some(absent) => Usage(format!("--model: {absent}")).into(),
         None => error,
     })?;
-    let answered = tokio::select! {
-        answered = answer_all(&student.channel, rows, &arguments) => answered,
-        () = shutdown.cancelled() => Err(Interrupted("interrupted".to_owned()).into()),
-    };
+    // The one student there needs no name.
+    let asked = Asked { channel: student.channel.clone(), model: String::new(), version: 0 };
+    let answered = unless_interrupted(&shutdown, answer_all(&asked, rows, &arguments)).await;
     student.close();
     answered
+}
+
+/// Which student is asked, and where.
+#[derive(Clone)]
+struct Asked {
+    channel: Channel,
+    model: String,
+    version: u64,
 }
 
 fn rows(arguments: &PredictArguments) -> anyhow::Result<Vec<Example>> {
@@ -91,27 +104,40 @@ fn rows(arguments: &PredictArguments) -> anyhow::Result<Vec<Example>> {
 }
 
 /// Answers in the order of the rows, as they come.
-async fn answer_all(
-    channel: &Channel,
-    rows: Vec<Example>,
-    arguments: &PredictArguments,
-) -> anyhow::Result<()> {
+async fn answer_all(asked: &Asked, rows: Vec<Example>, arguments: &PredictArguments) -> anyhow::Result<()> {
     let explain = arguments.explain;
     let answers =
-        futures::stream::iter(rows).map(|row| answer(channel.clone(), row, explain)).buffered(ROWS_AT_ONCE);
+        futures::stream::iter(rows).map(|row| answer(asked.clone(), row, explain)).buffered(ROWS_AT_ONCE);
     answers.try_for_each(|prediction| async move { show(&prediction, arguments.json) }).await
 }
 
-async fn answer(channel: Channel, row: Example, explain: bool) -> anyhow::Result<Prediction> {
-    let mut client = InferenceServiceClient::new(channel).max_decoding_message_size(wire::MESSAGE_BYTES_MAX);
+/// One row's answer. A server that is crowded, or on its way down, is asked again.
+async fn answer(asked: Asked, row: Example, explain: bool) -> anyhow::Result<Prediction> {
+    let mut patience = Patience::default();
+    loop {
+        let lost = match ask(&asked, row.clone(), explain).await {
+            Ok(prediction) => return Ok(prediction),
+            Err(status) if status.code() == tonic::Code::NotFound => {
+                return Err(Usage(format!("--model: {}", status.message())).into());
+            }
+            Err(status) => status,
+        };
+        patience.wait(lost).await.map_err(failure)?;
+    }
+}
+
+async fn ask(asked: &Asked, row: Example, explain: bool) -> Result<Prediction, tonic::Status> {
+    let mut client = InferenceServiceClient::new(asked.channel.clone())
+        .max_decoding_message_size(wire::MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(wire::MESSAGE_BYTES_MAX);
+    let (model, version) = (asked.model.clone(), asked.version);
     let example = Some(v1::Example::from(row.clone()));
     let (label, probabilities, rationale) = if explain {
-        let request = v1::PredictAndExplainRequest { example, ..Default::default() };
-        let answer = client.predict_and_explain(request).await.map_err(failure)?.into_inner();
+        let request = v1::PredictAndExplainRequest { model, version, example, tokens_max: 0 };
+        let answer = client.predict_and_explain(request).await?.into_inner();
         (answer.label, answer.probabilities, Some(answer.rationale))
     } else {
-        let request = v1::PredictRequest { example, ..Default::default() };
-        let answer = client.predict(request).await.map_err(failure)?.into_inner();
+        let answer = client.predict(v1::PredictRequest { model, version, example }).await?.into_inner();
         (answer.label, answer.probabilities, None)
     };
     Ok(Prediction {

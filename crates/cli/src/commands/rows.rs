@@ -1,13 +1,14 @@
 //! `distillery import` and `distillery export`: rows in, rows out.
 
 use super::{print_json, print_line};
-use crate::args::{ExportArguments, FileFormat, ImportFile, ImportFormat, ImportPaper, PaperDataset};
-use crate::client::{self, failure, malformed};
+use crate::args::{
+    ExportArguments, FileFormat, ImportFile, ImportFormat, ImportPaper, PaperDataset, ServerArguments,
+};
+use crate::client;
 use crate::exit::Usage;
 use crate::report::{grouped, percent};
+use crate::target::{Target, unless_interrupted};
 use app::config::Config;
-use app::local::{Local, Roles};
-use domain::records::Row;
 use domain::spec::is_name;
 use domain::state::Reason;
 use domain::{Example, Fault, Split, Task};
@@ -18,8 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio_util::sync::CancellationToken;
-use wire::v1;
-use wire::v1::datasets_service_client::DatasetsServiceClient;
+use wire::{Channel, v1};
 
 /// Reads files of rows; the rows of one with a split of its own belong to it.
 pub(crate) fn read_splits(
@@ -75,7 +75,7 @@ async fn import_file(
     };
     check_name(&name)?;
     let rows = read(vec![Source { path: arguments.file, format, split: None }], Options::default())?;
-    let dataset = stage(config, &name, rows, shutdown).await?;
+    let dataset = stage(config, &arguments.server, &name, rows, shutdown).await?;
     if arguments.json {
         return print_json(&dataset_json(&dataset));
     }
@@ -96,7 +96,7 @@ async fn import_paper(
     let name = arguments.name.unwrap_or_else(|| which.as_str().to_owned());
     check_name(&name)?;
     let PaperImport { examples, report, .. } = paper::read(which, &arguments.from).map_err(mistakes)?;
-    let dataset = stage(config, &name, examples, shutdown).await?;
+    let dataset = stage(config, &arguments.server, &name, examples, shutdown).await?;
     if arguments.json {
         let splits: Vec<_> = report.splits.iter().map(split_json).collect();
         return print_json(&serde_json::json!({"dataset": dataset_json(&dataset), "splits": splits}));
@@ -137,13 +137,14 @@ fn split_line(split: &SplitReport) -> String {
 
 async fn stage(
     config: Config,
+    server: &ServerArguments,
     name: &str,
     rows: Vec<Example>,
     shutdown: CancellationToken,
 ) -> anyhow::Result<v1::Dataset> {
-    let local = Local::open(config, Roles::RECORDS, shutdown).await?;
-    let dataset = client::upload(local.channel(), name, rows).await;
-    local.close().await?;
+    let target = Target::open(config, server, shutdown.clone()).await?;
+    let dataset = unless_interrupted(&shutdown, client::upload(target.channel(), name, rows)).await;
+    target.close().await?;
     dataset
 }
 
@@ -197,16 +198,20 @@ pub(crate) async fn export(
             split.parse::<Split>().map_err(|violation| Usage(format!("--split: {}", violation.message)))
         })
         .transpose()?;
-    let local = Local::open(config, Roles::RECORDS, shutdown).await?;
-    let written = write_rows(&local, &arguments, split).await;
-    local.close().await?;
+    let target = Target::open(config, &arguments.server, shutdown.clone()).await?;
+    let written = unless_interrupted(&shutdown, write_rows(target.channel(), &arguments, split)).await;
+    target.close().await?;
     let rows = written?;
     crate::progress::say(&format!("{} rows", grouped(rows)));
     Ok(())
 }
 
-async fn write_rows(local: &Local, arguments: &ExportArguments, split: Option<Split>) -> anyhow::Result<u64> {
-    let dataset = client::dataset(local.channel(), &arguments.dataset).await?;
+async fn write_rows(
+    channel: &Channel,
+    arguments: &ExportArguments,
+    split: Option<Split>,
+) -> anyhow::Result<u64> {
+    let dataset = client::dataset(channel, &arguments.dataset).await?;
     let format = match arguments.format {
         FileFormat::Jsonl => Format::Jsonl,
         FileFormat::Csv => Format::Csv,
@@ -218,22 +223,13 @@ async fn write_rows(local: &Local, arguments: &ExportArguments, split: Option<Sp
     } else {
         Writer::create(format, &arguments.file)?
     };
-    let split = split.map_or(v1::Split::Unspecified, v1::Split::from).into();
-    let request = v1::StreamRowsRequest { dataset_id: dataset.id, split, from_index: 0 };
-    let mut chunks = DatasetsServiceClient::new(local.channel().clone())
-        .max_decoding_message_size(wire::MESSAGE_BYTES_MAX)
-        .stream_rows(request)
-        .await
-        .map_err(failure)?
-        .into_inner();
     let mut rows = 0;
-    while let Some(chunk) = chunks.message().await.map_err(failure)? {
-        for row in chunk.rows {
-            let row = Row::try_from(row).map_err(malformed)?;
-            writer.write(&row.example).map_err(|error| output.explain(error))?;
-            rows += 1;
-        }
-    }
+    client::rows(channel, &dataset.id, split, |row| {
+        writer.write(&row.example).map_err(|error| output.explain(error))?;
+        rows += 1;
+        Ok(())
+    })
+    .await?;
     writer.finish().map_err(|error| output.explain(error))?;
     Ok(rows)
 }

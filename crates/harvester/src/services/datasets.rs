@@ -12,6 +12,9 @@ use tonic::{Request, Response, Status, Streaming};
 use wire::v1::datasets_service_server::DatasetsService;
 use wire::v1::{self, get_dataset_request::Which};
 
+/// Most rows of a dataset: what a 32-bit count holds, which no upload comes near.
+const ROWS_MAX: u64 = u32::MAX as u64;
+
 pub(super) struct Datasets(pub(super) Arc<Shared>);
 
 #[tonic::async_trait]
@@ -133,6 +136,10 @@ fn read_chunk(offset: u64, examples: Vec<v1::Example>) -> Result<Vec<Example>, V
     if examples.len() > wire::CHUNK_ROWS_MAX {
         let words = format!("has {} rows: the limit of a chunk is {}", examples.len(), wire::CHUNK_ROWS_MAX);
         return Err(vec![Violation::new("examples", words)]);
+    }
+    if offset > ROWS_MAX {
+        let words = format!("is {offset}: a dataset has at most {ROWS_MAX} rows");
+        return Err(vec![Violation::new("offset", words)]);
     }
     let mut rows = Vec::with_capacity(examples.len());
     let mut found = Vec::new();

@@ -442,7 +442,7 @@ pub mod datasets_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/distillery.v1.DatasetsService/CreateDataset",
             );
@@ -470,7 +470,7 @@ pub mod datasets_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/distillery.v1.DatasetsService/UploadRows",
             );
@@ -495,7 +495,7 @@ pub mod datasets_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/distillery.v1.DatasetsService/CommitDataset",
             );
@@ -522,7 +522,7 @@ pub mod datasets_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/distillery.v1.DatasetsService/GetDataset",
             );
@@ -547,7 +547,7 @@ pub mod datasets_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/distillery.v1.DatasetsService/ListDatasets",
             );
@@ -574,7 +574,7 @@ pub mod datasets_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/distillery.v1.DatasetsService/StreamRows",
             );
@@ -599,7 +599,7 @@ pub mod datasets_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/distillery.v1.DatasetsService/DeleteDataset",
             );
@@ -794,7 +794,7 @@ pub mod datasets_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = CreateDatasetSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -841,7 +841,7 @@ pub mod datasets_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = UploadRowsSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -887,7 +887,7 @@ pub mod datasets_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = CommitDatasetSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -932,7 +932,7 @@ pub mod datasets_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = GetDatasetSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -977,7 +977,7 @@ pub mod datasets_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ListDatasetsSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -1023,7 +1023,7 @@ pub mod datasets_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = StreamRowsSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -1069,7 +1069,7 @@ pub mod datasets_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = DeleteDatasetSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -1535,7 +1535,7 @@ pub enum StudentSize {
     Unspecified = 0,
     /// About a million parameters: for tests.
     Tiny = 1,
-    /// About ten million.
+    /// Some three million, with a small vocabulary.
     Mini = 2,
     /// T5 v1.1 small.
     Small = 3,
@@ -2106,7 +2106,7 @@ pub mod distillations_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/distillery.v1.DistillationsService/SubmitDistillation",
             );
@@ -2136,7 +2136,7 @@ pub mod distillations_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/distillery.v1.DistillationsService/GetDistillation",
             );
@@ -2166,7 +2166,7 @@ pub mod distillations_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/distillery.v1.DistillationsService/ListDistillations",
             );
@@ -2196,7 +2196,7 @@ pub mod distillations_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/distillery.v1.DistillationsService/WatchDistillation",
             );
@@ -2226,7 +2226,7 @@ pub mod distillations_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/distillery.v1.DistillationsService/CancelDistillation",
             );
@@ -2256,7 +2256,7 @@ pub mod distillations_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/distillery.v1.DistillationsService/ResumeDistillation",
             );
@@ -2286,7 +2286,7 @@ pub mod distillations_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/distillery.v1.DistillationsService/DeleteDistillation",
             );
@@ -2493,7 +2493,7 @@ pub mod distillations_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = SubmitDistillationSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -2542,7 +2542,7 @@ pub mod distillations_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = GetDistillationSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -2591,7 +2591,7 @@ pub mod distillations_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ListDistillationsSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -2642,7 +2642,7 @@ pub mod distillations_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = WatchDistillationSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -2691,7 +2691,7 @@ pub mod distillations_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = CancelDistillationSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -2740,7 +2740,7 @@ pub mod distillations_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ResumeDistillationSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -2789,7 +2789,7 @@ pub mod distillations_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = DeleteDistillationSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -3094,7 +3094,7 @@ pub mod inference_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/distillery.v1.InferenceService/Predict",
             );
@@ -3119,7 +3119,7 @@ pub mod inference_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/distillery.v1.InferenceService/Explain",
             );
@@ -3144,7 +3144,7 @@ pub mod inference_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/distillery.v1.InferenceService/PredictAndExplain",
             );
@@ -3174,7 +3174,7 @@ pub mod inference_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/distillery.v1.InferenceService/Generate",
             );
@@ -3341,7 +3341,7 @@ pub mod inference_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = PredictSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -3387,7 +3387,7 @@ pub mod inference_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ExplainSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -3436,7 +3436,7 @@ pub mod inference_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = PredictAndExplainSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -3482,7 +3482,7 @@ pub mod inference_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = GenerateSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -3787,7 +3787,7 @@ pub mod models_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/distillery.v1.ModelsService/GetModel",
             );
@@ -3812,7 +3812,7 @@ pub mod models_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/distillery.v1.ModelsService/ListModels",
             );
@@ -3837,7 +3837,7 @@ pub mod models_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/distillery.v1.ModelsService/WatchModels",
             );
@@ -3862,7 +3862,7 @@ pub mod models_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/distillery.v1.ModelsService/DeleteModel",
             );
@@ -3887,7 +3887,7 @@ pub mod models_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/distillery.v1.ModelsService/RegisterBaseModel",
             );
@@ -4067,7 +4067,7 @@ pub mod models_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = GetModelSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -4112,7 +4112,7 @@ pub mod models_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ListModelsSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -4158,7 +4158,7 @@ pub mod models_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = WatchModelsSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -4203,7 +4203,7 @@ pub mod models_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = DeleteModelSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -4249,7 +4249,7 @@ pub mod models_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = RegisterBaseModelSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -4625,7 +4625,7 @@ pub mod rationales_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/distillery.v1.RationalesService/ListRationales",
             );
@@ -4652,7 +4652,7 @@ pub mod rationales_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/distillery.v1.RationalesService/StreamRationales",
             );
@@ -4682,7 +4682,7 @@ pub mod rationales_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/distillery.v1.RationalesService/ListParkedPrompts",
             );
@@ -4853,7 +4853,7 @@ pub mod rationales_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ListRationalesSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -4901,7 +4901,7 @@ pub mod rationales_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = StreamRationalesSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -4950,7 +4950,7 @@ pub mod rationales_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ListParkedPromptsSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -5480,7 +5480,7 @@ pub mod runs_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/distillery.v1.RunsService/LeaseRun",
             );
@@ -5505,7 +5505,7 @@ pub mod runs_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/distillery.v1.RunsService/StreamExamples",
             );
@@ -5530,7 +5530,7 @@ pub mod runs_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/distillery.v1.RunsService/ReportRun",
             );
@@ -5555,7 +5555,7 @@ pub mod runs_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/distillery.v1.RunsService/SaveResumePoint",
             );
@@ -5580,7 +5580,7 @@ pub mod runs_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/distillery.v1.RunsService/StartEvaluating",
             );
@@ -5605,7 +5605,7 @@ pub mod runs_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/distillery.v1.RunsService/PublishRun",
             );
@@ -5630,7 +5630,7 @@ pub mod runs_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/distillery.v1.RunsService/FailRun",
             );
@@ -5655,7 +5655,7 @@ pub mod runs_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/distillery.v1.RunsService/ReleaseRun",
             );
@@ -5677,7 +5677,7 @@ pub mod runs_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/distillery.v1.RunsService/GetRun",
             );
@@ -5702,7 +5702,7 @@ pub mod runs_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/distillery.v1.RunsService/ListMetrics",
             );
@@ -5917,7 +5917,7 @@ pub mod runs_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = LeaseRunSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -5963,7 +5963,7 @@ pub mod runs_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = StreamExamplesSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -6008,7 +6008,7 @@ pub mod runs_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ReportRunSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -6053,7 +6053,7 @@ pub mod runs_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = SaveResumePointSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -6098,7 +6098,7 @@ pub mod runs_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = StartEvaluatingSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -6143,7 +6143,7 @@ pub mod runs_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = PublishRunSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -6188,7 +6188,7 @@ pub mod runs_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = FailRunSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -6233,7 +6233,7 @@ pub mod runs_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ReleaseRunSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -6278,7 +6278,7 @@ pub mod runs_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = GetRunSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -6323,7 +6323,7 @@ pub mod runs_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ListMetricsSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,

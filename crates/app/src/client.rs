@@ -1,0 +1,167 @@
+//! How this program calls services elsewhere: by URL, with TLS and a token, over a connection that notices when it died.
+
+use crate::config::ClientSection;
+use crate::secret::Secret;
+use anyhow::{Context, anyhow, bail};
+use http::Uri;
+use std::net::IpAddr;
+use std::path::Path;
+use std::time::Duration;
+use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
+use wire::{Channel, Credentials};
+
+/// How long a connection may take to be made.
+const CONNECT: Duration = Duration::from_secs(10);
+/// How often a connection is asked whether it lives, and how long it may take to say so.
+const PING_EVERY: Duration = Duration::from_secs(20);
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bytes that a server may send on one stream before it waits for the reader.
+const STREAM_WINDOW: u32 = 1024 * 1024;
+
+/// A server that cannot be called as the caller wrote it: no URL, a certificate that is not there.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Unusable(String);
+
+/// A channel to `url` that connects when it is first used, and again whenever its connection ended.
+///
+/// # Errors
+/// [`Unusable`]: the URL, a certificate or the token.
+pub fn lazy(section: &ClientSection, url: &str) -> anyhow::Result<Channel> {
+    let (endpoint, credentials) = prepare(section, url).map_err(unusable)?;
+    Ok(wire::channel(endpoint.connect_lazy(), credentials))
+}
+
+/// The same, connected at once, so that a server that is not there is told before anything is sent.
+///
+/// # Errors
+/// [`Unusable`], or nobody answers at `url`.
+pub async fn connect(section: &ClientSection, url: &str) -> anyhow::Result<Channel> {
+    let (endpoint, credentials) = prepare(section, url).map_err(unusable)?;
+    let channel = endpoint.connect().await.map_err(|error| {
+        anyhow!("{}: {}: is `distillery serve` running there?", endpoint.uri(), root_cause(&error))
+    })?;
+    Ok(wire::channel(channel, credentials))
+}
+
+fn unusable(error: anyhow::Error) -> anyhow::Error {
+    Unusable(format!("{error:#}")).into()
+}
+
+/// The words of the innermost cause: those around it only say that something failed.
+fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    cause.to_string()
+}
+
+fn prepare(section: &ClientSection, url: &str) -> anyhow::Result<(Endpoint, Credentials)> {
+    let uri = uri_of(url)?;
+    let secret = Secret::read(&section.token_env, &section.token_file).context("client.token_file")?;
+    let credentials = Credentials::bearer(secret.expose()).context("the token holds what no header can")?;
+    let is_secure = uri.scheme_str() == Some("https");
+    if !is_secure && !credentials.is_empty() && !is_loopback(&uri) && !section.plaintext {
+        bail!("{uri}: would send the token in plain text: use https://, or write client.plaintext = true");
+    }
+    let mut endpoint = Endpoint::from(uri)
+        .user_agent(concat!("distillery/", env!("CARGO_PKG_VERSION")))?
+        .connect_timeout(CONNECT)
+        .http2_keep_alive_interval(PING_EVERY)
+        .keep_alive_timeout(PING_TIMEOUT)
+        .keep_alive_while_idle(true)
+        .initial_stream_window_size(STREAM_WINDOW);
+    if is_secure {
+        endpoint = endpoint.tls_config(tls(section)?).context("client.ca, client.certificate, client.key")?;
+    }
+    Ok((endpoint, credentials))
+}
+
+/// `host:port` is plain text on this machine, and TLS elsewhere.
+fn uri_of(url: &str) -> anyhow::Result<Uri> {
+    let full = if url.contains("://") {
+        url.to_owned()
+    } else {
+        let secure = format!("https://{url}");
+        let is_here = secure.parse().is_ok_and(|uri| is_loopback(&uri));
+        if is_here { format!("http://{url}") } else { secure }
+    };
+    let uri: Uri = full.parse().map_err(|_| anyhow!("`{url}` is no URL such as https://host:7070"))?;
+    if !matches!(uri.scheme_str(), Some("http" | "https")) || uri.host().is_none() {
+        bail!("`{url}` is no URL such as https://host:7070");
+    }
+    if !matches!(uri.path(), "" | "/") || uri.query().is_some() {
+        bail!("`{url}` has a path: services are called by host and port alone, such as https://host:7070");
+    }
+    Ok(uri)
+}
+
+fn is_loopback(uri: &Uri) -> bool {
+    let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+fn tls(section: &ClientSection) -> anyhow::Result<ClientTlsConfig> {
+    let given = |path: &Path| !path.as_os_str().is_empty();
+    let read = |name: &str, path: &Path| {
+        std::fs::read(path).with_context(|| format!("client.{name}: {} cannot be read", path.display()))
+    };
+    let mut tls = ClientTlsConfig::new();
+    tls = if given(&section.ca) {
+        tls.ca_certificate(Certificate::from_pem(read("ca", &section.ca)?))
+    } else {
+        tls.with_native_roots()
+    };
+    match (given(&section.certificate), given(&section.key)) {
+        (true, true) => {
+            let (certificate, key) = (read("certificate", &section.certificate)?, read("key", &section.key)?);
+            tls = tls.identity(Identity::from_pem(certificate, key));
+        }
+        (false, false) => {}
+        _ => bail!("client.certificate and client.key go together: name both, or neither"),
+    }
+    Ok(tls)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    #[test]
+    fn a_url_is_read_as_people_write_it() {
+        let check = |url: &str, wanted: Result<&str, &str>| match (uri_of(url), wanted) {
+            (Ok(uri), Ok(wanted)) => assert_eq!(uri.to_string(), wanted, "{url}"),
+            (Err(error), Err(wanted)) => assert!(error.to_string().contains(wanted), "{error}"),
+            (read, wanted) => panic!("{url}: {read:?}, wanted {wanted:?}"),
+        };
+        check("localhost:7070", Ok("http://localhost:7070/"));
+        check("127.0.0.1:7070", Ok("http://127.0.0.1:7070/"));
+        check("[::1]:7070", Ok("http://[::1]:7070/"));
+        check("host:7070", Ok("https://host:7070/"));
+        check("http://host:7070", Ok("http://host:7070/"));
+        check("https://host", Ok("https://host/"));
+        check("ftp://host", Err("is no URL such as"));
+        check("", Err("is no URL such as"));
+        check("https://host/api", Err("has a path"));
+    }
+
+    #[test]
+    fn a_token_leaves_this_machine_under_tls_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut section = Config::load(None, []).unwrap().client;
+        section.token_env.clear();
+        section.token_file = folder.path().join("token");
+        std::fs::write(&section.token_file, "0123456789abcdef").unwrap();
+        let refused = prepare(&section, "http://host:7070").unwrap_err().to_string();
+        assert!(refused.contains("would send the token in plain text"), "{refused}");
+        assert!(prepare(&section, "http://127.0.0.1:7070").is_ok());
+        section.plaintext = true;
+        assert!(prepare(&section, "http://host:7070").is_ok());
+        std::fs::write(&section.token_file, "two\nlines").unwrap();
+        assert!(
+            prepare(&section, "http://127.0.0.1:7070").unwrap_err().to_string().contains("no header can")
+        );
+    }
+}

@@ -1,0 +1,186 @@
+//! Accepting connections, and ending them: by their age, or when the server closes.
+
+use super::guard::Closing;
+use crate::config::ServerSection;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use rand::Rng;
+use std::convert::Infallible;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::body::Body;
+use tower::{Service, ServiceExt};
+
+/// How long a TLS handshake may take.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// How long an unanswered ping keeps a connection.
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long to wait when no connection can be accepted, for want of file descriptors for example.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+/// Most bytes of a request's headers.
+const HEADER_BYTES_MAX: u32 = 16 * 1024;
+/// Bytes that a caller may send on one stream, and on one connection, before it waits for the reader.
+const STREAM_WINDOW: u32 = 1024 * 1024;
+const CONNECTION_WINDOW: u32 = 4 * STREAM_WINDOW;
+
+/// How connections are kept.
+#[derive(Debug, Clone)]
+pub(super) struct Limits {
+    connections: usize,
+    calls: u32,
+    age: Option<Duration>,
+    keepalive: Duration,
+    drain: Duration,
+}
+
+impl Limits {
+    pub(super) fn of(section: &ServerSection) -> Self {
+        Self {
+            connections: section.connections_max.clamp(1, Semaphore::MAX_PERMITS),
+            calls: section.connection_calls_max.max(1),
+            age: (section.connection_age_seconds > 0)
+                .then(|| Duration::from_secs(section.connection_age_seconds)),
+            keepalive: Duration::from_secs(section.keepalive_seconds.max(1)),
+            drain: Duration::from_secs(section.drain_seconds),
+        }
+    }
+
+    /// An age that differs from connection to connection by up to a tenth, so that they do not all end at once.
+    fn age(&self) -> Option<Duration> {
+        self.age.map(|age| age.mul_f64(rand::rng().random_range(0.9..1.1)))
+    }
+}
+
+/// Serves connections until `closing`; then accepts no more, and returns when those at hand have ended, which the drain
+/// time bounds.
+pub(super) async fn serve<S>(
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    limits: Limits,
+    service: S,
+    closing: CancellationToken,
+) where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + Sync + 'static,
+    S::Future: Send,
+{
+    let places = Arc::new(Semaphore::new(limits.connections));
+    let connections = TaskTracker::new();
+    while let Some((place, stream)) = next(&listener, &places, &closing).await {
+        let (tls, limits, service, closing) = (tls.clone(), limits.clone(), service.clone(), closing.clone());
+        connections.spawn(async move {
+            open(stream, tls, &limits, service, closing).await;
+            drop(place);
+        });
+    }
+    // Closed before the waiting, so that nobody connects to a server that will not answer.
+    drop(listener);
+    connections.close();
+    connections.wait().await;
+}
+
+/// The next connection with its place; `None` when the server closes.
+async fn next(
+    listener: &TcpListener,
+    places: &Arc<Semaphore>,
+    closing: &CancellationToken,
+) -> Option<(tokio::sync::OwnedSemaphorePermit, TcpStream)> {
+    let accept = async {
+        let place = Arc::clone(places).acquire_owned().await.ok()?;
+        loop {
+            match listener.accept().await {
+                Ok((stream, _)) => return Some((place, stream)),
+                Err(error) => {
+                    tracing::warn!(%error, "a connection cannot be accepted");
+                    tokio::time::sleep(ACCEPT_AGAIN).await;
+                }
+            }
+        }
+    };
+    tokio::select! {
+        accepted = accept => accepted,
+        () = closing.cancelled() => None,
+    }
+}
+
+async fn open<S>(
+    stream: TcpStream,
+    tls: Option<TlsAcceptor>,
+    limits: &Limits,
+    service: S,
+    closing: CancellationToken,
+) where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + Sync + 'static,
+    S::Future: Send,
+{
+    // Small messages are not held back to be sent together.
+    let _ = stream.set_nodelay(true);
+    let Some(tls) = tls else { return speak(stream, limits, service, closing).await };
+    tokio::select! {
+        shaken = tokio::time::timeout(HANDSHAKE, tls.accept(stream)) => match shaken {
+            Ok(Ok(stream)) => speak(stream, limits, service, closing.clone()).await,
+            Ok(Err(error)) => tracing::info!(%error, "no TLS with a caller"),
+            Err(_) => tracing::info!("a caller did not finish its TLS handshake"),
+        },
+        () = closing.cancelled() => {}
+    }
+}
+
+async fn speak<IO, S>(stream: IO, limits: &Limits, service: S, closing: CancellationToken)
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + Sync + 'static,
+    S::Future: Send,
+{
+    let ending = CancellationToken::new();
+    let mark = Closing(ending.clone());
+    let marked = service.map_request(move |request: Request<Incoming>| {
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(mark.clone());
+        request
+    });
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits.calls)
+        .max_header_list_size(HEADER_BYTES_MAX)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .keep_alive_interval(limits.keepalive)
+        .keep_alive_timeout(PING_TIMEOUT);
+    let mut connection =
+        pin!(builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(marked)));
+    let old = async {
+        match limits.age() {
+            Some(age) => tokio::time::sleep(age).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        ended = connection.as_mut() => return note(ended),
+        () = old => tracing::debug!("a connection is old enough"),
+        () = closing.cancelled() => {}
+    }
+    ending.cancel();
+    connection.as_mut().graceful_shutdown();
+    match tokio::time::timeout(limits.drain, connection).await {
+        Ok(ended) => note(ended),
+        Err(_) => tracing::warn!("calls did not finish in time, and are cut off"),
+    }
+}
+
+/// A caller that leaves in the middle is nobody's mistake.
+fn note(ended: Result<(), hyper::Error>) {
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection broke");
+    }
+}

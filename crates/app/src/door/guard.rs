@@ -1,0 +1,201 @@
+//! The layer before all services: every call gets an id, is let in or refused, has a place among the calls at once, and
+//! an end at its deadline.
+
+use super::access::{self, Lasts, Method, Needs};
+use super::outgoing::Outgoing;
+use super::tokens::Guests;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use http::{HeaderMap, HeaderValue, Request, Response, header};
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+use tonic::body::Body;
+use tonic_types::{ErrorDetails, StatusExt};
+use tower::Service;
+use tracing::Instrument;
+
+/// The header of a request's id, in and out.
+const REQUEST_ID: &str = "x-request-id";
+/// The longest id that is taken from a caller.
+const REQUEST_ID_BYTES_MAX: usize = 128;
+/// When a caller that was refused for want of a place may try again.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Cancelled when the connection that a request came by is asked to end; accept loops put it on their requests.
+#[derive(Debug, Clone)]
+pub(super) struct Closing(pub(super) CancellationToken);
+
+/// What all calls share.
+#[derive(Debug)]
+pub(super) struct Guard {
+    guests: Guests,
+    /// Places of callers, and of workers: a crowd of watchers does not cost a trainer its lease.
+    callers: Arc<Semaphore>,
+    workers: Arc<Semaphore>,
+    calls_max: usize,
+}
+
+impl Guard {
+    pub(super) fn new(guests: Guests, calls_max: usize) -> Self {
+        let places = || Arc::new(Semaphore::new(calls_max.clamp(1, Semaphore::MAX_PERMITS)));
+        Self { guests, callers: places(), workers: places(), calls_max }
+    }
+
+    /// The same services, guarded.
+    pub(super) fn before<S>(self, inner: S) -> Guarded<S> {
+        Guarded { guard: Arc::new(self), inner }
+    }
+
+    /// Lets a call in, or says why not.
+    fn admit(&self, request: &Request<Body>) -> Result<Pass, Status> {
+        let method = access::find(request.uri().path());
+        let needs = method.map_or(Needs::Token, |method| method.needs);
+        let caller = self.guests.admit(request.headers().get(header::AUTHORIZATION), needs)?;
+        tracing::Span::current().record("caller", caller);
+        let Some(method) = method else {
+            return Err(Status::unimplemented("there is no such method here"));
+        };
+        let deadline = deadline(request.headers())?;
+        let closing = request.extensions().get::<Closing>().map(|closing| closing.0.clone());
+        Ok(Pass {
+            deadline,
+            closing: closing.filter(|_| method.lasts == Lasts::UntilLeft),
+            place: self.place(method)?,
+        })
+    }
+
+    fn place(&self, method: &Method) -> Result<Option<OwnedSemaphorePermit>, Status> {
+        let places = match method.needs {
+            // A probe is answered however busy the server is.
+            Needs::Nothing => return Ok(None),
+            Needs::Work => &self.workers,
+            Needs::Token | Needs::Read | Needs::Submit | Needs::Operate => &self.callers,
+        };
+        Arc::clone(places).try_acquire_owned().map(Some).map_err(|_| self.crowded())
+    }
+
+    fn crowded(&self) -> Status {
+        let words = format!(
+            "{} calls are answered already, which is the limit: try again in a second",
+            self.calls_max
+        );
+        let mut details = ErrorDetails::new();
+        details.set_retry_info(Some(RETRY_AFTER));
+        Status::with_error_details(tonic::Code::ResourceExhausted, words, details)
+    }
+}
+
+/// The caller's deadline as a point in time.
+fn deadline(headers: &HeaderMap) -> Result<Option<Instant>, Status> {
+    let Some(value) = headers.get(wire::TIMEOUT_HEADER) else { return Ok(None) };
+    let timeout = value.to_str().ok().and_then(wire::timeout_of);
+    let timeout = timeout.ok_or_else(|| {
+        Status::invalid_argument(
+            "grpc-timeout is no number of up to eight digits and one of H, M, S, m, u, n",
+        )
+    })?;
+    Ok(Instant::now().checked_add(timeout))
+}
+
+/// What an answer ends with at its deadline.
+pub(super) fn late() -> Status {
+    Status::deadline_exceeded("the deadline passed before the answer was done")
+}
+
+/// What a watch ends with when its connection closes.
+pub(super) fn closing() -> Status {
+    Status::unavailable("the server closes this connection: call again")
+}
+
+/// What a call that was let in carries.
+struct Pass {
+    deadline: Option<Instant>,
+    closing: Option<CancellationToken>,
+    place: Option<OwnedSemaphorePermit>,
+}
+
+impl Pass {
+    /// Answers by `inner`, until the deadline.
+    async fn answer<S>(self, mut inner: S, request: Request<Body>) -> Response<Body>
+    where
+        S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
+    {
+        let called = inner.call(request);
+        let answered = match self.deadline {
+            Some(deadline) => tokio::time::timeout_at(deadline, called).await,
+            None => Ok(called.await),
+        };
+        match answered {
+            Ok(Ok(response)) => {
+                response.map(|body| Body::new(Outgoing::new(body, self.deadline, self.closing, self.place)))
+            }
+            Ok(Err(never)) => match never {},
+            Err(_) => late().into_http(),
+        }
+    }
+}
+
+/// The id of a request: the caller's where it sent a plain one, else a new one.
+fn request_id(headers: &HeaderMap) -> HeaderValue {
+    let plain = |value: &&HeaderValue| {
+        (1..=REQUEST_ID_BYTES_MAX).contains(&value.len()) && value.as_bytes().iter().all(u8::is_ascii_graphic)
+    };
+    let given = headers.get(REQUEST_ID).filter(plain).cloned();
+    given.unwrap_or_else(|| {
+        HeaderValue::from_str(&uuid::Uuid::now_v7().to_string()).unwrap_or(HeaderValue::from_static("none"))
+    })
+}
+
+/// Services behind the guard.
+#[derive(Debug, Clone)]
+pub(super) struct Guarded<S> {
+    guard: Arc<Guard>,
+    inner: S,
+}
+
+impl<S> Service<Request<Body>> for Guarded<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response<Body>, Infallible>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        // The one that was ready is used; its clone waits for its own turn.
+        let clone = self.inner.clone();
+        let inner = std::mem::replace(&mut self.inner, clone);
+        let guard = Arc::clone(&self.guard);
+        let id = request_id(request.headers());
+        let span = tracing::info_span!(
+            "call",
+            method = request.uri().path(),
+            request_id = id.to_str().unwrap_or_default(),
+            caller = tracing::field::Empty,
+        );
+        async move {
+            let mut response = match guard.admit(&request) {
+                Ok(pass) => pass.answer(inner, request).await,
+                Err(status) => {
+                    tracing::info!(code = ?status.code(), reason = status.message(), "refused");
+                    status.into_http()
+                }
+            };
+            response.headers_mut().insert(REQUEST_ID, id);
+            Ok(response)
+        }
+        .instrument(span)
+        .boxed()
+    }
+}

@@ -1,0 +1,138 @@
+//! The records, the work list and the teacher's allowance, from the adapters that the configuration names: the one place
+//! that chooses them.
+
+use crate::config::{Address, Config, ConfigError};
+use crate::secret::Secret;
+use anyhow::Context;
+use distributed::{PostgresSettings, PostgresStore, RedisAllowance, RedisQueue, RedisServer};
+use domain::{Allowance, Queue, Store};
+use embedded::{MemoryAllowance, MemoryQueue, SqliteStore};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use harvester::{Harvester, Settings};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What the harvester works over.
+pub(crate) struct Records {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) queue: Arc<dyn Queue>,
+    pub(crate) allowance: Arc<dyn Allowance>,
+    close: Box<dyn FnOnce() -> BoxFuture<'static, ()> + Send + Sync>,
+}
+
+impl std::fmt::Debug for Records {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Records").finish_non_exhaustive()
+    }
+}
+
+impl Records {
+    /// Flushes and closes the database, once nobody uses it any more.
+    pub(crate) async fn close(self) {
+        (self.close)().await;
+    }
+}
+
+/// Opens SQLite and a work list in memory, or what `[database] url` names.
+///
+/// # Errors
+/// The database cannot be reached, is in use, damaged, or of another version: what to do is said.
+pub(crate) async fn open(config: &Config) -> anyhow::Result<Records> {
+    match database(config)? {
+        Some(url) => cluster(config, &url).await,
+        None => embedded(config).await,
+    }
+}
+
+/// Brings the database to this program's version, and returns that.
+///
+/// # Errors
+/// It cannot be reached, is in use or damaged, or was written by a newer program.
+pub(crate) async fn migrate(config: &Config) -> anyhow::Result<i64> {
+    if let Some(url) = database(config)? {
+        return Ok(PostgresStore::migrate(&url).await?);
+    }
+    let store = SqliteStore::open(&config.data_dir).await.context("migrate")?;
+    store.close().await;
+    Ok(SqliteStore::version())
+}
+
+async fn embedded(config: &Config) -> anyhow::Result<Records> {
+    let store = Arc::new(SqliteStore::open(&config.data_dir).await?);
+    let closing = Arc::clone(&store);
+    Ok(Records {
+        store,
+        queue: Arc::new(MemoryQueue::new(config.harvester.queue_capacity, lease(config))),
+        allowance: Arc::new(MemoryAllowance::default()),
+        close: Box::new(move || async move { closing.close().await }.boxed()),
+    })
+}
+
+async fn cluster(config: &Config, url: &str) -> anyhow::Result<Records> {
+    let redis = address(&config.redis.url, &config.redis.url_file).context("redis.url_file")?;
+    let Some(redis) = redis else {
+        let words =
+            "is empty, and a database URL is given: services that run apart share their work list there";
+        return Err(ConfigError::new("redis.url", words).into());
+    };
+    let settings =
+        PostgresSettings { connections_max: config.database.connections_max, ..PostgresSettings::default() };
+    let store = Arc::new(PostgresStore::open(url, settings).await.context("database.url")?);
+    let server = RedisServer::connect(&redis, &config.redis.prefix).await.context("redis.url")?;
+    let closing = Arc::clone(&store);
+    Ok(Records {
+        store,
+        queue: Arc::new(RedisQueue::new(&server, config.harvester.queue_capacity, lease(config))),
+        allowance: Arc::new(RedisAllowance::new(&server)),
+        close: Box::new(move || async move { closing.close().await }.boxed()),
+    })
+}
+
+/// The database's URL; `None` for SQLite.
+fn database(config: &Config) -> anyhow::Result<Option<String>> {
+    address(&config.database.url, &config.database.url_file).context("database.url_file")
+}
+
+/// What the file holds, else the address itself; `None` where there is neither.
+fn address(url: &Address, file: &Path) -> anyhow::Result<Option<String>> {
+    let kept = Secret::read("", file)?;
+    let text = if kept.is_empty() { url.expose() } else { kept.expose() };
+    Ok((!text.is_empty()).then(|| text.to_owned()))
+}
+
+/// The operator's teachers, sharing the allowance of `records`.
+///
+/// # Errors
+/// A profile that no teacher can be made of: a [`ConfigError`].
+pub(crate) fn teachers(
+    config: &Config,
+    records: &Records,
+) -> anyhow::Result<BTreeMap<String, teacher::Teacher>> {
+    let opened = crate::teachers::open(&config.teachers, &records.allowance);
+    Ok(opened.map_err(|error| ConfigError::new("configuration", format!("{error:#}")))?)
+}
+
+/// The harvester over `records`; it only answers where `workers` is 0.
+pub(crate) fn harvester(
+    config: &Config,
+    workers: usize,
+    records: &Records,
+    teachers: BTreeMap<String, teacher::Teacher>,
+) -> Harvester {
+    let settings = Settings {
+        lease: lease(config),
+        failures_max: config.harvester.failures_max,
+        outage_patience: Duration::from_secs(config.harvester.outage_seconds),
+        workers,
+        ..Settings::new(crate::roles::process_name("harvester"))
+    };
+    Harvester::new(settings, Arc::clone(&records.store), Arc::clone(&records.queue), teachers)
+}
+
+/// How long a prompt is leased.
+fn lease(config: &Config) -> Duration {
+    Duration::from_secs(config.harvester.lease_seconds.max(1))
+}

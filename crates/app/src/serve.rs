@@ -1,0 +1,300 @@
+//! The services as a process of their own: some of the roles, behind one door. Roles beside a harvester speak to it over
+//! memory, as on one machine; roles without one call the harvester that `[client]` names.
+
+use crate::config::Config;
+use crate::door::Door;
+use crate::roles::{self, Harvesting, Inferring};
+use crate::shelf::{self, Writers};
+use crate::{client, transport};
+use anyhow::{Context, anyhow, bail};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Mutex, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+use tonic_health::ServingStatus;
+use tonic_health::pb::health_server::HealthServer;
+use tonic_health::server::{HealthReporter, HealthService};
+use wire::Channel;
+
+/// The services of a harvester, by name.
+const HARVESTER: &[&str] = &[
+    "distillery.v1.DatasetsService",
+    "distillery.v1.DistillationsService",
+    "distillery.v1.RationalesService",
+    "distillery.v1.RunsService",
+    "distillery.v1.ModelsService",
+];
+/// The service of inference, by name. Each model has a health of its own under `<this>/<name>`.
+const INFERENCE: &str = "distillery.v1.InferenceService";
+/// The same, for standard clients.
+const OPEN_INFERENCE: &str = "inference.GRPCInferenceService";
+/// The health of the whole process, as the protocol has it.
+const WHOLE: &str = "";
+
+/// What one process does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Roles {
+    /// Own the records, ask teachers, answer the API.
+    pub harvester: bool,
+    /// Train.
+    pub trainer: bool,
+    /// Serve students.
+    pub inference: bool,
+}
+
+impl Roles {
+    fn where_harvester(self) -> roles::Harvester {
+        if self.harvester { roles::Harvester::Here } else { roles::Harvester::Elsewhere }
+    }
+
+    /// The gRPC services of these roles, by name.
+    fn services(self) -> Vec<&'static str> {
+        let inference = [INFERENCE, OPEN_INFERENCE].into_iter().filter(|_| self.inference);
+        HARVESTER.iter().copied().filter(|_| self.harvester).chain(inference).collect()
+    }
+}
+
+/// The roles, started.
+pub struct Serving {
+    url: String,
+    notice: Duration,
+    /// The names that the health service tells of: the whole, and each service.
+    services: Vec<&'static str>,
+    health: Health,
+    drain_inference: Option<Box<dyn FnOnce() + Send + Sync>>,
+    /// Ends the door; the roles; and, when they ended, the API between them.
+    door_closing: CancellationToken,
+    roles_end: CancellationToken,
+    api_end: CancellationToken,
+    running: JoinSet<anyhow::Result<()>>,
+    close_records: Option<BoxFuture<'static, ()>>,
+}
+
+impl std::fmt::Debug for Serving {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Serving").field("url", &self.url).finish_non_exhaustive()
+    }
+}
+
+impl Serving {
+    /// Opens the door and starts the roles behind it.
+    ///
+    /// # Errors
+    /// The address, TLS, a token, a teacher, the records or the checkpoints: what is wrong and what to do is said.
+    pub async fn open(config: Config, which: Roles) -> anyhow::Result<Self> {
+        if which == Roles::default() {
+            bail!("there is no role to serve: name at least one");
+        }
+        // The door comes first: a mistake in it is told before a database is opened.
+        let door = Door::open(&config.server).await?;
+        let (door_closing, roles_end, api_end) =
+            (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
+        let mut running = JoinSet::new();
+        let api = Api::open(&config, which, &roles_end, &api_end, &mut running).await?;
+        let checkpoints = || shelf::open(&config, Writers::Many);
+        if which.trainer {
+            let (channel, checkpoints, end) = (api.channel.clone(), checkpoints()?, roles_end.clone());
+            running.spawn(roles::train(config.clone(), which.where_harvester(), channel, checkpoints, end));
+        }
+        let health = Health::start();
+        let mut routes = api.routes;
+        let mut drain_inference = None;
+        if which.inference {
+            let opened = roles::infer(&config, routes, api.channel, checkpoints()?, roles_end.clone())?;
+            let Inferring { routes: with_inference, work, drain, models } = opened;
+            routes = with_inference;
+            drain_inference = Some(drain);
+            running.spawn(work.map(Ok));
+            running.spawn(health.clone().follow(models, roles_end.clone()).map(Ok));
+        }
+        let routes = health.beside(reflection(which, routes)?);
+        let mut services = which.services();
+        services.push(WHOLE);
+        // Inference says so itself, when its models are loaded.
+        for name in services.iter().filter(|name| ![INFERENCE, OPEN_INFERENCE].contains(*name)) {
+            health.serving(name).await;
+        }
+        let url = door.url();
+        let notice = Duration::from_secs(config.server.notice_seconds);
+        running.spawn(door.serve(routes, door_closing.clone()).map(Ok));
+        let close_records = api.close;
+        Ok(Self {
+            url,
+            notice,
+            services,
+            health,
+            drain_inference,
+            door_closing,
+            roles_end,
+            api_end,
+            running,
+            close_records,
+        })
+    }
+
+    /// Where it can be reached on this machine.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Serves until `shutdown`, then ends in order: the health service says so, the door closes, calls finish within
+    /// their time, the trainer writes its resume state and hands its run back, the harvester writes what it asked, the
+    /// database closes.
+    ///
+    /// # Errors
+    /// A role ended by itself.
+    pub async fn run(mut self, shutdown: CancellationToken) -> anyhow::Result<()> {
+        let ended = tokio::select! {
+            () = shutdown.cancelled() => Ok(()),
+            Some(ended) = self.running.join_next() => Err(match ended {
+                Ok(Ok(())) => anyhow!("a role ended by itself"),
+                Ok(Err(error)) => error,
+                Err(panic) => anyhow!("a role broke down: {panic}"),
+            }),
+        };
+        self.drain(ended.is_ok()).await;
+        ended
+    }
+
+    async fn drain(mut self, gives_notice: bool) {
+        self.health.over(&self.services).await;
+        if gives_notice {
+            tokio::time::sleep(self.notice).await;
+        }
+        self.door_closing.cancel();
+        if let Some(drain) = self.drain_inference.take() {
+            drain();
+        }
+        self.roles_end.cancel();
+        while let Some(ended) = self.running.join_next().await {
+            if let Ok(Err(error)) = ended {
+                tracing::error!(error = format!("{error:#}"), "a role did not end well");
+            }
+        }
+        self.api_end.cancel();
+        if let Some(close) = self.close_records {
+            close.await;
+        }
+    }
+}
+
+/// The harvester's API: its own, or a line to it.
+struct Api {
+    channel: Channel,
+    routes: Routes,
+    close: Option<BoxFuture<'static, ()>>,
+}
+
+impl Api {
+    async fn open(
+        config: &Config,
+        which: Roles,
+        roles_end: &CancellationToken,
+        api_end: &CancellationToken,
+        running: &mut JoinSet<anyhow::Result<()>>,
+    ) -> anyhow::Result<Self> {
+        if !which.harvester {
+            let channel = client::lazy(&config.client, &config.client.harvester_url).context("client")?;
+            return Ok(Self { channel, routes: Routes::default(), close: None });
+        }
+        let Harvesting { routes, work, close } = roles::harvest(config, roles_end.clone()).await?;
+        let channel = transport::in_memory(routes.clone(), api_end.clone()).await?;
+        running.spawn(work.map(Ok));
+        Ok(Self { channel, routes, close: Some(close) })
+    }
+}
+
+/// Server reflection beside `routes`: what this process serves, and nothing else. In both versions of its protocol: most
+/// clients still speak the older one.
+fn reflection(which: Roles, routes: Routes) -> anyhow::Result<Routes> {
+    let builder = || {
+        let builder = tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(wire::DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            .with_service_name("grpc.health.v1.Health")
+            .with_service_name("grpc.reflection.v1.ServerReflection")
+            .with_service_name("grpc.reflection.v1alpha.ServerReflection");
+        which.services().into_iter().fold(builder, tonic_reflection::server::Builder::with_service_name)
+    };
+    let older = builder().register_encoded_file_descriptor_set(tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET);
+    let newer =
+        builder().register_encoded_file_descriptor_set(tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET);
+    Ok(routes
+        .add_service(newer.build_v1().context("server reflection")?)
+        .add_service(older.build_v1alpha().context("server reflection")?))
+}
+
+/// Who is asked whether this process serves.
+#[derive(Clone)]
+struct Health {
+    reporter: HealthReporter,
+    /// Once it is, nothing serves any more, whatever is told later.
+    over: Arc<Mutex<bool>>,
+}
+
+impl Health {
+    /// Nothing serves yet.
+    fn start() -> Self {
+        Self { reporter: HealthReporter::new(), over: Arc::default() }
+    }
+
+    /// The health service beside `routes`.
+    fn beside(&self, routes: Routes) -> Routes {
+        routes.add_service(HealthServer::new(HealthService::from_health_reporter(self.reporter.clone())))
+    }
+
+    async fn serving(&self, name: &str) {
+        let over = self.over.lock().await;
+        if !*over {
+            self.reporter.set_service_status(name, ServingStatus::Serving).await;
+        }
+    }
+
+    async fn not_serving(&self, name: &str) {
+        self.reporter.set_service_status(name, ServingStatus::NotServing).await;
+    }
+
+    /// Of `names`, nothing serves any more.
+    async fn over(&self, names: &[&str]) {
+        let mut over = self.over.lock().await;
+        *over = true;
+        for name in names {
+            self.not_serving(name).await;
+        }
+    }
+
+    /// Inference serves once its models are loaded; each of them by its own name, as long as it is published.
+    async fn follow(
+        mut self,
+        mut models: watch::Receiver<Option<BTreeMap<String, u64>>>,
+        end: CancellationToken,
+    ) {
+        self.not_serving(INFERENCE).await;
+        self.not_serving(OPEN_INFERENCE).await;
+        let mut told: BTreeMap<String, u64> = BTreeMap::new();
+        loop {
+            let changed = tokio::select! {
+                changed = models.changed() => changed,
+                () = end.cancelled() => return,
+            };
+            if changed.is_err() {
+                return;
+            }
+            let Some(served) = models.borrow_and_update().clone() else { continue };
+            for gone in told.keys().filter(|name| !served.contains_key(*name)) {
+                self.reporter.clear_service_status(&format!("{INFERENCE}/{gone}")).await;
+            }
+            for name in served.keys().filter(|name| !told.contains_key(*name)) {
+                self.serving(&format!("{INFERENCE}/{name}")).await;
+            }
+            self.serving(INFERENCE).await;
+            self.serving(OPEN_INFERENCE).await;
+            told = served;
+        }
+    }
+}

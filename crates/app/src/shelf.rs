@@ -1,0 +1,50 @@
+//! Where checkpoints are: the folder or bucket that the configuration names.
+
+use crate::config::{Config, ConfigError};
+use crate::secret::Secret;
+use anyhow::Context;
+use checkpoints::{Checkpoints, S3};
+use std::path::Path;
+
+const BUCKET: &str = "s3://";
+
+/// Whether other processes write to the same place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Writers {
+    /// None: the data folder's lock says so.
+    Alone,
+    /// Services that run apart.
+    Many,
+}
+
+/// Opens the store of checkpoints. To be called on a runtime, which carries a bucket's transfers.
+///
+/// # Errors
+/// `[checkpoints]` names no place that can be written to: a [`ConfigError`], or the folder's own.
+pub(crate) fn open(config: &Config, writers: Writers) -> anyhow::Result<Checkpoints> {
+    let section = &config.checkpoints;
+    let cache = config.data_dir.join("checkpoints");
+    if let Some(place) = section.root.strip_prefix(BUCKET) {
+        let (bucket, prefix) = place.split_once('/').unwrap_or((place, ""));
+        if bucket.is_empty() {
+            let words = format!("`{}` names no bucket: write s3://bucket/prefix", section.root);
+            return Err(ConfigError::new("checkpoints.root", words).into());
+        }
+        let none = Path::new("");
+        let settings = S3 {
+            bucket: bucket.to_owned(),
+            prefix: prefix.to_owned(),
+            endpoint: section.s3.endpoint.clone(),
+            region: section.s3.region.clone(),
+            access_key: Secret::read(&section.s3.access_key_env, none)?.expose().to_owned(),
+            secret_key: Secret::read(&section.s3.secret_key_env, none)?.expose().to_owned(),
+        };
+        return Checkpoints::open_bucket(&settings, &cache).context("checkpoints.root");
+    }
+    let root = if section.root.is_empty() { cache } else { section.root.clone().into() };
+    let opened = match writers {
+        Writers::Alone => Checkpoints::open(&root),
+        Writers::Many => Checkpoints::open_shared(&root),
+    };
+    opened.context("checkpoints.root")
+}

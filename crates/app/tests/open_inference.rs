@@ -1,0 +1,152 @@
+//! The Open Inference Protocol: a standard client gets the answers that ours gets.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests fail loudly too"
+)]
+
+mod common;
+
+use app::serve::Roles;
+use common::{Server, publish, served};
+use tonic::Code;
+use wire::open_inference as v2;
+use wire::open_inference::grpc_inference_service_client::GrpcInferenceServiceClient;
+use wire::open_inference::model_infer_request::{InferInputTensor, InferRequestedOutputTensor};
+use wire::v1::inference_service_client::InferenceServiceClient;
+use wire::{Channel, v1};
+
+const PAIRS: [(&str, &str, &str); 3] = [
+    ("A man plays a flute.", "A man plays music.", "entailment"),
+    ("A dog sleeps.", "A dog runs.", "contradiction"),
+    ("A girl reads.", "A girl reads a novel.", "neutral"),
+];
+
+fn examples() -> Vec<v1::Example> {
+    let example = |(premise, hypothesis, label): &(&str, &str, &str)| v1::Example {
+        premise: Some((*premise).to_owned()),
+        hypothesis: Some((*hypothesis).to_owned()),
+        label: Some((*label).to_owned()),
+        ..Default::default()
+    };
+    PAIRS.iter().map(example).collect()
+}
+
+fn tensor(name: &str, texts: &[&str]) -> InferInputTensor {
+    let bytes_contents = texts.iter().map(|text| text.as_bytes().to_vec()).collect();
+    InferInputTensor {
+        name: name.to_owned(),
+        datatype: "BYTES".to_owned(),
+        shape: vec![texts.len() as i64],
+        contents: Some(v2::InferTensorContents { bytes_contents, ..Default::default() }),
+        ..Default::default()
+    }
+}
+
+fn request() -> v2::ModelInferRequest {
+    let column = |of: fn(&(&'static str, &'static str, &'static str)) -> &'static str| {
+        PAIRS.iter().map(of).collect::<Vec<&str>>()
+    };
+    v2::ModelInferRequest {
+        model_name: "student".to_owned(),
+        id: "mine".to_owned(),
+        inputs: vec![tensor("premise", &column(|pair| pair.0)), tensor("hypothesis", &column(|pair| pair.1))],
+        ..Default::default()
+    }
+}
+
+/// The same request, its elements as raw bytes.
+fn raw(mut request: v2::ModelInferRequest) -> v2::ModelInferRequest {
+    for input in &mut request.inputs {
+        let mut bytes = Vec::new();
+        for text in input.contents.take().unwrap().bytes_contents {
+            bytes.extend_from_slice(&(text.len() as u32).to_le_bytes());
+            bytes.extend_from_slice(&text);
+        }
+        request.raw_input_contents.push(bytes);
+    }
+    request
+}
+
+/// Label, probability of the label, and rationale of each row, by our own service.
+async fn ours(channel: &Channel) -> Vec<(String, f64, String)> {
+    let mut client = InferenceServiceClient::new(channel.clone());
+    let mut answers = Vec::new();
+    for example in examples() {
+        let request = v1::PredictAndExplainRequest { example: Some(example), ..Default::default() };
+        let answer = client.predict_and_explain(request).await.unwrap().into_inner();
+        assert_eq!(answer.probabilities.len(), 3);
+        let chosen = answer.probabilities.iter().find(|entry| entry.label == answer.label).unwrap();
+        answers.push((answer.label, chosen.probability, answer.rationale));
+    }
+    answers
+}
+
+fn texts(response: &v2::ModelInferResponse, output: usize) -> Vec<String> {
+    let contents = response.outputs[output].contents.as_ref().unwrap();
+    contents.bytes_contents.iter().map(|text| String::from_utf8(text.clone()).unwrap()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standard_client_gets_the_same_answers() {
+    let all = Roles { harvester: true, trainer: true, inference: true };
+    let server = Server::start(all, |config, _| config.harvester.workers = 1).await;
+    let channel = server.channel(|_| {}).await.unwrap();
+    let mut client = GrpcInferenceServiceClient::new(channel.clone());
+    assert!(client.server_live(v2::ServerLiveRequest {}).await.unwrap().into_inner().live);
+    publish(&channel, "nli", examples()).await;
+    served(&channel).await;
+    assert!(client.server_ready(v2::ServerReadyRequest {}).await.unwrap().into_inner().ready);
+    let server_name = client.server_metadata(v2::ServerMetadataRequest {}).await.unwrap().into_inner();
+    assert_eq!(server_name.name, "distillery");
+
+    let metadata = v2::ModelMetadataRequest { name: "student".to_owned(), version: "1".to_owned() };
+    let metadata = client.model_metadata(metadata).await.unwrap().into_inner();
+    let names = |tensors: &[v2::model_metadata_response::TensorMetadata]| {
+        tensors
+            .iter()
+            .map(|tensor| format!("{} {} {:?}", tensor.name, tensor.datatype, tensor.shape))
+            .collect()
+    };
+    let (inputs, outputs): (Vec<String>, Vec<String>) = (names(&metadata.inputs), names(&metadata.outputs));
+    assert_eq!(metadata.versions, ["1"]);
+    assert_eq!(inputs, ["premise BYTES [-1]", "hypothesis BYTES [-1]"]);
+    assert_eq!(outputs, ["label BYTES [-1]", "probability FP64 [-1]", "rationale BYTES [-1]"]);
+
+    let wanted = ours(&channel).await;
+    let typed = client.model_infer(request()).await.unwrap().into_inner();
+    assert_eq!((typed.id.as_str(), typed.model_version.as_str()), ("mine", "1"));
+    let probabilities = &typed.outputs[1].contents.as_ref().unwrap().fp64_contents;
+    for (row, (label, probability, rationale)) in wanted.iter().enumerate() {
+        assert_eq!((&texts(&typed, 0)[row], &texts(&typed, 2)[row]), (label, rationale));
+        // Alone and in a batch: the same but for the last bits of a sum.
+        assert!((probabilities[row] - probability).abs() < 1e-5, "{probabilities:?} {wanted:?}");
+    }
+    let bytes = client.model_infer(raw(request())).await.unwrap().into_inner();
+    let labels: Vec<u8> = wanted
+        .iter()
+        .flat_map(|(label, ..)| [&(label.len() as u32).to_le_bytes(), label.as_bytes()].concat())
+        .collect();
+    assert_eq!(bytes.raw_output_contents[0], labels);
+
+    let label = InferRequestedOutputTensor { name: "label".to_owned(), ..Default::default() };
+    let only = client.model_infer(v2::ModelInferRequest { outputs: vec![label], ..request() }).await.unwrap();
+    assert_eq!(only.into_inner().outputs.len(), 1);
+    server.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_that_is_not_there_is_not_found() {
+    let inference = Roles { harvester: true, trainer: false, inference: true };
+    let server = Server::start(inference, |_, _| {}).await;
+    let channel = server.channel(|_| {}).await.unwrap();
+    let mut client = GrpcInferenceServiceClient::new(channel);
+    let ask =
+        |version: &str| v2::ModelReadyRequest { name: "student".to_owned(), version: version.to_owned() };
+    assert!(!client.model_ready(ask("")).await.unwrap().into_inner().ready);
+    assert_eq!(client.model_ready(ask("one")).await.unwrap_err().code(), Code::InvalidArgument);
+    assert_eq!(client.model_infer(request()).await.unwrap_err().code(), Code::NotFound);
+    server.stop().await.unwrap();
+}

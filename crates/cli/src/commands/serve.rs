@@ -1,0 +1,27 @@
+//! `distillery serve`: the services.
+
+use super::print_line;
+use crate::args::{RoleName, ServeArguments};
+use app::config::Config;
+use app::serve::{Roles, Serving};
+use tokio_util::sync::CancellationToken;
+
+/// See [`crate::args::Verb::Serve`].
+pub(crate) async fn serve(
+    mut config: Config,
+    arguments: ServeArguments,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    if let Some(address) = arguments.listen {
+        config.server.listen = address;
+    }
+    let is = |role: RoleName| arguments.role.contains(&role) || arguments.role.contains(&RoleName::All);
+    let roles = Roles {
+        harvester: is(RoleName::Harvester),
+        trainer: is(RoleName::Trainer),
+        inference: is(RoleName::Inference),
+    };
+    let serving = Serving::open(config, roles).await?;
+    print_line(&format!("listening at {}", serving.url()))?;
+    serving.run(shutdown).await
+}

@@ -1,0 +1,58 @@
+//! A client that is not ours: Python's gRPC, over code generated from `proto/` alone.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests fail loudly too")]
+
+use serde_json::Value;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use tests::data::teach;
+use tests::service::Service;
+use tests::teacher::Teacher;
+
+const TOKEN: &str = "a-token-of-the-tests";
+
+#[test]
+fn a_python_client_submits_watches_and_predicts() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let installed = Command::new(root.join("scripts/grpc.sh")).stderr(Stdio::inherit()).output().unwrap();
+    let python = String::from_utf8(installed.stdout).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let tokens = "[server.tokens.python]\nrole = \"operate\"\nenv = \"PYTHON_TOKEN\"\n";
+    std::fs::write(folder.path().join("distillery.toml"), tokens).unwrap();
+    let teacher = Teacher::start(|asked| teach(&asked.prompt)).unwrap();
+    let settings = [("DISTILLERY_TEACHER_URL", teacher.url()), ("PYTHON_TOKEN", TOKEN)];
+    let service = Service::start(folder.path(), "all", &settings).unwrap();
+    let said = Command::new(python.trim())
+        .arg(root.join("tests/python/client.py"))
+        .args([root.join("proto").as_os_str(), service.address().as_ref()])
+        .env("DISTILLERY_TOKEN", TOKEN)
+        .output()
+        .unwrap();
+    assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+    let outcome: Value = serde_json::from_slice(&said.stdout).unwrap();
+    println!("{outcome:#}");
+    let services = outcome["services"].as_array().unwrap();
+    for name in [
+        "distillery.v1.DatasetsService",
+        "distillery.v1.DistillationsService",
+        "distillery.v1.InferenceService",
+        "distillery.v1.ModelsService",
+        "distillery.v1.RationalesService",
+        "distillery.v1.RunsService",
+        "grpc.health.v1.Health",
+    ] {
+        assert!(services.iter().any(|service| service == name), "{name} is not in {services:?}");
+    }
+    let states: Vec<&str> = outcome["states"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+    assert_eq!(
+        states,
+        ["QUEUED", "HARVESTING", "TRAINING", "EVALUATING", "SUCCEEDED"]
+            .map(|state| format!("DISTILLATION_STATE_{state}"))
+    );
+    assert_eq!(outcome["calls"], teacher.requests());
+    assert!(outcome["label"].is_string() && outcome["pieces"].is_u64());
+    let refused = &outcome["refused"];
+    assert_eq!(
+        (&refused["no token"], &refused["wrong token"]),
+        (&"UNAUTHENTICATED".into(), &"UNAUTHENTICATED".into())
+    );
+}

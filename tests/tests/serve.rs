@@ -1,0 +1,424 @@
+//! The services as processes, spoken to by the command line over TCP.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests fail loudly too"
+)]
+
+use serde_json::Value;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+use tests::binary;
+use tests::data::{SpecText, teach};
+use tests::folder::{Folder, NOBODY, Said};
+use tests::service::Service;
+use tests::teacher::Teacher;
+
+const ROWS: [usize; 3] = [24, 6, 6];
+const LIMIT: Duration = Duration::from_secs(90);
+/// Long enough to be killed in the middle.
+const LONG: &str = "steps = 60\nbatch_examples = 8\ncheckpoint_every_steps = 5\nevaluate_every_steps = 20\n\
+                    target_tokens_max = 32";
+
+fn teacher() -> Teacher {
+    Teacher::start(|asked| teach(&asked.prompt)).unwrap()
+}
+
+fn problems(spec: &SpecText<'_>) -> Folder {
+    Folder::with_problems(ROWS, spec).unwrap()
+}
+
+/// A verb spoken to the server at `url`.
+fn say(folder: &Folder, url: &str, arguments: &[&str], settings: &[(&str, &str)]) -> Said {
+    let mut command = binary::command(folder.path(), arguments).unwrap();
+    command.env("DISTILLERY_SERVER", url).envs(settings.iter().copied());
+    binary::output(command).unwrap().into()
+}
+
+fn lines(said: &Said) -> Vec<Value> {
+    said.out.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("{line:?}"))).collect()
+}
+
+fn done(said: Said) -> Said {
+    assert_eq!(said.code, 0, "{} {}", said.out, said.err);
+    said
+}
+
+/// Every event once, in order: snapshots have no number.
+fn check_order(events: &[Value]) {
+    let numbers: Vec<u64> =
+        events.iter().map(|event| event["sequence"].as_u64().unwrap()).filter(|number| *number > 0).collect();
+    let wanted: Vec<u64> = (1..=numbers.len() as u64).collect();
+    assert_eq!(numbers, wanted);
+}
+
+/// Waits until `reached`, at most as long as everything in these tests may take.
+fn wait_for<T>(what: &str, mut reached: impl FnMut() -> Option<T>) -> T {
+    let started = Instant::now();
+    while started.elapsed() < LIMIT {
+        if let Some(value) = reached() {
+            return value;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    panic!("{what}: not within {LIMIT:?}");
+}
+
+#[test]
+fn one_process_serves_a_job_from_its_rows_to_its_predictions() {
+    let (folder, teacher) = (problems(&SpecText::default()), teacher());
+    let settings = [("DISTILLERY_TEACHER_URL", teacher.url())];
+    let service = Service::start(folder.path(), "all", &settings).unwrap();
+    let server = |arguments: &[&str]| say(&folder, service.url(), arguments, &[]);
+
+    let submitted = done(server(&["submit", "spec.toml", "--json"])).json().unwrap();
+    assert_eq!((submitted["name"].as_str(), submitted["state"].as_str()), (Some("job"), Some("queued")));
+    let id = submitted["distillation"].as_str().unwrap();
+    let events = lines(&done(server(&["watch", "job", "--json"])));
+    check_order(&events);
+    let states: Vec<&str> = events
+        .iter()
+        .filter(|event| event["event"] == "state_changed")
+        .map(|event| event["to"].as_str().unwrap())
+        .collect();
+    assert_eq!(states, ["queued", "harvesting", "training", "evaluating", "succeeded"]);
+    assert!(events.iter().any(|event| event["event"] == "published" && event["model"] == "job@1"));
+    // Behind a number, what came before it is not told again.
+    let last = events.last().unwrap()["sequence"].to_string();
+    let after = lines(&done(server(&["watch", id, "--json", "--after", &last])));
+    assert!(after.iter().all(|event| event["sequence"] == 0), "{after:?}");
+
+    // The same specification over the same rows is the same job.
+    let again = done(server(&["submit", "spec.toml", "--watch", "--json"])).json().unwrap();
+    assert_eq!((again["distillation"].as_str(), again["model"].as_str()), (Some(id), Some("job@1")));
+    assert_eq!(teacher.requests(), ROWS[0] + ROWS[2]);
+
+    let list = done(server(&["list", "--json"])).json().unwrap();
+    assert_eq!(list["distillations"].as_array().unwrap().len(), 1);
+    assert_eq!(list["distillations"][0]["distillation"], id);
+    let none = done(server(&["list", "--state", "failed", "--json"])).json().unwrap();
+    assert_eq!(none["distillations"], Value::Array(vec![]));
+    let shown = done(server(&["show", "job", "--json"])).json().unwrap();
+    assert_eq!(shown["harvest"]["prompts"]["answered"], (ROWS[0] + ROWS[2]) as u64);
+    assert_eq!(shown["spec"]["name"], "job");
+    assert!(done(server(&["show", id])).out.contains("succeeded"));
+
+    let ledger = lines(&done(server(&["ledger", "job", "--json"])));
+    assert_eq!(ledger.len(), ROWS[0] + ROWS[2]);
+    let rejected = lines(&done(server(&["ledger", "job", "--verdict", "rejected", "--json"])));
+    assert!(!rejected.is_empty() && rejected.len() < ledger.len());
+    assert!(rejected.iter().all(|entry| entry["reason"] == "disagrees"), "{rejected:?}");
+    assert!(done(server(&["ledger", "job", "--limit", "3"])).err.contains("the first 3 entries"));
+
+    let models = done(server(&["models", "--json"])).json().unwrap();
+    assert_eq!(models["models"][0]["model"], "job@1");
+    check_predictions(&folder, service.url(), &[]);
+    check_rows(&folder, service.url());
+    assert_eq!(service.stop(LIMIT).unwrap(), 0);
+}
+
+/// A server's student answers as it does from its folder.
+fn check_predictions(folder: &Folder, url: &str, settings: &[(&str, &str)]) {
+    let arguments = ["predict", "--model", "job", "--file", "test.jsonl", "--json"];
+    // A model is served a moment after it is published.
+    let answers = wait_for("the model is served", || {
+        let said = say(folder, url, &arguments, settings);
+        (said.code == 0).then(|| lines(&said))
+    });
+    assert_eq!(answers.len(), ROWS[2]);
+    assert!(answers.iter().all(|answer| answer["label"].is_string()));
+    let unknown = say(folder, url, &["predict", "--model", "job@7", "--input", "x"], settings);
+    assert_eq!(unknown.code, 2, "{}", unknown.err);
+    assert!(unknown.err.contains("there is no model `job@7` here (there are: job@1)"), "{}", unknown.err);
+    let model = student(folder.path());
+    let model = model.parent().unwrap().to_str().unwrap();
+    let arguments = ["predict", "--model", model, "--file", "test.jsonl", "--json"];
+    let alone = done(folder.say(NOBODY, &arguments).unwrap());
+    assert_eq!(lines(&alone), answers);
+}
+
+fn check_rows(folder: &Folder, url: &str) {
+    let server = |arguments: &[&str]| say(folder, url, arguments, &[]);
+    let imported =
+        done(server(&["import", "jsonl", "test.jsonl", "--name", "mine", "--json"])).json().unwrap();
+    assert_eq!(imported["rows"], ROWS[2] as u64);
+    done(server(&["export", "jsonl", "mine", "back.jsonl"]));
+    let rows = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap().lines().count();
+    assert_eq!(rows("back.jsonl"), ROWS[2]);
+    assert_eq!(
+        done(server(&["delete", "--dataset", "mine", "--json"])).json().unwrap()["deleted"],
+        "dataset"
+    );
+    let gone = server(&["export", "jsonl", "mine", "back.jsonl"]);
+    assert_eq!(gone.code, 2, "{}", gone.err);
+}
+
+/// The newest student's weights, in the store of checkpoints below `folder`.
+fn student(folder: &Path) -> PathBuf {
+    let mut found = Vec::new();
+    let mut folders = vec![folder.join(".distillery/checkpoints/runs")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).unwrap_or_else(|_| panic!("{}", folder.display())) {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.ends_with("model.safetensors") && path.parent().unwrap().ends_with_model() {
+                found.push(path);
+            }
+        }
+    }
+    assert_eq!(found.len(), 1, "{found:?}");
+    found.remove(0)
+}
+
+trait EndsWithModel {
+    fn ends_with_model(&self) -> bool;
+}
+
+impl EndsWithModel for Path {
+    fn ends_with_model(&self) -> bool {
+        self.file_name().is_some_and(|name| name.to_string_lossy().ends_with("-model"))
+    }
+}
+
+#[test]
+fn a_job_is_cancelled_resumed_and_deleted_over_the_network() {
+    let folder = problems(&SpecText { training: LONG, ..SpecText::default() });
+    // A teacher who never answers keeps the job where it is.
+    let silent = Teacher::start(|_| tests::teacher::Reply::silence()).unwrap();
+    let settings = [("DISTILLERY_TEACHER_URL", silent.url())];
+    let service = Service::start(folder.path(), "harvester", &settings).unwrap();
+    let server = |arguments: &[&str]| say(&folder, service.url(), arguments, &[]);
+    done(server(&["submit", "spec.toml"]));
+    let busy = server(&["delete", "job"]);
+    assert_eq!(busy.code, 2, "{}", busy.err);
+    let cancelled = done(server(&["cancel", "job", "--reason", "wrong rows", "--json"])).json().unwrap();
+    assert_eq!(
+        (cancelled["state"].as_str(), cancelled["reason"].as_str()),
+        (Some("cancelled"), Some("wrong rows"))
+    );
+    let ended = server(&["watch", "job"]);
+    assert_eq!(ended.code, 1);
+    assert!(ended.err.contains("the distillation is cancelled: wrong rows"), "{}", ended.err);
+    assert_eq!(server(&["resume", "job"]).code, 2);
+    done(server(&["delete", "job"]));
+    let gone = server(&["show", "job"]);
+    assert_eq!(gone.code, 2);
+    assert!(gone.err.contains("there is no job `job`"), "{}", gone.err);
+}
+
+#[test]
+fn mistakes_are_told_before_anything_is_sent() {
+    let folder = problems(&SpecText::default());
+    let check = |arguments: &[&str], url: &str, code: i32, wanted: &str| {
+        let said = say(&folder, url, arguments, &[]);
+        assert_eq!(said.code, code, "{arguments:?}: {}", said.err);
+        assert!(said.err.contains(wanted), "{arguments:?}: {}", said.err);
+    };
+    check(&["submit", "spec.toml"], "", 2, "--server: name one");
+    check(&["watch", "job"], "", 2, "--server: name one");
+    check(&["list"], "http://127.0.0.1:9", 1, "is `distillery serve` running there?");
+    check(&["list"], "ftp://host", 2, "is no URL such as");
+    check(&["list", "--token-file", "absent"], "http://127.0.0.1:9", 2, "absent cannot be read");
+    check(&["list", "--ca", "absent"], "https://127.0.0.1:9", 2, "absent cannot be read");
+    let with_init = SpecText { student: "init = \"folder\"", ..SpecText::default() };
+    folder.write("init.toml", with_init.to_string()).unwrap();
+    check(&["submit", "init.toml"], "http://127.0.0.1:9", 2, "student.init: is a path");
+    let serve = |settings: &[(&str, &str)]| {
+        let mut command = binary::command(folder.path(), &["serve", "--role", "all"]).unwrap();
+        Said::from(
+            binary::output({
+                command.envs(settings.iter().copied());
+                command
+            })
+            .unwrap(),
+        )
+    };
+    let open = serve(&[("DISTILLERY_SERVER_LISTEN", "0.0.0.0:0")]);
+    assert_eq!(open.code, 2);
+    assert!(open.err.contains("server.plaintext = true"), "{}", open.err);
+    folder.write("distillery.toml", "[server.tokens.ci]\nrole = \"submit\"\nenv = \"CI_TOKEN\"\n").unwrap();
+    let no_secret = serve(&[]);
+    assert_eq!(no_secret.code, 2);
+    assert!(no_secret.err.contains("server.tokens.ci: has no secret: set CI_TOKEN"), "{}", no_secret.err);
+}
+
+/// A cluster's configuration: tokens for a person and for the workers.
+const TOKENS: &str = "[server.tokens.person]\nrole = \"submit\"\nenv = \"PERSON\"\n\
+                      [server.tokens.workers]\nrole = \"worker\"\nenv = \"WORKERS\"\n";
+const PERSON: &str = "the-token-of-a-person";
+const WORKERS: &str = "the-token-of-the-workers";
+
+struct Cluster {
+    folder: Folder,
+    teacher: Teacher,
+}
+
+impl Cluster {
+    fn new() -> Self {
+        let folder = problems(&SpecText { training: LONG, ..SpecText::default() });
+        folder.write("harvester.toml", TOKENS).unwrap();
+        Self { folder, teacher: teacher() }
+    }
+
+    fn harvester(&self, listen: &str) -> Service {
+        let config = self.folder.join("harvester.toml");
+        let settings = [
+            ("DISTILLERY_TEACHER_URL", self.teacher.url()),
+            ("DISTILLERY_CONFIG", config.to_str().unwrap()),
+            ("DISTILLERY_SERVER_LISTEN", listen),
+            ("PERSON", PERSON),
+            ("WORKERS", WORKERS),
+        ];
+        Service::start(self.folder.path(), "harvester", &settings).unwrap()
+    }
+
+    fn worker(&self, role: &str, harvester: &Service) -> Service {
+        let settings = [
+            ("DISTILLERY_CLIENT_HARVESTER_URL", harvester.url()),
+            ("DISTILLERY_TOKEN", WORKERS),
+            ("DISTILLERY_TRAINER_LEASE_SECONDS", "2"),
+        ];
+        Service::start(self.folder.path(), role, &settings).unwrap()
+    }
+
+    fn say(&self, url: &str, arguments: &[&str]) -> Said {
+        say(&self.folder, url, arguments, &[("DISTILLERY_TOKEN", PERSON)])
+    }
+
+    fn state(&self, harvester: &Service) -> String {
+        let job = done(self.say(harvester.url(), &["show", "job", "--json"])).json().unwrap();
+        job["state"].as_str().unwrap().to_owned()
+    }
+
+    /// Submits the job, and follows it as a process of its own.
+    fn submit_and_watch(&self, harvester: &Service) -> Watching {
+        done(self.say(harvester.url(), &["submit", "spec.toml", "--json"]));
+        let mut command = binary::command(self.folder.path(), &["watch", "job", "--json"]).unwrap();
+        command.env("DISTILLERY_SERVER", harvester.url()).env("DISTILLERY_TOKEN", PERSON);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap();
+        let (seen, events) = std::sync::mpsc::channel();
+        let output = child.stdout.take().unwrap();
+        std::thread::spawn(move || {
+            for line in BufReader::new(output).lines().map_while(Result::ok) {
+                let _ = seen.send(serde_json::from_str(&line).unwrap());
+            }
+        });
+        Watching { child, events, seen: Vec::new() }
+    }
+
+    /// The bytes of the student that nobody disturbed.
+    fn undisturbed() -> Vec<u8> {
+        let folder = problems(&SpecText { training: LONG, ..SpecText::default() });
+        let teacher = teacher();
+        done(folder.say(teacher.url(), &["run", "spec.toml", "--json"]).unwrap());
+        std::fs::read(student(folder.path())).unwrap()
+    }
+}
+
+/// `distillery watch --json`, on its own.
+struct Watching {
+    child: std::process::Child,
+    events: std::sync::mpsc::Receiver<Value>,
+    seen: Vec<Value>,
+}
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Watching {
+    fn until(&mut self, reached: impl Fn(&Value) -> bool) {
+        loop {
+            let event = self.events.recv_timeout(LIMIT).unwrap_or_else(|_| panic!("{:?}", self.seen.last()));
+            self.seen.push(event);
+            if self.seen.last().is_some_and(&reached) {
+                return;
+            }
+        }
+    }
+
+    /// Every event to the end, which must be a success.
+    fn finish(mut self) -> Vec<Value> {
+        self.until(|event| event["to"] == "succeeded");
+        assert!(binary::wait_until(&mut self.child, LIMIT, || false).is_ok_and(|reached| !reached));
+        assert_eq!(self.child.wait().unwrap().code(), Some(0));
+        self.seen.extend(self.events.try_iter());
+        std::mem::take(&mut self.seen)
+    }
+}
+
+/// Whether a trainer is `step` steps into its run, with a resume state behind it.
+fn is_at(step: u64) -> impl Fn(&Value) -> bool {
+    move |event| event["event"] == "training_progress" && event["step"].as_u64() >= Some(step)
+}
+
+#[test]
+fn a_trainer_that_is_killed_is_followed_by_another_one() {
+    let cluster = Cluster::new();
+    let harvester = cluster.harvester("127.0.0.1:0");
+    let mut first = cluster.worker("trainer", &harvester);
+    let inference = cluster.worker("inference", &harvester);
+    let mut watching = cluster.submit_and_watch(&harvester);
+    watching.until(is_at(6));
+    first.kill().unwrap();
+    assert_eq!(cluster.state(&harvester), "training");
+    let second = cluster.worker("trainer", &harvester);
+    check_order(&watching.finish());
+    assert_eq!(std::fs::read(student(cluster.folder.path())).unwrap(), Cluster::undisturbed());
+    check_predictions(&cluster.folder, inference.url(), &[]);
+    // Nobody without a token, and nobody beyond it.
+    let nobody = say(&cluster.folder, harvester.url(), &["list"], &[]);
+    assert_eq!(nobody.code, 1);
+    assert!(
+        nobody.err.contains("a token is needed") && nobody.err.contains("DISTILLERY_TOKEN"),
+        "{}",
+        nobody.err
+    );
+    let beyond = cluster.say(harvester.url(), &["delete", "job"]);
+    assert_eq!(beyond.code, 1);
+    assert!(beyond.err.contains("the token `person` has the role `submit`"), "{}", beyond.err);
+    for service in [second, inference, harvester] {
+        assert_eq!(service.stop(LIMIT).unwrap(), 0);
+    }
+}
+
+#[test]
+fn a_trainer_that_is_told_to_end_hands_its_run_to_another_one_at_once() {
+    let cluster = Cluster::new();
+    let harvester = cluster.harvester("127.0.0.1:0");
+    let first = cluster.worker("trainer", &harvester);
+    let mut watching = cluster.submit_and_watch(&harvester);
+    watching.until(is_at(6));
+    assert_eq!(first.stop(LIMIT).unwrap(), 0);
+    assert_eq!(cluster.state(&harvester), "training");
+    let _second = cluster.worker("trainer", &harvester);
+    check_order(&watching.finish());
+    assert_eq!(std::fs::read(student(cluster.folder.path())).unwrap(), Cluster::undisturbed());
+}
+
+#[test]
+fn a_harvester_that_is_killed_and_started_again_loses_nothing() {
+    let cluster = Cluster::new();
+    let mut harvester = cluster.harvester("127.0.0.1:0");
+    let address = harvester.address().to_owned();
+    let _trainer = cluster.worker("trainer", &harvester);
+    let mut watching = cluster.submit_and_watch(&harvester);
+    watching.until(|event| event["event"] == "harvest_progress" || event["to"] == "training");
+    harvester.kill().unwrap();
+    let mut harvester = cluster.harvester(&address);
+    watching.until(is_at(6));
+    assert_eq!(cluster.state(&harvester), "training");
+    harvester.kill().unwrap();
+    let _harvester = cluster.harvester(&address);
+    let events = watching.finish();
+    check_order(&events);
+    assert_eq!(std::fs::read(student(cluster.folder.path())).unwrap(), Cluster::undisturbed());
+}
