@@ -428,9 +428,13 @@ mod tests {
 
     #[test]
     fn answers_go_back_as_they_came() {
+        let entry = |label: &str, probability: f64| wire::v1::LabelProbability {
+            label: label.to_owned(),
+            probability,
+        };
         let answer = |label: &str| Answered {
             label: label.to_owned(),
-            probabilities: vec![wire::v1::LabelProbability { label: label.to_owned(), probability: 0.5 }],
+            probabilities: vec![entry("a", 0.25), entry("bc", 0.75)],
             rationale: "why".to_owned(),
         };
         let wanted = Wanted { label: true, probability: true, rationale: false };
@@ -451,11 +455,11 @@ mod tests {
             typed.outputs[0].contents.as_ref().unwrap().bytes_contents,
             [b"a".to_vec(), b"bc".to_vec()]
         );
-        assert_eq!(typed.outputs[1].contents.as_ref().unwrap().fp64_contents, [0.5, 0.5]);
+        assert_eq!(typed.outputs[1].contents.as_ref().unwrap().fp64_contents, [0.25, 0.75]);
         assert!(typed.raw_output_contents.is_empty());
         let raw = written(true);
         assert_eq!(elements(&raw.raw_output_contents[0]).unwrap(), [b"a".to_vec(), b"bc".to_vec()]);
-        assert_eq!(raw.raw_output_contents[1], [0.5_f64.to_le_bytes(), 0.5_f64.to_le_bytes()].concat());
+        assert_eq!(raw.raw_output_contents[1], [0.25_f64.to_le_bytes(), 0.75_f64.to_le_bytes()].concat());
         assert!(raw.outputs.iter().all(|output| output.contents.is_none()));
     }
 }
