@@ -131,7 +131,10 @@ impl RedisQueue {
         }
         if self.is_time(|swept| &mut swept.consumers, self.visibility) {
             let mut invocation = FORGET.prepare_invoke();
-            invocation.key(&self.stream).arg(GROUP).arg(self.visibility_ms() * u64::from(SILENCE));
+            invocation
+                .key(&self.stream)
+                .arg(GROUP)
+                .arg(self.visibility_ms().saturating_mul(u64::from(SILENCE)));
             let _removed: usize = invocation.invoke_async(&mut self.server.connection()).await?;
         }
         Ok(taken)
@@ -155,12 +158,7 @@ impl RedisQueue {
                 None => self.server.blocking_connection(BLOCK_MAX).await?,
             };
             let read = command.query_async(&mut reader).await;
-            let usable = !read.as_ref().is_err_and(redis::RedisError::is_unrecoverable_error);
-            let mut readers = self.readers();
-            if usable && readers.len() < READERS_MAX {
-                readers.push(reader);
-            }
-            drop(readers);
+            self.put_back(reader, read.as_ref().err());
             read?
         };
         let entries = read.into_iter().flat_map(|read| read.keys).flat_map(|stream| stream.ids).collect();
@@ -215,14 +213,14 @@ impl RedisQueue {
 
     async fn try_look(&self, consumer: &str, max: usize, left: Duration) -> RedisResult<Vec<Delivery>> {
         let due = self.wake().await?;
-        let mut found = self.take_over(consumer, max).await?;
-        if found.len() < max {
-            // Waiting ends when something may have become due.
-            let block = left.min(BLOCK_MAX).min(self.visibility / SWEEPS).min(due.unwrap_or(BLOCK_MAX));
-            let block = (found.is_empty() && !left.is_zero()).then_some(block);
-            found.extend(self.read(consumer, max - found.len(), block).await?);
+        // What was taken over is handed out at once: a failure to read on would keep it back.
+        let found = self.take_over(consumer, max).await?;
+        if !found.is_empty() {
+            return Ok(found);
         }
-        Ok(found)
+        // Waiting ends when something may have become due.
+        let block = left.min(BLOCK_MAX).min(self.visibility / SWEEPS).min(due.unwrap_or(BLOCK_MAX));
+        self.read(consumer, max, (!left.is_zero()).then_some(block)).await
     }
 
     /// Whether it is time to do again what was done at `last`; then it counts as done now.
@@ -242,6 +240,16 @@ impl RedisQueue {
 
     fn readers(&self) -> MutexGuard<'_, Vec<MultiplexedConnection>> {
         self.readers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps a connection for the next read. Where it failed, the idle ones have lost the server, too.
+    fn put_back(&self, reader: MultiplexedConnection, failure: Option<&redis::RedisError>) {
+        let mut readers = self.readers();
+        if failure.is_some_and(redis::RedisError::is_unrecoverable_error) {
+            readers.clear();
+        } else if readers.len() < READERS_MAX {
+            readers.push(reader);
+        }
     }
 
     async fn publish_batch(&self, work: &[Work]) -> RedisResult<Option<usize>> {
