@@ -9,6 +9,7 @@ say() { printf '\ntest: %s\n' "$*" >&2; }
 
 began=$(date +%s)
 scripts/libtorch.sh
+scripts/services.sh
 scripts/teacher.sh --install-only
 scripts/s3.sh
 scripts/grpc.sh >/dev/null
