@@ -24,6 +24,7 @@ pub mod state;
 pub mod store;
 pub mod target;
 pub mod task;
+pub mod telemetry;
 pub mod time;
 
 pub use allowance::Allowance;
