@@ -2,6 +2,7 @@
 //!
 //! `local` puts the roles together for one machine; `roles` starts each of them, or says that this build lacks it.
 
+pub mod base;
 pub mod client;
 pub mod config;
 pub mod door;

@@ -1,7 +1,7 @@
 //! Workers: take entries, lease their prompts, ask, and write what comes back in batches.
 //!
-//! A slot is freed before its answer is written, so that asking never waits for the database; an entry is acknowledged
-//! after its answer is committed, so that nothing is lost in between.
+//! Some prompts are leased ahead of the slots, and a slot is freed before its answer is written, so that asking never waits
+//! for the database; an entry is acknowledged after its answer is committed, so that nothing is lost in between.
 
 use crate::job::Job;
 use crate::{HarvestError, Shared, WORKERS_MAX};
@@ -31,6 +31,8 @@ const TAKE_WAIT: Duration = Duration::from_millis(100);
 const BUSY_DELAY: Duration = Duration::from_millis(200);
 /// When a prompt is tried again after its teacher failed.
 const FAILURE_DELAY: Duration = Duration::from_millis(500);
+/// One prompt is leased ahead for so many slots.
+const AHEAD_SHARE: usize = 2;
 /// Most tokens that a truncated answer is asked again with.
 const TOKENS_MAX: u32 = 8192;
 
@@ -45,6 +47,9 @@ type Leases = Arc<Mutex<HashMap<PromptId, (u32, String)>>>;
 
 struct Worker {
     shared: Arc<Shared>,
+    /// Questions that may be asked at once.
+    slots: Arc<Semaphore>,
+    shutdown: CancellationToken,
     leases: Leases,
     asked: mpsc::Sender<Asked>,
     outages: Mutex<HashMap<String, Instant>>,
@@ -52,11 +57,14 @@ struct Worker {
 
 pub(crate) async fn run(shared: Arc<Shared>, shutdown: CancellationToken) {
     let wanted: usize = shared.teachers.values().map(|teacher| teacher.profile().concurrency_max).sum();
-    let slots = Arc::new(Semaphore::new(wanted.clamp(1, shared.settings.workers.clamp(1, WORKERS_MAX))));
+    let slots = wanted.clamp(1, shared.settings.workers.clamp(1, WORKERS_MAX));
+    let ahead = Arc::new(Semaphore::new(slots.div_ceil(AHEAD_SHARE)));
     let (asked, to_write) = mpsc::channel(WRITE_BATCH * 2);
     let leases = Leases::default();
     let worker = Arc::new(Worker {
         shared: Arc::clone(&shared),
+        slots: Arc::new(Semaphore::new(slots)),
+        shutdown: shutdown.clone(),
         leases: Arc::clone(&leases),
         asked,
         outages: Mutex::default(),
@@ -66,7 +74,7 @@ pub(crate) async fn run(shared: Arc<Shared>, shutdown: CancellationToken) {
     let heart = tokio::spawn(beat(Arc::clone(&shared), leases, stopped.clone()));
     let asking = TaskTracker::new();
     while !shutdown.is_cancelled() {
-        if let Err(error) = worker.round(&slots, &asking, &shutdown).await {
+        if let Err(error) = worker.round(&ahead, &asking).await {
             tracing::warn!(%error, "no work can be taken");
             tokio::time::sleep(FAILURE_DELAY).await;
         }
@@ -81,18 +89,17 @@ pub(crate) async fn run(shared: Arc<Shared>, shutdown: CancellationToken) {
 }
 
 impl Worker {
-    /// Takes as much as there are slots, and starts asking it.
+    /// Takes and leases as much as may wait for a slot; each prompt is asked when it has one.
     async fn round(
         self: &Arc<Self>,
-        slots: &Arc<Semaphore>,
+        ahead: &Arc<Semaphore>,
         asking: &TaskTracker,
-        shutdown: &CancellationToken,
     ) -> Result<(), HarvestError> {
         let name = &self.shared.settings.name;
-        let Some(mut permits) = free_slots(slots, shutdown).await else { return Ok(()) };
+        let Some(mut permits) = free_permits(ahead, &self.shutdown).await else { return Ok(()) };
         let taken = tokio::select! {
             taken = self.shared.queue.take(name, permits.len(), TAKE_WAIT) => taken?,
-            () = shutdown.cancelled() => return Ok(()),
+            () = self.shutdown.cancelled() => return Ok(()),
         };
         if taken.is_empty() {
             return Ok(());
@@ -129,9 +136,17 @@ impl Worker {
     }
 
     /// Asks one prompt and hands the answer to the writer, or its failure to the store.
-    async fn harvest(&self, leased: LeasedPrompt, delivery: Delivery, permit: OwnedSemaphorePermit) {
-        let answered = self.ask(&leased).await;
-        drop(permit);
+    async fn harvest(&self, leased: LeasedPrompt, delivery: Delivery, ahead: OwnedSemaphorePermit) {
+        let slot = tokio::select! {
+            slot = self.slots.acquire() => slot.ok(),
+            () = self.shutdown.cancelled() => None,
+        };
+        drop(ahead);
+        let answered = match &slot {
+            Some(_) => self.ask(&leased).await,
+            None => Err(HarvestError::Unasked),
+        };
+        drop(slot);
         match answered {
             Ok(harvested) => {
                 let asked = Asked { handle: delivery.handle, harvested };
@@ -227,6 +242,7 @@ impl Worker {
                 let failures_max = self.shared.settings.failures_max;
                 (AttemptFailure::Teacher { error: error.to_string(), failures_max }, FAILURE_DELAY)
             }
+            HarvestError::Unasked => (AttemptFailure::Delayed, Duration::ZERO),
             // The records or the work list are away for a moment: nothing that a person must mend.
             _ if matches!(error.fault(), Fault::Unavailable | Fault::Overloaded) => {
                 (AttemptFailure::Delayed, FAILURE_DELAY)
@@ -275,17 +291,17 @@ fn truncated(job: &Job, leased: &LeasedPrompt, reply: &Reply) -> bool {
         )
 }
 
-/// One free slot, and every other one that is free at once; `None` at shutdown.
-async fn free_slots(
-    slots: &Arc<Semaphore>,
+/// One free permit, and every other one that is free at once; `None` at shutdown.
+async fn free_permits(
+    ahead: &Arc<Semaphore>,
     shutdown: &CancellationToken,
 ) -> Option<Vec<OwnedSemaphorePermit>> {
     let first = tokio::select! {
-        permit = Arc::clone(slots).acquire_owned() => permit.ok()?,
+        permit = Arc::clone(ahead).acquire_owned() => permit.ok()?,
         () = shutdown.cancelled() => return None,
     };
     let mut permits = vec![first];
-    while let Ok(permit) = Arc::clone(slots).try_acquire_owned() {
+    while let Ok(permit) = Arc::clone(ahead).try_acquire_owned() {
         permits.push(permit);
     }
     Some(permits)
