@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tests::binary;
-use tests::cluster::{Cluster, Dice, LEASE_SECONDS, LIMIT, NOBODY, Work, alone, done, resumable, wait_for};
+use tests::cluster::{Cluster, Dice, LEASE_SECONDS, NOBODY, Work, alone, done, resumable, wait_for};
 use tests::data::{SpecText, question, teach, write_problems};
 use tests::proxy::Proxy;
 use tests::teacher::Reply;
