@@ -2,7 +2,8 @@
 //!
 //! A teacher answers in 200 ms and is asked 256 questions at once: first by harvesters over PostgreSQL and Redis, one and
 //! then three of them, then by a bare load generator that sends the very same bodies over as many connections. Then
-//! 500,000 rows are imported, into a data folder and over the network. One JSON object a line.
+//! 500,000 rows are imported, into a data folder and over the network. One JSON object a line. An argument names a part:
+//! `harvest-1`, `harvest-3` or `import`.
 #![allow(clippy::print_stdout, reason = "the figures are this program's output")]
 
 use anyhow::{Context, bail};
@@ -38,11 +39,18 @@ const LIMIT: Duration = Duration::from_secs(240);
 const TICKS_PER_SECOND: f64 = 100.0;
 
 fn main() -> anyhow::Result<()> {
+    let only = std::env::args().nth(1);
+    let wanted = |part: &str| only.as_deref().is_none_or(|only| only == part);
     for replicas in [1, 3] {
-        harvest(replicas)?;
+        if wanted(&format!("harvest-{replicas}")) {
+            harvest(replicas)?;
+        }
     }
-    import_here()?;
-    import_there()
+    if wanted("import") {
+        import_here()?;
+        import_there()?;
+    }
+    Ok(())
 }
 
 fn thinker() -> anyhow::Result<Teacher> {

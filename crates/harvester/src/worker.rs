@@ -58,7 +58,9 @@ struct Worker {
 pub(crate) async fn run(shared: Arc<Shared>, shutdown: CancellationToken) {
     let wanted: usize = shared.teachers.values().map(|teacher| teacher.profile().concurrency_max).sum();
     let slots = wanted.clamp(1, shared.settings.workers.clamp(1, WORKERS_MAX));
-    let ahead = Arc::new(Semaphore::new(slots.div_ceil(AHEAD_SHARE)));
+    let ahead_max = slots.div_ceil(AHEAD_SHARE);
+    let ahead = Arc::new(Semaphore::new(ahead_max));
+    let least = u32::try_from(ahead_max.div_ceil(2)).unwrap_or(1);
     let (asked, to_write) = mpsc::channel(WRITE_BATCH * 2);
     let leases = Leases::default();
     let worker = Arc::new(Worker {
@@ -74,7 +76,7 @@ pub(crate) async fn run(shared: Arc<Shared>, shutdown: CancellationToken) {
     let heart = tokio::spawn(beat(Arc::clone(&shared), leases, stopped.clone()));
     let asking = TaskTracker::new();
     while !shutdown.is_cancelled() {
-        if let Err(error) = worker.round(&ahead, &asking).await {
+        if let Err(error) = worker.round(&ahead, least, &asking).await {
             tracing::warn!(%error, "no work can be taken");
             tokio::time::sleep(FAILURE_DELAY).await;
         }
@@ -93,10 +95,11 @@ impl Worker {
     async fn round(
         self: &Arc<Self>,
         ahead: &Arc<Semaphore>,
+        least: u32,
         asking: &TaskTracker,
     ) -> Result<(), HarvestError> {
         let name = &self.shared.settings.name;
-        let Some(mut permits) = free_permits(ahead, &self.shutdown).await else { return Ok(()) };
+        let Some(mut permits) = free_permits(ahead, least, &self.shutdown).await else { return Ok(()) };
         let taken = tokio::select! {
             taken = self.shared.queue.take(name, permits.len(), TAKE_WAIT) => taken?,
             () = self.shutdown.cancelled() => return Ok(()),
@@ -291,16 +294,18 @@ fn truncated(job: &Job, leased: &LeasedPrompt, reply: &Reply) -> bool {
         )
 }
 
-/// One free permit, and every other one that is free at once; `None` at shutdown.
+/// Permits for one batch of leases: `least` as soon as so many are free, and every other one that is free then; `None` at
+/// shutdown. Leases in ones and twos would keep the records busier than the answers do.
 async fn free_permits(
     ahead: &Arc<Semaphore>,
+    least: u32,
     shutdown: &CancellationToken,
 ) -> Option<Vec<OwnedSemaphorePermit>> {
-    let first = tokio::select! {
-        permit = Arc::clone(ahead).acquire_owned() => permit.ok()?,
+    let mut first = tokio::select! {
+        permits = Arc::clone(ahead).acquire_many_owned(least) => permits.ok()?,
         () = shutdown.cancelled() => return None,
     };
-    let mut permits = vec![first];
+    let mut permits: Vec<OwnedSemaphorePermit> = std::iter::from_fn(|| first.split(1)).collect();
     while let Ok(permit) = Arc::clone(ahead).try_acquire_owned() {
         permits.push(permit);
     }
