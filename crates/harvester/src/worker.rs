@@ -31,8 +31,6 @@ const TAKE_WAIT: Duration = Duration::from_millis(100);
 const BUSY_DELAY: Duration = Duration::from_millis(200);
 /// When a prompt is tried again after its teacher failed.
 const FAILURE_DELAY: Duration = Duration::from_millis(500);
-/// One prompt is leased ahead for so many slots.
-const AHEAD_SHARE: usize = 2;
 /// Most tokens that a truncated answer is asked again with.
 const TOKENS_MAX: u32 = 8192;
 
@@ -58,9 +56,9 @@ struct Worker {
 pub(crate) async fn run(shared: Arc<Shared>, shutdown: CancellationToken) {
     let wanted: usize = shared.teachers.values().map(|teacher| teacher.profile().concurrency_max).sum();
     let slots = wanted.clamp(1, shared.settings.workers.clamp(1, WORKERS_MAX));
-    let ahead_max = slots.div_ceil(AHEAD_SHARE);
-    let ahead = Arc::new(Semaphore::new(ahead_max));
-    let least = u32::try_from(ahead_max.div_ceil(2)).unwrap_or(1);
+    // As many wait as are asked: replicas take turns at a job's account, and none shall run dry while it waits for its own.
+    let ahead = Arc::new(Semaphore::new(slots));
+    let least = u32::try_from(slots.div_ceil(2)).unwrap_or(1);
     let (asked, to_write) = mpsc::channel(WRITE_BATCH * 2);
     let leases = Leases::default();
     let worker = Arc::new(Worker {
