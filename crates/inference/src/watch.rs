@@ -76,8 +76,9 @@ async fn load(registry: &Registry, device: Device, checkpoints: &Checkpoints, mo
             let folder = checkpoints
                 .fetch(&model.path, Some(&model.manifest_sha256))
                 .map_err(|error| InferenceError::Model(error.to_string()))?;
-            let served = Served::open(&model.name, model.version, &folder, device)?;
-            Ok(Served { traceparent: model.traceparent, ..served })
+            let mut served = Served::open(&model.name, model.version, &folder, device)?;
+            served.traceparent = model.traceparent;
+            Ok(served)
         })
     });
     let opened = opened.await.unwrap_or_else(|error| Err(InferenceError::Internal(error.to_string())));
