@@ -11,10 +11,11 @@ use opentelemetry::trace::TracerProvider;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use std::future::Future;
 use std::io::IsTerminal;
-use tracing::{Instrument, Span};
-use tracing_subscriber::filter::filter_fn;
+use tracing::subscriber::Interest;
+use tracing::{Instrument, Metadata, Span, Subscriber};
+use tracing_subscriber::filter::{LevelFilter, dynamic_filter_fn};
 use tracing_subscriber::fmt::format::JsonFields;
-use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::layer::{Context, Filter, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
@@ -54,14 +55,13 @@ pub fn start(config: &Config, name: &str) -> Result<Telemetry, ConfigError> {
 
 /// Spans of the table go to the collector, whatever is logged; nothing else does.
 fn install(format: LogFormat, filter: EnvFilter, provider: Option<&SdkTracerProvider>) {
-    let is_ours = filter_fn(|metadata| metadata.is_span() && span::SPANS.contains(&metadata.name()));
     let traced = provider.map(|provider| {
         tracing_opentelemetry::layer()
             .with_tracer(provider.tracer("distillery"))
             .with_location(false)
             .with_threads(false)
             .with_tracked_inactivity(false)
-            .with_filter(is_ours)
+            .with_filter(spans())
     });
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
@@ -74,6 +74,20 @@ fn install(format: LogFormat, filter: EnvFilter, provider: Option<&SdkTracerProv
     };
     // A second start in one process (tests) keeps the first.
     let _ = tracing_subscriber::registry().with(traced).with(logged.with_filter(filter)).try_init();
+}
+
+/// Lets the spans of the table through. It is asked at every span anew: what `tracing::enabled!` leaves behind on a thread,
+/// as sqlx uses it, would else decide on the next span of that thread.
+fn spans<S: Subscriber>() -> impl Filter<S> {
+    fn is_ours(metadata: &Metadata<'_>) -> bool {
+        metadata.is_span() && span::SPANS.contains(&metadata.name())
+    }
+    dynamic_filter_fn(|metadata, _: &Context<'_, S>| is_ours(metadata))
+        .with_callsite_filter(|metadata| match is_ours(metadata) {
+            true => Interest::sometimes(),
+            false => Interest::never(),
+        })
+        .with_max_level_hint(LevelFilter::INFO)
 }
 
 /// The trace that this process was started in, where its environment names one.
@@ -119,5 +133,32 @@ impl Telemetry {
             wire::trace::adopt(&span, parent);
         }
         span
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_span_of_the_table_is_traced_whatever_was_asked_before_it() {
+        let provider = SdkTracerProvider::builder().build();
+        let traced = tracing_opentelemetry::layer().with_tracer(provider.tracer("test")).with_filter(spans());
+        let logged = tracing_subscriber::fmt::layer()
+            .with_writer(std::io::sink)
+            .with_filter(EnvFilter::try_new("info").unwrap());
+        let subscriber = tracing_subscriber::registry().with(traced).with(logged);
+        tracing::subscriber::with_default(subscriber, || {
+            for _ in 0..3 {
+                // As sqlx does before each statement.
+                assert!(tracing::enabled!(tracing::Level::WARN));
+                let ours = tracing::info_span!(span::WRITE);
+                assert!(wire::trace::of(&ours).is_some());
+                let foreign = tracing::info_span!("foreign");
+                assert_eq!(wire::trace::of(&foreign), None, "it is in the log alone");
+                let within = ours.in_scope(|| foreign.in_scope(wire::trace::current)).unwrap();
+                assert_eq!(Some(within), wire::trace::of(&ours), "what is not traced does not cut the trace");
+            }
+        });
     }
 }
