@@ -93,7 +93,7 @@ pub fn new_job(spec: Spec, dataset: DatasetId) -> NewDistillation {
 }
 
 /// The prompts of entries, in their order.
-pub fn ids(work: Vec<Work>) -> Vec<PromptId> {
+pub fn prompts_of(work: Vec<Work>) -> Vec<PromptId> {
     work.into_iter().map(|work| work.prompt).collect()
 }
 

@@ -3,8 +3,8 @@
 
 use super::StoreHarness;
 use crate::fixtures::{
-    LONG, NAME, TOKENS_USED, answer, answer_all, completion, dataset, harvest, harvest_of, ids, invalid,
-    job_in, lease, lease_one, lease_run, new_job, not_found, question, row, rows, same_question, spec,
+    LONG, NAME, TOKENS_USED, answer, answer_all, completion, dataset, harvest, harvest_of, invalid, job_in,
+    lease, lease_one, lease_run, new_job, not_found, prompts_of, question, row, rows, same_question, spec,
     student,
 };
 use domain::Example;
@@ -42,18 +42,18 @@ fn failure() -> AttemptFailure {
 
 pub async fn the_outbox_keeps_its_order_until_it_is_published(harness: &dyn StoreHarness) {
     let store = harness.store();
-    assert_eq!(ids(store.outbox(10).await.unwrap()), []);
+    assert_eq!(prompts_of(store.outbox(10).await.unwrap()), []);
     let (first, second) = (harvest(store.as_ref(), 4).await, harvest(store.as_ref(), 2).await);
     let all = [first.ids(), second.ids()].concat();
-    assert_eq!(ids(store.outbox(100).await.unwrap()), all, "oldest first, over all jobs");
-    assert_eq!(ids(store.outbox(3).await.unwrap()), all[..3]);
-    assert_eq!(ids(store.outbox(3).await.unwrap()), all[..3], "reading removes nothing");
+    assert_eq!(prompts_of(store.outbox(100).await.unwrap()), all, "oldest first, over all jobs");
+    assert_eq!(prompts_of(store.outbox(3).await.unwrap()), all[..3]);
+    assert_eq!(prompts_of(store.outbox(3).await.unwrap()), all[..3], "reading removes nothing");
     store.mark_published(&[all[1], all[4]]).await.unwrap();
     store.mark_published(&[all[1], PromptId::generate()]).await.unwrap();
     store.mark_published(&[]).await.unwrap();
-    assert_eq!(ids(store.outbox(100).await.unwrap()), [all[0], all[2], all[3], all[5]]);
+    assert_eq!(prompts_of(store.outbox(100).await.unwrap()), [all[0], all[2], all[3], all[5]]);
     lease_one(harness, all[0]).await;
-    assert_eq!(ids(store.outbox(1).await.unwrap()), [all[0]], "a lease publishes nothing");
+    assert_eq!(prompts_of(store.outbox(1).await.unwrap()), [all[0]], "a lease publishes nothing");
 }
 
 pub async fn the_trace_of_a_submit_goes_on_with_prompts_run_and_model(harness: &dyn StoreHarness) {
@@ -89,29 +89,33 @@ pub async fn unfinished_prompts_are_those_that_nobody_is_at(harness: &dyn StoreH
     let store = harness.store();
     let harvest = harvest(store.as_ref(), 6).await;
     let mut ids = harvest.ids();
-    assert_eq!(ids(store.unfinished_prompts(None, 10).await.unwrap()), [], "the outbox has them all");
+    assert_eq!(prompts_of(store.unfinished_prompts(None, 10).await.unwrap()), [], "the outbox has them all");
     store.mark_published(&ids[1..]).await.unwrap();
     answer_all(harness, &[ids[1]]).await;
     let leased = lease_one(harness, ids[2]).await.prompt;
     let parked = lease_one(harness, ids[3]).await.prompt;
     let once = AttemptFailure::Teacher { error: "no".to_owned(), failures_max: 1 };
     store.record_failure(parked.id, parked.attempt, once).await.unwrap();
-    assert_eq!(ids(store.unfinished_prompts(None, 10).await.unwrap()), ids[4..], "neither done nor leased");
+    assert_eq!(
+        prompts_of(store.unfinished_prompts(None, 10).await.unwrap()),
+        ids[4..],
+        "neither done nor leased"
+    );
     harness.outlive().await;
     let unfinished = [leased.id, ids[4], ids[5]];
-    assert_eq!(ids(store.unfinished_prompts(None, 10).await.unwrap()), unfinished, "a lease ran out");
-    assert_eq!(ids(store.unfinished_prompts(None, 2).await.unwrap()), unfinished[..2]);
-    assert_eq!(ids(store.unfinished_prompts(Some(unfinished[0]), 10).await.unwrap()), unfinished[1..]);
-    assert_eq!(ids(store.unfinished_prompts(Some(unfinished[2]), 10).await.unwrap()), []);
+    assert_eq!(prompts_of(store.unfinished_prompts(None, 10).await.unwrap()), unfinished, "a lease ran out");
+    assert_eq!(prompts_of(store.unfinished_prompts(None, 2).await.unwrap()), unfinished[..2]);
+    assert_eq!(prompts_of(store.unfinished_prompts(Some(unfinished[0]), 10).await.unwrap()), unfinished[1..]);
+    assert_eq!(prompts_of(store.unfinished_prompts(Some(unfinished[2]), 10).await.unwrap()), []);
     let between = ids.remove(3);
     assert_eq!(
-        ids(store.unfinished_prompts(Some(between), 10).await.unwrap()),
+        prompts_of(store.unfinished_prompts(Some(between), 10).await.unwrap()),
         unfinished[1..],
         "any id will do"
     );
     store.pause(harvest.job, "").await.unwrap();
     assert_eq!(
-        ids(store.unfinished_prompts(None, 10).await.unwrap()),
+        prompts_of(store.unfinished_prompts(None, 10).await.unwrap()),
         [],
         "only harvesting jobs are looked at"
     );
