@@ -14,7 +14,7 @@ test: ## fetches what the tests need, builds, and runs every test: what continuo
 lint: ## formatting, clippy without a warning, the edges between crates, generated code, protocol definitions, scripts
 	scripts/lint.sh
 
-bench: ## side by side with transformers and CTranslate2 on this machine; one table, ratios last
+bench: ## side by side with transformers, CTranslate2 and a bare load generator on this machine; ratios last
 	scripts/bench.sh
 
 check-cuda: ## on a machine with a GPU: goldens, gradients, a run and a prediction on it

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Side by side on this machine, in one run: this project, transformers and CTranslate2, on the same weights and lengths.
+# Side by side on this machine, in one run: this project, transformers and CTranslate2, on the same weights and lengths;
+# and a cluster's harvesters beside a bare load generator, on the same teacher (`cluster` as the argument: only that).
 # Peers run from a Python environment of their own, in the cache. Nothing else should be running meanwhile.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -7,6 +8,14 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 CTRANSLATE2_VERSION=4.8.5
 
 scripts/libtorch.sh
+scripts/services.sh
+printf 'bench: building\n' >&2
+cargo build --release -p cli
+cargo build --release -p tests --example cluster
+printf 'bench: measuring a cluster\n' >&2
+DISTILLERY_BINARY=target/release/distillery target/release/examples/cluster
+[[ ${1:-} != cluster ]] || exit 0
+
 scripts/golden.sh --install-only
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/distillery
 python=$cache/python/bin/python

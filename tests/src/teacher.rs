@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 
 /// One request, as the teacher hears it.
@@ -97,6 +97,10 @@ struct Book {
     counts: HashMap<String, usize>,
     requests: usize,
     answered: usize,
+    at_once_max: usize,
+    /// When the first question came, and when the newest answer went.
+    first: Option<Instant>,
+    last: Option<Instant>,
     traceparents: Vec<String>,
 }
 
@@ -145,6 +149,17 @@ impl Teacher {
         lock(&self.book).traceparents.clone()
     }
 
+    /// The most questions that were open at once.
+    pub fn at_once_max(&self) -> usize {
+        lock(&self.book).at_once_max
+    }
+
+    /// From the first question to the newest answer.
+    pub fn span(&self) -> Duration {
+        let book = lock(&self.book);
+        book.first.zip(book.last).map(|(first, last)| last.duration_since(first)).unwrap_or_default()
+    }
+
     /// How often each prompt was asked.
     pub fn counts(&self) -> HashMap<String, usize> {
         lock(&self.book).counts.clone()
@@ -187,7 +202,7 @@ async fn respond(
     let asked = note(&book, &body, traceparent);
     let reply = answer(&asked);
     tokio::time::sleep(reply.delay).await;
-    lock(&book).answered += 1;
+    book_answer(&book);
     let mut response = Response::new(if reply.broken_off { half(&reply.body) } else { whole(reply.body) });
     *response.status_mut() = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     for (name, value) in reply.headers {
@@ -208,6 +223,12 @@ fn half(body: &str) -> Body {
     BodyExt::boxed(StreamBody::new(stream::iter(frames)))
 }
 
+fn book_answer(book: &Mutex<Book>) {
+    let mut book = lock(book);
+    book.answered += 1;
+    book.last = Some(Instant::now());
+}
+
 fn note(book: &Mutex<Book>, body: &[u8], traceparent: String) -> Asked {
     let json: Value = serde_json::from_slice(body).unwrap_or_default();
     let prompt = prompt_of(&json);
@@ -218,6 +239,8 @@ fn note(book: &Mutex<Book>, body: &[u8], traceparent: String) -> Asked {
     let before = book.requests;
     book.requests += 1;
     book.traceparents.push(traceparent.clone());
+    book.first.get_or_insert_with(Instant::now);
+    book.at_once_max = book.at_once_max.max(book.requests - book.answered);
     let sample = json.get("seed").and_then(Value::as_u64).unwrap_or_default();
     Asked { prompt, before, asked_before, sample, traceparent }
 }

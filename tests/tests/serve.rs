@@ -227,7 +227,7 @@ fn mistakes_are_told_before_anything_is_sent() {
     check(&["list", "--ca", "absent"], "https://127.0.0.1:9", 2, "absent cannot be read");
     let with_init = SpecText { student: "init = \"folder\"", ..SpecText::default() };
     folder.write("init.toml", with_init.to_string()).unwrap();
-    check(&["submit", "init.toml"], "http://127.0.0.1:9", 2, "student.init: is a path");
+    check(&["submit", "init.toml"], "http://127.0.0.1:9", 2, "student.init: is a folder of this machine");
     let serve = |settings: &[(&str, &str)]| {
         let mut command = binary::command(folder.path(), &["serve", "--role", "all"]).unwrap();
         Said::from(

@@ -3,6 +3,7 @@
 //! `local` puts the roles together for one machine; `roles` starts each of them, or says that this build lacks it.
 
 mod admin;
+pub mod base;
 pub mod client;
 pub mod config;
 pub mod door;

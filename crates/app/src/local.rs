@@ -7,18 +7,12 @@ use crate::shelf::{self, Writers};
 use crate::{roles, teachers, transport};
 use anyhow::anyhow;
 use checkpoints::Checkpoints;
-use domain::Fault;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wire::Channel;
-
-/// A folder that no student can start from; the words say why.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct Refused(String);
 
 /// What works in this process beside the records and their API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,32 +109,9 @@ impl Local {
     /// Copies a checkpoint folder in and registers it; the name says its content.
     ///
     /// # Errors
-    /// The folder is no checkpoint that a student can start from: [`Refused`]. Or it cannot be copied.
+    /// The folder is no checkpoint that a student can start from: [`crate::base::Refused`]. Or it cannot be copied.
     pub async fn register_base(&self, name: &str, folder: &Path) -> anyhow::Result<String> {
-        let (checkpoints, name, folder) = (self.checkpoints.clone(), name.to_owned(), folder.to_owned());
-        let (name, manifest_sha256) = tokio::task::spawn_blocking(move || -> anyhow::Result<_> {
-            if !folder.is_dir() {
-                let words = "is no folder: name one with config.json, model.safetensors and tokenizer.json";
-                return Err(Refused(format!("{}: {words}", folder.display())).into());
-            }
-            let registered =
-                checkpoints.register_base(&name, &folder).map_err(|error| match error.fault() {
-                    Fault::Invalid => anyhow::Error::from(Refused(error.to_string())),
-                    _ => error.into(),
-                })?;
-            if let Err(error) = roles::check_base(&folder) {
-                checkpoints.delete(&format!("base/{}", registered.0))?;
-                return Err(Refused(error.to_string()).into());
-            }
-            Ok(registered)
-        })
-        .await??;
-        let request = wire::v1::RegisterBaseModelRequest { name: name.clone(), manifest_sha256 };
-        wire::v1::models_service_client::ModelsServiceClient::new(self.channel.clone())
-            .register_base_model(request)
-            .await
-            .map_err(|status| anyhow!("{}", status.message()))?;
-        Ok(name)
+        crate::base::copy_and_register(&self.channel, self.checkpoints.clone(), name, folder).await
     }
 
     /// Where the checkpoint of a published model lies.

@@ -4,7 +4,7 @@ use crate::exit::Usage;
 use crate::progress::say;
 use anyhow::anyhow;
 use domain::records::Row;
-use domain::{Example, Fault, Split, Violation};
+use domain::{Fault, Split, Violation};
 use sha2::{Digest, Sha256};
 use std::time::Duration;
 use tonic::Status;
@@ -13,8 +13,6 @@ use wire::v1::datasets_service_client::DatasetsServiceClient;
 use wire::v1::models_service_client::ModelsServiceClient;
 use wire::v1::{self, get_dataset_request};
 
-/// Rows of one uploaded chunk.
-const CHUNK_ROWS: usize = 500;
 /// Entries of one page of a list.
 const PAGE_ROWS: usize = 500;
 
@@ -57,16 +55,6 @@ pub(crate) fn request_id(parts: &[&[u8]]) -> String {
     uuid::Builder::from_custom_bytes(bytes).into_uuid().to_string()
 }
 
-/// The fingerprint by which an upload is known before it is made.
-pub(crate) fn content_hash(rows: &[Example]) -> anyhow::Result<Vec<u8>> {
-    let mut hasher = Sha256::new();
-    for row in rows {
-        hasher.update(serde_json::to_vec(row)?);
-        hasher.update(b"\n");
-    }
-    Ok(hasher.finalize().to_vec())
-}
-
 /// How long a lost connection is waited for: the server may be on its way up, or another replica takes over.
 #[derive(Debug, Default)]
 pub(crate) struct Patience {
@@ -104,64 +92,6 @@ pub(crate) fn page(limit: usize, seen: usize, token: &mut String) -> Option<v1::
     let size = limit.saturating_sub(seen).min(PAGE_ROWS);
     let page_size = u32::try_from(size).unwrap_or(u32::MAX);
     (size > 0).then(|| v1::PageRequest { page_size, page_token: std::mem::take(token) })
-}
-
-/// Uploads rows by their content: rows that are there already are not sent again, and an interrupted upload goes on, here
-/// after a lost connection and in a later call after more than that.
-pub(crate) async fn upload(channel: &Channel, name: &str, rows: Vec<Example>) -> anyhow::Result<v1::Dataset> {
-    let request_id = request_id(&[b"dataset", name.as_bytes(), &content_hash(&rows)?]);
-    let request = v1::CreateDatasetRequest { request_id, name: name.to_owned() };
-    let mut patience = Patience::default();
-    let mut stored = 0;
-    loop {
-        let lost = match upload_rest(channel, &request, &rows, &mut stored).await {
-            Ok(dataset) => return dataset.ok_or_else(|| anyhow!("the server sent no dataset")),
-            Err((status, progressed)) => {
-                if progressed {
-                    patience.restored();
-                }
-                status
-            }
-        };
-        patience.wait(lost).await.map_err(failure)?;
-    }
-}
-
-/// One attempt, from where the server is. An error says whether it is further than `stored`, which is set.
-async fn upload_rest(
-    channel: &Channel,
-    request: &v1::CreateDatasetRequest,
-    rows: &[Example],
-    stored: &mut u64,
-) -> Result<Option<v1::Dataset>, (Status, bool)> {
-    let mut datasets = DatasetsServiceClient::new(channel.clone());
-    let lost = |status| (status, false);
-    let created = datasets.create_dataset(request.clone()).await.map_err(lost)?.into_inner();
-    let Some(dataset) = created.dataset else { return Ok(None) };
-    if dataset.state() == v1::DatasetState::Committed {
-        return Ok(Some(dataset));
-    }
-    let progressed = dataset.rows > *stored;
-    *stored = dataset.rows;
-    let begin = usize::try_from(dataset.rows).unwrap_or(usize::MAX).min(rows.len());
-    let id = dataset.id;
-    let chunks: Vec<v1::UploadRowsRequest> = rows
-        .get(begin..)
-        .unwrap_or_default()
-        .chunks(CHUNK_ROWS)
-        .zip(0_u64..)
-        .map(|(chunk, place)| v1::UploadRowsRequest {
-            dataset_id: id.clone(),
-            offset: dataset.rows + place * CHUNK_ROWS as u64,
-            examples: chunk.iter().cloned().map(Into::into).collect(),
-        })
-        .collect();
-    if !chunks.is_empty() {
-        datasets.upload_rows(futures::stream::iter(chunks)).await.map_err(|status| (status, progressed))?;
-    }
-    let committed =
-        datasets.commit_dataset(v1::CommitDatasetRequest { dataset_id: id }).await.map_err(lost)?;
-    Ok(committed.into_inner().dataset)
 }
 
 /// Hands the rows of a dataset to `see`, in order; after a lost connection it goes on behind the last one.

@@ -6,6 +6,7 @@ use crate::progress::say;
 use crate::report::{Outcome, Seconds, StudentOutcome, TeacherOutcome};
 use crate::shown::{counted, state_name};
 use crate::spec_file::{Data, SpecFile};
+use crate::upload::upload;
 use anyhow::anyhow;
 use domain::Violation;
 use domain::metric::Accuracy;
@@ -125,8 +126,8 @@ pub(crate) async fn dataset(channel: &Channel, file: &SpecFile) -> anyhow::Resul
         }
         Data::Files(files) => {
             let gold = file.spec.judging.label == LabelSource::Gold;
-            let rows = crate::commands::rows::read_splits(files, &file.spec.task, gold)?;
-            client::upload(channel, &file.spec.name, rows).await
+            let rows = crate::commands::rows::of_splits(files, &file.spec.task, gold)?;
+            upload(channel, &file.spec.name, rows).await
         }
     }
 }

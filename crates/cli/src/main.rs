@@ -10,6 +10,7 @@ mod report;
 mod shown;
 mod spec_file;
 mod target;
+mod upload;
 
 use args::{Arguments, Verb};
 use clap::Parser;

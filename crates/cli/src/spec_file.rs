@@ -1,5 +1,6 @@
 //! A specification as a user writes it: a TOML file. Every mistake is named with file, line and field, all at once.
 
+use app::base::Refused;
 use domain::Violation;
 use domain::spec::{Draft, JudgingDraft, Spec, StudentDraft, TeacherDraft, TrainingDraft, suggestion};
 use domain::task::{BUILT_IN, Task};
@@ -76,6 +77,14 @@ impl SpecFile {
             Mistake { line, violation: Violation::new(field, violation.message) }
         });
         SpecError { file: self.path.clone(), mistakes: located.collect() }
+    }
+
+    /// Why the folder to start from was not taken: the user's mistake, in its place, or an error of its own.
+    pub(crate) fn refused_init(&self, error: anyhow::Error) -> anyhow::Error {
+        match error.downcast::<Refused>() {
+            Ok(refused) => self.mistakes(vec![Violation::new("student.init", refused.to_string())]).into(),
+            Err(error) => error,
+        }
     }
 }
 

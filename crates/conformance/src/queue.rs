@@ -48,7 +48,7 @@ macro_rules! queue_cases {
                 a_postponed_entry_comes_after_its_delay
                 an_entry_postponed_by_nothing_comes_at_once
                 what_no_entry_names_is_missing
-                a_prompt_that_is_published_twice_has_two_entries
+                a_prompt_that_is_published_twice_has_one_entry
                 the_bound_holds_until_entries_are_acknowledged
                 depth_counts_what_waits_and_what_is_delivered
                 a_waiting_consumer_wakes_when_work_is_published

@@ -52,7 +52,8 @@ pub struct Delivery {
 /// The work list.
 #[async_trait]
 pub trait Queue: Send + Sync + 'static {
-    /// Appends entries, in order. All or, when full, as many as fit: returns how many.
+    /// Appends entries, in order; a prompt that an entry names already, waiting or delivered, gets no second one. All or,
+    /// when full, as many as fit: returns how many are published now.
     async fn publish(&self, work: &[Work]) -> Result<usize, QueueError>;
     /// Up to `max` entries for `consumer`, waiting up to `wait` for the first. Entries whose consumer neither
     /// acknowledged nor extended them within the queue's visibility time are delivered again.

@@ -76,14 +76,22 @@ pub(crate) async fn insert(
     run: RunId,
     new: &NewModel,
 ) -> StoreResult<Model> {
+    let version = sqlx::query_scalar!(
+        "INSERT INTO versions (name, newest) VALUES (?1, 1)
+         ON CONFLICT (name) DO UPDATE SET newest = newest + 1 RETURNING newest",
+        &job.spec.name
+    )
+    .fetch_one(&mut **transaction)
+    .await
+    .map_err(internal)?;
     let id = ModelId::generate();
     sqlx::query!(
         "INSERT INTO models (id, name, version, distillation_id, run_id, path, manifest_sha256, parameters,
              validation, test, created_at, traceparent)
-         SELECT ?1, ?2, coalesce(max(version), 0) + 1, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11
-         FROM models WHERE name = ?2",
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
         id.as_uuid(),
         &job.spec.name,
+        version,
         job.id.as_uuid(),
         run.as_uuid(),
         &new.path,

@@ -25,6 +25,8 @@ struct Entries {
     waiting: VecDeque<(u64, Work)>,
     delayed: BTreeMap<(Instant, u64), Work>,
     delivered: HashMap<u64, (Instant, Work)>,
+    /// The prompts of all entries.
+    prompts: HashSet<PromptId>,
 }
 
 impl Entries {
@@ -85,19 +87,25 @@ impl MemoryQueue {
 impl Queue for MemoryQueue {
     async fn publish(&self, work: &[Work]) -> Result<usize, QueueError> {
         let mut entries = self.entries();
-        let room = self.capacity.saturating_sub(entries.depth());
-        if room == 0 && !work.is_empty() {
-            return Err(QueueError::Full { capacity: self.capacity });
-        }
-        let fitting = work.len().min(room);
-        for work in work.iter().take(fitting) {
-            let number = entries.next;
-            entries.next += 1;
-            entries.waiting.push_back((number, work.clone()));
+        let mut published = 0;
+        for work in work {
+            if !entries.prompts.contains(&work.prompt) {
+                if entries.depth() >= self.capacity {
+                    break;
+                }
+                let number = entries.next;
+                entries.next += 1;
+                entries.prompts.insert(work.prompt);
+                entries.waiting.push_back((number, work.clone()));
+            }
+            published += 1;
         }
         drop(entries);
+        if published == 0 && !work.is_empty() {
+            return Err(QueueError::Full { capacity: self.capacity });
+        }
         self.arrived.notify_waiters();
-        Ok(fitting)
+        Ok(published)
     }
 
     async fn take(&self, _consumer: &str, max: usize, wait: Duration) -> Result<Vec<Delivery>, QueueError> {
@@ -120,7 +128,9 @@ impl Queue for MemoryQueue {
     async fn acknowledge(&self, handles: &[String]) -> Result<(), QueueError> {
         let mut entries = self.entries();
         for number in handles.iter().filter_map(|handle| handle.parse::<u64>().ok()) {
-            entries.delivered.remove(&number);
+            if let Some((_, work)) = entries.delivered.remove(&number) {
+                entries.prompts.remove(&work.prompt);
+            }
         }
         Ok(())
     }
@@ -150,11 +160,7 @@ impl Queue for MemoryQueue {
 
     async fn missing(&self, prompts: &[PromptId]) -> Result<Vec<PromptId>, QueueError> {
         let entries = self.entries();
-        let waiting = entries.waiting.iter().map(|(_, work)| work.prompt);
-        let delayed = entries.delayed.values().map(|work| work.prompt);
-        let delivered = entries.delivered.values().map(|(_, work)| work.prompt);
-        let known: HashSet<PromptId> = waiting.chain(delayed).chain(delivered).collect();
-        Ok(prompts.iter().copied().filter(|prompt| !known.contains(prompt)).collect())
+        Ok(prompts.iter().copied().filter(|prompt| !entries.prompts.contains(prompt)).collect())
     }
 
     async fn depth(&self) -> Result<usize, QueueError> {

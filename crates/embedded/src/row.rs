@@ -7,13 +7,18 @@ use serde::de::DeserializeOwned;
 use std::str::FromStr;
 use uuid::Uuid;
 
-/// A failure of the database: a lock or a full disk goes away, the rest is damage.
+/// A failure of the database: a lock, a full disk or an end of this process goes away, the rest is damage.
 pub(crate) fn internal(error: sqlx::Error) -> StoreError {
     let busy = error
         .as_database_error()
         .and_then(|database| database.code())
         .is_some_and(|code| matches!(code.as_ref(), "5" | "6" | "13" | "261" | "517"));
-    if busy { StoreError::Unavailable(error.to_string()) } else { StoreError::Internal(error.to_string()) }
+    let closed = matches!(error, sqlx::Error::PoolClosed | sqlx::Error::PoolTimedOut);
+    if busy || closed {
+        StoreError::Unavailable(error.to_string())
+    } else {
+        StoreError::Internal(error.to_string())
+    }
 }
 
 /// The record of a row, where there is one.

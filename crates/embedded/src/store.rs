@@ -33,6 +33,9 @@ const LOCK: &str = "lock";
 /// How long a reader waits for a checkpoint of the write-ahead log.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 const READERS: u32 = 4;
+/// How often, and how long in between, a lock that another process holds is tried.
+const LOCK_TRIES: u32 = 10;
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations/sqlite");
 
@@ -74,6 +77,18 @@ impl OpenError {
             Self::Io { .. } | Self::Database { .. } => Fault::Unavailable,
         }
     }
+}
+
+/// Takes the lock of a data folder. A process that is just ending, or one that is just being started by its holder, has
+/// it for a moment longer.
+async fn hold(lock: &File) -> Result<(), ()> {
+    for _ in 0..LOCK_TRIES {
+        if FileExt::try_lock(lock).is_ok() {
+            return Ok(());
+        }
+        tokio::time::sleep(LOCK_PAUSE).await;
+    }
+    FileExt::try_lock(lock).map_err(drop)
 }
 
 /// The records of one machine. A committed write survives the process's end at any instant; after a loss of power the
@@ -120,7 +135,7 @@ impl SqliteStore {
             .write(true)
             .open(&lock_path)
             .map_err(io(&lock_path))?;
-        FileExt::try_lock(&lock).map_err(|_| OpenError::InUse(folder.to_owned()))?;
+        hold(&lock).await.map_err(|()| OpenError::InUse(folder.to_owned()))?;
         let path = folder.join(DATABASE);
         let database =
             |error: sqlx::Error| OpenError::Database { path: path.clone(), message: error.to_string() };

@@ -19,6 +19,9 @@ pub enum HarvestError {
     /// The caller's mistakes.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     Invalid(Vec<Violation>),
+    /// This process shuts down: the question was never asked.
+    #[error("handed back unasked: this process shuts down")]
+    Unasked,
     /// The job cannot go on; the reason says what to do.
     #[error("{0}")]
     Stuck(String),
@@ -32,6 +35,7 @@ impl HarvestError {
             Self::Queue(error) => error.fault(),
             Self::Teacher(error) => error.fault(),
             Self::Invalid(_) => Fault::Invalid,
+            Self::Unasked => Fault::Unavailable,
             Self::Stuck(_) => Fault::Conflict,
         }
     }

@@ -1,7 +1,7 @@
 //! Workers: take entries, lease their prompts, ask, and write what comes back in batches.
 //!
-//! A slot is freed before its answer is written, so that asking never waits for the database; an entry is acknowledged
-//! after its answer is committed, so that nothing is lost in between.
+//! Some prompts are leased ahead of the slots, and a slot is freed before its answer is written, so that asking never waits
+//! for the database; an entry is acknowledged after its answer is committed, so that nothing is lost in between.
 
 use crate::job::Job;
 use crate::meters::{self, Unanswered};
@@ -34,6 +34,8 @@ const TAKE_WAIT: Duration = Duration::from_millis(100);
 const BUSY_DELAY: Duration = Duration::from_millis(200);
 /// When a prompt is tried again after its teacher failed.
 const FAILURE_DELAY: Duration = Duration::from_millis(500);
+/// One prompt is leased ahead for so many slots.
+const AHEAD_SHARE: usize = 2;
 /// Most tokens that a truncated answer is asked again with.
 const TOKENS_MAX: u32 = 8192;
 
@@ -50,6 +52,9 @@ type Leases = Arc<Mutex<HashMap<PromptId, (u32, String)>>>;
 
 struct Worker {
     shared: Arc<Shared>,
+    /// Questions that may be asked at once.
+    slots: Arc<Semaphore>,
+    shutdown: CancellationToken,
     leases: Leases,
     asked: mpsc::Sender<Asked>,
     outages: Mutex<HashMap<String, Instant>>,
@@ -57,11 +62,16 @@ struct Worker {
 
 pub(crate) async fn run(shared: Arc<Shared>, shutdown: CancellationToken) {
     let wanted: usize = shared.teachers.values().map(|teacher| teacher.profile().concurrency_max).sum();
-    let slots = Arc::new(Semaphore::new(wanted.clamp(1, shared.settings.workers.clamp(1, WORKERS_MAX))));
+    let slots = wanted.clamp(1, shared.settings.workers.clamp(1, WORKERS_MAX));
+    let ahead_max = slots.div_ceil(AHEAD_SHARE);
+    let ahead = Arc::new(Semaphore::new(ahead_max));
+    let least = u32::try_from(ahead_max.div_ceil(2)).unwrap_or(1);
     let (asked, to_write) = mpsc::channel(WRITE_BATCH * 2);
     let leases = Leases::default();
     let worker = Arc::new(Worker {
         shared: Arc::clone(&shared),
+        slots: Arc::new(Semaphore::new(slots)),
+        shutdown: shutdown.clone(),
         leases: Arc::clone(&leases),
         asked,
         outages: Mutex::default(),
@@ -71,7 +81,7 @@ pub(crate) async fn run(shared: Arc<Shared>, shutdown: CancellationToken) {
     let heart = tokio::spawn(beat(Arc::clone(&shared), leases, stopped.clone()));
     let asking = TaskTracker::new();
     while !shutdown.is_cancelled() {
-        if let Err(error) = worker.round(&slots, &asking, &shutdown).await {
+        if let Err(error) = worker.round(&ahead, least, &asking).await {
             tracing::warn!(%error, "no work can be taken");
             tokio::time::sleep(FAILURE_DELAY).await;
         }
@@ -86,18 +96,18 @@ pub(crate) async fn run(shared: Arc<Shared>, shutdown: CancellationToken) {
 }
 
 impl Worker {
-    /// Takes as much as there are slots, and starts asking it.
+    /// Takes and leases as much as may wait for a slot; each prompt is asked when it has one.
     async fn round(
         self: &Arc<Self>,
-        slots: &Arc<Semaphore>,
+        ahead: &Arc<Semaphore>,
+        least: u32,
         asking: &TaskTracker,
-        shutdown: &CancellationToken,
     ) -> Result<(), HarvestError> {
         let name = &self.shared.settings.name;
-        let Some(mut permits) = free_slots(slots, shutdown).await else { return Ok(()) };
+        let Some(mut permits) = free_permits(ahead, least, &self.shutdown).await else { return Ok(()) };
         let taken = tokio::select! {
             taken = self.shared.queue.take(name, permits.len(), TAKE_WAIT) => taken?,
-            () = shutdown.cancelled() => return Ok(()),
+            () = self.shutdown.cancelled() => return Ok(()),
         };
         if taken.is_empty() {
             return Ok(());
@@ -135,9 +145,17 @@ impl Worker {
     }
 
     /// Asks one prompt and hands the answer to the writer, or its failure to the store.
-    async fn harvest(&self, leased: LeasedPrompt, delivery: Delivery, permit: OwnedSemaphorePermit) {
-        let answered = self.ask(&leased).await;
-        drop(permit);
+    async fn harvest(&self, leased: LeasedPrompt, delivery: Delivery, ahead: OwnedSemaphorePermit) {
+        let slot = tokio::select! {
+            slot = self.slots.acquire() => slot.ok(),
+            () = self.shutdown.cancelled() => None,
+        };
+        drop(ahead);
+        let answered = match &slot {
+            Some(_) => self.ask(&leased).await,
+            None => Err(HarvestError::Unasked),
+        };
+        drop(slot);
         match answered {
             Ok(harvested) => {
                 let span = Span::current();
@@ -232,12 +250,14 @@ impl Worker {
                 Unanswered::Paused
             }
             HarvestError::Teacher(TeacherError::Malformed { .. }) => Unanswered::Counted,
+            HarvestError::Unasked => Unanswered::Delayed,
             // The teacher, the records or the work list are away for a moment: nothing that a person must mend.
             _ if matches!(error.fault(), Fault::Unavailable | Fault::Overloaded) => Unanswered::Delayed,
             _ => Unanswered::Paused,
         };
         let delay = match &error {
             HarvestError::Teacher(TeacherError::Wait { wait, .. }) => *wait,
+            HarvestError::Unasked => Duration::ZERO,
             _ => FAILURE_DELAY,
         };
         let failures_max = self.shared.settings.failures_max;
@@ -245,7 +265,10 @@ impl Worker {
             Unanswered::Counted => AttemptFailure::Teacher { error: error.to_string(), failures_max },
             Unanswered::Delayed | Unanswered::Paused => AttemptFailure::Delayed,
         };
-        meters::unanswered(what);
+        // A prompt that is handed back at a shutdown was not attempted.
+        if !matches!(error, HarvestError::Unasked) {
+            meters::unanswered(what);
+        }
         if what == Unanswered::Paused {
             self.pause(leased.prompt.distillation, &error).await?;
         }
@@ -304,17 +327,19 @@ fn truncated(job: &Job, leased: &LeasedPrompt, reply: &Reply) -> bool {
         )
 }
 
-/// One free slot, and every other one that is free at once; `None` at shutdown.
-async fn free_slots(
-    slots: &Arc<Semaphore>,
+/// Permits for one batch of leases: `least` as soon as so many are free, and every other one that is free then; `None` at
+/// shutdown. Leases in ones and twos would keep the records busier than the answers do.
+async fn free_permits(
+    ahead: &Arc<Semaphore>,
+    least: u32,
     shutdown: &CancellationToken,
 ) -> Option<Vec<OwnedSemaphorePermit>> {
-    let first = tokio::select! {
-        permit = Arc::clone(slots).acquire_owned() => permit.ok()?,
+    let mut first = tokio::select! {
+        permits = Arc::clone(ahead).acquire_many_owned(least) => permits.ok()?,
         () = shutdown.cancelled() => return None,
     };
-    let mut permits = vec![first];
-    while let Ok(permit) = Arc::clone(slots).try_acquire_owned() {
+    let mut permits: Vec<OwnedSemaphorePermit> = std::iter::from_fn(|| first.split(1)).collect();
+    while let Ok(permit) = Arc::clone(ahead).try_acquire_owned() {
         permits.push(permit);
     }
     Some(permits)

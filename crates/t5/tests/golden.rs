@@ -149,7 +149,11 @@ fn steps_with_remembered_keys_equal_the_pass_over_whole_targets() {
             steps.push(golden.model.step(&weights, &mut state, &tokens).unwrap());
         }
         assert_eq!(state.position(), labels[0].len() as i64);
-        close(&format!("{name} steps"), &Tensor::stack(&steps, 1), &whole, tolerance() / 10.0);
+        // Sums of one position are made in another order than those of many. What that is worth depends on the
+        // processor's kernels: 7e-7 to 2e-6 of the largest number were seen.
+        let largest = whole.abs().max();
+        println!("{name}: logits up to {:.1}", largest.double_value(&[]));
+        close(&format!("{name} steps"), &(Tensor::stack(&steps, 1) / &largest), &(whole / &largest), 1e-5);
     }
 }
 

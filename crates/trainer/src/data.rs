@@ -6,6 +6,7 @@ use crate::tokenizer::Tokenizer;
 use domain::metric::SplitMix;
 use domain::records::TrainingExample;
 use domain::spec::Spec;
+use std::cell::Cell;
 
 /// One row of a forward pass.
 #[derive(Debug, Clone, PartialEq)]
@@ -69,10 +70,20 @@ pub fn encode(
     examples: &[TrainingExample],
 ) -> Result<Vec<Item>, TrainError> {
     let (input, target) = (spec.training.input_tokens_max as usize, spec.training.target_tokens_max as usize);
+    let cut = [Cell::new(0_usize), Cell::new(0)];
+    let fit = |text: &str, tokens_max: usize, cut: &Cell<usize>| {
+        let ids = tokenizer.encode(text, tokens_max + 1)?;
+        if ids.len() <= tokens_max {
+            return Ok(ids);
+        }
+        cut.set(cut.get() + 1);
+        tokenizer.encode(text, tokens_max)
+    };
     let row = |text: &Text| -> Result<Encoded, TrainError> {
+        let [sources, targets] = &cut;
         Ok(Encoded {
-            source: tokenizer.encode(&text.source, input)?,
-            target: tokenizer.encode(&text.target, target)?,
+            source: fit(&text.source, input, sources)?,
+            target: fit(&text.target, target, targets)?,
             weight: text.weight,
         })
     };
@@ -83,6 +94,12 @@ pub fn encode(
         let rationales = texts.rationales.iter().map(row).collect::<Result<Vec<_>, _>>()?;
         if !labels.is_empty() || !rationales.is_empty() {
             items.push(Item { row: example.row.index, labels, rationales });
+        }
+    }
+    for (cut, setting) in cut.into_iter().zip(["input_tokens_max", "target_tokens_max"]) {
+        if cut.get() > 0 {
+            let texts = cut.get();
+            tracing::warn!("{texts} texts are longer than `training.{setting}` and were cut at it: raise it");
         }
     }
     if items.is_empty() {

@@ -8,10 +8,11 @@ use crate::client;
 use crate::exit::Usage;
 use crate::report::{grouped, percent};
 use crate::target::{Target, unless_interrupted};
+use crate::upload::{Rows, upload};
 use app::config::Config;
 use domain::spec::is_name;
 use domain::state::Reason;
-use domain::{Example, Fault, Split, Task};
+use domain::{Fault, Split, Task};
 use readers::paper::{self, PaperImport, SplitReport};
 use readers::{Format, Options, ReadErrors, Source, WriteError, Writer};
 use std::io::{self, Write};
@@ -21,12 +22,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio_util::sync::CancellationToken;
 use wire::{Channel, v1};
 
-/// Reads files of rows; the rows of one with a split of its own belong to it.
-pub(crate) fn read_splits(
+/// The rows of files; those of a file with a split of its own belong to it.
+pub(crate) fn of_splits(
     files: &[(Option<Split>, PathBuf)],
     task: &Task,
     labels_required: bool,
-) -> anyhow::Result<Vec<Example>> {
+) -> anyhow::Result<Rows> {
     let mut sources = Vec::new();
     for (split, path) in files {
         let format = Format::of(path).ok_or_else(|| {
@@ -34,11 +35,7 @@ pub(crate) fn read_splits(
         })?;
         sources.push(Source { path: path.clone(), format, split: *split });
     }
-    read(sources, Options { task: Some(task.clone()), labels_required })
-}
-
-fn read(sources: Vec<Source>, options: Options) -> anyhow::Result<Vec<Example>> {
-    readers::rows(sources, options).collect::<Result<_, _>>().map_err(mistakes)
+    Ok(Rows::Files(sources, Options { task: Some(task.clone()), labels_required }))
 }
 
 /// What stands wrong in a file is the user's to mend; a disk that fails is not.
@@ -74,7 +71,8 @@ async fn import_file(
         None => stem(&arguments.file),
     };
     check_name(&name)?;
-    let rows = read(vec![Source { path: arguments.file, format, split: None }], Options::default())?;
+    let source = Source { path: arguments.file, format, split: None };
+    let rows = Rows::Files(vec![source], Options::default());
     let dataset = stage(config, &arguments.server, &name, rows, shutdown).await?;
     if arguments.json {
         return print_json(&dataset_json(&dataset));
@@ -96,7 +94,7 @@ async fn import_paper(
     let name = arguments.name.unwrap_or_else(|| which.as_str().to_owned());
     check_name(&name)?;
     let PaperImport { examples, report, .. } = paper::read(which, &arguments.from).map_err(mistakes)?;
-    let dataset = stage(config, &arguments.server, &name, examples, shutdown).await?;
+    let dataset = stage(config, &arguments.server, &name, Rows::Here(examples.into()), shutdown).await?;
     if arguments.json {
         let splits: Vec<_> = report.splits.iter().map(split_json).collect();
         return print_json(&serde_json::json!({"dataset": dataset_json(&dataset), "splits": splits}));
@@ -139,11 +137,11 @@ async fn stage(
     config: Config,
     server: &ServerArguments,
     name: &str,
-    rows: Vec<Example>,
+    rows: Rows,
     shutdown: CancellationToken,
 ) -> anyhow::Result<v1::Dataset> {
     let target = Target::open(config, server, shutdown.clone()).await?;
-    let dataset = unless_interrupted(&shutdown, client::upload(target.channel(), name, rows)).await;
+    let dataset = unless_interrupted(&shutdown, upload(target.channel(), name, rows)).await;
     target.close().await?;
     dataset
 }

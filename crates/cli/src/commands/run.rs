@@ -8,7 +8,7 @@ use crate::shown::{Shown, follow};
 use crate::spec_file::{self, SpecFile};
 use anyhow::Context;
 use app::config::Config;
-use app::local::{Local, Refused, Roles};
+use app::local::{Local, Roles};
 use domain::spec::{Start, TeacherSource};
 use domain::{Timestamp, Violation};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -44,14 +44,8 @@ async fn distil(local: &Local, mut file: SpecFile, shutdown: &CancellationToken)
     let began = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis();
     let began = Timestamp(i64::try_from(began)?);
     if let (Some(folder), Start::Base { name }) = (&file.init, &file.spec.start) {
-        let name =
-            local.register_base(name, folder).await.map_err(|error| match error.downcast::<Refused>() {
-                Ok(refused) => {
-                    file.mistakes(vec![Violation::new("student.init", refused.to_string())]).into()
-                }
-                Err(error) => error,
-            })?;
-        file.spec.start = Start::Base { name };
+        let registered = local.register_base(name, folder).await;
+        file.spec.start = Start::Base { name: registered.map_err(|error| file.refused_init(error))? };
     }
     let dataset = job::dataset(local.channel(), &file).await?;
     let submitted = job::submit(local.channel(), &file, &dataset.id).await?;

@@ -6,8 +6,9 @@ use crate::job;
 use crate::shown::{Shown, follow, state_name};
 use crate::spec_file::{self, SpecFile};
 use crate::target::{self, unless_interrupted};
+use app::base::Shared;
 use app::config::Config;
-use domain::Violation;
+use domain::spec::Start;
 use tokio_util::sync::CancellationToken;
 use wire::{Channel, v1};
 
@@ -17,14 +18,11 @@ pub(crate) async fn submit(
     arguments: SubmitArguments,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
-    let file = spec_file::read(&arguments.spec)?;
-    if file.init.is_some() {
-        let words =
-            "is a path, and a job names a base model that the operator registered: write `student.base`";
-        return Err(file.mistakes(vec![Violation::new("student.init", words)]).into());
-    }
+    let mut file = spec_file::read(&arguments.spec)?;
+    let shared = file.init.is_some().then(|| Shared::open(&config)).transpose();
+    let shared = shared.map_err(|error| file.refused_init(error))?;
     let channel = target::server(&config, &arguments.server).await?;
-    let job = unless_interrupted(&shutdown, hand_in(&channel, &file)).await?;
+    let job = unless_interrupted(&shutdown, hand_in(shared, &channel, &mut file)).await?;
     if !arguments.watch {
         return tell(&job, arguments.json);
     }
@@ -47,7 +45,15 @@ pub(crate) async fn submit(
     reported.outcome.succeeded()
 }
 
-async fn hand_in(channel: &Channel, file: &SpecFile) -> anyhow::Result<v1::Distillation> {
+async fn hand_in(
+    shared: Option<Shared>,
+    channel: &Channel,
+    file: &mut SpecFile,
+) -> anyhow::Result<v1::Distillation> {
+    if let (Some(shared), Some(folder), Start::Base { name }) = (shared, &file.init, &file.spec.start) {
+        let registered = shared.register(channel, name, folder).await;
+        file.spec.start = Start::Base { name: registered.map_err(|error| file.refused_init(error))? };
+    }
     let dataset = job::dataset(channel, file).await?;
     job::submit(channel, file, &dataset.id).await
 }

@@ -83,6 +83,8 @@ pub async fn a_deleted_model_is_returned_and_gone(harness: &dyn StoreHarness) {
     assert_eq!(store.find_model("sums", None).await.unwrap().as_ref(), Some(&first));
     let listed = store.list_models(None, &PageRequest { size: 10, cursor: None }).await.unwrap();
     assert_eq!(listed.items, [first]);
+    let third = published(harness, "sums").await;
+    assert_eq!((second.version, third.version), (2, 3), "a version that was given is not given again");
     let job = store.distillation(second.distillation).await.unwrap();
     assert_eq!(job.state, domain::state::DistillationState::Succeeded, "its job is untouched");
 }
