@@ -3,12 +3,14 @@
 
 pub mod binary;
 pub mod cluster;
+pub mod collector;
 pub mod data;
 pub mod folder;
 pub mod postgres;
 pub mod proxy;
 pub mod redis;
 pub mod s3;
+pub mod scrape;
 pub mod service;
 pub mod teacher;
 

@@ -27,6 +27,8 @@ pub struct Asked {
     pub asked_before: usize,
     /// The number of the sample.
     pub sample: u64,
+    /// The trace that the call says it belongs to; empty for none.
+    pub traceparent: String,
 }
 
 /// What the teacher does with one request.
@@ -99,6 +101,7 @@ struct Book {
     /// When the first question came, and when the newest answer went.
     first: Option<Instant>,
     last: Option<Instant>,
+    traceparents: Vec<String>,
 }
 
 /// The server; it ends with this value.
@@ -139,6 +142,11 @@ impl Teacher {
     /// Requests that were answered in full.
     pub fn answered(&self) -> usize {
         lock(&self.book).answered
+    }
+
+    /// The traces that the calls said they belong to, in order; empty for none.
+    pub fn traceparents(&self) -> Vec<String> {
+        lock(&self.book).traceparents.clone()
     }
 
     /// The most questions that were open at once.
@@ -188,8 +196,10 @@ async fn respond(
     answer: Arc<Answer>,
     book: Arc<Mutex<Book>>,
 ) -> Result<Response<Body>, Infallible> {
+    let traceparent = request.headers().get("traceparent").and_then(|value| value.to_str().ok());
+    let traceparent = traceparent.unwrap_or_default().to_owned();
     let body = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
-    let asked = note(&book, &body);
+    let asked = note(&book, &body, traceparent);
     let reply = answer(&asked);
     tokio::time::sleep(reply.delay).await;
     book_answer(&book);
@@ -219,7 +229,7 @@ fn book_answer(book: &Mutex<Book>) {
     book.last = Some(Instant::now());
 }
 
-fn note(book: &Mutex<Book>, body: &[u8]) -> Asked {
+fn note(book: &Mutex<Book>, body: &[u8], traceparent: String) -> Asked {
     let json: Value = serde_json::from_slice(body).unwrap_or_default();
     let prompt = prompt_of(&json);
     let mut book = lock(book);
@@ -228,10 +238,11 @@ fn note(book: &Mutex<Book>, body: &[u8]) -> Asked {
     *count += 1;
     let before = book.requests;
     book.requests += 1;
+    book.traceparents.push(traceparent.clone());
     book.first.get_or_insert_with(Instant::now);
     book.at_once_max = book.at_once_max.max(book.requests - book.answered);
     let sample = json.get("seed").and_then(Value::as_u64).unwrap_or_default();
-    Asked { prompt, before, asked_before, sample }
+    Asked { prompt, before, asked_before, sample, traceparent }
 }
 
 fn prompt_of(json: &Value) -> String {

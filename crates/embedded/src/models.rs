@@ -21,6 +21,7 @@ struct ModelRow {
     validation: Option<String>,
     test: Option<String>,
     created_at: i64,
+    traceparent: String,
 }
 
 /// Models; what is given goes on after `FROM models`.
@@ -29,7 +30,7 @@ macro_rules! models {
         sqlx::query_as!(
             ModelRow,
             "SELECT id, name, version, distillation_id, run_id, path, manifest_sha256, parameters, validation,
-             test, created_at FROM models " + $rest,
+             test, created_at, traceparent FROM models " + $rest,
             $($argument),*
         )
     };
@@ -51,6 +52,7 @@ impl TryFrom<ModelRow> for Model {
             validation: json_maybe("validation", row.validation.as_deref())?,
             test: json_maybe("test", row.test.as_deref())?,
             created_at: Timestamp(row.created_at),
+            traceparent: row.traceparent,
         })
     }
 }
@@ -85,8 +87,8 @@ pub(crate) async fn insert(
     let id = ModelId::generate();
     sqlx::query!(
         "INSERT INTO models (id, name, version, distillation_id, run_id, path, manifest_sha256, parameters,
-             validation, test, created_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+             validation, test, created_at, traceparent)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
         id.as_uuid(),
         &job.spec.name,
         version,
@@ -97,7 +99,8 @@ pub(crate) async fn insert(
         integer(new.parameters)?,
         new.validation.as_ref().map(to_json).transpose()?,
         new.test.as_ref().map(to_json).transpose()?,
-        now
+        now,
+        &job.traceparent
     )
     .execute(&mut **transaction)
     .await

@@ -133,7 +133,7 @@ mod tests {
         let long = "é".repeat(100_000);
         let many = (0..1_000).map(|_| Violation::new(long.clone(), long.clone())).collect();
         for status in [status(Fault::NotFound, long.clone()), invalid(many)] {
-            let mut headers = tonic::codegen::http::HeaderMap::new();
+            let mut headers = http::HeaderMap::new();
             status.add_header(&mut headers).unwrap();
             let bytes: usize =
                 headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum();
