@@ -19,7 +19,7 @@ say() { printf 'watch-tools: %s\n' "$*" >&2; }
 fail() { say "$*"; exit 1; }
 
 # Prometheus, as the system has it, else Debian's, whatever its version: the rules are plain.
-prometheus() {
+fetch_prometheus() {
     if command -v prometheus >/dev/null && command -v promtool >/dev/null; then
         ln -sf "$(command -v prometheus)" "$(command -v promtool)" "$home/bin/"
         return
@@ -29,11 +29,13 @@ prometheus() {
     say "unpacking Debian's prometheus into $home"
     local work=$home/deb
     mkdir -p "$work"
-    if ! (cd "$work" && apt-get download -qq prometheus >&2); then
+    # As root, apt would drop its rights and then not be able to write here.
+    local download=(apt-get --option APT::Sandbox::User=root download -qq prometheus)
+    if ! (cd "$work" && "${download[@]}") >&2; then
         local as_root=()
         ((EUID)) && as_root=(sudo)
         "${as_root[@]}" apt-get update -qq >&2
-        (cd "$work" && apt-get download -qq prometheus >&2)
+        (cd "$work" && "${download[@]}") >&2
     fi
     dpkg-deb --extract "$work"/prometheus_*.deb "$home"
     rm -r "$work"
@@ -41,7 +43,7 @@ prometheus() {
 }
 
 # npm with its node, as the system has them, else from PyPI.
-node() {
+fetch_node() {
     if command -v npm >/dev/null; then
         ln -sf "$(command -v node)" "$(command -v npm)" "$home/bin/"
         return
@@ -61,8 +63,8 @@ if [[ -f $home/installed ]]; then
 else
     rm -rf "$home"
     mkdir -p "$home/bin"
-    prometheus
-    node
+    fetch_prometheus
+    fetch_node
     say "installing @grafana/schema $GRAFANA_SCHEMA_VERSION and typescript $TYPESCRIPT_VERSION into $home"
     # Types only: nothing of them is run, and nothing that they depend on is needed.
     "$home/bin/npm" install --prefix "$home" --silent --no-audit --no-fund --ignore-scripts --no-save --legacy-peer-deps \

@@ -402,9 +402,11 @@ def all_jobs():
                 rationales_accepted, rationales_rejected, step, steps, steps_per_second, teacher, objective, money,
                 (SELECT max(share) FROM watch.spend WHERE spend.job = jobs.job) AS budget, model, accuracy, accuracy_low,
                 accuracy_high, reason, created_at, updated_at, trace, job
-            FROM watch.jobs AS jobs
-            WHERE $__timeFilter(updated_at) OR state NOT IN ('succeeded', 'failed', 'cancelled')
-            ORDER BY created_at DESC LIMIT 50
+            FROM watch.jobs AS jobs WHERE job IN (
+                SELECT job FROM watch.jobs
+                WHERE $__timeFilter(updated_at) OR state NOT IN ('succeeded', 'failed', 'cancelled')
+                ORDER BY created_at DESC LIMIT 50
+            ) ORDER BY created_at DESC
             """,
             colored_states(),
             share_bar("progress", [(None, "blue"), (1, "green")]),

@@ -4,19 +4,17 @@
 //
 //     node schema.mjs NODE_MODULES DASHBOARD.json...
 import { createRequire } from "node:module";
-import { existsSync, readFileSync, readdirSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
 
 const [modules, ...files] = process.argv.slice(2);
 const ts = createRequire(join(modules, "here.js"))("typescript");
 const schema = join(modules, "@grafana", "schema", "dist", "types");
 
-// The file with the types of a kind of panel or query, whose name differs from kind to kind.
-function typesOf(kind, what) {
-  const folder = join(schema, "raw", "composable", kind, what, "x");
-  if (!existsSync(folder)) return undefined;
-  const file = readdirSync(folder).find((name) => name.endsWith(".gen.d.ts") || name.endsWith(".gen.ts"));
-  return file && join(folder, file.replace(/(\.d)?\.ts$/, ""));
+// The types of a kind of panel.
+function typesOf(kind) {
+  const file = join(schema, "raw", "composable", kind, "panelcfg", "x", "types.gen");
+  return existsSync(`${file}.d.ts`) ? file : undefined;
 }
 
 // JSON has no enums: a value of one is written as the text or the number that it stands for.
@@ -24,16 +22,15 @@ const PLAIN = `
 type Plain<T> = T extends string ? \`\${T}\` : T extends number | boolean | null | undefined ? T
   : T extends Array<infer Item> ? Array<Plain<Item>>
   : T extends object ? { [Key in keyof T]: Plain<T[Key]> } : T;
-// What Grafana's SQL data sources take; they have no schema of their own.
-interface SqlQuery { refId: string; datasource: Plain<DataSourceRef>; editorMode: "code"; format: "table" | "time_series";
-  rawQuery: true; rawSql: string }
+// What the two data sources take, by Grafana's documentation: their queries are not in this schema.
+interface Query { refId: string; datasource: Plain<schema.DataSourceRef>; editorMode: "code" }
+interface PrometheusQuery extends Query { expr: string; legendFormat: string; instant: boolean; range: boolean }
+interface SqlQuery extends Query { format: "table" | "time_series"; rawQuery: true; rawSql: string }
 `;
 
 function source(dashboard) {
   const lines = [
-    `import type { DataSourceRef } from "@grafana/schema/dist/types/raw/dashboard/x/dashboard_types.gen";`,
-    `import type * as schema from "@grafana/schema/dist/types/raw/dashboard/x/dashboard_types.gen";`,
-    `import type { PrometheusDataQuery } from ${JSON.stringify(typesOf("prometheus", "dataquery"))};`,
+    `import type * as schema from ${JSON.stringify(join(schema, "raw", "dashboard", "x", "types.gen"))};`,
     PLAIN,
   ];
   const say = (name, type, value) => lines.push(`const ${name}: ${type} = ${JSON.stringify(value)};`);
@@ -41,7 +38,7 @@ function source(dashboard) {
   say("frame", `Plain<Omit<schema.Dashboard, "panels">>`, frame);
   panels.forEach((panel, place) => {
     if (panel.type === "row") return say(`row_${place}`, "Plain<schema.RowPanel>", panel);
-    const types = typesOf(panel.type, "panelcfg");
+    const types = typesOf(panel.type);
     if (!types) throw new Error(`"${panel.title}": Grafana has no kind of panel "${panel.type}"`);
     lines.push(`import type * as kind_${place} from ${JSON.stringify(types)};`);
     const { options, targets, ...rest } = panel;
@@ -50,7 +47,7 @@ function source(dashboard) {
     say(`options_${place}`, `Partial<Plain<kind_${place}.Options>>`, options);
     if (custom) say(`custom_${place}`, `Partial<Plain<kind_${place}.FieldConfig>>`, custom);
     targets.forEach((target, number) => {
-      const type = "rawSql" in target ? "SqlQuery" : "Plain<PrometheusDataQuery>";
+      const type = "rawSql" in target ? "SqlQuery" : "PrometheusQuery";
       say(`target_${place}_${number}`, type, target);
     });
   });
