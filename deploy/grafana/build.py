@@ -239,7 +239,13 @@ def instants(*names):
 
 
 def row(title):
-    return {"type": "row", "title": title, "collapsed": False, "gridPos": {"x": 0, "y": 0, "w": COLUMNS, "h": 1}, "panels": []}
+    return {
+        "type": "row",
+        "title": title,
+        "collapsed": False,
+        "gridPos": {"x": 0, "y": 0, "w": COLUMNS, "h": 1},
+        "panels": [],
+    }
 
 
 def laid_out(panels):
@@ -341,16 +347,16 @@ def rate(name, by="", where=""):
     return f"sum{grouping} (rate({name}{where}{RATE}))"
 
 
+def quantile(share, name, by="", where=""):
+    """What all but so many of the observations stay below."""
+    grouping = f"le, {by}" if by else "le"
+    return f"histogram_quantile({share}, {rate(f'{name}_bucket', grouping, where)})"
+
+
 def quantiles(name, by="", where=""):
     """The median and what one in twenty and one in a hundred exceed."""
-    grouping = f"le, {by}" if by else "le"
     legend = f" {{{{{by}}}}}" if by else ""
-    return metrics(
-        *(
-            (f"histogram_quantile({share}, {rate(f'{name}_bucket', grouping, where)})", f"p{round(share * 100)}{legend}")
-            for share in (0.5, 0.95, 0.99)
-        )
-    )
+    return metrics(*((quantile(share, name, by, where), f"p{share * 100:.0f}{legend}") for share in (0.5, 0.95, 0.99)))
 
 
 def mean(name, where=""):
@@ -387,8 +393,8 @@ def all_jobs():
         by_state,
         number(
             "Backlog",
-            "Prompts of running jobs that wait for a harvester, and those that one has in its hands. Harvesters are scaled by "
-            "their sum.",
+            "Prompts of running jobs that wait for a harvester, and those that one has in its hands. Harvesters are scaled "
+            "by their sum.",
             sql("SELECT coalesce(sum(pending), 0) AS pending, coalesce(sum(leased), 0) AS leased FROM watch.backlog"),
             width=6,
             wide=True,
@@ -421,6 +427,11 @@ def all_jobs():
             *instants("created_at", "updated_at"),
             height=11,
         ),
+    ]
+
+
+def stopped_jobs_and_models():
+    return [
         table(
             "Jobs that stopped, and why",
             "Jobs that failed, were cancelled or wait for a person. `distillery resume` goes on where one stopped, once the "
@@ -505,7 +516,7 @@ def one_job_progress():
         ),
         bars(
             "Funnel",
-            "Of the prompts that were planned, how many are done, were answered, and gave a rationale that trains the student.",
+            "Of the prompts that were planned: how many are done, were answered, and gave a rationale that trains.",
             f"""
             SELECT prompts_total AS planned, prompts_done AS done, prompts_answered AS answered,
                 rationales_accepted AS accepted FROM watch.jobs {ONE}
@@ -534,7 +545,7 @@ def one_job_learning():
     return [
         curve(
             "Loss",
-            "Nats a token of the two tasks, by optimiser step. The student minimises alpha * label + (1 - alpha) * rationale.",
+            "Nats a token of the two tasks, by optimiser step; their sum, weighted by alpha, is what is minimised.",
             f"""
             SELECT step, max(value) FILTER (WHERE name = 'loss_label') AS label,
                 max(value) FILTER (WHERE name = 'loss_rationale') AS rationale
@@ -563,7 +574,7 @@ def one_job_learning():
         ),
         table(
             "Student and teacher",
-            "The model that the job published, on the test rows, with its 95% bootstrap interval; its teacher on the same rows.",
+            "The model that the job published, with its 95% bootstrap interval on the test rows; its teacher on the same.",
             f"""
             SELECT model, accuracy, accuracy_low, accuracy_high, teacher_accuracy, teacher_accuracy_low,
                 teacher_accuracy_high, rows, parameters FROM watch.models {ONE} ORDER BY version DESC
@@ -579,6 +590,11 @@ def one_job_learning():
             width=12,
             height=5,
         ),
+    ]
+
+
+def one_job_history():
+    return [
         table(
             "Training run",
             "Who trains, how far it is, and how often the run was leased: more than once after a crash or a hand-over.",
@@ -625,7 +641,14 @@ def jobs():
         "includeAll": False,
         "multi": False,
     }
-    panels = [*all_jobs(), row("Job: ${job:text}"), *one_job_progress(), *one_job_learning()]
+    panels = [
+        *all_jobs(),
+        *stopped_jobs_and_models(),
+        row("Job: ${job:text}"),
+        *one_job_progress(),
+        *one_job_learning(),
+        *one_job_history(),
+    ]
     description = "Where every job stands, and all about one of them. Read from the records."
     return dashboard("jobs", "Jobs", description, panels, ["postgres", "traces"], [job], since="now-7d")
 
@@ -637,6 +660,8 @@ TEACHERS = '{profile=~"${profile}"}'
 
 def harvest_now():
     answers = rate("distillery_prompts_harvested_total")
+    calls = rate("distillery_teacher_requests_total", where=TEACHERS)
+    failed = rate("distillery_teacher_requests_total", where='{outcome=~"unavailable|malformed|refused",' + TEACHERS[1:])
     return [
         number(
             "Answers a second",
@@ -651,14 +676,7 @@ def harvest_now():
         number(
             "Calls that failed",
             "Share of the teachers' calls that ended in an error of the teacher; waits that it asked for are not errors.",
-            metrics(
-                (
-                    rate("distillery_teacher_requests_total", where=f'{{outcome=~"unavailable|malformed|refused",{TEACHERS[1:]}')
-                    + " / "
-                    + rate("distillery_teacher_requests_total", where=TEACHERS),
-                    "",
-                )
-            ),
+            metrics((f"{failed} / {calls}", "")),
             unit="percentunit",
             steps=[(None, "green"), (0.05, "orange"), (0.2, "red")],
         ),
@@ -683,10 +701,9 @@ def harvest_now():
     ]
 
 
-def harvest():
+def teachers():
     requests = "distillery_teacher_requests_total"
-    panels = [
-        *harvest_now(),
+    return [
         row("Teachers"),
         lines(
             "Calls by outcome",
@@ -719,6 +736,13 @@ def harvest():
             metrics((f"{rate('distillery_teacher_cost_micros_total', 'profile', TEACHERS)} * 3600 / 1e6", "{{profile}}")),
             width=8,
         ),
+    ]
+
+
+def answers():
+    all_answers = rate("distillery_prompts_harvested_total")
+    stored = rate("distillery_prompts_harvested_total", where='{cached="true"}')
+    return [
         row("Answers"),
         lines(
             "Answers by provisional verdict",
@@ -729,20 +753,13 @@ def harvest():
         lines(
             "Answers from the store",
             "Share of the answers that cost nothing, because the very question was answered before.",
-            metrics(
-                (
-                    rate("distillery_prompts_harvested_total", where='{cached="true"}')
-                    + " / "
-                    + rate("distillery_prompts_harvested_total"),
-                    "from the store",
-                )
-            ),
+            metrics((f"{stored} / {all_answers}", "from the store")),
             unit="percentunit",
         ),
         lines(
             "Attempts without an answer",
-            "By what became of the prompt: delayed (tried again, nothing counted), counted (the teacher's own failure; after "
-            "some the prompt is parked), paused (its job waits for a person).",
+            "By what became of the prompt: delayed (tried again, nothing counted), counted (the teacher's own failure; "
+            "after some the prompt is parked), paused (its job waits for a person).",
             metrics((rate("distillery_prompts_failed_total", "outcome"), "{{outcome}}")),
         ),
         lines(
@@ -751,6 +768,11 @@ def harvest():
             "processes stall.",
             metrics((rate("distillery_prompts_stale_total"), "stale")),
         ),
+    ]
+
+
+def work_list():
+    return [
         row("Work list and records"),
         lines(
             "Entries of the work list",
@@ -779,13 +801,17 @@ def harvest():
             steps=[(None, "green"), (1, "red")],
         ),
     ]
+
+
+def harvest():
+    panels = [*harvest_now(), *teachers(), *answers(), *work_list()]
     profile = choice("profile", "Teacher", "label_values(distillery_teacher_requests_total, profile)")
     description = "Teachers, answers, and the work list between them. All jobs together: what concerns one is under Jobs."
     return dashboard("harvest", "Harvest", description, panels, ["prometheus"], [profile])
 
 
-def training():
-    panels = [
+def training_now():
+    return [
         number(
             "Runs in training",
             "Runs that are being trained right now, over all trainers.",
@@ -811,6 +837,11 @@ def training():
             width=6,
             steps=[(None, "green"), (1, "red")],
         ),
+    ]
+
+
+def steps_and_runs():
+    return [
         row("Steps"),
         lines(
             "Examples a second",
@@ -843,23 +874,22 @@ def training():
         ),
         lines(
             "Runs that ended, an hour",
-            "By outcome: succeeded, failed, released (handed back at a shutdown), cancelled, lost (the lease went to another).",
+            "By outcome: succeeded, failed, released (at a shutdown), cancelled, lost (the lease went to another).",
             metrics(("sum by (outcome) (increase(distillery_training_runs_total[1h]))", "{{outcome}}")),
             width=8,
         ),
         lines(
             "Seconds to write a checkpoint",
             "What one in twenty exceeds: `resume` is what a restart goes on from, `model` what is served.",
-            metrics(
-                (
-                    f"histogram_quantile(0.95, {rate('distillery_checkpoint_write_duration_seconds_bucket', 'le, kind')})",
-                    "p95 {{kind}}",
-                )
-            ),
+            metrics((quantile(0.95, "distillery_checkpoint_write_duration_seconds", "kind"), "p95 {{kind}}")),
             width=8,
             unit="s",
         ),
     ]
+
+
+def training():
+    panels = [*training_now(), *steps_and_runs()]
     description = "Trainers and their runs. The curves of one job are under Jobs."
     return dashboard("training", "Training", description, panels, ["prometheus"])
 
@@ -890,9 +920,7 @@ def serving_now():
         number(
             "One in a hundred takes",
             "Seconds from admission to the end that one in a hundred requests exceeds.",
-            metrics(
-                (f"histogram_quantile(0.99, {rate('distillery_inference_request_duration_seconds_bucket', 'le')})", "p99")
-            ),
+            metrics((quantile(0.99, "distillery_inference_request_duration_seconds"), "p99")),
             unit="s",
             steps=[(None, "green"), (1, "orange"), (10, "red")],
         ),
@@ -910,12 +938,9 @@ def serving_now():
     ]
 
 
-def serving():
+def asked():
     duration = "distillery_inference_request_duration_seconds"
-    padding = rate("distillery_inference_padding_tokens_total")
-    read = rate("distillery_inference_tokens_total", where='{direction="in"}')
-    panels = [
-        *serving_now(),
+    return [
         row("Requests"),
         lines(
             "Requests by task and outcome",
@@ -942,6 +967,13 @@ def serving():
             quantiles("distillery_inference_time_to_first_token_seconds"),
             unit="s",
         ),
+    ]
+
+
+def queue_and_batches():
+    padding = rate("distillery_inference_padding_tokens_total")
+    read = rate("distillery_inference_tokens_total", where='{direction="in"}')
+    return [
         row("Queue and batches"),
         lines(
             "Seconds in the queue",
@@ -982,6 +1014,10 @@ def serving():
             width=8,
         ),
     ]
+
+
+def serving():
+    panels = [*serving_now(), *asked(), *queue_and_batches()]
     description = "What is asked of the students, and how they answer."
     return dashboard("serving", "Serving", description, panels, ["prometheus"])
 
@@ -991,9 +1027,10 @@ ROLES = '{job=~"${role}"}'
 ERRORS = "UNKNOWN|DEADLINE_EXCEEDED|UNIMPLEMENTED|INTERNAL|UNAVAILABLE|DATA_LOSS"
 
 
-def system():
-    requests = "distillery_rpc_requests_total"
-    panels = [
+def system_now():
+    calls = rate("distillery_rpc_requests_total", where=ROLES)
+    failed = rate("distillery_rpc_requests_total", where=f'{{code=~"{ERRORS}",{ROLES[1:]}')
+    return [
         number(
             "Processes that answer",
             "By role, of those that Prometheus knows.",
@@ -1010,26 +1047,22 @@ def system():
         number(
             "Calls that failed",
             "Share of the gRPC calls that ended with an error of ours: not those that a caller made wrong.",
-            metrics(
-                (
-                    "("
-                    + rate(requests, where=f'{{code=~"{ERRORS}",{ROLES[1:]}')
-                    + " or vector(0)) / "
-                    + rate(requests, where=ROLES),
-                    "",
-                )
-            ),
+            metrics((f"({failed} or vector(0)) / {calls}", "")),
             unit="percentunit",
             steps=[(None, "green"), (0.01, "orange"), (0.05, "red")],
         ),
         number(
             "Builds",
             "Which versions answer, and in which roles: more than one of a role while a new one rolls out.",
-            metrics(
-                (f"count by (version, roles) (distillery_build_info{ROLES})", "{{version}} {{roles}}"), instant=True
-            ),
+            metrics((f"count by (version, roles) (distillery_build_info{ROLES})", "{{version}} {{roles}}"), instant=True),
             width=8,
         ),
+    ]
+
+
+def calls_and_processes():
+    requests = "distillery_rpc_requests_total"
+    return [
         row("Calls"),
         lines(
             "Calls by method",
@@ -1039,8 +1072,8 @@ def system():
         ),
         lines(
             "Calls by status",
-            "Calls that ended, a second, by what they ended with. Everything but OK deserves a look; refusals and deadlines are "
-            "the caller's to try again.",
+            "Calls that ended, a second, by what they ended with. Everything but OK deserves a look; refusals and "
+            "deadlines are the caller's to try again.",
             metrics((rate(requests, "code", ROLES), "{{code}}")),
             unit="reqps",
             stacked=True,
@@ -1048,12 +1081,7 @@ def system():
         lines(
             "Seconds of a call",
             "What one in twenty exceeds, by method. Calls that stream or watch last as long as they are wanted.",
-            metrics(
-                (
-                    f"histogram_quantile(0.95, {rate('distillery_rpc_duration_seconds_bucket', 'le, service, method', ROLES)})",
-                    "{{service}} {{method}}",
-                )
-            ),
+            metrics((quantile(0.95, "distillery_rpc_duration_seconds", "service, method", ROLES), "{{service}} {{method}}")),
             unit="s",
         ),
         lines(
@@ -1072,12 +1100,14 @@ def system():
         lines(
             "Memory",
             "Resident memory of each process. The alert MemoryNearLimit knows the limits.",
-            metrics(
-                (f"max by (job, instance) (distillery_process_resident_memory_bytes{ROLES})", "{{job}} {{instance}}")
-            ),
+            metrics((f"max by (job, instance) (distillery_process_resident_memory_bytes{ROLES})", "{{job}} {{instance}}")),
             unit="bytes",
         ),
     ]
+
+
+def system():
+    panels = [*system_now(), *calls_and_processes()]
     role = choice("role", "Role", "label_values(distillery_build_info, job)")
     return dashboard("system", "System", "Processes and their calls.", panels, ["prometheus"], [role])
 

@@ -39,7 +39,8 @@ impl Rules {
         }
         for rule in self.of_kind("alerting") {
             let name = words(&rule["name"]);
-            let used = promql::check(words(&rule["query"]), &recorded).map_err(|error| format!("{name}: {error}"))?;
+            let used = promql::check(words(&rule["query"]), &recorded)
+                .map_err(|error| format!("{name}: {error}"))?;
             check_words(rule, &used.labels).map_err(|error| format!("{name}: {error}"))?;
             named.extend(used.metrics);
         }
@@ -84,7 +85,8 @@ fn check_runbook(link: &str, name: &str) -> Result<(), String> {
 }
 
 fn promtool(arguments: &[&str], folder: &std::path::Path) -> Result<String, String> {
-    let said = output(Command::new(tools().unwrap().join("bin/promtool")).args(arguments).current_dir(folder));
+    let said =
+        output(Command::new(tools().unwrap().join("bin/promtool")).args(arguments).current_dir(folder));
     let text = String::from_utf8_lossy(&said.stdout).into_owned() + &String::from_utf8_lossy(&said.stderr);
     if said.status.success() { Ok(text) } else { Err(text) }
 }
@@ -114,8 +116,10 @@ fn planted(file: &str, word: &str, other: &str) -> Folder {
 
 fn tests_of(folder: &std::path::Path) -> Result<String, String> {
     let names = files("deploy/prometheus/tests");
-    let names: Vec<String> = names.iter().map(|path| format!("tests/{}", path.file_name().unwrap().display())).collect();
-    let arguments: Vec<&str> = ["test", "rules"].into_iter().chain(names.iter().map(String::as_str)).collect();
+    let names: Vec<String> =
+        names.iter().map(|path| format!("tests/{}", path.file_name().unwrap().display())).collect();
+    let arguments: Vec<&str> =
+        ["test", "rules"].into_iter().chain(names.iter().map(String::as_str)).collect();
     promtool(&arguments, folder)
 }
 
@@ -125,12 +129,27 @@ fn rules_name_metrics_of_the_table_and_sections_of_the_runbook() {
     let named = rules.check().unwrap();
     println!("{} alerts watch {} metrics", rules.of_kind("alerting").count(), named.len());
     for (file, word, other, wanted) in [
-        ("rules/harvest.yml", "distillery_queue_entries", "distillery_queue_length", "no metric is called `distillery_queue_length`"),
+        (
+            "rules/harvest.yml",
+            "distillery_queue_entries",
+            "distillery_queue_length",
+            "no metric is called `distillery_queue_length`",
+        ),
         ("rules/harvest.yml", "sum by (profile)", "sum by (teacher)", "no label `teacher`"),
         ("rules/serving.yml", "{outcome=\"failed\"}", "{result=\"failed\"}", "no label `result`"),
-        ("rules/processes.yml", "distillery:process_memory_limit_bytes) >", "distillery:memory) >", "no metric is called"),
+        (
+            "rules/processes.yml",
+            "distillery:process_memory_limit_bytes) >",
+            "distillery:memory) >",
+            "no metric is called",
+        ),
         ("rules/training.yml", "#notrainer", "#trainer", "leads to no section"),
-        ("rules/training.yml", "{{ $labels.instance }}", "{{ $labels.trainer }}", "names the label `trainer`"),
+        (
+            "rules/training.yml",
+            "{{ $labels.instance }}",
+            "{{ $labels.trainer }}",
+            "names the label `trainer`",
+        ),
         ("rules/serving.yml", "severity: critical", "severity: bad", "its severity is `bad`"),
     ] {
         let copy = planted(file, word, other);
@@ -140,7 +159,8 @@ fn rules_name_metrics_of_the_table_and_sections_of_the_runbook() {
     }
     // No section for an alert that there is not.
     let text = std::fs::read_to_string(root().join("deploy/RUNBOOK.md")).unwrap();
-    let sections: Names = text.lines().filter_map(|line| line.strip_prefix("## ")).map(str::to_owned).collect();
+    let sections: Names =
+        text.lines().filter_map(|line| line.strip_prefix("## ")).map(str::to_owned).collect();
     let alerts: Names = rules.of_kind("alerting").map(|rule| words(&rule["name"]).to_owned()).collect();
     assert_eq!(sections, alerts);
 }
@@ -162,7 +182,8 @@ fn every_alert_fires_when_it_should_and_not_before() {
     let said = tests_of(&folder).unwrap();
     println!("{said}");
     // Each alert is seen firing and not firing.
-    let text: String = files("deploy/prometheus/tests").iter().map(|path| std::fs::read_to_string(path).unwrap()).collect();
+    let text: String =
+        files("deploy/prometheus/tests").iter().map(|path| std::fs::read_to_string(path).unwrap()).collect();
     for rule in Rules::read().of_kind("alerting") {
         let name = words(&rule["name"]);
         let (mut firing, mut silent) = (0, 0);

@@ -45,7 +45,8 @@ impl Watched {
         for role in ROLES {
             let harvester = services.first().map_or(NOBODY.to_owned(), |service| service.url().to_owned());
             let admin = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-            let settings = [("DISTILLERY_ADMIN_LISTEN", admin.as_str()), ("DISTILLERY_HARVESTER_FAILURES_MAX", "2")];
+            let settings =
+                [("DISTILLERY_ADMIN_LISTEN", admin.as_str()), ("DISTILLERY_HARVESTER_FAILURES_MAX", "2")];
             services.push(cluster.try_start(role, &harvester, &settings).unwrap());
             targets.push(vec![admin]);
         }
@@ -153,7 +154,9 @@ fn every_panel_shows_something_while_a_job_goes_on() {
     let predict = ["predict", "--model", "job", "--explain", "--file", "test.jsonl", "--json"];
     for _ in 0..3 {
         // A model is served a moment after it is published.
-        wait_for("the model is served", || (watched.cluster.say(watched.url(2), &predict).code == 0).then_some(()));
+        wait_for("the model is served", || {
+            (watched.cluster.say(watched.url(2), &predict).code == 0).then_some(())
+        });
     }
     // The newest numbers, and a rate over them.
     std::thread::sleep(Duration::from_secs(3));
@@ -164,7 +167,8 @@ fn every_panel_shows_something_while_a_job_goes_on() {
     assert!(empty.is_empty(), "these show nothing: {empty:#?}");
     check_alerts(&watched);
     // A query that nothing answers would be seen.
-    let nothing = watched.prometheus.query("sum (rate(distillery_prompts_harvest_total[10s]))", SPAN).unwrap();
+    let nothing =
+        watched.prometheus.query("sum (rate(distillery_prompts_harvest_total[10s]))", SPAN).unwrap();
     assert!(nothing.is_empty());
     assert!(Rules::read().check().is_ok());
     for service in watched.services {

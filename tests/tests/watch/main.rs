@@ -74,7 +74,11 @@ fn panels_name_metrics_and_labels_of_the_table() {
     let named = check_metrics(&dashboards(), &Recorded::new()).unwrap();
     println!("{} metrics of {} are on panels", named.len(), METRICS.len());
     for (word, other, wanted) in [
-        ("rate(distillery_prompts_harvested_total", "rate(distillery_prompts_answered_total", "distillery_prompts_answered_total"),
+        (
+            "rate(distillery_prompts_harvested_total",
+            "rate(distillery_prompts_answered_total",
+            "distillery_prompts_answered_total",
+        ),
         ("sum by (profile, outcome)", "sum by (teacher, outcome)", "no label `teacher`"),
         ("{cached=\\\"true\\\"}", "{stored=\\\"true\\\"}", "no label `stored`"),
         ("{{verdict}}", "{{reason}}", "the legend names `reason`"),
@@ -115,7 +119,8 @@ fn panels_read_columns_of_the_views() {
 #[test]
 fn no_view_holds_what_was_said() {
     let (_postgres, mut reader) = Reader::of_an_empty_database();
-    let columns = "SELECT c.relname, a.attname FROM pg_attribute AS a JOIN pg_class AS c ON c.oid = a.attrelid
+    let columns =
+        "SELECT c.relname, a.attname FROM pg_attribute AS a JOIN pg_class AS c ON c.oid = a.attrelid
                    WHERE c.relnamespace = 'watch'::regnamespace AND a.attnum > 0";
     let (rows, _) = reader.ask(columns).unwrap();
     assert!(rows.len() > 80, "{}", rows.len());
@@ -140,9 +145,13 @@ fn dashboards_are_whole_and_lie_in_the_grid() {
     let ids: Names = all.values().map(|dashboard| words(&dashboard["uid"]).to_owned()).collect();
     assert_eq!(ids.len(), all.len());
     for (word, other, wanted) in [
-        ("\"x\":12", "\"x\":13", "outside of the grid"),
+        ("\"w\":24", "\"w\":25", "outside of the grid"),
         ("\"x\":12", "\"x\":11", "lies on"),
-        ("\"description\":\"As the teachers count", "\"descriptions\":\"As the teachers count", "no description"),
+        (
+            "\"description\":\"As the teachers count",
+            "\"descriptions\":\"As the teachers count",
+            "no description",
+        ),
         ("${profile}", "${teacher}", "no variable is called `teacher`"),
         ("\"unit\":\"reqps\"", "\"units\":\"reqps\"", "no unit"),
     ] {
@@ -181,9 +190,9 @@ fn dashboards_follow_the_schema_of_grafana() {
     let tools = tools().unwrap();
     let check = |all: &BTreeMap<String, Value>| {
         let folder = Folder::empty().unwrap();
-        let paths = all.iter().map(|(name, dashboard)| {
-            folder.write(&format!("{name}.json"), dashboard.to_string()).unwrap()
-        });
+        let paths = all
+            .iter()
+            .map(|(name, dashboard)| folder.write(&format!("{name}.json"), dashboard.to_string()).unwrap());
         let mut node = Command::new(tools.join("bin/node"));
         node.arg(root().join("tests/grafana/schema.mjs")).arg(tools.join("node_modules")).args(paths);
         output(&mut node)
@@ -193,7 +202,7 @@ fn dashboards_follow_the_schema_of_grafana() {
     println!("{}", String::from_utf8_lossy(&said.stdout));
     for (word, other, wanted) in [
         ("\"gridPos\"", "\"gridPosition\"", "gridPosition"),
-        ("\"fillOpacity\":8", "\"fillOpacity\":\"8\"", "fillOpacity"),
+        ("\"fillOpacity\":8", "\"fillOpacity\":\"8\"", "'string' is not assignable to type 'number'"),
         ("\"graphMode\":\"area\"", "\"graphMode\":\"areas\"", "areas"),
         ("\"type\":\"trend\"", "\"type\":\"trends\"", "trends"),
         ("\"legendFormat\"", "\"legend_format\"", "legend_format"),
@@ -209,8 +218,21 @@ fn dashboards_follow_the_schema_of_grafana() {
 fn words_like_metrics(text: &str) -> impl Iterator<Item = &str> {
     let is_part = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
     text.split(move |letter| !is_part(letter)).filter(|word| {
-        let bare = ["_bucket", "_sum", "_count"].iter().find_map(|part| word.strip_suffix(part)).unwrap_or(word);
-        let ends = ["_total", "_seconds", "_bytes", "_rows", "_tokens", "_nats", "_requests", "_runs", "_entries", "_models", "_info"];
+        let bare =
+            ["_bucket", "_sum", "_count"].iter().find_map(|part| word.strip_suffix(part)).unwrap_or(word);
+        let ends = [
+            "_total",
+            "_seconds",
+            "_bytes",
+            "_rows",
+            "_tokens",
+            "_nats",
+            "_requests",
+            "_runs",
+            "_entries",
+            "_models",
+            "_info",
+        ];
         word.starts_with("distillery_") && ends.iter().any(|end| bare.ends_with(end))
     })
 }

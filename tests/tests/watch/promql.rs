@@ -147,7 +147,9 @@ impl Reader<'_> {
         let (one, other) = match modifier.and_then(|modifier| modifier.matching.as_ref()) {
             None => (left.clone(), right),
             Some(LabelModifier::Exclude(named)) => {
-                let kept = |side: &Names| side.iter().filter(|label| !named.labels.contains(label)).cloned().collect();
+                let kept = |side: &Names| {
+                    side.iter().filter(|label| !named.labels.contains(label)).cloned().collect()
+                };
                 (kept(&left), kept(&right))
             }
             Some(LabelModifier::Include(named)) => {
@@ -209,20 +211,31 @@ fn expressions_are_read_as_prometheus_reads_them() {
         ("sum (rate(distillery_prompts_harvested_total[5m]))", &[]),
         ("sum by (verdict) (rate(distillery_prompts_harvested_total[5m])) > 0.5", &["verdict"]),
         ("rate(distillery_prompts_stale_total[5m])", &["instance", "job"]),
-        ("histogram_quantile(0.9, sum by (le, task) (rate(distillery_inference_request_duration_seconds_bucket[5m])))", &["task"]),
-        ("sum (rate(distillery_harvest_write_rows_sum[5m])) / sum (rate(distillery_harvest_write_rows_count[5m]))", &[]),
+        (
+            "histogram_quantile(0.9, sum by (le, task) (rate(distillery_inference_request_duration_seconds_bucket[5m])))",
+            &["task"],
+        ),
+        (
+            "sum (rate(distillery_harvest_write_rows_sum[5m])) / sum (rate(distillery_harvest_write_rows_count[5m]))",
+            &[],
+        ),
         ("max_over_time(distillery_queue_entries[5m])", &["instance", "job"]),
         ("sum (rate(distillery_rpc_requests_total{code!=\"OK\"}[5m])) or vector(0)", &[]),
         ("absent(up{job=\"harvester\"})", &["instance", "job"]),
-        ("max by (job, instance) (distillery_process_resident_memory_bytes) / on (job) group_left () distillery:limit",
-            &["instance", "job"]),
+        (
+            "max by (job, instance) (distillery_process_resident_memory_bytes) / on (job) group_left () distillery:limit",
+            &["instance", "job"],
+        ),
         ("sum without (instance) (distillery_training_active_runs)", &["job"]),
     ];
     for (text, labels) in good {
         check_words(text, Ok(labels));
     }
     let bad = [
-        ("sum (rate(distillery_prompts_harvest_total[5m]))", "no metric is called `distillery_prompts_harvest_total`"),
+        (
+            "sum (rate(distillery_prompts_harvest_total[5m]))",
+            "no metric is called `distillery_prompts_harvest_total`",
+        ),
         ("distillery_harvest_write_rows", "no metric is called"),
         ("sum (rate(http_requests_total[5m]))", "no metric is called `http_requests_total`"),
         ("sum (distillery_prompts_harvested_total)", "only grows: take its rate"),
@@ -231,9 +244,14 @@ fn expressions_are_read_as_prometheus_reads_them() {
         ("rate(distillery_prompts_stale_total{verdict=\"accepted\"}[5m])", "has no label `verdict`"),
         ("sum by (reason) (rate(distillery_prompts_harvested_total[5m]))", "has no label `reason`"),
         ("histogram_quantile(0.9, sum (rate(distillery_harvest_write_rows_bucket[5m])))", "without buckets"),
-        ("histogram_quantile(0.9, sum by (le) (rate(distillery_harvest_write_rows_sum[5m])))", "has no label `le`"),
-        ("sum by (job) (rate(distillery_prompts_stale_total[5m])) / sum (rate(distillery_prompts_stale_total[5m]))",
-            "they never meet"),
+        (
+            "histogram_quantile(0.9, sum by (le) (rate(distillery_harvest_write_rows_sum[5m])))",
+            "has no label `le`",
+        ),
+        (
+            "sum by (job) (rate(distillery_prompts_stale_total[5m])) / sum (rate(distillery_prompts_stale_total[5m]))",
+            "they never meet",
+        ),
         ("up / on (job) distillery:unknown", "no metric is called `distillery:unknown`"),
         ("sum (rate(distillery_prompts_stale_total[5m])", "unclosed"),
     ];
