@@ -7,7 +7,8 @@
 #                                           bin/prometheus, bin/promtool, bin/node and node_modules
 set -euo pipefail
 
-GRAFANA_SCHEMA_VERSION=12.4.3
+# The version of the image in docker-compose.yml.
+GRAFANA_SCHEMA_VERSION=12.2.0
 TYPESCRIPT_VERSION=5.9.3
 # Only where the machine has no npm of its own.
 NODE_WHEEL_VERSION=22.20.0

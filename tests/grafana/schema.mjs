@@ -4,17 +4,18 @@
 //
 //     node schema.mjs NODE_MODULES DASHBOARD.json...
 import { createRequire } from "node:module";
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync, readFileSync, readdirSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
 
 const [modules, ...files] = process.argv.slice(2);
 const ts = createRequire(join(modules, "here.js"))("typescript");
 const schema = join(modules, "@grafana", "schema", "dist", "types");
 
-// The types of a kind of panel.
-function typesOf(kind) {
-  const file = join(schema, "raw", "composable", kind, "panelcfg", "x", "types.gen");
-  return existsSync(`${file}.d.ts`) ? file : undefined;
+// The types in a folder of the schema: one file, whose name differs from version to version.
+function typesOf(...folders) {
+  const folder = join(schema, "raw", ...folders, "x");
+  const file = existsSync(folder) && readdirSync(folder).find((name) => name.endsWith(".gen.d.ts"));
+  return file && join(folder, file.replace(/\.d\.ts$/, ""));
 }
 
 // JSON has no enums: a value of one is written as the text or the number that it stands for.
@@ -30,7 +31,7 @@ interface SqlQuery extends Query { format: "table" | "time_series"; rawQuery: tr
 
 function source(dashboard) {
   const lines = [
-    `import type * as schema from ${JSON.stringify(join(schema, "raw", "dashboard", "x", "types.gen"))};`,
+    `import type * as schema from ${JSON.stringify(typesOf("dashboard"))};`,
     PLAIN,
   ];
   const say = (name, type, value) => lines.push(`const ${name}: ${type} = ${JSON.stringify(value)};`);
@@ -38,7 +39,7 @@ function source(dashboard) {
   say("frame", `Plain<Omit<schema.Dashboard, "panels">>`, frame);
   panels.forEach((panel, place) => {
     if (panel.type === "row") return say(`row_${place}`, "Plain<schema.RowPanel>", panel);
-    const types = typesOf(panel.type);
+    const types = typesOf("composable", panel.type, "panelcfg");
     if (!types) throw new Error(`"${panel.title}": Grafana has no kind of panel "${panel.type}"`);
     lines.push(`import type * as kind_${place} from ${JSON.stringify(types)};`);
     const { options, targets, ...rest } = panel;

@@ -43,6 +43,8 @@ pub struct Series {
     pub labels: Value,
     /// Its newest value that is a number.
     pub newest: f64,
+    /// Its largest.
+    pub largest: f64,
 }
 
 /// The server; it ends with this value.
@@ -121,12 +123,12 @@ fn serve(program: &Path, folder: &Path, port: u16) -> Command {
     command
 }
 
-/// The newest number of a series, where it has one.
+/// A series, where it has a number.
 fn read(series: &Value) -> Option<Series> {
-    let values = series.get("values")?.as_array()?;
     let number = |pair: &Value| pair.get(1)?.as_str()?.parse::<f64>().ok().filter(|value| !value.is_nan());
-    let newest = values.iter().rev().find_map(number)?;
-    Some(Series { labels: series.get("metric")?.clone(), newest })
+    let values: Vec<f64> = series.get("values")?.as_array()?.iter().filter_map(number).collect();
+    let largest = values.iter().copied().reduce(f64::max)?;
+    Some(Series { labels: series.get("metric")?.clone(), newest: *values.last()?, largest })
 }
 
 /// The body of an answer that went well. HTTP 1.0, so that the end of the connection is the end of the body.
