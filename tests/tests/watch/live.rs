@@ -19,8 +19,8 @@ const SPAN: Duration = Duration::from_secs(600);
 /// The row whose question the teacher never answers.
 const HOPELESS: &str = "box 7 ";
 const ROLES: [&str; 3] = ["harvester", "trainer", "inference"];
-/// Panels that show nothing but zero when nothing goes wrong.
-const CALM: [&str; 10] = [
+/// Panels that show nothing but zero when nothing goes wrong, or when Prometheus does not look at the very moment.
+const CALM: [&str; 11] = [
     "harvest: Paid twice A",
     "harvest: Answers from the store A",
     "harvest: Stale answers A",
@@ -28,6 +28,7 @@ const CALM: [&str; 10] = [
     "serving: Given up A",
     "serving: Loads that failed, a day A",
     "serving: Refusals by reason A",
+    "serving: Source tokens that wait A",
     "system: Processes that do not A",
     "system: Calls that failed A",
     "training: Runs that failed, a day A",
