@@ -44,7 +44,7 @@ struct Watched {
 
 impl Watched {
     fn new() -> Self {
-        let work = Work { rows: [80, 10, 12], steps: 80, delay: Duration::from_millis(250), concurrency: 4 };
+        let work = Work { rows: [80, 10, 12], steps: 120, delay: Duration::from_millis(250), concurrency: 4 };
         let cluster = Cluster::taught_by(work, move |asked| {
             // One prompt is garbage for ever, and each tenth call is asked to wait.
             let reply = match asked {
