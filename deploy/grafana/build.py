@@ -471,41 +471,26 @@ def stopped_jobs_and_models():
 
 
 def one_job_progress():
-    state = number(
-        "State",
-        "Where the job stands; of one that stopped, also the stage it stopped in.",
-        sql(f"SELECT state, stage FROM watch.jobs {ONE}"),
+    # One query for all of it: each reads the job's prompts.
+    now = number(
+        "Now",
+        "Where the job stands, how far its present stage has come, and how long it will take at its present rate: unknown "
+        "before its first answer or report, and once it is over.",
+        sql(f"SELECT state, stage, progress, seconds_left, prompts_per_second, steps_per_second FROM watch.jobs {ONE}"),
+        width=16,
         wide=True,
+        noValue="-",
     )
     mapped = {name: {"text": name, "color": color, "index": place} for place, (name, color) in enumerate(STATES.items())}
-    state["fieldConfig"]["defaults"]["mappings"] = [{"type": "value", "options": mapped}]
+    now["fieldConfig"]["defaults"]["mappings"] = [{"type": "value", "options": mapped}]
+    now["fieldConfig"]["overrides"] = [
+        override("progress", unit="percentunit", decimals=1),
+        override("seconds_left", unit="s"),
+        override("prompts_per_second", decimals=2),
+        override("steps_per_second", decimals=2),
+    ]
     return [
-        state,
-        number(
-            "Progress",
-            "Share of the present stage that is done: prompts of a harvest, steps of a training.",
-            sql(f"SELECT progress FROM watch.jobs {ONE}"),
-            unit="percentunit",
-            wide=True,
-            min=0,
-            max=1,
-        ),
-        number(
-            "Time left",
-            "Of the present stage, at its present rate. Unknown before its first answer or report, and once it is over.",
-            sql(f"SELECT seconds_left FROM watch.jobs {ONE}"),
-            unit="s",
-            wide=True,
-            noValue="-",
-        ),
-        number(
-            "Prompts a second",
-            "Answered, parked or skipped, over the whole time of a harvest that goes on.",
-            sql(f"SELECT prompts_per_second FROM watch.jobs {ONE}"),
-            wide=True,
-            noValue="-",
-            decimals=2,
-        ),
+        now,
         number(
             "Seconds of each stage",
             "Wall-clock seconds of harvest, training and evaluation, as far as they are known.",
