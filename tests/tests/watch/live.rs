@@ -192,18 +192,20 @@ fn every_panel_shows_something_while_a_job_goes_on() {
     done(watched.cluster.say(watched.url(0), &["cancel", "other"]));
     check_progress(&watched, &mut reader);
     watched.cluster.watch(watched.url(0));
+    println!("{:.1?} from submit to success", began.elapsed());
     let predict = ["predict", "--model", "job", "--explain", "--file", "test.jsonl", "--json"];
     for _ in 0..3 {
         // A model is served a moment after it is published.
         wait_for("the model is served", || {
-            (watched.cluster.say(watched.url(2), &predict).code == 0).then_some(())
+            let said = watched.cluster.say(watched.url(2), &predict);
+            println!("{:.1?} from submit to an answer: {} {}", began.elapsed(), said.code, said.err.trim());
+            (said.code == 0).then_some(())
         });
     }
     // The newest numbers, and a rate over them.
     std::thread::sleep(Duration::from_secs(3));
     let (rows, _) = reader.ask("SELECT job FROM watch.jobs WHERE name = 'job'").unwrap();
     let job = words(&rows[0]["job"]).to_owned();
-    println!("{:.1?} from submit to answers; job {job}", began.elapsed());
     let empty = empty_panels(&job, &watched, &mut reader);
     assert!(empty.is_empty(), "these show nothing: {empty:#?}");
     check_alerts(&watched);
