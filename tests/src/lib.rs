@@ -7,6 +7,7 @@ pub mod collector;
 pub mod data;
 pub mod folder;
 pub mod postgres;
+pub mod prometheus;
 pub mod proxy;
 pub mod redis;
 pub mod s3;

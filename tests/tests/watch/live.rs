@@ -1,0 +1,220 @@
+//! A job on a cluster, watched: a real Prometheus asks every role while it goes on, and every panel has something to show.
+
+use crate::alerts::Rules;
+use crate::dashboards::{Query, Source, dashboards, filled, list, queries, root, words};
+use crate::records::Reader;
+use serde_json::Value;
+use std::net::TcpListener;
+use std::time::{Duration, Instant};
+use tests::cluster::{Cluster, LIMIT, NOBODY, Work, alone, done, wait_for};
+use tests::data::{SpecText, question, teach};
+use tests::prometheus::{Job, Prometheus, Series};
+use tests::service::Service;
+use tests::teacher::Reply;
+
+/// How far rates look back here, where Prometheus asks each second.
+const INTERVAL: &str = "10s";
+/// Longer than the whole test.
+const SPAN: Duration = Duration::from_secs(600);
+/// The row whose question the teacher never answers.
+const HOPELESS: &str = "box 7 ";
+const ROLES: [&str; 3] = ["harvester", "trainer", "inference"];
+/// Panels that show nothing but zero when nothing goes wrong, or when Prometheus does not look at the very moment.
+const CALM: [&str; 11] = [
+    "harvest: Paid twice A",
+    "harvest: Answers from the store A",
+    "harvest: Stale answers A",
+    "serving: Refused A",
+    "serving: Given up A",
+    "serving: Loads that failed, a day A",
+    "serving: Refusals by reason A",
+    "serving: Source tokens that wait A",
+    "system: Processes that do not A",
+    "system: Calls that failed A",
+    "training: Runs that failed, a day A",
+];
+
+/// A cluster whose processes Prometheus asks.
+struct Watched {
+    // Dropped in this order.
+    prometheus: Prometheus,
+    services: Vec<Service>,
+    cluster: Cluster,
+}
+
+impl Watched {
+    fn new() -> Self {
+        let work = Work { rows: [80, 10, 12], steps: 120, delay: Duration::from_millis(250), concurrency: 4 };
+        let cluster = Cluster::taught_by(work, move |asked| {
+            // One prompt is garbage for ever, and each tenth call is asked to wait.
+            let reply = match asked {
+                asked if question(&asked.prompt).contains(HOPELESS) => Reply::completion(""),
+                asked if asked.before % 10 == 9 => Reply::status(429, "later").header("retry-after", "1"),
+                asked => teach(&asked.prompt),
+            };
+            reply.after(work.delay)
+        });
+        let mut services: Vec<Service> = Vec::new();
+        let mut targets: Vec<Vec<String>> = Vec::new();
+        for role in ROLES {
+            let harvester = services.first().map_or(NOBODY.to_owned(), |service| service.url().to_owned());
+            let admin = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+            let settings = [
+                ("DISTILLERY_ADMIN_LISTEN", admin.as_str()),
+                ("DISTILLERY_HARVESTER_FAILURES_MAX", "2"),
+                ("DISTILLERY_TEACHERS_LOCAL_PRICE_IN_PER_MILLION", "10.0"),
+            ];
+            services.push(cluster.try_start(role, &harvester, &settings).unwrap());
+            targets.push(vec![admin]);
+        }
+        let jobs: Vec<Job<'_>> =
+            ROLES.iter().zip(&targets).map(|(role, targets)| Job { role, targets }).collect();
+        let prometheus = Prometheus::start(&root().join("deploy/prometheus/rules/*.yml"), &jobs).unwrap();
+        let watched = Self { prometheus, services, cluster };
+        // Everything is seen at zero before it counts.
+        wait_for("Prometheus sees every role", || (watched.value("sum (up)")? >= 3.0).then_some(()));
+        std::thread::sleep(Duration::from_secs(2));
+        watched
+    }
+
+    fn url(&self, place: usize) -> &str {
+        self.services[place].url()
+    }
+
+    fn value(&self, expression: &str) -> Option<f64> {
+        Some(self.prometheus.query(expression, Duration::from_secs(2)).ok()?.first()?.newest)
+    }
+}
+
+/// The job's line in the records, once it is in `state` and its progress is in the middle.
+fn in_the_middle(reader: &mut Reader, state: &str) -> Value {
+    let sql =
+        "SELECT state, progress, seconds_left, prompts_per_second, steps_per_second, teacher FROM watch.jobs
+               WHERE name = 'job'";
+    let seen = wait_for(state, || {
+        let (rows, _) = reader.ask(sql).unwrap();
+        let row = rows.into_iter().next()?;
+        let progress = row["progress"].as_f64().unwrap_or_default();
+        (row["state"] == state && progress > 0.2 && progress < 0.9).then_some(row)
+    });
+    println!("in the middle: {seen}");
+    assert!(seen["seconds_left"].as_f64().unwrap() > 0.0, "{seen}");
+    assert_eq!(seen["teacher"], "local");
+    seen
+}
+
+/// What the records show of the job while it goes on.
+fn check_progress(watched: &Watched, reader: &mut Reader) {
+    let harvest = in_the_middle(reader, "harvesting");
+    assert!(harvest["prompts_per_second"].as_f64().unwrap() > 1.0, "{harvest}");
+    let (rows, _) = reader.ask("SELECT sum(pending + leased) AS open FROM watch.backlog").unwrap();
+    let open = rows[0]["open"].as_f64().unwrap();
+    assert!(open > 0.0 && open < watched.cluster.work.prompts() as f64, "{open}");
+    let training = in_the_middle(reader, "training");
+    assert!(training["steps_per_second"].as_f64().unwrap() > 0.1, "{training}");
+    let (rows, _) = reader.ask("SELECT sum(pending + leased) AS open FROM watch.backlog").unwrap();
+    assert_eq!(rows[0]["open"], Value::Null, "nobody is needed to harvest");
+}
+
+/// What a query shows: how many series or rows, whether anything else than zero, and a sample.
+struct Shown {
+    count: usize,
+    moves: bool,
+    sample: String,
+}
+
+fn ask(query: &Query, job: &str, watched: &Watched, reader: &mut Reader) -> Shown {
+    let text = filled(query, job, INTERVAL);
+    match query.source {
+        Source::Metrics => {
+            let series = watched.prometheus.query(&text, SPAN).unwrap();
+            let most = series.iter().max_by(|one, other| one.largest.total_cmp(&other.largest));
+            let words =
+                |most: &Series| format!("{} {:.4}, at most {:.4}", most.labels, most.newest, most.largest);
+            let sample = most.map(words).unwrap_or_default();
+            Shown { count: series.len(), moves: most.is_some_and(|most| most.largest != 0.0), sample }
+        }
+        Source::Records => {
+            let (rows, took) = reader.ask(&text).unwrap_or_else(|error| panic!("{}: {error}", query.place));
+            let row: String =
+                rows.first().map(Value::to_string).unwrap_or_default().chars().take(160).collect();
+            Shown {
+                count: rows.len(),
+                moves: true,
+                sample: format!("{row} ({:.1} ms)", took.as_secs_f64() * 1e3),
+            }
+        }
+    }
+}
+
+/// Asks every query of every dashboard, prints what it shows, and returns those that show nothing.
+fn empty_panels(job: &str, watched: &Watched, reader: &mut Reader) -> Vec<String> {
+    let mut empty = Vec::new();
+    println!("| panel | language | query | series or rows | sample |");
+    for (name, dashboard) in dashboards() {
+        for query in queries(&name, &dashboard) {
+            let shown = ask(&query, job, watched, reader);
+            let language = if query.source == Source::Metrics { "PromQL" } else { "SQL" };
+            println!(
+                "| {} | {language} | `{}` | {} | {} |",
+                query.place, query.text, shown.count, shown.sample
+            );
+            if shown.count == 0 || !shown.moves && !CALM.contains(&query.place.as_str()) {
+                empty.push(query.place);
+            }
+        }
+    }
+    empty
+}
+
+/// No alert is in the air, and Prometheus could work out each.
+fn check_alerts(watched: &Watched) {
+    for rule in watched.prometheus.rules().unwrap() {
+        assert_eq!(rule["health"], "ok", "{rule}");
+        assert_ne!(rule["state"], "firing", "{rule}");
+        let pending: Vec<&Value> = list(&rule["alerts"]).collect();
+        if !pending.is_empty() {
+            println!("pending: {} {:?}", words(&rule["name"]), pending);
+        }
+    }
+}
+
+#[test]
+fn every_panel_shows_something_while_a_job_goes_on() {
+    let _alone = alone();
+    let watched = Watched::new();
+    let mut reader = Reader::new(&watched.cluster.postgres);
+    let began = Instant::now();
+    watched.cluster.submit(watched.url(0));
+    let other = SpecText { name: "other", ..SpecText::default() };
+    watched.cluster.folder.write("other.toml", other.to_string()).unwrap();
+    done(watched.cluster.say(watched.url(0), &["submit", "other.toml", "--json"]));
+    done(watched.cluster.say(watched.url(0), &["cancel", "other"]));
+    check_progress(&watched, &mut reader);
+    watched.cluster.watch(watched.url(0));
+    println!("{:.1?} from submit to success", began.elapsed());
+    let predict = ["predict", "--model", "job", "--explain", "--file", "test.jsonl", "--json"];
+    for _ in 0..3 {
+        // A model is served a moment after it is published.
+        wait_for("the model is served", || {
+            let said = watched.cluster.say(watched.url(2), &predict);
+            println!("{:.1?} from submit to an answer: {} {}", began.elapsed(), said.code, said.err.trim());
+            (said.code == 0).then_some(())
+        });
+    }
+    // The newest numbers, and a rate over them.
+    std::thread::sleep(Duration::from_secs(3));
+    let (rows, _) = reader.ask("SELECT job FROM watch.jobs WHERE name = 'job'").unwrap();
+    let job = words(&rows[0]["job"]).to_owned();
+    let empty = empty_panels(&job, &watched, &mut reader);
+    assert!(empty.is_empty(), "these show nothing: {empty:#?}");
+    check_alerts(&watched);
+    // A query that nothing answers would be seen.
+    let nothing =
+        watched.prometheus.query("sum (rate(distillery_prompts_harvest_total[10s]))", SPAN).unwrap();
+    assert!(nothing.is_empty());
+    assert!(Rules::read().check().is_ok());
+    for service in watched.services {
+        assert_eq!(service.stop(LIMIT).unwrap(), 0);
+    }
+}
