@@ -13,6 +13,7 @@ scripts/services.sh
 scripts/teacher.sh --install-only
 scripts/s3.sh
 scripts/grpc.sh >/dev/null
+scripts/deploy-tools.sh >/dev/null
 fetched=$(date +%s)
 say "building"
 cargo build --workspace --all-targets

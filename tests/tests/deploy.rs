@@ -159,7 +159,7 @@ const MISTAKES: &[Mistake] = &[
     mistake(&["settings"], "deploy/kubernetes/base/config/inference.toml", "drain_seconds = 60", "drain_seconds = \"60\"", "`server.drain_seconds` is '60'"),
     // Kubernetes: what a schema says.
     mistake(LOCAL, HARVESTER, "terminationGracePeriodSeconds", "terminationGraceSeconds", "terminationGraceSeconds"),
-    mistake(LOCAL, HARVESTER, "replicas: 2", "replicas: \"2\"", "replicas"),
+    mistake(LOCAL, HARVESTER, "revisionHistoryLimit: 5", "revisionHistoryLimit: \"5\"", "is not of type 'integer'"),
     mistake(LOCAL, INFERENCE, "kind: PodDisruptionBudget", "kind: PodDisruptionBudgets", "PodDisruptionBudgets"),
     mistake(GPU, "deploy/kubernetes/components/keda/workers.yaml", "pollingInterval", "pollInterval", "pollInterval"),
     mistake(KUEUE, "deploy/kubernetes/components/kueue-trainer/queue.yaml", "clusterQueue:", "queue:", "queue"),
@@ -168,7 +168,7 @@ const MISTAKES: &[Mistake] = &[
     mistake(LOCAL, HARVESTER, "service: distillery.v1.DistillationsService", "service: distillery.v1.JobsService", "no service of proto/"),
     mistake(LOCAL, HARVESTER, "terminationGracePeriodSeconds: 60", "terminationGracePeriodSeconds: 40", "its last call may take 40 s"),
     mistake(LOCAL, "deploy/kubernetes/base/workers.yaml", "terminationGracePeriodSeconds: 660", "terminationGracePeriodSeconds: 120", "its last call may take 610 s"),
-    mistake(LOCAL, TRAINER, "limits: {memory: 8Gi}", "limits: {cpu: \"2\"}", "resources.limits.memory"),
+    mistake(GPU, TRAINER, "limits: {memory: 8Gi}", "limits: {cpu: \"2\"}", "resources.limits.memory"),
     mistake(LOCAL, TRAINER, "readOnlyRootFilesystem: true", "readOnlyRootFilesystem: false", "can write to its root"),
     mistake(LOCAL, TRAINER, "kind: PodDisruptionBudget\nmetadata: {name: trainer}\nspec:\n  maxUnavailable: 1\n  unhealthyPodEvictionPolicy: AlwaysAllow\n  selector:\n    matchLabels: {app.kubernetes.io/name: trainer}", "kind: PodDisruptionBudget\nmetadata: {name: trainer}\nspec:\n  maxUnavailable: 1\n  selector:\n    matchLabels: {app.kubernetes.io/name: coach}", "covers no pod"),
     mistake(LOCAL, TRAINER, "topology.kubernetes.io/zone", "topology.kubernetes.io/region", "is not spread"),
