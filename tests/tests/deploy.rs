@@ -136,53 +136,251 @@ const MISTAKES: &[Mistake] = &[
     // Images.
     mistake(&["images"], DOCKERFILE, "AS trainer-cuda", "AS trainer-gpu", "has no target `trainer-cuda`"),
     mistake(&["images"], DOCKERFILE, "USER 10001:10001", "USER distillery", "runs as `distillery`"),
-    mistake(&["images"], DOCKERFILE, "FROM tools AS build-harvester", "FROM cook-student AS build-harvester", "is to have no libtorch"),
+    mistake(
+        &["images"],
+        DOCKERFILE,
+        "FROM tools AS build-harvester",
+        "FROM cook-student AS build-harvester",
+        "is to have no libtorch",
+    ),
     mistake(&["images"], DOCKERFILE, "debian:bookworm-slim", "debian:latest", "has no version"),
-    mistake(&["images"], DOCKERFILE, "COPY scripts/teacher.sh", "COPY scripts/demo.sh scripts/teacher.sh", "copies `scripts/demo.sh`"),
+    mistake(
+        &["images"],
+        DOCKERFILE,
+        "COPY scripts/teacher.sh",
+        "COPY scripts/demo.sh scripts/teacher.sh",
+        "copies `scripts/demo.sh`",
+    ),
     mistake(&["images"], DOCKERFILE, "--role\", \"inference\"", "--role\", \"trainer\"", "serves trainer"),
     mistake(&["images"], DOCKERFILE, "EXPOSE 7070 9464", "EXPOSED 7070 9464", "hadolint"),
     mistake(&["images"], ".dockerignore", "!LICENSE", "!deploy", "deploy/secrets"),
     // Compose.
     mistake(&["compose"], COMPOSE, "stop_grace_period: 11m", "stop_grace: 11m", "stop_grace"),
-    mistake(&["compose"], COMPOSE, "stop_grace_period: 11m", "stop_grace_period: 5m", "its last call may take 600 s"),
-    mistake(&["compose"], COMPOSE, "{condition: service_completed_successfully}", "{condition: service_healthy}", "which has no health check"),
-    mistake(&["compose"], COMPOSE, "DISTILLERY_DATABASE_URL_FILE: /run/secrets/database_url", "DISTILLERY_DATABASE_URL: postgres://a:b@postgres/d", "is a secret in clear text"),
-    mistake(&["compose"], COMPOSE, "POSTGRES_PASSWORD_FILE: /run/secrets/postgres_password", "POSTGRES_PASSWORD: hunter2", "POSTGRES_PASSWORD is a secret in clear text"),
+    mistake(
+        &["compose"],
+        COMPOSE,
+        "stop_grace_period: 11m",
+        "stop_grace_period: 5m",
+        "its last call may take 600 s",
+    ),
+    mistake(
+        &["compose"],
+        COMPOSE,
+        "{condition: service_completed_successfully}",
+        "{condition: service_healthy}",
+        "which has no health check",
+    ),
+    mistake(
+        &["compose"],
+        COMPOSE,
+        "DISTILLERY_DATABASE_URL_FILE: /run/secrets/database_url",
+        "DISTILLERY_DATABASE_URL: postgres://a:b@postgres/d",
+        "is a secret in clear text",
+    ),
+    mistake(
+        &["compose"],
+        COMPOSE,
+        "POSTGRES_PASSWORD_FILE: /run/secrets/postgres_password",
+        "POSTGRES_PASSWORD: hunter2",
+        "POSTGRES_PASSWORD is a secret in clear text",
+    ),
     mistake(&["compose"], COMPOSE, "redis:7.4-bookworm", "redis:latest", "has no version"),
     mistake(&["compose"], COMPOSE, "target: inference}", "target: trainer}", "builds `trainer`"),
     mistake(&["compose"], COMPOSE, "\"127.0.0.1:7070:7070\"", "\"7070:7070\"", "open to other machines"),
-    mistake(&["compose"], COMPOSE, "secrets: [cli_token, worker_token]\n    volumes", "secrets: [worker_token]\n    volumes", "names the secret `cli_token`"),
-    mistake(&["compose"], "deploy/compose/gpu.yml", "target: trainer-cuda", "target: trainer", "builds `trainer`"),
+    mistake(
+        &["compose"],
+        COMPOSE,
+        "secrets: [cli_token, worker_token]\n    volumes",
+        "secrets: [worker_token]\n    volumes",
+        "names the secret `cli_token`",
+    ),
+    mistake(
+        &["compose"],
+        "deploy/compose/gpu.yml",
+        "target: trainer-cuda",
+        "target: trainer",
+        "builds `trainer`",
+    ),
     // Settings.
-    mistake(&["settings"], COMPOSE, "DISTILLERY_TELEMETRY_OTLP_ENDPOINT", "DISTILLERY_TELEMETRY_OTLP", "is no variable"),
-    mistake(&["settings"], "deploy/compose/trainer.toml", "harvester_url", "harvester", "`client.harvester` is no setting"),
-    mistake(&["settings"], "deploy/kubernetes/base/config/inference.toml", "drain_seconds = 60", "drain_seconds = \"60\"", "`server.drain_seconds` is '60'"),
+    mistake(
+        &["settings"],
+        COMPOSE,
+        "DISTILLERY_TELEMETRY_OTLP_ENDPOINT",
+        "DISTILLERY_TELEMETRY_OTLP",
+        "is no variable",
+    ),
+    mistake(
+        &["settings"],
+        "deploy/compose/trainer.toml",
+        "harvester_url",
+        "harvester",
+        "`client.harvester` is no setting",
+    ),
+    mistake(
+        &["settings"],
+        "deploy/kubernetes/base/config/inference.toml",
+        "drain_seconds = 60",
+        "drain_seconds = \"60\"",
+        "`server.drain_seconds` is '60'",
+    ),
     // Kubernetes: what a schema says.
-    mistake(LOCAL, HARVESTER, "terminationGracePeriodSeconds", "terminationGraceSeconds", "terminationGraceSeconds"),
-    mistake(LOCAL, HARVESTER, "revisionHistoryLimit: 5", "revisionHistoryLimit: \"5\"", "is not of type 'integer'"),
-    mistake(LOCAL, INFERENCE, "kind: PodDisruptionBudget", "kind: PodDisruptionBudgets", "PodDisruptionBudgets"),
-    mistake(GPU, "deploy/kubernetes/components/keda/workers.yaml", "pollingInterval", "pollInterval", "pollInterval"),
-    mistake(KUEUE, "deploy/kubernetes/components/kueue-trainer/queue.yaml", "clusterQueue:", "queue:", "queue"),
+    mistake(
+        LOCAL,
+        HARVESTER,
+        "terminationGracePeriodSeconds",
+        "terminationGraceSeconds",
+        "terminationGraceSeconds",
+    ),
+    mistake(
+        LOCAL,
+        HARVESTER,
+        "revisionHistoryLimit: 5",
+        "revisionHistoryLimit: \"5\"",
+        "is not of type 'integer'",
+    ),
+    mistake(
+        LOCAL,
+        INFERENCE,
+        "kind: PodDisruptionBudget",
+        "kind: PodDisruptionBudgets",
+        "PodDisruptionBudgets",
+    ),
+    mistake(
+        GPU,
+        "deploy/kubernetes/components/keda/workers.yaml",
+        "pollingInterval",
+        "pollInterval",
+        "pollInterval",
+    ),
+    mistake(
+        KUEUE,
+        "deploy/kubernetes/components/kueue-trainer/queue.yaml",
+        "clusterQueue:",
+        "queue:",
+        "queue",
+    ),
     // Kubernetes: what we ask for.
-    mistake(LOCAL, HARVESTER, "          livenessProbe:\n            grpc: {port: 7070}\n            periodSeconds: 10\n            timeoutSeconds: 5\n            failureThreshold: 6\n", "", "has no livenessProbe"),
-    mistake(LOCAL, HARVESTER, "service: distillery.v1.DistillationsService", "service: distillery.v1.JobsService", "no service of proto/"),
-    mistake(LOCAL, HARVESTER, "terminationGracePeriodSeconds: 60", "terminationGracePeriodSeconds: 40", "its last call may take 40 s"),
-    mistake(LOCAL, "deploy/kubernetes/base/workers.yaml", "terminationGracePeriodSeconds: 660", "terminationGracePeriodSeconds: 120", "its last call may take 610 s"),
+    mistake(
+        LOCAL,
+        HARVESTER,
+        "          livenessProbe:\n            grpc: {port: 7070}\n            periodSeconds: 10\n            timeoutSeconds: 5\n            failureThreshold: 6\n",
+        "",
+        "has no livenessProbe",
+    ),
+    mistake(
+        LOCAL,
+        HARVESTER,
+        "service: distillery.v1.DistillationsService",
+        "service: distillery.v1.JobsService",
+        "no service of proto/",
+    ),
+    mistake(
+        LOCAL,
+        HARVESTER,
+        "terminationGracePeriodSeconds: 60",
+        "terminationGracePeriodSeconds: 40",
+        "its last call may take 40 s",
+    ),
+    mistake(
+        LOCAL,
+        "deploy/kubernetes/base/workers.yaml",
+        "terminationGracePeriodSeconds: 660",
+        "terminationGracePeriodSeconds: 120",
+        "its last call may take 610 s",
+    ),
     mistake(GPU, TRAINER, "limits: {memory: 8Gi}", "limits: {cpu: \"2\"}", "resources.limits.memory"),
-    mistake(LOCAL, TRAINER, "readOnlyRootFilesystem: true", "readOnlyRootFilesystem: false", "can write to its root"),
-    mistake(LOCAL, TRAINER, "kind: PodDisruptionBudget\nmetadata: {name: trainer}\nspec:\n  maxUnavailable: 1\n  unhealthyPodEvictionPolicy: AlwaysAllow\n  selector:\n    matchLabels: {app.kubernetes.io/name: trainer}", "kind: PodDisruptionBudget\nmetadata: {name: trainer}\nspec:\n  maxUnavailable: 1\n  selector:\n    matchLabels: {app.kubernetes.io/name: coach}", "covers no pod"),
+    mistake(
+        LOCAL,
+        TRAINER,
+        "readOnlyRootFilesystem: true",
+        "readOnlyRootFilesystem: false",
+        "can write to its root",
+    ),
+    mistake(
+        LOCAL,
+        TRAINER,
+        "kind: PodDisruptionBudget\nmetadata: {name: trainer}\nspec:\n  maxUnavailable: 1\n  unhealthyPodEvictionPolicy: AlwaysAllow\n  selector:\n    matchLabels: {app.kubernetes.io/name: trainer}",
+        "kind: PodDisruptionBudget\nmetadata: {name: trainer}\nspec:\n  maxUnavailable: 1\n  selector:\n    matchLabels: {app.kubernetes.io/name: coach}",
+        "covers no pod",
+    ),
     mistake(LOCAL, TRAINER, "topology.kubernetes.io/zone", "topology.kubernetes.io/region", "is not spread"),
-    mistake(LOCAL, TRAINER, "image: distillery-trainer", "image: distillery-coach:0.1.0", "no target of the Dockerfile"),
-    mistake(LOCAL, "deploy/kubernetes/base/kustomization.yaml", "  - name: distillery-inference\n    newTag: 0.1.0", "  - name: distillery-inference\n    newTag: latest", "has no version"),
-    mistake(LOCAL, "deploy/kubernetes/components/pvc/kustomization.yaml", "persistentVolumeClaim: {claimName: checkpoints}", "emptyDir: {sizeLimit: 5Gi}", "checkpoints at /var/lib/distillery/checkpoints are on ['emptyDir']"),
-    mistake(LOCAL, "deploy/kubernetes/base/network.yaml", "policyTypes: [Ingress, Egress]", "policyTypes: [Ingress]", "denies what is not named"),
-    mistake(LOCAL, "deploy/kubernetes/base/network.yaml", "port: 9464", "port: 9465", "no NetworkPolicy opens its ingress on port 9464"),
-    mistake(LOCAL, "deploy/kubernetes/base/config/harvester.toml", "/etc/distillery/secrets/redis_url", "/etc/distillery/redis_url", "which is not mounted"),
-    mistake(LOCAL, "deploy/kubernetes/overlays/local/postgres.yaml", "secretName: distillery-postgres", "secretName: distillery-database", "does not say how `distillery-database` is made"),
-    mistake(LOCAL, "deploy/kubernetes/overlays/local/postgres.yaml", "- {name: POSTGRES_PASSWORD_FILE, value: /etc/postgres-secrets/postgres_password}", "- {name: POSTGRES_PASSWORD, value: hunter2}", "is a secret in clear text"),
-    mistake(GPU, "deploy/kubernetes/components/gpu/kustomization.yaml", "{key: nvidia.com/gpu, operator: Exists, effect: NoSchedule}", "{key: other, operator: Exists, effect: NoSchedule}", "does not tolerate"),
-    mistake(GPU, "deploy/kubernetes/components/keda/workers.yaml", "scaleTargetRef: {name: harvester-workers}", "scaleTargetRef: {name: workers}", "there is no Deployment `workers`"),
-    mistake(KUEUE, "deploy/kubernetes/components/kueue-trainer/job.yaml", "queue-name: trainers", "queue-name: coaches", "there is no LocalQueue `coaches`"),
+    mistake(
+        LOCAL,
+        TRAINER,
+        "image: distillery-trainer",
+        "image: distillery-coach:0.1.0",
+        "no target of the Dockerfile",
+    ),
+    mistake(
+        LOCAL,
+        "deploy/kubernetes/base/kustomization.yaml",
+        "  - name: distillery-inference\n    newTag: 0.1.0",
+        "  - name: distillery-inference\n    newTag: latest",
+        "has no version",
+    ),
+    mistake(
+        LOCAL,
+        "deploy/kubernetes/components/pvc/kustomization.yaml",
+        "persistentVolumeClaim: {claimName: checkpoints}",
+        "emptyDir: {sizeLimit: 5Gi}",
+        "checkpoints at /var/lib/distillery/checkpoints are on ['emptyDir']",
+    ),
+    mistake(
+        LOCAL,
+        "deploy/kubernetes/base/network.yaml",
+        "policyTypes: [Ingress, Egress]",
+        "policyTypes: [Ingress]",
+        "denies what is not named",
+    ),
+    mistake(
+        LOCAL,
+        "deploy/kubernetes/base/network.yaml",
+        "port: 9464",
+        "port: 9465",
+        "no NetworkPolicy opens its ingress on port 9464",
+    ),
+    mistake(
+        LOCAL,
+        "deploy/kubernetes/base/config/harvester.toml",
+        "/etc/distillery/secrets/redis_url",
+        "/etc/distillery/redis_url",
+        "which is not mounted",
+    ),
+    mistake(
+        LOCAL,
+        "deploy/kubernetes/overlays/local/postgres.yaml",
+        "secretName: distillery-postgres",
+        "secretName: distillery-database",
+        "does not say how `distillery-database` is made",
+    ),
+    mistake(
+        LOCAL,
+        "deploy/kubernetes/overlays/local/postgres.yaml",
+        "- {name: POSTGRES_PASSWORD_FILE, value: /etc/postgres-secrets/postgres_password}",
+        "- {name: POSTGRES_PASSWORD, value: hunter2}",
+        "is a secret in clear text",
+    ),
+    mistake(
+        GPU,
+        "deploy/kubernetes/components/gpu/kustomization.yaml",
+        "{key: nvidia.com/gpu, operator: Exists, effect: NoSchedule}",
+        "{key: other, operator: Exists, effect: NoSchedule}",
+        "does not tolerate",
+    ),
+    mistake(
+        GPU,
+        "deploy/kubernetes/components/keda/workers.yaml",
+        "scaleTargetRef: {name: harvester-workers}",
+        "scaleTargetRef: {name: workers}",
+        "there is no Deployment `workers`",
+    ),
+    mistake(
+        KUEUE,
+        "deploy/kubernetes/components/kueue-trainer/job.yaml",
+        "queue-name: trainers",
+        "queue-name: coaches",
+        "there is no LocalQueue `coaches`",
+    ),
 ];
 
 /// A copy of what the checks read.
@@ -302,13 +500,20 @@ fn the_scalers_queries_count_what_waits() {
     let queries: Vec<Value> = serde_json::from_str(&said).unwrap();
     let query = |scales: &str| {
         let found = queries.iter().find(|query| query["scales"] == scales);
-        found.unwrap_or_else(|| panic!("nothing scales {scales}: {said}"))["query"].as_str().unwrap().to_owned()
+        found.unwrap_or_else(|| panic!("nothing scales {scales}: {said}"))["query"]
+            .as_str()
+            .unwrap()
+            .to_owned()
     };
     let (prompts, runs) = (query("harvester-workers"), query("trainer"));
     let count = |query: &str| psql(&postgres.url(), query).unwrap();
     assert_eq!((count(&prompts), count(&runs)), ("0".to_owned(), "0".to_owned()));
 
-    psql(&postgres.url(), &job("harvesting", &[("pending", 5), ("leased", 2), ("answered", 9), ("parked", 1)])).unwrap();
+    psql(
+        &postgres.url(),
+        &job("harvesting", &[("pending", 5), ("leased", 2), ("answered", 9), ("parked", 1)]),
+    )
+    .unwrap();
     psql(&postgres.url(), &job("harvesting", &[("pending", 4)])).unwrap();
     psql(&postgres.url(), &job("paused", &[("pending", 50)])).unwrap();
     psql(&postgres.url(), &job("training", &[("answered", 3)])).unwrap();

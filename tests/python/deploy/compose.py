@@ -149,7 +149,8 @@ def check_end(tree: Tree, place: str, service: dict, document: dict) -> None:
         path = document["configs"][config["source"]]["file"]
         text = (tree.root / path).read_text()
         values = tree.config(path, text, environment(service))
-        needed, given = last_call_seconds(values), seconds(service.get("stop_grace_period", "10s"))
+        role = service["image"].partition(":")[0].removeprefix("distillery-")
+        needed, given = last_call_seconds(values, role), seconds(service.get("stop_grace_period", "10s"))
         if given < needed:
             tree.complain(place, f"stop_grace_period is {given} s, and its last call may take {needed} s")
         for used in re.findall(r'"/run/secrets/(\w+)"', text):

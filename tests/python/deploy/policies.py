@@ -214,7 +214,8 @@ def check_role(tree: Tree, where: str, item: dict, cluster: Cluster) -> None:
         tree.complain(where, "is given a configuration that it does not read")
     values = settings(tree, where, item, cluster)
     if values:
-        needed, given = last_call_seconds(values), spec.get("terminationGracePeriodSeconds", 0)
+        role = container(item)["args"][-1]
+        needed, given = last_call_seconds(values, role), spec.get("terminationGracePeriodSeconds", 0)
         if given <= needed:
             tree.complain(where, f"terminationGracePeriodSeconds is {given}, and its last call may take {needed} s")
         check_files(tree, where, item, values)

@@ -3,14 +3,9 @@
 import copy
 import pathlib
 import re
-import sys
 
+import tomli
 import yaml
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 # What an entry of [server.tokens] may hold: the defaults have none to show it.
 TOKEN = {"role": "", "env": "", "file": "", "expires": ""}
@@ -36,7 +31,7 @@ class Tree:
     def __init__(self, root: pathlib.Path, defaults: pathlib.Path | None = None, overlay: str | None = None):
         self.root = root
         self.overlay = overlay
-        self.defaults = filled(tomllib.loads(defaults.read_text())) if defaults else {}
+        self.defaults = filled(tomli.loads(defaults.read_text())) if defaults else {}
         self.complaints: list[str] = []
         self.notes: list[str] = []
 
@@ -54,7 +49,7 @@ class Tree:
 
     def version(self) -> str:
         """The workspace's version, which images are tagged by."""
-        return tomllib.loads(self.text("Cargo.toml"))["workspace"]["package"]["version"]
+        return tomli.loads(self.text("Cargo.toml"))["workspace"]["package"]["version"]
 
     def variables(self) -> set[str]:
         """Every variable that the program knows, from `distillery config`."""
@@ -63,7 +58,7 @@ class Tree:
     def config(self, place: str, text: str, environment: dict[str, str]) -> dict:
         """The settings of a file and variables over the defaults; what is in no default is complained of."""
         values = copy.deepcopy(self.defaults)
-        self.lay(place, values, tomllib.loads(text), "")
+        self.lay(place, values, tomli.loads(text), "")
         for name, value in environment.items():
             path = leaves(values).get(name.removeprefix("DISTILLERY_"))
             if name.startswith("DISTILLERY_") and path:
@@ -115,11 +110,11 @@ def put(values: dict, path: tuple[str, ...], text: str) -> None:
     values[last] = text == "true" if kind is bool else kind(text)
 
 
-def last_call_seconds(config: dict) -> int:
-    """How long a service may need between SIGTERM and its end: its notice, its calls, and, where it asks teachers, the
-    longest call to one."""
+def last_call_seconds(config: dict, role: str) -> int:
+    """How long a role may need between SIGTERM and its end: its notice, its calls, and, where it asks teachers, the longest
+    call to one."""
     server = config["server"]
-    asks = config["harvester"]["workers"] > 0
+    asks = role in ("harvester", "all") and config["harvester"]["workers"] > 0
     longest = max(profile["total_seconds"] for profile in config["teachers"].values()) if asks else 0
     return server["notice_seconds"] + max(server["drain_seconds"], longest)
 
