@@ -33,13 +33,13 @@ mkdir -p "$cache"
 # A root of Debian with these packages, made once.
 root_of() {
     local name=$1 packages=$2
-    [[ ! -e $cache/$name/made ]] || return 0
+    [[ $(cat "$cache/$name/made" 2>/dev/null || echo none) != "$packages" ]] || return 0
     command -v debootstrap >/dev/null || { say "installing debootstrap"; apt-get update -qq; apt-get install -qq --yes debootstrap >/dev/null; }
     say "making $name: Debian $RELEASE${packages:+ and $packages}"
     rm -rf "${cache:?}/$name"
     debootstrap --variant=minbase ${packages:+--include="$packages"} "$RELEASE" "$cache/$name" >"$cache/$name.log" 2>&1 ||
         { tail -n 5 "$cache/$name.log" >&2; fail "debootstrap failed"; }
-    : >"$cache/$name/made"
+    printf '%s' "$packages" >"$cache/$name/made"
 }
 
 # Runs a command in a root, with the network of this machine and whatever authorities it trusts. Further mounts come first,
@@ -67,7 +67,13 @@ inside() {
     rm -f "$root/tmp/authorities.pem"
 }
 
-checker() { "$(scripts/deploy-tools.sh)" tests/python/deploy "$1" --root . "${@:2}"; }
+python=$(scripts/deploy-tools.sh)
+checker() { "$python" tests/python/deploy "$1" --root . "${@:2}"; }
+
+# What a stage installs by name, as debootstrap takes it.
+packages_of() {
+    checker image --target "$1" | "$python" -c 'import json, sys; print(",".join(json.load(sys.stdin)["packages"]))'
+}
 
 # What a builder would be sent, and nothing else: a file that .dockerignore forgets is missing here, too.
 context() {
@@ -223,7 +229,7 @@ serve_teacher() {
         $python -c "
 import json, urllib.request as r
 asked = r.Request(\"http://127.0.0.1:8089/v1/completions\", json.dumps({\"prompt\": \"One, two,\", \"max_tokens\": 4}).encode(), {\"content-type\": \"application/json\"})
-print(\"healthy after '"'"'$tried'"'"' s, and it answers\", json.load(r.urlopen(asked))[\"choices\"][0][\"text\"])"
+print(\"healthy after $tried s, and it answers\", json.load(r.urlopen(asked))[\"choices\"][0][\"text\"])"
         kill -TERM $service
         wait $service'
 }
@@ -232,12 +238,12 @@ context
 root_of runtime ''
 for target in "${targets[@]}"; do
     if [[ $target == teacher ]]; then
-        root_of python ca-certificates,python3,python3-venv
+        root_of python "$(packages_of teacher)"
         assemble_teacher
         serve_teacher
     else
         root_of builder "$BUILD_PACKAGES"
-        root_of fetcher ca-certificates,python3-pip
+        root_of fetcher "$(packages_of libtorch)"
         compile "$target"
         assemble "$target"
         inspect "$target"

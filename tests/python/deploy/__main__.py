@@ -4,7 +4,7 @@
 
 SECTION is images, compose, kubernetes or settings; FILE is what `distillery config` prints. Every complaint is one line on
 standard output, and then the exit code is 1; without any, the lines say what was looked at, and it is 0. Other sections only
-print: queries the scalers' queries as JSON, context the files that a builder is sent, image what the image of --target ends
+print: queries the scalers' queries as JSON, context the files that a builder is sent, image what the stage --target ends
 with. scripts/deploy-tools.sh sets up the Python that this runs in.
 """
 

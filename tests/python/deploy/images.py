@@ -82,14 +82,16 @@ def reached(found: dict[str, Stage], name: str) -> set[str]:
 
 
 def image(tree: Tree, target: str) -> dict:
-    """What the image of a target ends with: its user, its variables."""
-    ends: dict = {"environment": {}}
+    """What the image of a target, or of any stage, ends with: its user, its variables, what RUN installs by name."""
+    ends: dict = {"environment": {}, "packages": []}
     for stage in chain(stages(tree), target):
         for name, rest in stage.instructions:
             if name == "ENV":
                 ends["environment"] |= dict(word.split("=", 1) for word in shlex.split(rest))
             if name == "USER":
                 ends["user"] = rest
+            if name == "RUN" and (installed := re.search(r"apt-get install (.*?)(?:&&|$)", rest)):
+                ends["packages"] += [word for word in installed[1].split() if not word.startswith("-")]
     return ends
 
 
