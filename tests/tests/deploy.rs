@@ -13,9 +13,16 @@ use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 use tests::binary;
-use tests::folder::Folder;
+use tests::data::{SpecText, teach};
+use tests::folder::{Folder, Said};
 use tests::postgres::Postgres;
+use tests::redis::Redis;
+use tests::service::Service;
+use tests::teacher::Teacher;
+
+const LIMIT: Duration = Duration::from_secs(90);
 
 /// What a copy needs: whatever the checks read.
 const READ: &[&str] = &[
@@ -523,4 +530,123 @@ fn the_scalers_queries_count_what_waits() {
     // A column that no view has is an error, and not a zero.
     let wrong = psql(&postgres.url(), &prompts.replace("pending", "waiting")).unwrap_err();
     assert!(wrong.contains("does not exist"), "{wrong}");
+}
+
+/// A deployment's own settings, with the addresses and folders of this test in place of a network's.
+struct Deployment {
+    folder: Folder,
+    teacher: Teacher,
+    _databases: (Postgres, Redis),
+}
+
+impl Deployment {
+    /// Everything that comes before the services: secrets by the script, the databases, their version, the reader.
+    fn new() -> Self {
+        let folder = Folder::with_problems([12, 4, 4], &SpecText::default()).unwrap();
+        let teacher = Teacher::start(|asked| teach(&asked.prompt)).unwrap();
+        let (postgres, redis) = (Postgres::start().unwrap(), Redis::start().unwrap());
+        let made = Command::new(root().join("scripts/deploy-secrets.sh"))
+            .arg(folder.join("secrets"))
+            .output()
+            .unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        folder.write("secrets/database_url", postgres.url()).unwrap();
+        folder.write("secrets/redis_url", redis.url()).unwrap();
+        let deployment = Self { folder, teacher, _databases: (postgres, redis) };
+        let migrate = [("DISTILLERY_DATABASE_URL_FILE", deployment.folder.join("secrets/database_url"))];
+        let mut command = binary::command(deployment.folder.path(), &["migrate"]).unwrap();
+        command.envs(migrate);
+        let migrated = binary::output(command).unwrap();
+        assert!(migrated.status.success(), "{}", String::from_utf8_lossy(&migrated.stderr));
+        deployment
+    }
+
+    fn secret(&self, name: &str) -> String {
+        std::fs::read_to_string(self.folder.join("secrets").join(name)).unwrap()
+    }
+
+    /// Starts a role with the settings that lie in the repository at `file`.
+    fn start(&self, role: &str, file: &str, harvester: &str, more: &[(&str, &str)]) -> Service {
+        let secrets = self.folder.join("secrets");
+        let shared = self.folder.join("shared");
+        let text = std::fs::read_to_string(root().join(file)).unwrap();
+        let text = [
+            ("/run/secrets", secrets.to_str().unwrap()),
+            ("/etc/distillery/secrets", secrets.to_str().unwrap()),
+            ("/var/lib/distillery/checkpoints", shared.to_str().unwrap()),
+            ("http://harvester:7070", harvester),
+            ("http://teacher:8089/v1", self.teacher.url()),
+        ]
+        .iter()
+        .fold(text, |text, (from, to)| text.replace(from, to));
+        let config = self.folder.write(&file.replace('/', "-"), text).unwrap();
+        let mut settings = vec![("DISTILLERY_CONFIG", config.to_str().unwrap())];
+        settings.extend(more);
+        Service::start(self.folder.path(), role, &settings).unwrap()
+    }
+
+    fn say(&self, url: &str, token: &str, arguments: &[&str]) -> Said {
+        let mut command = binary::command(self.folder.path(), arguments).unwrap();
+        command.env("DISTILLERY_SERVER", url).env("DISTILLERY_TOKEN", self.secret(token));
+        binary::output(command).unwrap().into()
+    }
+
+    /// A job from its submission to a prediction, and no further than each token goes.
+    fn check(&self, harvester: &Service, inference: &Service) {
+        let ended = self.say(harvester.url(), "cli_token", &["submit", "spec.toml", "--watch", "--json"]);
+        assert_eq!(ended.code, 0, "{} {}", ended.out, ended.err);
+        let worker = self.say(harvester.url(), "worker_token", &["delete", "job"]);
+        assert_eq!(worker.code, 1, "{}", worker.err);
+        let started = Instant::now();
+        loop {
+            // A model is served a moment after it is published.
+            let arguments = ["predict", "--model", "job", "--input", "Ann has 3 pens.", "--json"];
+            let said = self.say(inference.url(), "cli_token", &arguments);
+            if said.code == 0 {
+                println!("{}", said.out.trim());
+                break;
+            }
+            assert!(started.elapsed() < LIMIT, "{}", said.err);
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        assert_eq!(
+            self.say(inference.url(), "worker_token", &["predict", "--model", "job", "--input", "x"]).code,
+            1
+        );
+    }
+}
+
+#[test]
+fn the_settings_of_compose_carry_a_job() {
+    let deployment = Deployment::new();
+    let start = |role: &str, harvester: &str| {
+        deployment.start(role, &format!("deploy/compose/{role}.toml"), harvester, &[])
+    };
+    let harvester = start("harvester", "");
+    let (trainer, inference) = (start("trainer", harvester.url()), start("inference", harvester.url()));
+    deployment.check(&harvester, &inference);
+    for service in [trainer, inference, harvester] {
+        assert_eq!(service.stop(LIMIT).unwrap(), 0);
+    }
+}
+
+#[test]
+fn the_settings_of_kubernetes_carry_a_job() {
+    let deployment = Deployment::new();
+    let shared = deployment.folder.join("shared");
+    let checkpoints = ("DISTILLERY_CHECKPOINTS_ROOT", shared.to_str().unwrap());
+    let teacher = ("DISTILLERY_TEACHER_URL", deployment.teacher.url());
+    // Seconds that a Service needs, and no test.
+    let notice = ("DISTILLERY_SERVER_NOTICE_SECONDS", "0");
+    let start = |role: &str, harvester: &str, more: &[(&str, &str)]| {
+        deployment.start(role, &format!("deploy/kubernetes/base/config/{role}.toml"), harvester, more)
+    };
+    let harvester = start("harvester", "", &[notice]);
+    let workers = start("harvester", "", &[notice, teacher, ("DISTILLERY_HARVESTER_WORKERS", "256")]);
+    let trainer = start("trainer", harvester.url(), &[checkpoints]);
+    let inference = start("inference", harvester.url(), &[checkpoints, notice]);
+    deployment.check(&harvester, &inference);
+    for service in [trainer, inference, workers, harvester] {
+        assert_eq!(service.stop(LIMIT).unwrap(), 0);
+    }
 }
