@@ -33,6 +33,8 @@ say "edges between crates"
 cargo xtask tidy
 say "generated code"
 cargo xtask codegen --check
+say "the document of metrics"
+cargo xtask metrics --check
 say "checked SQL"
 cargo xtask sql --check
 say "protocol definitions"

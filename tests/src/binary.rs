@@ -35,7 +35,8 @@ pub fn command(folder: &Path, arguments: &[&str]) -> anyhow::Result<Command> {
     let mut command = Command::new(path()?);
     for (name, _) in std::env::vars_os() {
         let name_text = name.to_string_lossy();
-        if name_text.starts_with("DISTILLERY_") || name_text.ends_with("_API_KEY") {
+        let is_foreign = name_text == "TRACEPARENT" || name_text.starts_with("OTEL_");
+        if is_foreign || name_text.starts_with("DISTILLERY_") || name_text.ends_with("_API_KEY") {
             command.env_remove(name);
         }
     }

@@ -2,11 +2,13 @@
 //! their own.
 
 pub mod binary;
+pub mod collector;
 pub mod data;
 pub mod folder;
 pub mod postgres;
 pub mod redis;
 pub mod s3;
+pub mod scrape;
 pub mod service;
 pub mod teacher;
 

@@ -27,6 +27,8 @@ pub struct Asked {
     pub asked_before: usize,
     /// The number of the sample.
     pub sample: u64,
+    /// The trace that the call says it belongs to; empty for none.
+    pub traceparent: String,
 }
 
 /// What the teacher does with one request.
@@ -95,6 +97,7 @@ struct Book {
     counts: HashMap<String, usize>,
     requests: usize,
     answered: usize,
+    traceparents: Vec<String>,
 }
 
 /// The server; it ends with this value.
@@ -137,6 +140,11 @@ impl Teacher {
         lock(&self.book).answered
     }
 
+    /// The traces that the calls said they belong to, in order; empty for none.
+    pub fn traceparents(&self) -> Vec<String> {
+        lock(&self.book).traceparents.clone()
+    }
+
     /// How often each prompt was asked.
     pub fn counts(&self) -> HashMap<String, usize> {
         lock(&self.book).counts.clone()
@@ -173,8 +181,10 @@ async fn respond(
     answer: Arc<Answer>,
     book: Arc<Mutex<Book>>,
 ) -> Result<Response<Body>, Infallible> {
+    let traceparent = request.headers().get("traceparent").and_then(|value| value.to_str().ok());
+    let traceparent = traceparent.unwrap_or_default().to_owned();
     let body = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
-    let asked = note(&book, &body);
+    let asked = note(&book, &body, traceparent);
     let reply = answer(&asked);
     tokio::time::sleep(reply.delay).await;
     lock(&book).answered += 1;
@@ -198,7 +208,7 @@ fn half(body: &str) -> Body {
     BodyExt::boxed(StreamBody::new(stream::iter(frames)))
 }
 
-fn note(book: &Mutex<Book>, body: &[u8]) -> Asked {
+fn note(book: &Mutex<Book>, body: &[u8], traceparent: String) -> Asked {
     let json: Value = serde_json::from_slice(body).unwrap_or_default();
     let prompt = prompt_of(&json);
     let mut book = lock(book);
@@ -207,8 +217,9 @@ fn note(book: &Mutex<Book>, body: &[u8]) -> Asked {
     *count += 1;
     let before = book.requests;
     book.requests += 1;
+    book.traceparents.push(traceparent.clone());
     let sample = json.get("seed").and_then(Value::as_u64).unwrap_or_default();
-    Asked { prompt, before, asked_before, sample }
+    Asked { prompt, before, asked_before, sample, traceparent }
 }
 
 fn prompt_of(json: &Value) -> String {

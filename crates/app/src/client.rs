@@ -8,6 +8,9 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
 use wire::{Channel, Credentials};
 
 /// How long a connection may take to be made.
@@ -15,6 +18,8 @@ const CONNECT: Duration = Duration::from_secs(10);
 /// How often a connection is asked whether it lives, and how long it may take to say so.
 const PING_EVERY: Duration = Duration::from_secs(20);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a server may take to tell its health.
+const HEALTH_WITHIN: Duration = Duration::from_secs(5);
 /// Bytes that a server may send on one stream before it waits for the reader.
 const STREAM_WINDOW: u32 = 1024 * 1024;
 
@@ -42,6 +47,36 @@ pub async fn connect(section: &ClientSection, url: &str) -> anyhow::Result<Chann
         anyhow!("{}: {}: is `distillery serve` running there?", endpoint.uri(), root_cause(&error))
     })?;
     Ok(wire::channel(channel, credentials))
+}
+
+/// What a server says of its health.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Health {
+    /// It serves.
+    Serving,
+    /// It starts, loads or drains.
+    NotServing,
+    /// It has no service of that name.
+    Unknown,
+}
+
+/// Asks for the health of `service`; an empty name means the whole server.
+///
+/// # Errors
+/// It does not answer in time, or refuses.
+pub async fn health(channel: Channel, service: &str) -> anyhow::Result<Health> {
+    let request = HealthCheckRequest { service: service.to_owned() };
+    let mut client = HealthClient::new(channel);
+    let answer = tokio::time::timeout(HEALTH_WITHIN, client.check(request)).await;
+    match answer.map_err(|_| anyhow!("there was no answer within {HEALTH_WITHIN:?}"))? {
+        Ok(answer) => Ok(match answer.into_inner().status() {
+            ServingStatus::Serving => Health::Serving,
+            ServingStatus::NotServing => Health::NotServing,
+            ServingStatus::Unknown | ServingStatus::ServiceUnknown => Health::Unknown,
+        }),
+        Err(status) if status.code() == tonic::Code::NotFound => Ok(Health::Unknown),
+        Err(status) => Err(anyhow!("{}", status.message())),
+    }
 }
 
 fn unusable(error: anyhow::Error) -> anyhow::Error {

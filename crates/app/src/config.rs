@@ -1,11 +1,13 @@
 //! Configuration: one TOML file over the documented defaults, environment variables over the file. Read once, here.
 
 mod network;
+mod watching;
 
 pub use network::{
     Address, CheckpointsSection, ClientSection, DatabaseSection, RedisSection, S3Section, ServerSection,
     TokenSection,
 };
+pub use watching::{AdminSection, TelemetrySection};
 
 use domain::spec::{is_name, suggestion};
 use serde::Deserialize;
@@ -61,6 +63,10 @@ pub struct Config {
     pub client: ClientSection,
     /// Logging.
     pub log: Log,
+    /// Where metrics and probes are answered.
+    pub admin: AdminSection,
+    /// Where traces go.
+    pub telemetry: TelemetrySection,
     /// The harvester's section.
     pub harvester: HarvesterSection,
     /// The trainer's section.

@@ -2,9 +2,11 @@
 //!
 //! `local` puts the roles together for one machine; `roles` starts each of them, or says that this build lacks it.
 
+mod admin;
 pub mod client;
 pub mod config;
 pub mod door;
+mod exposition;
 #[cfg(feature = "harvester")]
 pub mod local;
 #[cfg(feature = "harvester")]

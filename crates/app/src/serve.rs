@@ -1,15 +1,16 @@
 //! The services as a process of their own: some of the roles, behind one door. Roles beside a harvester speak to it over
 //! memory, as on one machine; roles without one call the harvester that `[client]` names.
 
+use crate::admin::{Admin, Readiness};
 use crate::config::Config;
 use crate::door::Door;
 use crate::roles::{self, Harvesting, Inferring};
 use crate::shelf::{self, Writers};
-use crate::{client, transport};
+use crate::{client, exposition, transport};
 use anyhow::{Context, anyhow, bail};
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Mutex, watch};
@@ -35,6 +36,12 @@ const INFERENCE: &str = "distillery.v1.InferenceService";
 const OPEN_INFERENCE: &str = "inference.GRPCInferenceService";
 /// The health of the whole process, as the protocol has it.
 const WHOLE: &str = "";
+/// The services that every process has.
+const BESIDE: &[&str] = &[
+    "grpc.health.v1.Health",
+    "grpc.reflection.v1.ServerReflection",
+    "grpc.reflection.v1alpha.ServerReflection",
+];
 
 /// What one process does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -56,6 +63,14 @@ impl Roles {
         self == Self { trainer: true, ..Self::default() }
     }
 
+    /// Their names, joined by `between`.
+    pub fn names(self, between: &str) -> String {
+        let all =
+            [(self.harvester, "harvester"), (self.trainer, "trainer"), (self.inference, "inference")];
+        let names: Vec<&str> = all.into_iter().filter(|(is_one, _)| *is_one).map(|(_, name)| name).collect();
+        names.join(between)
+    }
+
     /// The gRPC services of these roles, by name.
     fn services(self) -> Vec<&'static str> {
         let inference = [INFERENCE, OPEN_INFERENCE].into_iter().filter(|_| self.inference);
@@ -66,9 +81,8 @@ impl Roles {
 /// The roles, started.
 pub struct Serving {
     url: String,
+    admin_url: Option<String>,
     notice: Duration,
-    /// The names that the health service tells of: the whole, and each service.
-    services: Vec<&'static str>,
     health: Health,
     drain_inference: Option<Box<dyn FnOnce() + Send + Sync>>,
     /// Ends the door; the roles; and, when they ended, the API between them.
@@ -79,6 +93,8 @@ pub struct Serving {
     /// Whether the role may end by itself.
     may_end: bool,
     close_records: Option<BoxFuture<'static, ()>>,
+    /// The admin port, which is the last to close.
+    watched: JoinSet<()>,
 }
 
 impl std::fmt::Debug for Serving {
@@ -100,8 +116,13 @@ impl Serving {
         if !which.is_trainer_alone() {
             config.trainer.idle_seconds_max = 0;
         }
-        // The door comes first: a mistake in it is told before a database is opened.
+        // The doors come first: a mistake in them is told before a database is opened, and probes are answered meanwhile.
+        let admin = Admin::open(&config.admin).await?;
         let door = Door::open(&config.server).await?;
+        let services = which.services();
+        let health = Health::start(&services).await;
+        // Before anything is opened that counts.
+        let (admin_url, watched) = watch(admin, which, &health)?;
         let (door_closing, roles_end, api_end) =
             (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
         let mut running = JoinSet::new();
@@ -111,7 +132,6 @@ impl Serving {
             let (channel, checkpoints, end) = (api.channel.clone(), checkpoints()?, roles_end.clone());
             running.spawn(roles::train(config.clone(), which.where_harvester(), channel, checkpoints, end));
         }
-        let health = Health::start();
         let mut routes = api.routes;
         let mut drain_inference = None;
         if which.inference {
@@ -123,20 +143,24 @@ impl Serving {
             running.spawn(health.clone().follow(models, roles_end.clone()).map(Ok));
         }
         let routes = health.beside(reflection(which, routes)?);
-        let mut services = which.services();
-        services.push(WHOLE);
+        let url = door.url();
+        let notice = Duration::from_secs(config.server.notice_seconds);
+        let answered: Vec<&str> = services.iter().chain(BESIDE).copied().collect();
+        let closing = door_closing.clone();
+        running.spawn(async move {
+            door.serve(routes, &answered, closing).await;
+            Ok(())
+        });
         // Inference says so itself, when its models are loaded.
+        health.serving(WHOLE).await;
         for name in services.iter().filter(|name| ![INFERENCE, OPEN_INFERENCE].contains(*name)) {
             health.serving(name).await;
         }
-        let url = door.url();
-        let notice = Duration::from_secs(config.server.notice_seconds);
-        running.spawn(door.serve(routes, door_closing.clone()).map(Ok));
         let close_records = api.close;
         Ok(Self {
             url,
+            admin_url,
             notice,
-            services,
             health,
             drain_inference,
             door_closing,
@@ -145,7 +169,13 @@ impl Serving {
             running,
             may_end: config.trainer.idle_seconds_max > 0,
             close_records,
+            watched,
         })
+    }
+
+    /// Where metrics and probes are answered on this machine; `None` where they are not.
+    pub fn admin_url(&self) -> Option<&str> {
+        self.admin_url.as_deref()
     }
 
     /// Where it can be reached on this machine.
@@ -174,7 +204,7 @@ impl Serving {
     }
 
     async fn drain(mut self, gives_notice: bool) {
-        self.health.over(&self.services).await;
+        self.health.over().await;
         if gives_notice {
             tokio::time::sleep(self.notice).await;
         }
@@ -192,7 +222,22 @@ impl Serving {
         if let Some(close) = self.close_records {
             close.await;
         }
+        self.watched.shutdown().await;
     }
+}
+
+/// Answers at the admin port, where there is one, for as long as the task is kept. Returns its URL, too.
+fn watch(
+    admin: Option<Admin>,
+    which: Roles,
+    health: &Health,
+) -> anyhow::Result<(Option<String>, JoinSet<()>)> {
+    let mut watched = JoinSet::new();
+    let Some(admin) = admin else { return Ok((None, watched)) };
+    let url = format!("http://{}", admin.address());
+    tracing::info!(url, "metrics and probes are answered");
+    watched.spawn(admin.serve(exposition::install(which)?, health.readiness()));
+    Ok((Some(url), watched))
 }
 
 /// The harvester's API: its own, or a line to it.
@@ -241,18 +286,33 @@ fn reflection(which: Roles, routes: Routes) -> anyhow::Result<Routes> {
         .add_service(older.build_v1alpha().context("server reflection")?))
 }
 
-/// Who is asked whether this process serves.
+/// Who is asked whether this process serves. The whole does where every one of its services does.
 #[derive(Clone)]
 struct Health {
     reporter: HealthReporter,
-    /// Once it is, nothing serves any more, whatever is told later.
-    over: Arc<Mutex<bool>>,
+    /// The whole and the services, by name.
+    names: Arc<[&'static str]>,
+    /// Those that do not serve yet. Once nothing does any more, none of them ever will.
+    awaited: Arc<Mutex<BTreeSet<&'static str>>>,
+    readiness: watch::Sender<Readiness>,
 }
 
 impl Health {
     /// Nothing serves yet.
-    fn start() -> Self {
-        Self { reporter: HealthReporter::new(), over: Arc::default() }
+    async fn start(services: &[&'static str]) -> Self {
+        let names: Vec<&'static str> = services.iter().copied().chain([WHOLE]).collect();
+        let awaited = Arc::new(Mutex::new(names.iter().copied().collect()));
+        let (readiness, _) = watch::channel(Readiness::Starting);
+        let health = Self { reporter: HealthReporter::new(), names: names.into(), awaited, readiness };
+        for name in health.names.iter() {
+            health.not_serving(name).await;
+        }
+        health
+    }
+
+    /// What probes are told.
+    fn readiness(&self) -> watch::Receiver<Readiness> {
+        self.readiness.subscribe()
     }
 
     /// The health service beside `routes`.
@@ -261,9 +321,17 @@ impl Health {
     }
 
     async fn serving(&self, name: &str) {
-        let over = self.over.lock().await;
-        if !*over {
+        let mut awaited = self.awaited.lock().await;
+        if *self.readiness.borrow() == Readiness::Draining {
+            return;
+        }
+        awaited.remove(name);
+        if name != WHOLE {
             self.reporter.set_service_status(name, ServingStatus::Serving).await;
+        }
+        if awaited.is_empty() && *self.readiness.borrow() == Readiness::Starting {
+            self.reporter.set_service_status(WHOLE, ServingStatus::Serving).await;
+            self.readiness.send_replace(Readiness::Ready);
         }
     }
 
@@ -271,11 +339,11 @@ impl Health {
         self.reporter.set_service_status(name, ServingStatus::NotServing).await;
     }
 
-    /// Of `names`, nothing serves any more.
-    async fn over(&self, names: &[&str]) {
-        let mut over = self.over.lock().await;
-        *over = true;
-        for name in names {
+    /// Nothing serves any more.
+    async fn over(&self) {
+        let _awaited = self.awaited.lock().await;
+        self.readiness.send_replace(Readiness::Draining);
+        for name in self.names.iter() {
             self.not_serving(name).await;
         }
     }
@@ -286,8 +354,6 @@ impl Health {
         mut models: watch::Receiver<Option<BTreeMap<String, u64>>>,
         end: CancellationToken,
     ) {
-        self.not_serving(INFERENCE).await;
-        self.not_serving(OPEN_INFERENCE).await;
         let mut told: BTreeMap<String, u64> = BTreeMap::new();
         loop {
             let changed = tokio::select! {

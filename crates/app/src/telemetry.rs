@@ -1,26 +1,123 @@
-//! Logging: `tracing` to standard error. Traces and metrics for collectors are added here when services run apart.
+//! Logging and tracing: `tracing` to standard error and, over OTLP, to a collector. Log lines name the trace that they
+//! belong to.
 
-use crate::config::{ConfigError, Log, LogFormat};
+mod export;
+mod lines;
+
+use crate::config::{Config, ConfigError, LogFormat};
+use domain::telemetry::span;
+use lines::WithTrace;
+use opentelemetry::trace::TracerProvider;
+use opentelemetry_sdk::trace::SdkTracerProvider;
+use std::future::Future;
 use std::io::IsTerminal;
-use tracing_subscriber::EnvFilter;
+use tracing::{Instrument, Span};
+use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::fmt::format::JsonFields;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer};
 
-/// Starts logging for the whole process.
+/// The variable by which a script hands its trace to the programs that it starts.
+const TRACEPARENT: &str = "TRACEPARENT";
+
+/// What is watched of this process; to be ended by [`Telemetry::block_on`], so that the last spans arrive.
+#[derive(Debug)]
+pub struct Telemetry {
+    traces: Option<export::Traces>,
+    /// The trace that this process was started in.
+    parent: Option<String>,
+}
+
+/// Starts logging, and tracing where it is wanted, for the whole process. In traces it is called `name`, unless the
+/// configuration says otherwise.
 ///
 /// # Errors
-/// A filter that cannot be read.
-pub fn start(log: &Log) -> Result<(), ConfigError> {
-    let filter = EnvFilter::try_new(&log.level).map_err(|_| {
-        let words = format!("`{}` is no filter such as `info` or `warn,harvester=debug`", log.level);
+/// A filter, an address or a share that cannot be read.
+pub fn start(config: &Config, name: &str) -> Result<Telemetry, ConfigError> {
+    let level = &config.log.level;
+    let filter = EnvFilter::try_new(level).map_err(|_| {
+        let words = format!("`{level}` is no filter such as `info` or `warn,harvester=debug`");
         ConfigError::new("log.level", words)
     })?;
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let endpoint = config.telemetry.endpoint()?;
+    let parent = parent();
+    // Without a collector, ids are still given where somebody asks for them: a collector of logs, or who started this.
+    let is_wanted = endpoint.is_some() || parent.is_some() || config.log.format == LogFormat::Json;
+    let traces = match is_wanted {
+        true => Some(export::open(&config.telemetry, endpoint, name)?),
+        false => None,
+    };
+    install(config.log.format, filter, traces.as_ref().map(export::Traces::provider));
+    Ok(Telemetry { traces, parent })
+}
+
+/// Spans of the table go to the collector, whatever is logged; nothing else does.
+fn install(format: LogFormat, filter: EnvFilter, provider: Option<&SdkTracerProvider>) {
+    let is_ours = filter_fn(|metadata| metadata.is_span() && span::SPANS.contains(&metadata.name()));
+    let traced = provider.map(|provider| {
+        tracing_opentelemetry::layer()
+            .with_tracer(provider.tracer("distillery"))
+            .with_location(false)
+            .with_threads(false)
+            .with_tracked_inactivity(false)
+            .with_filter(is_ours)
+    });
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal());
-    // A second start in one process (tests) keeps the first.
-    let _ = match log.format {
-        LogFormat::Text => builder.try_init(),
-        LogFormat::Json => builder.json().try_init(),
+    let logged = match format {
+        LogFormat::Text => lines.map_event_format(WithTrace::text).boxed(),
+        LogFormat::Json => {
+            lines.json().map_event_format(WithTrace::json).fmt_fields(JsonFields::new()).boxed()
+        }
     };
-    Ok(())
+    // A second start in one process (tests) keeps the first.
+    let _ = tracing_subscriber::registry().with(traced).with(logged.with_filter(filter)).try_init();
+}
+
+/// The trace that this process was started in, where its environment names one.
+#[allow(clippy::disallowed_methods, reason = "this is where the environment is read")]
+fn parent() -> Option<String> {
+    let text = std::env::var(TRACEPARENT).ok()?;
+    text.parse::<domain::Traceparent>().ok().map(|parent| parent.to_string())
+}
+
+impl Telemetry {
+    /// Runs `work` on a runtime of its own, to its end, then sends what is still to be sent. A `command` has a span, in
+    /// the trace that this process was started in; what serves has none, because it lasts.
+    ///
+    /// # Errors
+    /// Those of `work`, and a runtime that cannot be started.
+    pub fn block_on<T>(
+        self,
+        command: Option<&'static str>,
+        work: impl Future<Output = anyhow::Result<T>>,
+    ) -> anyhow::Result<T> {
+        let span = match command.filter(|_| self.traces.is_some()) {
+            Some(command) => self.command(command),
+            None => Span::none(),
+        };
+        let result = crate::block_on(work.instrument(span.clone()));
+        if result.is_err() {
+            span.record("otel.status_code", "ERROR");
+        }
+        drop(span);
+        if let Some(traces) = self.traces {
+            traces.close();
+        }
+        result
+    }
+
+    fn command(&self, command: &'static str) -> Span {
+        let span = tracing::info_span!(
+            span::COMMAND,
+            distillery.command = command,
+            otel.status_code = tracing::field::Empty
+        );
+        if let Some(parent) = &self.parent {
+            wire::trace::adopt(&span, parent);
+        }
+        span
+    }
 }

@@ -1,5 +1,6 @@
 //! gRPC inside one process: the same services and clients, over memory.
 
+use crate::door::Observed;
 use domain::Fault;
 use hyper_util::rt::TokioIo;
 use std::io;
@@ -10,6 +11,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::transport::{Endpoint, Server};
+use tower::layer::layer_fn;
 use tower::service_fn;
 use wire::{Channel, Credentials};
 
@@ -27,6 +29,7 @@ pub async fn in_memory(routes: Routes, shutdown: CancellationToken) -> anyhow::R
     let incoming = ReceiverStream::new(accepted).map(Ok::<_, io::Error>);
     tokio::spawn(async move {
         let served = Server::builder()
+            .layer(layer_fn(Observed::traced))
             .add_routes(routes)
             .serve_with_incoming_shutdown(incoming, shutdown.cancelled_owned())
             .await;

@@ -3,8 +3,8 @@
 mod server;
 
 pub(crate) use server::{
-    CancelArguments, DeleteArguments, JobArguments, LedgerArguments, ListArguments, ModelsArguments,
-    RoleName, ServeArguments, ServerArguments, StateName, SubmitArguments, VerdictName, WatchArguments,
+    CancelArguments, DeleteArguments, HealthArguments, JobArguments, LedgerArguments, ListArguments,
+    ModelsArguments, RoleName, ServeArguments, ServerArguments, StateName, SubmitArguments, VerdictName, WatchArguments,
 };
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -91,6 +91,9 @@ pub(crate) enum Verb {
     /// Lists published models, newest first
     #[command(after_help = server::MODELS_EXAMPLES)]
     Models(ModelsArguments),
+    /// Whether a server serves: exit code 0 where it does, 1 where it does not; for probes too
+    #[command(after_help = server::HEALTH_EXAMPLES)]
+    Health(HealthArguments),
     /// Brings the local database to this program's version
     #[command(after_help = "Example:\n  distillery migrate --data-dir /data/distillery")]
     Migrate {
@@ -109,6 +112,32 @@ pub(crate) enum Verb {
         /// For which shell
         shell: clap_complete::Shell,
     },
+}
+
+impl Verb {
+    /// What a trace calls it; `None` for what lasts.
+    pub(crate) fn name(&self) -> Option<&'static str> {
+        match self {
+            Self::Run(_) => Some("run"),
+            Self::Predict(_) => Some("predict"),
+            Self::Import { .. } => Some("import"),
+            Self::Export(_) => Some("export"),
+            Self::Serve(_) => None,
+            Self::Submit(_) => Some("submit"),
+            Self::Watch(_) => Some("watch"),
+            Self::List(_) => Some("list"),
+            Self::Show(_) => Some("show"),
+            Self::Cancel(_) => Some("cancel"),
+            Self::Resume(_) => Some("resume"),
+            Self::Delete(_) => Some("delete"),
+            Self::Ledger(_) => Some("ledger"),
+            Self::Models(_) => Some("models"),
+            Self::Health(_) => Some("health"),
+            Self::Migrate { .. } => Some("migrate"),
+            Self::Config => Some("config"),
+            Self::Completions { .. } => Some("completions"),
+        }
+    }
 }
 
 const RUN_EXAMPLES: &str = "Examples:

@@ -28,8 +28,8 @@ fn dispatch(arguments: Arguments) -> anyhow::Result<()> {
         return commands::print_config();
     }
     let config = commands::load_config(&arguments.place)?;
-    app::telemetry::start(&config.log)?;
-    app::block_on(async move {
+    let telemetry = app::telemetry::start(&config, &process_name(&arguments.verb))?;
+    telemetry.block_on(arguments.verb.name(), async move {
         let shutdown = app::signals::shutdown();
         match arguments.verb {
             Verb::Run(run) => commands::run::run(config, run, shutdown).await,
@@ -46,8 +46,17 @@ fn dispatch(arguments: Arguments) -> anyhow::Result<()> {
             Verb::Delete(delete) => commands::delete::delete(config, delete, shutdown).await,
             Verb::Ledger(ledger) => commands::ledger::ledger(config, ledger, shutdown).await,
             Verb::Models(models) => commands::models::models(config, models, shutdown).await,
+            Verb::Health(health) => commands::health::health(config, health, shutdown).await,
             Verb::Migrate { json } => commands::migrate(config, json).await,
             Verb::Config | Verb::Completions { .. } => Ok(()),
         }
     })
+}
+
+/// What this process is called in traces: by its roles, where it serves.
+fn process_name(verb: &Verb) -> String {
+    match verb {
+        Verb::Serve(serve) => format!("distillery-{}", commands::serve::roles(serve).names("-")),
+        _ => "distillery-cli".to_owned(),
+    }
 }

@@ -5,6 +5,7 @@
 use crate::store::StoreHarness;
 use domain::ids::{CompletionKey, DatasetId, DistillationId, PromptId, RequestId, RunId};
 use domain::metric::Accuracy;
+use domain::queue::Work;
 use domain::records::{
     Completion, Dataset, Distillation, FinishReason, Harvested, LeasedPrompt, LeasedRun, NewDistillation,
     NewModel, NewPrompt, Parsed, Run,
@@ -82,7 +83,18 @@ pub async fn job(store: &dyn Store, spec: Spec, dataset: DatasetId) -> Distillat
 
 /// What [`job`] asks the store to make.
 pub fn new_job(spec: Spec, dataset: DatasetId) -> NewDistillation {
-    NewDistillation { id: DistillationId::generate(), request: RequestId::generate(), spec, dataset }
+    NewDistillation {
+        id: DistillationId::generate(),
+        request: RequestId::generate(),
+        spec,
+        dataset,
+        traceparent: String::new(),
+    }
+}
+
+/// The prompts of entries, in their order.
+pub fn ids(work: Vec<Work>) -> Vec<PromptId> {
+    work.into_iter().map(|work| work.prompt).collect()
 }
 
 /// A key that no other question has.

@@ -33,6 +33,7 @@ struct DistillationRow {
     harvest_seconds: f64,
     train_seconds: f64,
     evaluate_seconds: f64,
+    traceparent: String,
 }
 
 /// Jobs; what is given goes on after `FROM distillations`.
@@ -41,7 +42,7 @@ macro_rules! distillations {
         sqlx::query_as!(
             DistillationRow,
             "SELECT id, spec, dataset_id, state, reason, resume_state, created_at, updated_at, run_id,
-             model_id, teacher_accuracy, harvest_seconds, train_seconds, evaluate_seconds
+             model_id, teacher_accuracy, harvest_seconds, train_seconds, evaluate_seconds, traceparent
              FROM distillations " + $rest,
             $($argument),*
         )
@@ -69,6 +70,7 @@ impl TryFrom<DistillationRow> for Distillation {
                 train: row.train_seconds,
                 evaluate: row.evaluate_seconds,
             },
+            traceparent: row.traceparent,
         })
     }
 }
@@ -167,8 +169,8 @@ impl PostgresStore {
         let limit = |limit: Option<u64>| limit.and_then(|limit| i64::try_from(limit).ok());
         let made = sqlx::query!(
             "INSERT INTO distillations (id, request_id, name, dataset_id, spec, state, prompts_max, tokens_max,
-                 money_micros_max, created_at, updated_at)
-             VALUES ($1, $2, $3, $4, $5, 'queued', $6, $7, $8, now_ms(), now_ms())
+                 money_micros_max, traceparent, created_at, updated_at)
+             VALUES ($1, $2, $3, $4, $5, 'queued', $6, $7, $8, $9, now_ms(), now_ms())
              ON CONFLICT (request_id) DO NOTHING",
             new.id.as_uuid(),
             new.request.as_uuid(),
@@ -177,7 +179,8 @@ impl PostgresStore {
             finite_json(&new.spec)?,
             limit(budget.prompts),
             limit(budget.tokens),
-            limit(budget.money_micros)
+            limit(budget.money_micros),
+            text(&new.traceparent) as Text<'_>
         )
         .execute(&mut *tx)
         .await?;

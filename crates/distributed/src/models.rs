@@ -21,6 +21,7 @@ struct ModelRow {
     validation: Option<String>,
     test: Option<String>,
     created_at: i64,
+    traceparent: String,
 }
 
 /// Models; what is given goes on after `FROM models`.
@@ -29,7 +30,7 @@ macro_rules! models {
         sqlx::query_as!(
             ModelRow,
             "SELECT id, name, version, distillation_id, run_id, path, manifest_sha256, parameters, validation,
-             test, created_at FROM models " + $rest,
+             test, created_at, traceparent FROM models " + $rest,
             $($argument),*
         )
     };
@@ -51,6 +52,7 @@ impl TryFrom<ModelRow> for Model {
             validation: json_maybe("validation", row.validation.as_deref())?,
             test: json_maybe("test", row.test.as_deref())?,
             created_at: Timestamp(row.created_at),
+            traceparent: row.traceparent,
         })
     }
 }
@@ -73,8 +75,8 @@ pub(crate) async fn insert(tx: &mut Tx, job: &Distillation, run: RunId, new: &Ne
     .await?;
     sqlx::query!(
         "INSERT INTO models (id, name, version, distillation_id, run_id, path, manifest_sha256, parameters,
-             validation, test, created_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, now_ms())",
+             validation, test, traceparent, created_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, now_ms())",
         ModelId::generate().as_uuid(),
         name.as_ref(),
         version,
@@ -84,7 +86,8 @@ pub(crate) async fn insert(tx: &mut Tx, job: &Distillation, run: RunId, new: &Ne
         text(&new.manifest_sha256) as Text<'_>,
         integer::<i64>(new.parameters)?,
         new.validation.as_ref().map(finite_json).transpose()?,
-        new.test.as_ref().map(finite_json).transpose()?
+        new.test.as_ref().map(finite_json).transpose()?,
+        text(&job.traceparent) as Text<'_>
     )
     .execute(&mut **tx)
     .await?;

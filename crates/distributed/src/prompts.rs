@@ -5,10 +5,23 @@ use crate::failure::Attempt;
 use crate::row::{integer, named, number, record, records};
 use crate::store::{PostgresStore, Tx};
 use domain::ids::{CompletionKey, DistillationId, PromptId};
+use domain::queue::Work;
 use domain::records::{NewPrompt, Prompt};
 use domain::state::PromptState;
 use domain::store::{BATCH_MAX, StoreError, StoreResult};
 use uuid::Uuid;
+
+/// An entry of the work list.
+struct WorkRow {
+    prompt: Uuid,
+    traceparent: String,
+}
+
+impl WorkRow {
+    fn work(self) -> Work {
+        Work { prompt: PromptId::from_uuid(self.prompt), traceparent: self.traceparent }
+    }
+}
 
 struct PromptRow {
     id: Uuid,
@@ -163,14 +176,18 @@ impl PostgresStore {
         Ok(tx.commit().await?)
     }
 
-    pub(crate) async fn prompt_outbox(&self, limit: usize) -> Attempt<Vec<PromptId>> {
-        let ids = sqlx::query_scalar!(
-            "SELECT prompt_id FROM outbox ORDER BY sequence LIMIT $1",
+    pub(crate) async fn prompt_outbox(&self, limit: usize) -> Attempt<Vec<Work>> {
+        let rows = sqlx::query_as!(
+            WorkRow,
+            "SELECT outbox.prompt_id AS prompt, traceparent FROM outbox
+             JOIN prompts ON prompts.id = outbox.prompt_id
+             JOIN distillations ON distillations.id = prompts.distillation_id
+             ORDER BY outbox.sequence LIMIT $1",
             limit.clamp(1, BATCH_MAX) as i64
         )
         .fetch_all(self.pool())
         .await?;
-        Ok(ids.into_iter().map(PromptId::from_uuid).collect())
+        Ok(rows.into_iter().map(WorkRow::work).collect())
     }
 
     pub(crate) async fn prompt_mark_published(&self, prompts: &[PromptId]) -> Attempt<()> {
@@ -193,20 +210,20 @@ impl PostgresStore {
         &self,
         after: Option<PromptId>,
         limit: usize,
-    ) -> Attempt<Vec<PromptId>> {
-        let ids = sqlx::query_scalar!(
-            "SELECT id FROM prompts WHERE id > $1 AND state IN ('pending', 'leased')
-             AND (state = 'pending' OR lease_until <= now_ms())
-             AND EXISTS (
-                 SELECT FROM distillations
-                 WHERE distillations.id = prompts.distillation_id AND distillations.state = 'harvesting')
-             AND NOT EXISTS (SELECT FROM outbox WHERE prompt_id = prompts.id) ORDER BY id LIMIT $2",
+    ) -> Attempt<Vec<Work>> {
+        let rows = sqlx::query_as!(
+            WorkRow,
+            "SELECT prompts.id AS prompt, traceparent FROM prompts
+             JOIN distillations ON distillations.id = prompts.distillation_id
+             WHERE prompts.id > $1 AND prompts.state IN ('pending', 'leased')
+             AND (prompts.state = 'pending' OR lease_until <= now_ms()) AND distillations.state = 'harvesting'
+             AND NOT EXISTS (SELECT FROM outbox WHERE prompt_id = prompts.id) ORDER BY prompts.id LIMIT $2",
             after.map_or(Uuid::nil(), PromptId::as_uuid),
             limit.clamp(1, BATCH_MAX) as i64
         )
         .fetch_all(self.pool())
         .await?;
-        Ok(ids.into_iter().map(PromptId::from_uuid).collect())
+        Ok(rows.into_iter().map(WorkRow::work).collect())
     }
 
     pub(crate) async fn prompt_get(&self, id: PromptId) -> Attempt<Prompt> {

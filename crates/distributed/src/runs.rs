@@ -164,7 +164,7 @@ impl PostgresStore {
         let Some(id) = leased else { return Ok(None) };
         let run = fetch(&mut tx, RunId::from_uuid(id)).await?;
         let job = sqlx::query!(
-            "SELECT spec, dataset_id, ledger_fingerprint FROM distillations WHERE id = $1",
+            "SELECT spec, dataset_id, ledger_fingerprint, traceparent FROM distillations WHERE id = $1",
             run.distillation.as_uuid()
         )
         .fetch_one(&mut *tx)
@@ -172,7 +172,8 @@ impl PostgresStore {
         let spec: Spec = json("spec", &job.spec)?;
         let dataset = datasets::fetch(&mut tx, DatasetId::from_uuid(job.dataset_id)).await?;
         tx.commit().await?;
-        Ok(Some(LeasedRun { run, spec, dataset, ledger_fingerprint: job.ledger_fingerprint }))
+        let (ledger_fingerprint, traceparent) = (job.ledger_fingerprint, job.traceparent);
+        Ok(Some(LeasedRun { run, spec, dataset, ledger_fingerprint, traceparent }))
     }
 
     pub(crate) async fn run_report(

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use domain::event::{Event, EventKind};
 use domain::ids::{CompletionKey, DatasetId, DistillationId, ModelId, PromptId, RequestId, RunId};
 use domain::metric::Accuracy;
+use domain::queue::Work;
 use domain::records::{
     BaseModel, Completion, Dataset, Distillation, HarvestProgress, Harvested, LeasedRun, LedgerEntry,
     MetricPoint, Model, NewDistillation, NewModel, NewPrompt, Prompt, Row, RowCounts, Run, TrainingExample,
@@ -298,9 +299,9 @@ delegate! {
     async fn events(&self, distillation: DistillationId, after: u64, limit: usize) -> Vec<Event> = job_events(distillation, after, limit) within call_max;
     async fn append_event(&self, distillation: DistillationId, kind: EventKind) -> u64 = job_append_event(distillation, &kind) within call_max;
     async fn harvest_progress(&self, distillation: DistillationId) -> HarvestProgress = job_progress(distillation) within call_max;
-    async fn outbox(&self, limit: usize) -> Vec<PromptId> = prompt_outbox(limit) within call_max;
+    async fn outbox(&self, limit: usize) -> Vec<Work> = prompt_outbox(limit) within call_max;
     async fn mark_published(&self, prompts: &[PromptId]) -> () = prompt_mark_published(prompts) within call_max;
-    async fn unfinished_prompts(&self, after: Option<PromptId>, limit: usize) -> Vec<PromptId> = prompt_unfinished(after, limit) within call_max;
+    async fn unfinished_prompts(&self, after: Option<PromptId>, limit: usize) -> Vec<Work> = prompt_unfinished(after, limit) within call_max;
     async fn lease_prompts(&self, prompts: &[PromptId], worker: &str, lease: Duration) -> LeaseOutcome = lease_take(prompts, worker, lease) within call_max;
     async fn heartbeat_prompts(&self, leases: &[(PromptId, u32)], lease: Duration) -> Vec<PromptId> = lease_heartbeat(leases, lease) within call_max;
     async fn record_harvest(&self, harvested: Vec<Harvested>) -> HarvestOutcome = ledger_record(&harvested) within call_max;

@@ -26,6 +26,7 @@ pub mod target;
 pub mod task;
 pub mod telemetry;
 pub mod time;
+pub mod trace;
 
 pub use allowance::Allowance;
 pub use example::{Answer, Example, Split};
@@ -35,3 +36,4 @@ pub use spec::Spec;
 pub use store::Store;
 pub use task::Task;
 pub use time::Timestamp;
+pub use trace::Traceparent;

@@ -65,6 +65,8 @@ pub struct Distillation {
     pub teacher_accuracy: Option<Accuracy>,
     /// Seconds of each phase so far.
     pub seconds: PhaseSeconds,
+    /// W3C trace context of the call that submitted it; empty for none.
+    pub traceparent: String,
 }
 
 /// Wall-clock seconds of each phase.
@@ -89,6 +91,8 @@ pub struct NewDistillation {
     pub spec: Spec,
     /// The rows it reads: must be committed.
     pub dataset: DatasetId,
+    /// W3C trace context of the call that submitted it; empty for none.
+    pub traceparent: String,
 }
 
 /// A question to be asked.
@@ -334,6 +338,8 @@ pub struct LeasedRun {
     pub dataset: Dataset,
     /// sha256 (hex) over the accepted ledger, for the provenance.
     pub ledger_fingerprint: String,
+    /// W3C trace context of its job; empty for none.
+    pub traceparent: String,
 }
 
 /// One number at one step.
@@ -394,6 +400,8 @@ pub struct Model {
     pub test: Option<Accuracy>,
     /// When it was published.
     pub created_at: Timestamp,
+    /// W3C trace context of its job; empty for none.
+    pub traceparent: String,
 }
 
 /// What a trainer brings to a publication.

@@ -9,6 +9,7 @@ use crate::example::{Example, Split};
 use crate::fault::Fault;
 use crate::ids::{CompletionKey, DatasetId, DistillationId, ModelId, PromptId, RequestId, RunId};
 use crate::metric::Accuracy;
+use crate::queue::Work;
 use crate::records::{
     BaseModel, Completion, Dataset, Distillation, HarvestProgress, Harvested, LeasedPrompt, LeasedRun,
     LedgerEntry, MetricPoint, Model, NewDistillation, NewModel, NewPrompt, Prompt, Row, RowCounts, Run,
@@ -242,13 +243,14 @@ pub trait Store: Send + Sync + 'static {
 
     // Prompts and the ledger.
 
-    /// Prompts whose outbox rows wait to be published, oldest first; they stay until [`Store::mark_published`].
-    async fn outbox(&self, limit: usize) -> StoreResult<Vec<PromptId>>;
+    /// Prompts whose outbox rows wait to be published, oldest first, each with its job's trace context; they stay until
+    /// [`Store::mark_published`].
+    async fn outbox(&self, limit: usize) -> StoreResult<Vec<Work>>;
     /// Removes outbox rows.
     async fn mark_published(&self, prompts: &[PromptId]) -> StoreResult<()>;
     /// Unfinished prompts of harvesting jobs without a live lease and without an outbox row, after `after` in order of
     /// id: what the reconciler looks for in the queue.
-    async fn unfinished_prompts(&self, after: Option<PromptId>, limit: usize) -> StoreResult<Vec<PromptId>>;
+    async fn unfinished_prompts(&self, after: Option<PromptId>, limit: usize) -> StoreResult<Vec<Work>>;
     /// Leases each prompt to `worker`, reserving its budget. A key that another live lease is asking is busy; so is a
     /// prompt that only the reservations of calls in flight keep out of the budget: it is skipped once the budget is spent.
     async fn lease_prompts(

@@ -15,9 +15,24 @@ pub enum Kind {
     Histogram(&'static [f64]),
 }
 
+/// Who emits a metric.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Owner {
+    /// Every process that serves.
+    Process,
+    /// A process with this role.
+    Harvester,
+    /// A process with this role.
+    Trainer,
+    /// A process with this role.
+    Inference,
+}
+
 /// One metric.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Metric {
+    /// Who emits it.
+    pub owner: Owner,
     /// Its name in Prometheus.
     pub name: &'static str,
     /// What kind of series it is.
@@ -38,100 +53,140 @@ const ROWS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0
 
 /// The table: a constant for each metric, and all of them in order.
 macro_rules! metrics {
-    ($($(#[doc = $help:literal])+ $constant:ident = $name:literal, $kind:expr, [$($label:literal),*];)+) => {
-        $($(#[doc = $help])+
-        pub const $constant: Metric =
-            Metric { name: $name, kind: $kind, labels: &[$($label),*], help: concat!($($help),+) };)+
+    ($($owner:ident { $(#[doc = $help:literal] $constant:ident = $name:literal, $kind:expr, [$($label:literal),*];)+ })+) => {
+        $($(#[doc = $help]
+        pub const $constant: Metric = Metric {
+            owner: Owner::$owner,
+            name: $name,
+            kind: $kind,
+            labels: &[$($label),*],
+            help: $help.trim_ascii(),
+        };)+)+
 
         /// Every metric that this system emits.
-        pub const METRICS: &[Metric] = &[$($constant),+];
+        pub const METRICS: &[Metric] = &[$($($constant),+),+];
     };
 }
 
 metrics! {
-    // Every process.
-    /// Always 1; its labels say which build answers, and in which roles.
-    BUILD_INFO = "distillery_build_info", Kind::Gauge, ["version", "roles"];
-    /// Processor time of this process, in seconds.
-    PROCESS_CPU = "distillery_process_cpu_seconds_total", Kind::Counter, [];
-    /// Resident memory of this process, in bytes.
-    PROCESS_MEMORY = "distillery_process_resident_memory_bytes", Kind::Gauge, [];
-    /// Calls of this process's gRPC services that ended, by method and status code.
-    RPC_REQUESTS = "distillery_rpc_requests_total", Kind::Counter, ["service", "method", "code"];
-    /// Seconds from a call's headers to the end of its answer.
-    RPC_DURATION = "distillery_rpc_duration_seconds", Kind::Histogram(SECONDS), ["service", "method"];
-    /// Calls that are being answered.
-    RPC_IN_FLIGHT = "distillery_rpc_in_flight_requests", Kind::Gauge, [];
+    Process {
+        /// Always 1; its labels say which build answers, and in which roles.
+        BUILD_INFO = "distillery_build_info", Kind::Gauge, ["version", "roles"];
+        /// Processor time of this process, in seconds.
+        PROCESS_CPU = "distillery_process_cpu_seconds_total", Kind::Counter, [];
+        /// Resident memory of this process, in bytes.
+        PROCESS_MEMORY = "distillery_process_resident_memory_bytes", Kind::Gauge, [];
+        /// Calls of this process's gRPC services that ended, by method and status code.
+        RPC_REQUESTS = "distillery_rpc_requests_total", Kind::Counter, ["service", "method", "code"];
+        /// Seconds from a call's headers to the end of its answer.
+        RPC_DURATION = "distillery_rpc_duration_seconds", Kind::Histogram(SECONDS), ["service", "method"];
+        /// Calls that are being answered.
+        RPC_IN_FLIGHT = "distillery_rpc_in_flight_requests", Kind::Gauge, [];
+    }
 
-    // Harvester.
-    /// Calls to a teacher that ended, by outcome: ok, rate_limited, unavailable, malformed, refused.
-    TEACHER_REQUESTS = "distillery_teacher_requests_total", Kind::Counter, ["profile", "outcome"];
-    /// Seconds of one call to a teacher.
-    TEACHER_DURATION = "distillery_teacher_request_duration_seconds", Kind::Histogram(SECONDS), ["profile"];
-    /// Calls to a teacher that are in flight.
-    TEACHER_IN_FLIGHT = "distillery_teacher_in_flight_requests", Kind::Gauge, ["profile"];
-    /// Tokens that a teacher counted, by direction: in, out.
-    TEACHER_TOKENS = "distillery_teacher_tokens_total", Kind::Counter, ["profile", "direction"];
-    /// Cost of the calls, in millionths of the teacher's currency.
-    TEACHER_COST = "distillery_teacher_cost_micros_total", Kind::Counter, ["profile"];
-    /// Answers that were written to the ledger, by provisional verdict and whether they came from the store of completions.
-    PROMPTS_HARVESTED = "distillery_prompts_harvested_total", Kind::Counter, ["verdict", "cached"];
-    /// Prompts that were not answered at an attempt, by what became of them: delayed, counted, paused.
-    PROMPTS_FAILED = "distillery_prompts_failed_total", Kind::Counter, ["outcome"];
-    /// Answers that came after their lease was lost, and changed nothing.
-    PROMPTS_STALE = "distillery_prompts_stale_total", Kind::Counter, [];
-    /// Seconds of one write of answers.
-    HARVEST_WRITE_DURATION = "distillery_harvest_write_duration_seconds", Kind::Histogram(SECONDS), [];
-    /// Answers of one write.
-    HARVEST_WRITE_ROWS = "distillery_harvest_write_rows", Kind::Histogram(ROWS), [];
-    /// Entries of the work list, waiting and delivered.
-    QUEUE_ENTRIES = "distillery_queue_entries", Kind::Gauge, [];
-    /// Entries that were published to the work list, by who did: relay, reconciler.
-    QUEUE_PUBLISHED = "distillery_queue_published_total", Kind::Counter, ["by"];
+    Harvester {
+        /// Calls to a teacher that ended, by outcome: ok, rate_limited, unavailable, malformed, refused.
+        TEACHER_REQUESTS = "distillery_teacher_requests_total", Kind::Counter, ["profile", "outcome"];
+        /// Seconds of one call to a teacher.
+        TEACHER_DURATION = "distillery_teacher_request_duration_seconds", Kind::Histogram(SECONDS), ["profile"];
+        /// Calls to a teacher that are in flight.
+        TEACHER_IN_FLIGHT = "distillery_teacher_in_flight_requests", Kind::Gauge, ["profile"];
+        /// Tokens that a teacher counted, by direction: in, out.
+        TEACHER_TOKENS = "distillery_teacher_tokens_total", Kind::Counter, ["profile", "direction"];
+        /// Cost of the calls, in millionths of the teacher's currency.
+        TEACHER_COST = "distillery_teacher_cost_micros_total", Kind::Counter, ["profile"];
+        /// Answers that were written to the ledger, by provisional verdict and whether they came from the store of completions.
+        PROMPTS_HARVESTED = "distillery_prompts_harvested_total", Kind::Counter, ["verdict", "cached"];
+        /// Prompts that were not answered at an attempt, by what became of them: delayed, counted, paused.
+        PROMPTS_FAILED = "distillery_prompts_failed_total", Kind::Counter, ["outcome"];
+        /// Answers that came after their lease was lost, and changed nothing.
+        PROMPTS_STALE = "distillery_prompts_stale_total", Kind::Counter, [];
+        /// Seconds of one write of answers.
+        HARVEST_WRITE_DURATION = "distillery_harvest_write_duration_seconds", Kind::Histogram(SECONDS), [];
+        /// Answers of one write.
+        HARVEST_WRITE_ROWS = "distillery_harvest_write_rows", Kind::Histogram(ROWS), [];
+        /// Entries of the work list, waiting and delivered.
+        QUEUE_ENTRIES = "distillery_queue_entries", Kind::Gauge, [];
+        /// Entries that were published to the work list, by who did: relay, reconciler.
+        QUEUE_PUBLISHED = "distillery_queue_published_total", Kind::Counter, ["by"];
+    }
 
-    // Trainer.
-    /// Whether a run is being trained here: 0 or 1.
-    TRAINING_ACTIVE = "distillery_training_active_runs", Kind::Gauge, [];
-    /// Optimiser steps.
-    TRAINING_STEPS = "distillery_training_steps_total", Kind::Counter, [];
-    /// Examples that were trained on.
-    TRAINING_EXAMPLES = "distillery_training_examples_total", Kind::Counter, [];
-    /// Seconds of one optimiser step.
-    TRAINING_STEP_DURATION = "distillery_training_step_duration_seconds", Kind::Histogram(SECONDS), [];
-    /// Loss of the newest step, by task: label, rationale.
-    TRAINING_LOSS = "distillery_training_loss_nats", Kind::Gauge, ["task"];
-    /// Runs that ended here, by outcome: succeeded, failed, released, cancelled, lost.
-    TRAINING_RUNS = "distillery_training_runs_total", Kind::Counter, ["outcome"];
-    /// Seconds of writing a checkpoint, by kind: resume, model.
-    CHECKPOINT_DURATION = "distillery_checkpoint_write_duration_seconds", Kind::Histogram(SECONDS), ["kind"];
+    Trainer {
+        /// Whether a run is being trained here: 0 or 1.
+        TRAINING_ACTIVE = "distillery_training_active_runs", Kind::Gauge, [];
+        /// Optimiser steps.
+        TRAINING_STEPS = "distillery_training_steps_total", Kind::Counter, [];
+        /// Examples that were trained on.
+        TRAINING_EXAMPLES = "distillery_training_examples_total", Kind::Counter, [];
+        /// Seconds of one optimiser step.
+        TRAINING_STEP_DURATION = "distillery_training_step_duration_seconds", Kind::Histogram(SECONDS), [];
+        /// Loss of the newest step, by task: label, rationale.
+        TRAINING_LOSS = "distillery_training_loss_nats", Kind::Gauge, ["task"];
+        /// Runs that ended here, by outcome: succeeded, failed, released, cancelled, lost.
+        TRAINING_RUNS = "distillery_training_runs_total", Kind::Counter, ["outcome"];
+        /// Seconds of writing a checkpoint, by kind: resume, model.
+        CHECKPOINT_DURATION = "distillery_checkpoint_write_duration_seconds", Kind::Histogram(SECONDS), ["kind"];
+    }
 
-    // Inference.
-    /// Requests that the engine answered or gave up, by task (score, text) and outcome: ok, deadline, cancelled, failed.
-    INFERENCE_REQUESTS = "distillery_inference_requests_total", Kind::Counter, ["task", "outcome"];
-    /// Requests that were not admitted, by reason: overloaded, draining.
-    INFERENCE_REFUSALS = "distillery_inference_refusals_total", Kind::Counter, ["reason"];
-    /// Source tokens that wait.
-    INFERENCE_QUEUE_TOKENS = "distillery_inference_queue_tokens", Kind::Gauge, [];
-    /// Seconds from admission to the batch.
-    INFERENCE_QUEUE_DURATION = "distillery_inference_queue_duration_seconds", Kind::Histogram(SECONDS), [];
-    /// Seconds from admission to the first token.
-    INFERENCE_FIRST_TOKEN = "distillery_inference_time_to_first_token_seconds", Kind::Histogram(SECONDS), [];
-    /// Seconds from admission to the end.
-    INFERENCE_DURATION = "distillery_inference_request_duration_seconds", Kind::Histogram(SECONDS), ["task"];
-    /// Requests of one batch.
-    INFERENCE_BATCH_ROWS = "distillery_inference_batch_rows", Kind::Histogram(ROWS), [];
-    /// Tokens read and written, by direction: in, out.
-    INFERENCE_TOKENS = "distillery_inference_tokens_total", Kind::Counter, ["direction"];
-    /// Source positions of batches that held padding.
-    INFERENCE_PADDING = "distillery_inference_padding_tokens_total", Kind::Counter, [];
-    /// Models that are served.
-    INFERENCE_MODELS = "distillery_inference_models", Kind::Gauge, [];
-    /// Loads of published models, by outcome: ok, failed.
-    INFERENCE_LOADS = "distillery_inference_model_loads_total", Kind::Counter, ["outcome"];
+    Inference {
+        /// Requests that the engine answered or gave up, by task (score, text) and outcome: ok, deadline, cancelled, failed.
+        INFERENCE_REQUESTS = "distillery_inference_requests_total", Kind::Counter, ["task", "outcome"];
+        /// Requests that were not admitted, by reason: overloaded, draining.
+        INFERENCE_REFUSALS = "distillery_inference_refusals_total", Kind::Counter, ["reason"];
+        /// Source tokens that wait.
+        INFERENCE_QUEUE_TOKENS = "distillery_inference_queue_tokens", Kind::Gauge, [];
+        /// Seconds from admission to the batch.
+        INFERENCE_QUEUE_DURATION = "distillery_inference_queue_duration_seconds", Kind::Histogram(SECONDS), [];
+        /// Seconds from admission to the first token.
+        INFERENCE_FIRST_TOKEN = "distillery_inference_time_to_first_token_seconds", Kind::Histogram(SECONDS), [];
+        /// Seconds from admission to the end.
+        INFERENCE_DURATION = "distillery_inference_request_duration_seconds", Kind::Histogram(SECONDS), ["task"];
+        /// Requests of one batch.
+        INFERENCE_BATCH_ROWS = "distillery_inference_batch_rows", Kind::Histogram(ROWS), [];
+        /// Tokens read and written, by direction: in, out.
+        INFERENCE_TOKENS = "distillery_inference_tokens_total", Kind::Counter, ["direction"];
+        /// Source positions of batches that held padding.
+        INFERENCE_PADDING = "distillery_inference_padding_tokens_total", Kind::Counter, [];
+        /// Models that are served.
+        INFERENCE_MODELS = "distillery_inference_models", Kind::Gauge, [];
+        /// Loads of published models, by outcome: ok, failed.
+        INFERENCE_LOADS = "distillery_inference_model_loads_total", Kind::Counter, ["outcome"];
+    }
 }
 
-/// Spans, by name.
+/// Values of labels that are known beforehand: their series stand at zero from a process's start.
+pub mod value {
+    /// `outcome` of [`super::TEACHER_REQUESTS`].
+    pub const TEACHER_OUTCOMES: &[&str] = &["ok", "rate_limited", "unavailable", "malformed", "refused"];
+    /// `direction` of tokens.
+    pub const DIRECTIONS: &[&str] = &["in", "out"];
+    /// `cached` of [`super::PROMPTS_HARVESTED`].
+    pub const CACHED: &[&str] = &["false", "true"];
+    /// `outcome` of [`super::PROMPTS_FAILED`].
+    pub const PROMPT_FAILURES: &[&str] = &["delayed", "counted", "paused"];
+    /// `by` of [`super::QUEUE_PUBLISHED`].
+    pub const PUBLISHERS: &[&str] = &["relay", "reconciler"];
+    /// `task` of [`super::TRAINING_LOSS`].
+    pub const LOSSES: &[&str] = &["label", "rationale"];
+    /// `outcome` of [`super::TRAINING_RUNS`].
+    pub const RUN_OUTCOMES: &[&str] = &["succeeded", "failed", "released", "cancelled", "lost"];
+    /// `kind` of [`super::CHECKPOINT_DURATION`].
+    pub const CHECKPOINTS: &[&str] = &["resume", "model"];
+    /// `task` of what the engine is asked.
+    pub const INFERENCE_TASKS: &[&str] = &["score", "text"];
+    /// `outcome` of [`super::INFERENCE_REQUESTS`].
+    pub const INFERENCE_OUTCOMES: &[&str] = &["ok", "deadline", "cancelled", "failed"];
+    /// `reason` of [`super::INFERENCE_REFUSALS`].
+    pub const REFUSALS: &[&str] = &["overloaded", "draining"];
+    /// `outcome` of [`super::INFERENCE_LOADS`].
+    pub const LOADS: &[&str] = &["ok", "failed"];
+}
+
+/// Spans, by name. Only these leave the process; their attributes hold ids and counts, never text of a row, a prompt or an
+/// answer, and no secret.
 pub mod span {
+    /// One command of the command line, from its start to its end.
+    pub const COMMAND: &str = "command";
     /// A call, at the client's side.
     pub const CLIENT: &str = "rpc.client";
     /// A call, at the server's side.
@@ -154,7 +209,8 @@ pub mod span {
     pub const ANSWER: &str = "inference.answer";
 
     /// Every span that this system opens.
-    pub const SPANS: &[&str] = &[CLIENT, SERVER, PLAN, HARVEST, CHAT, WRITE, RUN, CHECKPOINT, LOAD, ANSWER];
+    pub const SPANS: &[&str] =
+        &[COMMAND, CLIENT, SERVER, PLAN, HARVEST, CHAT, WRITE, RUN, CHECKPOINT, LOAD, ANSWER];
 }
 
 #[cfg(test)]
@@ -174,7 +230,7 @@ mod tests {
                 || name == BUILD_INFO.name
                 || units.iter().any(|unit| bare.ends_with(unit));
             assert!(has_unit, "{name}");
-            assert!(metric.help.trim().ends_with('.'), "{name}");
+            assert!(metric.help.ends_with('.'), "{name}");
             if let Kind::Histogram(bounds) = metric.kind {
                 assert!(bounds.is_sorted() && !bounds.is_empty(), "{name}");
             }

@@ -30,6 +30,7 @@ struct DistillationRow {
     harvest_seconds: f64,
     train_seconds: f64,
     evaluate_seconds: f64,
+    traceparent: String,
 }
 
 /// Jobs; what is given goes on after `FROM distillations`.
@@ -38,7 +39,7 @@ macro_rules! distillations {
         sqlx::query_as!(
             DistillationRow,
             "SELECT id, spec, dataset_id, state, reason, resume_state, created_at, updated_at, run_id,
-             model_id, teacher_accuracy, harvest_seconds, train_seconds, evaluate_seconds
+             model_id, teacher_accuracy, harvest_seconds, train_seconds, evaluate_seconds, traceparent
              FROM distillations " + $rest,
             $($argument),*
         )
@@ -66,6 +67,7 @@ impl TryFrom<DistillationRow> for Distillation {
                 train: row.train_seconds,
                 evaluate: row.evaluate_seconds,
             },
+            traceparent: row.traceparent,
         })
     }
 }
@@ -163,15 +165,17 @@ impl SqliteStore {
         }
         let now = self.now();
         sqlx::query!(
-            "INSERT INTO distillations (id, request_id, name, dataset_id, spec, state, created_at, updated_at)
-             VALUES (?, ?, ?, ?, ?, 'queued', ?, ?)",
+            "INSERT INTO distillations (id, request_id, name, dataset_id, spec, state, created_at, updated_at,
+                 traceparent)
+             VALUES (?, ?, ?, ?, ?, 'queued', ?, ?, ?)",
             new.id.as_uuid(),
             new.request.as_uuid(),
             &new.spec.name,
             new.dataset.as_uuid(),
             to_json(&new.spec)?,
             now,
-            now
+            now,
+            &new.traceparent
         )
         .execute(&mut *transaction)
         .await

@@ -21,6 +21,7 @@ struct ModelRow {
     validation: Option<String>,
     test: Option<String>,
     created_at: i64,
+    traceparent: String,
 }
 
 /// Models; what is given goes on after `FROM models`.
@@ -29,7 +30,7 @@ macro_rules! models {
         sqlx::query_as!(
             ModelRow,
             "SELECT id, name, version, distillation_id, run_id, path, manifest_sha256, parameters, validation,
-             test, created_at FROM models " + $rest,
+             test, created_at, traceparent FROM models " + $rest,
             $($argument),*
         )
     };
@@ -51,6 +52,7 @@ impl TryFrom<ModelRow> for Model {
             validation: json_maybe("validation", row.validation.as_deref())?,
             test: json_maybe("test", row.test.as_deref())?,
             created_at: Timestamp(row.created_at),
+            traceparent: row.traceparent,
         })
     }
 }
@@ -77,8 +79,8 @@ pub(crate) async fn insert(
     let id = ModelId::generate();
     sqlx::query!(
         "INSERT INTO models (id, name, version, distillation_id, run_id, path, manifest_sha256, parameters,
-             validation, test, created_at)
-         SELECT ?1, ?2, coalesce(max(version), 0) + 1, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10
+             validation, test, created_at, traceparent)
+         SELECT ?1, ?2, coalesce(max(version), 0) + 1, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11
          FROM models WHERE name = ?2",
         id.as_uuid(),
         &job.spec.name,
@@ -89,7 +91,8 @@ pub(crate) async fn insert(
         integer(new.parameters)?,
         new.validation.as_ref().map(to_json).transpose()?,
         new.test.as_ref().map(to_json).transpose()?,
-        now
+        now,
+        &job.traceparent
     )
     .execute(&mut **transaction)
     .await

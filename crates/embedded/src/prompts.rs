@@ -4,6 +4,7 @@ use crate::distillations;
 use crate::row::{integer, internal, json, named, named_maybe, number, record, records};
 use crate::store::SqliteStore;
 use domain::ids::{CompletionKey, DistillationId, PromptId};
+use domain::queue::Work;
 use domain::records::{
     Completion, Distillation, FinishReason, Harvested, LeasedPrompt, LedgerEntry, NewPrompt, Parsed, Prompt,
     VerdictUpdate,
@@ -20,6 +21,18 @@ use std::time::Duration;
 use uuid::Uuid;
 
 type Tx<'a> = Transaction<'a, Sqlite>;
+
+/// An entry of the work list.
+struct WorkRow {
+    prompt: Uuid,
+    traceparent: String,
+}
+
+impl WorkRow {
+    fn work(self) -> Work {
+        Work { prompt: PromptId::from_uuid(self.prompt), traceparent: self.traceparent }
+    }
+}
 
 struct PromptRow {
     id: Uuid,
@@ -317,15 +330,19 @@ async fn reserve(transaction: &mut Tx<'_>, job: &Distillation, tokens: i64) -> S
 }
 
 impl SqliteStore {
-    pub(crate) async fn prompt_outbox(&self, limit: usize) -> StoreResult<Vec<PromptId>> {
-        let ids = sqlx::query_scalar!(
-            "SELECT prompt_id FROM outbox ORDER BY sequence LIMIT ?",
+    pub(crate) async fn prompt_outbox(&self, limit: usize) -> StoreResult<Vec<Work>> {
+        let rows = sqlx::query_as!(
+            WorkRow,
+            "SELECT outbox.prompt_id AS prompt, traceparent FROM outbox
+             JOIN prompts ON prompts.id = outbox.prompt_id
+             JOIN distillations ON distillations.id = prompts.distillation_id
+             ORDER BY outbox.sequence LIMIT ?",
             limit.clamp(1, BATCH_MAX) as i64
         )
         .fetch_all(self.readers())
         .await
         .map_err(internal)?;
-        Ok(ids.into_iter().map(PromptId::from_uuid).collect())
+        Ok(rows.into_iter().map(WorkRow::work).collect())
     }
 
     pub(crate) async fn prompt_mark_published(&self, prompts: &[PromptId]) -> StoreResult<()> {
@@ -347,12 +364,15 @@ impl SqliteStore {
         &self,
         after: Option<PromptId>,
         limit: usize,
-    ) -> StoreResult<Vec<PromptId>> {
-        let ids = sqlx::query_scalar!(
-            "SELECT id FROM prompts INDEXED BY prompts_unfinished
-             WHERE id > ?1 AND state IN ('pending', 'leased') AND (state = 'pending' OR lease_until <= ?2)
-             AND distillation_id IN (SELECT id FROM distillations WHERE state = 'harvesting')
-             AND NOT EXISTS (SELECT 1 FROM outbox WHERE prompt_id = prompts.id) ORDER BY id LIMIT ?3",
+    ) -> StoreResult<Vec<Work>> {
+        // The cross join keeps the order of the tables: pages go along the index of unfinished prompts.
+        let rows = sqlx::query_as!(
+            WorkRow,
+            "SELECT prompts.id AS prompt, traceparent FROM prompts INDEXED BY prompts_unfinished
+             CROSS JOIN distillations ON distillations.id = prompts.distillation_id
+             WHERE prompts.id > ?1 AND prompts.state IN ('pending', 'leased')
+             AND (prompts.state = 'pending' OR lease_until <= ?2) AND distillations.state = 'harvesting'
+             AND NOT EXISTS (SELECT 1 FROM outbox WHERE prompt_id = prompts.id) ORDER BY prompts.id LIMIT ?3",
             after.map_or(Uuid::nil(), PromptId::as_uuid),
             self.now(),
             limit.clamp(1, BATCH_MAX) as i64
@@ -360,7 +380,7 @@ impl SqliteStore {
         .fetch_all(self.readers())
         .await
         .map_err(internal)?;
-        Ok(ids.into_iter().map(PromptId::from_uuid).collect())
+        Ok(rows.into_iter().map(WorkRow::work).collect())
     }
 
     pub(crate) async fn prompt_lease(

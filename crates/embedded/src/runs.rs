@@ -178,7 +178,7 @@ impl SqliteStore {
         transaction.commit().await.map_err(internal)?;
         drop(writer);
         let dataset = self.dataset_get(job.dataset).await?;
-        Ok(Some(LeasedRun { run, spec: job.spec, dataset, ledger_fingerprint }))
+        Ok(Some(LeasedRun { run, spec: job.spec, dataset, ledger_fingerprint, traceparent: job.traceparent }))
     }
 
     pub(crate) async fn run_report(

@@ -5,6 +5,7 @@ use async_trait::async_trait;
 use domain::event::{Event, EventKind};
 use domain::ids::{CompletionKey, DatasetId, DistillationId, ModelId, PromptId, RequestId, RunId};
 use domain::metric::Accuracy;
+use domain::queue::Work;
 use domain::records::{
     BaseModel, Completion, Dataset, Distillation, HarvestProgress, Harvested, LeasedRun, LedgerEntry,
     MetricPoint, Model, NewDistillation, NewModel, NewPrompt, Prompt, Row, RowCounts, Run, TrainingExample,
@@ -232,9 +233,9 @@ delegate! {
     async fn events(&self, distillation: DistillationId, after: u64, limit: usize) -> StoreResult<Vec<Event>> = job_events;
     async fn append_event(&self, distillation: DistillationId, kind: EventKind) -> StoreResult<u64> = job_append_event;
     async fn harvest_progress(&self, distillation: DistillationId) -> StoreResult<HarvestProgress> = job_progress;
-    async fn outbox(&self, limit: usize) -> StoreResult<Vec<PromptId>> = prompt_outbox;
+    async fn outbox(&self, limit: usize) -> StoreResult<Vec<Work>> = prompt_outbox;
     async fn mark_published(&self, prompts: &[PromptId]) -> StoreResult<()> = prompt_mark_published;
-    async fn unfinished_prompts(&self, after: Option<PromptId>, limit: usize) -> StoreResult<Vec<PromptId>> = prompt_unfinished;
+    async fn unfinished_prompts(&self, after: Option<PromptId>, limit: usize) -> StoreResult<Vec<Work>> = prompt_unfinished;
     async fn lease_prompts(&self, prompts: &[PromptId], worker: &str, lease: Duration) -> StoreResult<LeaseOutcome> = prompt_lease;
     async fn heartbeat_prompts(&self, leases: &[(PromptId, u32)], lease: Duration) -> StoreResult<Vec<PromptId>> = prompt_heartbeat;
     async fn record_harvest(&self, harvested: Vec<Harvested>) -> StoreResult<HarvestOutcome> = prompt_record;

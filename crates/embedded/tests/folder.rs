@@ -230,7 +230,13 @@ async fn growing(store: &SqliteStore) -> (DatasetId, DistillationId) {
         store.append_rows(dataset, 0, rows(1)).await.unwrap();
     }
     store.commit_dataset(dataset, "aa").await.unwrap();
-    let new = NewDistillation { id: DistillationId::generate(), request: job, spec: spec(NAME), dataset };
+    let new = NewDistillation {
+        id: DistillationId::generate(),
+        request: job,
+        spec: spec(NAME),
+        dataset,
+        traceparent: String::new(),
+    };
     (grows, store.create_distillation(new).await.unwrap().id)
 }
 
@@ -309,7 +315,8 @@ async fn a_kill_at_any_instant_leaves_whole_transactions() {
         assert!(planned >= reported(&lines, "prompts "), "{planned}, {lines:?}");
         assert_eq!(planned % CHUNK, 0);
         loop {
-            let outbox = store.outbox(BATCH_MAX).await.unwrap();
+            let work = store.outbox(BATCH_MAX).await.unwrap();
+            let outbox: Vec<_> = work.into_iter().map(|work| work.prompt).collect();
             if outbox.is_empty() {
                 break;
             }

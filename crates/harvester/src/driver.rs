@@ -5,9 +5,11 @@ use crate::{HarvestError, Shared, judging, plan};
 use domain::records::Distillation;
 use domain::spec::Objective;
 use domain::state::DistillationState;
+use domain::telemetry::span;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 /// Jobs that one driver moves at a time.
 const JOBS_MAX: usize = 32;
@@ -37,7 +39,9 @@ async fn advance(shared: &Shared, record: Distillation) -> Result<(), HarvestErr
     let job = shared.jobs.get(shared, record.id).await?;
     // An import is many writes, and a crash may have cut it short: what is there already is left as it is.
     if record.state == DistillationState::Queued || job.is_imported() {
-        plan::begin(shared, &job).await?;
+        let span = tracing::info_span!(span::PLAN, distillery.job = %job.id);
+        wire::trace::adopt(&span, &job.traceparent);
+        plan::begin(shared, &job).instrument(span).await?;
     }
     let progress = shared.store.harvest_progress(job.id).await?;
     if progress.done() < progress.total() || plan::hints(shared, &job).await? {

@@ -17,6 +17,8 @@ pub(crate) struct Job {
     pub(crate) id: DistillationId,
     pub(crate) dataset: DatasetId,
     pub(crate) spec: Spec,
+    /// The trace that it was submitted in; empty for none.
+    pub(crate) traceparent: String,
     renderer: Renderer,
     /// The teacher to ask; `None` for imported answers.
     pub(crate) teacher: Option<Teacher>,
@@ -55,7 +57,14 @@ impl Job {
             }
             Some(TeacherSource::Imported) | None => None,
         };
-        Ok(Self { id: job.id, dataset: job.dataset, spec: job.spec.clone(), renderer, teacher })
+        Ok(Self {
+            id: job.id,
+            dataset: job.dataset,
+            spec: job.spec.clone(),
+            traceparent: job.traceparent.clone(),
+            renderer,
+            teacher,
+        })
     }
 
     /// Whether its answers come with the data.

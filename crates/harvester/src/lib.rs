@@ -8,6 +8,7 @@ mod driver;
 mod error;
 mod job;
 mod judging;
+mod meters;
 mod plan;
 mod relay;
 mod services;
@@ -84,6 +85,7 @@ impl Harvester {
         queue: Arc<dyn Queue>,
         teachers: BTreeMap<String, Teacher>,
     ) -> Self {
+        meters::register();
         let shared =
             Shared { settings, store, queue, teachers, jobs: job::Jobs::default(), changed: Notify::new() };
         Self { shared: Arc::new(shared) }

@@ -1,8 +1,9 @@
 //! The relay publishes what the outbox holds; the reconciler publishes again whatever the work list has lost.
 
-use crate::{HarvestError, Shared};
+use crate::{HarvestError, Shared, meters};
 use domain::ids::PromptId;
 use domain::queue::{QueueError, Work};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
@@ -11,6 +12,24 @@ use tokio_util::sync::CancellationToken;
 const BATCH: usize = 500;
 /// How often lost entries are looked for.
 const RECONCILE_EVERY: Duration = Duration::from_secs(1);
+
+/// Who publishes entries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Publisher {
+    /// It empties the outbox.
+    Relay,
+    /// It replaces what the work list lost.
+    Reconciler,
+}
+
+impl Publisher {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Relay => "relay",
+            Self::Reconciler => "reconciler",
+        }
+    }
+}
 
 pub(crate) async fn run(shared: Arc<Shared>, shutdown: CancellationToken) {
     // The first look is at once: a process that was killed left leases and an empty work list.
@@ -24,41 +43,46 @@ pub(crate) async fn run(shared: Arc<Shared>, shutdown: CancellationToken) {
             if let Err(error) = reconcile(&shared).await {
                 tracing::warn!(%error, "lost prompts cannot be looked for");
             }
+            // Only looked at: a list that cannot be counted is told of by those who need it.
+            if let Ok(entries) = shared.queue.depth().await {
+                meters::entries(entries);
+            }
         }
     }
 }
 
 async fn publish(shared: &Shared) -> Result<(), HarvestError> {
     loop {
-        let prompts = shared.store.outbox(BATCH).await?;
-        if prompts.is_empty() || !publish_batch(shared, &prompts).await? {
+        let work = shared.store.outbox(BATCH).await?;
+        if work.is_empty() || !publish_batch(shared, &work, Publisher::Relay).await? {
             return Ok(());
         }
     }
 }
 
 /// Publishes as many as fit, in order. Says whether all did.
-async fn publish_batch(shared: &Shared, prompts: &[PromptId]) -> Result<bool, HarvestError> {
-    let work: Vec<Work> =
-        prompts.iter().map(|prompt| Work { prompt: *prompt, traceparent: String::new() }).collect();
-    let fitted = match shared.queue.publish(&work).await {
+async fn publish_batch(shared: &Shared, work: &[Work], by: Publisher) -> Result<bool, HarvestError> {
+    let fitted = match shared.queue.publish(work).await {
         Ok(fitted) => fitted,
         Err(QueueError::Full { .. }) => 0,
         Err(error) => return Err(error.into()),
     };
-    let published = prompts.get(..fitted).unwrap_or(prompts);
-    shared.store.mark_published(published).await?;
-    Ok(fitted == prompts.len())
+    let published: Vec<PromptId> = work.iter().take(fitted).map(|work| work.prompt).collect();
+    shared.store.mark_published(&published).await?;
+    meters::published(by, published.len());
+    Ok(fitted == work.len())
 }
 
 async fn reconcile(shared: &Shared) -> Result<(), HarvestError> {
     let mut after = None;
     loop {
-        let prompts = shared.store.unfinished_prompts(after, BATCH).await?;
-        let Some(last) = prompts.last() else { return Ok(()) };
-        after = Some(*last);
-        let missing = shared.queue.missing(&prompts).await?;
-        if !missing.is_empty() && !publish_batch(shared, &missing).await? {
+        let work = shared.store.unfinished_prompts(after, BATCH).await?;
+        let Some(last) = work.last() else { return Ok(()) };
+        after = Some(last.prompt);
+        let prompts: Vec<PromptId> = work.iter().map(|work| work.prompt).collect();
+        let missing: HashSet<PromptId> = shared.queue.missing(&prompts).await?.into_iter().collect();
+        let lost: Vec<Work> = work.into_iter().filter(|work| missing.contains(&work.prompt)).collect();
+        if !lost.is_empty() && !publish_batch(shared, &lost, Publisher::Reconciler).await? {
             return Ok(());
         }
     }

@@ -31,7 +31,9 @@ pub(crate) async fn submit(
     if !found.is_empty() {
         return Err(HarvestError::Invalid(found));
     }
-    let new = NewDistillation { id: DistillationId::generate(), request, spec, dataset };
+    // What is done for the job goes on with the trace of this call.
+    let traceparent = wire::trace::current_text();
+    let new = NewDistillation { id: DistillationId::generate(), request, spec, dataset, traceparent };
     let job = shared.store.create_distillation(new).await?;
     shared.changed.notify_waiters();
     Ok(job)
@@ -117,6 +119,7 @@ async fn check_template(
         model: None,
         teacher_accuracy: None,
         seconds: domain::records::PhaseSeconds::default(),
+        traceparent: String::new(),
     };
     let rendered = Job::open(shared, &draft)
         .and_then(|job| job.question(teacher, &row.example, 0, spec.judging.hint, false));

@@ -4,8 +4,8 @@
 //! after its answer is committed, so that nothing is lost in between.
 
 use crate::job::Job;
+use crate::meters::{self, Unanswered};
 use crate::{HarvestError, Shared, WORKERS_MAX};
-use domain::Fault;
 use domain::completion;
 use domain::ids::{DistillationId, PromptId};
 use domain::judge;
@@ -13,13 +13,16 @@ use domain::queue::Delivery;
 use domain::records::{Completion, FinishReason, Harvested, LeasedPrompt, Parsed};
 use domain::state::{PromptState, Purpose, Reason};
 use domain::store::AttemptFailure;
-use std::collections::HashMap;
+use domain::telemetry::span;
+use domain::{Fault, Traceparent};
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use teacher::{Question, Reply, Teacher, TeacherError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::{Instrument, Span};
 
 /// Answers of one write.
 const WRITE_BATCH: usize = 200;
@@ -38,6 +41,8 @@ const TOKENS_MAX: u32 = 8192;
 struct Asked {
     handle: String,
     harvested: Harvested,
+    /// The span in which it was asked; `None` outside of a trace.
+    context: Option<Traceparent>,
 }
 
 /// The leases of this process, for their heartbeats.
@@ -123,7 +128,8 @@ impl Worker {
             };
             lock(&self.leases).insert(leased.prompt.id, (leased.prompt.attempt, delivery.handle.clone()));
             let worker = Arc::clone(self);
-            asking.spawn(async move { worker.harvest(leased, delivery, permit).await });
+            let span = prompt_span(&leased, &delivery);
+            asking.spawn(async move { worker.harvest(leased, delivery, permit).await }.instrument(span));
         }
         Ok(())
     }
@@ -134,12 +140,16 @@ impl Worker {
         drop(permit);
         match answered {
             Ok(harvested) => {
-                let asked = Asked { handle: delivery.handle, harvested };
+                let span = Span::current();
+                span.record("distillery.cached", harvested.cached);
+                span.record("distillery.verdict", harvested.verdict.as_str());
+                let asked = Asked { handle: delivery.handle, harvested, context: wire::trace::of(&span) };
                 if self.asked.send(asked).await.is_err() {
                     tracing::error!(prompt = %leased.prompt.id, "the writer is gone");
                 }
             }
             Err(error) => {
+                Span::current().record("otel.status_code", "ERROR");
                 if let Err(second) = self.fail(&leased, &delivery, error).await {
                     tracing::warn!(%second, prompt = %leased.prompt.id, "a failure cannot be written");
                 }
@@ -215,27 +225,28 @@ impl Worker {
         delivery: &Delivery,
         error: HarvestError,
     ) -> Result<(), HarvestError> {
-        let (failure, delay) = match &error {
-            HarvestError::Teacher(TeacherError::Wait { wait, .. }) => (AttemptFailure::Delayed, *wait),
-            HarvestError::Teacher(TeacherError::Unavailable { profile, .. }) => {
-                if self.is_long_outage(profile) {
-                    self.pause(leased.prompt.distillation, &error).await?;
-                }
-                (AttemptFailure::Delayed, FAILURE_DELAY)
+        let what = match &error {
+            HarvestError::Teacher(TeacherError::Unavailable { profile, .. }) if self.is_long_outage(profile) => {
+                Unanswered::Paused
             }
-            HarvestError::Teacher(TeacherError::Malformed { .. }) => {
-                let failures_max = self.shared.settings.failures_max;
-                (AttemptFailure::Teacher { error: error.to_string(), failures_max }, FAILURE_DELAY)
-            }
-            // The records or the work list are away for a moment: nothing that a person must mend.
-            _ if matches!(error.fault(), Fault::Unavailable | Fault::Overloaded) => {
-                (AttemptFailure::Delayed, FAILURE_DELAY)
-            }
-            _ => {
-                self.pause(leased.prompt.distillation, &error).await?;
-                (AttemptFailure::Delayed, FAILURE_DELAY)
-            }
+            HarvestError::Teacher(TeacherError::Malformed { .. }) => Unanswered::Counted,
+            // The teacher, the records or the work list are away for a moment: nothing that a person must mend.
+            _ if matches!(error.fault(), Fault::Unavailable | Fault::Overloaded) => Unanswered::Delayed,
+            _ => Unanswered::Paused,
         };
+        let delay = match &error {
+            HarvestError::Teacher(TeacherError::Wait { wait, .. }) => *wait,
+            _ => FAILURE_DELAY,
+        };
+        let failures_max = self.shared.settings.failures_max;
+        let failure = match what {
+            Unanswered::Counted => AttemptFailure::Teacher { error: error.to_string(), failures_max },
+            Unanswered::Delayed | Unanswered::Paused => AttemptFailure::Delayed,
+        };
+        meters::unanswered(what);
+        if what == Unanswered::Paused {
+            self.pause(leased.prompt.distillation, &error).await?;
+        }
         let prompt = &leased.prompt;
         let state = self.shared.store.record_failure(prompt.id, prompt.attempt, failure).await?;
         if state == PromptState::Pending {
@@ -265,6 +276,22 @@ impl Worker {
             Err(error) => Err(error.into()),
         }
     }
+}
+
+/// The span of one prompt, in the trace that its entry names.
+fn prompt_span(leased: &LeasedPrompt, delivery: &Delivery) -> Span {
+    let prompt = &leased.prompt;
+    let span = tracing::info_span!(
+        span::HARVEST,
+        distillery.job = %prompt.distillation,
+        distillery.prompt = %prompt.id,
+        distillery.attempt = prompt.attempt,
+        distillery.cached = tracing::field::Empty,
+        distillery.verdict = tracing::field::Empty,
+        otel.status_code = tracing::field::Empty,
+    );
+    wire::trace::adopt(&span, &delivery.work.traceparent);
+    span
 }
 
 fn truncated(job: &Job, leased: &LeasedPrompt, reply: &Reply) -> bool {
@@ -306,8 +333,24 @@ async fn write(shared: Arc<Shared>, leases: Leases, mut asked: mpsc::Receiver<As
                 Ok(None) | Err(_) => break,
             }
         }
-        store(&shared, &leases, std::mem::take(&mut batch)).await;
+        let span = write_span(&batch);
+        store(&shared, &leases, std::mem::take(&mut batch)).instrument(span).await;
     }
+}
+
+/// The span of one write: in the trace of its first answer, with a link to every other trace.
+fn write_span(batch: &[Asked]) -> Span {
+    let span = tracing::info_span!(span::WRITE, distillery.rows = batch.len());
+    let mut traces = HashSet::new();
+    for context in batch.iter().filter_map(|asked| asked.context) {
+        if traces.is_empty() {
+            wire::trace::adopt(&span, &context.to_string());
+        } else if !traces.contains(&context.trace) {
+            wire::trace::link(&span, &context.to_string());
+        }
+        traces.insert(context.trace);
+    }
+    span
 }
 
 /// An answer that is paid for is not given up: the write is tried until the store takes it.
@@ -317,8 +360,10 @@ async fn store(shared: &Shared, leases: &Leases, batch: Vec<Asked>) {
     let prompts: Vec<PromptId> = harvested.iter().map(|harvested| harvested.prompt).collect();
     let mut wait = FAILURE_DELAY;
     loop {
+        let began = Instant::now();
         match shared.store.record_harvest(harvested.clone()).await {
             Ok(outcome) => {
+                meters::written(&harvested, &outcome, began.elapsed());
                 if !outcome.stale.is_empty() {
                     tracing::warn!(count = outcome.stale.len(), "answers came after their leases were lost");
                 }

@@ -6,6 +6,7 @@
 
 mod engine;
 mod error;
+mod meters;
 mod open_inference;
 mod queue;
 mod registry;
@@ -77,6 +78,7 @@ impl Inference {
             .await
             .map_err(|error| InferenceError::Internal(error.to_string()))??;
         self.registry.insert(served);
+        meters::models(self.registry.versions().len());
         Ok(())
     }
 

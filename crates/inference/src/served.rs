@@ -28,6 +28,8 @@ pub(crate) struct Loaded {
 pub(crate) struct Served {
     pub(crate) name: String,
     pub(crate) version: u64,
+    /// W3C trace context of the job that made it; empty for none.
+    pub(crate) traceparent: String,
     pub(crate) task: Task,
     pub(crate) objective: Objective,
     pub(crate) input_tokens_max: usize,
@@ -80,6 +82,7 @@ impl Served {
         let served = Self {
             name: name.to_owned(),
             version,
+            traceparent: String::new(),
             objective: training.map_or(Objective::StepByStep, |training| training.objective),
             input_tokens_max: training.map_or(INPUT_TOKENS, |training| training.input_tokens_max as usize),
             target_tokens_max: training.map_or(TARGET_TOKENS, |training| training.target_tokens_max as usize),

@@ -38,7 +38,7 @@ impl Service {
         deadline: Option<Instant>,
     ) -> Result<Pieces, InferenceError> {
         let (reply, pieces) = mpsc::channel(ask.pieces_max());
-        self.engine.submit(Request { served: Arc::clone(served), ids, ask, deadline, reply })?;
+        self.engine.submit(Request { served: Arc::clone(served), ids, ask, deadline, reply, life: None })?;
         Ok(pieces)
     }
 

@@ -1,6 +1,6 @@
 //! Following the published models: load, warm up, swap in while the old one answers.
 
-use crate::Inference;
+use crate::{Inference, InferenceError, meters};
 use crate::registry::Registry;
 use crate::served::Served;
 use checkpoints::Checkpoints;
@@ -8,6 +8,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 use tch::Device;
 use tokio_util::sync::CancellationToken;
+use tracing::Span;
 use wire::v1::models_service_client::ModelsServiceClient;
 use wire::{Channel, v1};
 
@@ -57,7 +58,9 @@ async fn follow(
             }
             load(registry, *device, checkpoints, model.clone()).await;
         }
-        inference.models.send_replace(Some(registry.versions()));
+        let served = registry.versions();
+        meters::models(served.len());
+        inference.models.send_replace(Some(served));
     }
     Ok(())
 }
@@ -66,18 +69,43 @@ async fn follow(
 async fn load(registry: &Registry, device: Device, checkpoints: &Checkpoints, model: v1::Model) {
     let checkpoints = checkpoints.clone();
     let name = model.name.clone();
+    let span = load_span(&model);
+    let within = span.clone();
     let opened = tokio::task::spawn_blocking(move || {
-        let folder = checkpoints
-            .fetch(&model.path, Some(&model.manifest_sha256))
-            .map_err(|error| crate::InferenceError::Model(error.to_string()))?;
-        Served::open(&model.name, model.version, &folder, device)
+        within.in_scope(|| {
+            let folder = checkpoints
+                .fetch(&model.path, Some(&model.manifest_sha256))
+                .map_err(|error| InferenceError::Model(error.to_string()))?;
+            let mut served = Served::open(&model.name, model.version, &folder, device)?;
+            served.traceparent = model.traceparent;
+            Ok(served)
+        })
     });
-    match opened.await {
-        Ok(Ok(served)) => {
+    let opened = opened.await.unwrap_or_else(|error| Err(InferenceError::Internal(error.to_string())));
+    meters::loaded(opened.is_ok());
+    let _within = span.enter();
+    match opened {
+        Ok(served) => {
             tracing::info!(model = name, version = served.version, "serving");
             registry.insert(served);
         }
-        Ok(Err(error)) => tracing::error!(model = name, %error, "a model cannot be served"),
-        Err(error) => tracing::error!(model = name, %error, "a model cannot be served"),
+        Err(error) => {
+            span.record("otel.status_code", "ERROR");
+            tracing::error!(model = name, %error, "a model cannot be served");
+        }
     }
+}
+
+/// The span of loading a model, in the trace of the job that made it.
+fn load_span(model: &v1::Model) -> Span {
+    let span = tracing::info_span!(
+        domain::telemetry::span::LOAD,
+        distillery.job = %model.distillation_id,
+        distillery.run = %model.run_id,
+        distillery.model = %model.name,
+        distillery.version = model.version,
+        otel.status_code = tracing::field::Empty,
+    );
+    wire::trace::adopt(&span, &model.traceparent);
+    span
 }

@@ -1,6 +1,7 @@
 //! One call over HTTP: what is sent, how long it may take, and what every kind of answer means.
 
 use crate::attempt::Failure;
+use crate::context;
 use crate::dialect;
 use crate::error::TeacherError;
 use crate::profile::Profile;
@@ -54,6 +55,9 @@ impl Client {
         let mut request = self.http.post(&self.endpoint).json(&dialect::body(&self.profile, question));
         for (name, value) in dialect::headers(&self.profile) {
             request = request.header(name, value);
+        }
+        if let Some(context) = context::current() {
+            request = request.header(domain::trace::HEADER, context.to_string());
         }
         let response = request.send().await.map_err(|error| self.transport(&error))?;
         let status = response.status();

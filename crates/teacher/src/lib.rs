@@ -5,8 +5,10 @@
 
 mod attempt;
 mod client;
+mod context;
 mod dialect;
 mod error;
+mod meters;
 mod profile;
 mod render;
 mod retry_after;

@@ -4,10 +4,12 @@
 use crate::attempt::{Failure, backoff};
 use crate::client::Client;
 use crate::error::TeacherError;
+use crate::meters::{self, Meters};
 use crate::profile::Profile;
 use crate::{Question, Reply, estimate_tokens};
 use domain::Allowance;
 use domain::allowance::{AllowanceError, Reservation};
+use domain::telemetry::span;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -45,7 +47,7 @@ impl Teacher {
         let calls = ServiceBuilder::new()
             .layer(rate_limited)
             .layer(ConcurrencyLimitLayer::new(profile.concurrency_max.max(1)))
-            .service(Call { client });
+            .service(Call { client, meters: Meters::new(&profile.name) });
         Ok(Self { profile: Arc::new(profile), calls: Arc::new(Mutex::new(BoxCloneService::new(calls))) })
     }
 
@@ -60,18 +62,34 @@ impl Teacher {
     /// What the last call failed with.
     pub async fn ask(&self, question: Question) -> Result<Reply, TeacherError> {
         let span = tracing::info_span!(
-            "chat",
+            span::CHAT,
+            otel.kind = "client",
+            otel.status_code = tracing::field::Empty,
+            "error.type" = tracing::field::Empty,
+            distillery.teacher = %self.profile.name,
             gen_ai.operation.name = "chat",
             gen_ai.provider.name = self.profile.provider.convention(),
             gen_ai.request.model = %self.profile.model,
             gen_ai.request.max_tokens = question.sampling.tokens_max,
+            gen_ai.request.temperature = question.sampling.temperature,
+            gen_ai.request.top_p = question.sampling.top_p,
+            gen_ai.response.model = tracing::field::Empty,
             gen_ai.usage.input_tokens = tracing::field::Empty,
             gen_ai.usage.output_tokens = tracing::field::Empty,
         );
-        let reply = self.ask_again_and_again(question).instrument(span.clone()).await?;
-        span.record("gen_ai.usage.input_tokens", reply.tokens_in);
-        span.record("gen_ai.usage.output_tokens", reply.tokens_out);
-        Ok(reply)
+        let asked = self.ask_again_and_again(question).instrument(span.clone()).await;
+        match &asked {
+            Ok(reply) => {
+                span.record("gen_ai.response.model", reply.model.as_str());
+                span.record("gen_ai.usage.input_tokens", reply.tokens_in);
+                span.record("gen_ai.usage.output_tokens", reply.tokens_out);
+            }
+            Err(error) => {
+                span.record("otel.status_code", "ERROR");
+                span.record("error.type", meters::outcome(error));
+            }
+        }
+        asked
     }
 
     fn stack(&self) -> BoxCloneService<Question, Reply, Failure> {
@@ -103,6 +121,7 @@ impl Teacher {
 #[derive(Clone)]
 struct Call {
     client: Client,
+    meters: Meters,
 }
 
 impl Service<Question> for Call {
@@ -115,8 +134,15 @@ impl Service<Question> for Call {
     }
 
     fn call(&mut self, question: Question) -> Self::Future {
-        let client = self.client.clone();
-        async move { client.ask(&question).await }.boxed()
+        let Self { client, meters } = self.clone();
+        async move {
+            let (began, in_flight) = (Instant::now(), meters.begin());
+            let result = client.ask(&question).await;
+            drop(in_flight);
+            meters.end(&result, began.elapsed());
+            result
+        }
+        .boxed()
     }
 }
 

@@ -10,6 +10,7 @@ mod error;
 pub mod evaluate;
 mod link;
 pub mod memory;
+mod meters;
 pub mod objective;
 pub mod optimizer;
 mod publish;
@@ -25,6 +26,7 @@ pub use error::TrainError;
 use checkpoints::Checkpoints;
 use domain::records::LeasedRun;
 use link::Link;
+use meters::Ended;
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -85,6 +87,7 @@ pub async fn run(
     shutdown: CancellationToken,
 ) -> Result<(), TrainError> {
     let mut worked = Instant::now();
+    meters::register();
     while !shutdown.is_cancelled() {
         let leased = match link::lease(&settings, channel.clone()).await {
             Ok(Some(leased)) => leased,
@@ -113,6 +116,20 @@ pub async fn run(
     Ok(())
 }
 
+/// The span of one training, in its job's trace.
+fn run_span(leased: &LeasedRun) -> tracing::Span {
+    let span = tracing::info_span!(
+        domain::telemetry::span::RUN,
+        distillery.job = %leased.run.distillation,
+        distillery.run = %leased.run.id,
+        distillery.fence = leased.run.fence,
+        distillery.outcome = tracing::field::Empty,
+        otel.status_code = tracing::field::Empty,
+    );
+    wire::trace::adopt(&span, &leased.traceparent);
+    span
+}
+
 async fn idle(settings: &Settings, shutdown: &CancellationToken) {
     tokio::select! {
         () = shutdown.cancelled() => {}
@@ -131,6 +148,9 @@ fn carry_out(
     mut link: Link,
 ) -> Result<(), TrainError> {
     let run = leased.run.id;
+    let span = run_span(leased);
+    let _within = span.enter();
+    let _active = meters::begin();
     let ended = std::panic::catch_unwind(AssertUnwindSafe(|| {
         student::Student::open(settings, checkpoints, leased, &mut link)
             .and_then(|student| training::train(student, &mut link, checkpoints))
@@ -139,20 +159,26 @@ fn carry_out(
     // Told to the store, or the next trainer would take the run up and fall over it as well.
     let panicked =
         ended.as_ref().err().map(|panic| format!("the training broke off: {}", memory::message(&**panic)));
-    let said = match ended {
+    let (how, said) = match ended {
         Ok(Ok(model)) => {
             tracing::info!(%run, model, "published");
-            Ok(())
+            (Ended::Succeeded, Ok(()))
         }
-        Ok(Err(TrainError::Interrupted)) => link.release(),
-        Ok(Err(TrainError::Cancelled | TrainError::Lost(_))) => Ok(()),
+        Ok(Err(TrainError::Interrupted)) => (Ended::Released, link.release()),
+        Ok(Err(TrainError::Cancelled)) => (Ended::Cancelled, Ok(())),
+        Ok(Err(TrainError::Lost(_))) => (Ended::Lost, Ok(())),
         Ok(Err(error @ TrainError::Unavailable(_))) => {
             tracing::warn!(%run, %error, "handing the run back");
-            link.release()
+            (Ended::Released, link.release())
         }
-        Ok(Err(error)) => link.fail(&error.to_string()),
-        Err(_) => link.fail(panicked.as_deref().unwrap_or_default()),
+        Ok(Err(error)) => (Ended::Failed, link.fail(&error.to_string())),
+        Err(_) => (Ended::Failed, link.fail(panicked.as_deref().unwrap_or_default())),
     };
+    meters::ended(how);
+    span.record("distillery.outcome", how.name());
+    if how == Ended::Failed {
+        span.record("otel.status_code", "ERROR");
+    }
     if let Err(error) = said {
         tracing::warn!(%run, %error, "the run's end could not be told: its lease will run out");
     }

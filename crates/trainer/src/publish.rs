@@ -3,6 +3,7 @@
 use crate::TrainError;
 use crate::evaluate;
 use crate::link::Link;
+use crate::meters::Checkpoint;
 use crate::student::Student;
 use crate::training::measured;
 use checkpoints::{Checkpoints, Provenance, StartedFrom};
@@ -56,12 +57,14 @@ pub(crate) fn publish(
         validation,
         test,
     };
-    let staged = checkpoints.stage()?;
-    student.model.save(staged.path(), SHARD_BYTES_MAX)?;
-    student.tokenizer.save(staged.path())?;
-    provenance.write(staged.path())?;
     let path = Checkpoints::run_path(link.run_id(), link.fence(), student.progress.step, "model");
-    let manifest_sha256 = checkpoints.publish(staged, &path)?;
+    let manifest_sha256 = Checkpoint::Model.written(|| -> Result<String, TrainError> {
+        let staged = checkpoints.stage()?;
+        student.model.save(staged.path(), SHARD_BYTES_MAX)?;
+        student.tokenizer.save(staged.path())?;
+        provenance.write(staged.path())?;
+        Ok(checkpoints.publish(staged, &path)?)
+    })?;
     let model = link.publish(v1::PublishRunRequest {
         run_id: link.run_id().to_owned(),
         fence: link.fence(),

@@ -2,6 +2,7 @@
 
 use crate::TrainError;
 use crate::link::Link;
+use crate::meters::Checkpoint;
 use crate::student::Student;
 use checkpoints::{CheckpointError, Checkpoints};
 use serde::{Deserialize, Serialize};
@@ -78,6 +79,16 @@ pub(crate) fn read_best(folder: &Path) -> Result<Option<Best>, TrainError> {
 
 /// Writes the resume state, points the run at it, and removes the one before.
 pub(crate) fn save(student: &Student, link: &mut Link, checkpoints: &Checkpoints) -> Result<(), TrainError> {
+    let step = student.progress.step;
+    let path = Checkpoint::Resume.written(|| write(student, link, checkpoints))?;
+    if let Some(orphan) = link.save_resume_point(step, &path)? {
+        checkpoints.delete(&orphan)?;
+    }
+    Ok(())
+}
+
+/// Writes the resume state; returns its path in the store.
+fn write(student: &Student, link: &Link, checkpoints: &Checkpoints) -> Result<String, TrainError> {
     let staged = checkpoints.stage()?;
     let folder = staged.path();
     student.model.save(folder, u64::MAX)?;
@@ -90,11 +101,7 @@ pub(crate) fn save(student: &Student, link: &mut Link, checkpoints: &Checkpoints
     let text = serde_json::to_vec_pretty(&student.progress)
         .map_err(|error| CheckpointError::Json { path: path.clone(), message: error.to_string() })?;
     std::fs::write(&path, text).map_err(|source| CheckpointError::io(&path, source))?;
-    let step = student.progress.step;
-    let path = Checkpoints::run_path(link.run_id(), link.fence(), step, "resume");
+    let path = Checkpoints::run_path(link.run_id(), link.fence(), student.progress.step, "resume");
     checkpoints.publish(staged, &path)?;
-    if let Some(orphan) = link.save_resume_point(step, &path)? {
-        checkpoints.delete(&orphan)?;
-    }
-    Ok(())
+    Ok(path)
 }

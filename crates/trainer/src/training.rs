@@ -5,6 +5,7 @@ use crate::batches::{epoch, per_epoch};
 use crate::data::Item;
 use crate::evaluate;
 use crate::link::Link;
+use crate::meters::Steps;
 use crate::resume::{self, Best};
 use crate::schedule::learning_rate;
 use crate::step::{Losses, optimise, pass};
@@ -25,8 +26,9 @@ pub(crate) fn train(
     let mut batches = Batches::new(&student);
     let mut began = Instant::now();
     let mut pace = Pace::default();
+    let meters = Steps::new();
     while student.progress.step < steps && !student.progress.stopped_early {
-        let step = student.progress.step;
+        let (step, step_began) = (student.progress.step, Instant::now());
         let batch = batches.of(step);
         let items: Vec<&Item> = batch.iter().filter_map(|place| student.items.get(*place)).collect();
         let (optimizer, tokens_max) = (&mut student.optimizer, &mut student.progress.batch_tokens_max);
@@ -34,6 +36,7 @@ pub(crate) fn train(
             optimise(&training, optimizer, &items, step, tokens_max, &mut pass(&student.model, options))?;
         student.progress.step = step + 1;
         pace.count(items.len());
+        meters.count(items.len(), &losses, step_began.elapsed());
         if link.is_due() {
             link.note(step + 1, &numbers(&losses, learning_rate(&training, step), &mut pace))?;
         }

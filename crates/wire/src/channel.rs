@@ -1,5 +1,6 @@
-//! The line to a service: a channel on which every call says who calls.
+//! The line to a service: a channel on which every call says who calls, and for which trace.
 
+use crate::trace::Traced;
 use std::fmt;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
@@ -7,11 +8,11 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::{Request, Status};
 
 /// What every generated client of this project is made over.
-pub type Channel = InterceptedService<tonic::transport::Channel, Credentials>;
+pub type Channel = InterceptedService<Traced<tonic::transport::Channel>, Credentials>;
 
-/// `transport`, with `credentials` on every call.
+/// `transport`, with `credentials` on every call, and the context of the trace that it belongs to.
 pub fn channel(transport: tonic::transport::Channel, credentials: Credentials) -> Channel {
-    Channel::new(transport, credentials)
+    Channel::new(Traced(transport), credentials)
 }
 
 /// Who calls: the bearer of a token, or nobody in particular. It never prints.

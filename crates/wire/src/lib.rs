@@ -11,6 +11,7 @@ mod enums;
 mod records;
 mod spec;
 pub mod status;
+pub mod trace;
 
 pub use channel::{Channel, Credentials, channel};
 pub use codec::{Codec, Reader};

@@ -314,6 +314,7 @@ impl TryFrom<v1::LeasedRun> for LeasedRun {
             spec: under("spec", present("spec", message.spec)?.try_into())?,
             dataset: under("dataset", present("dataset", message.dataset)?.try_into())?,
             ledger_fingerprint: message.ledger_fingerprint,
+            traceparent: message.traceparent,
         })
     }
 }
@@ -325,6 +326,7 @@ impl From<LeasedRun> for v1::LeasedRun {
             spec: Some(leased.spec.into()),
             dataset: Some(leased.dataset.into()),
             ledger_fingerprint: leased.ledger_fingerprint,
+            traceparent: leased.traceparent,
         }
     }
 }
@@ -384,6 +386,7 @@ impl TryFrom<v1::Model> for Model {
             validation: accuracy("validation", message.validation)?,
             test: accuracy("test", message.test)?,
             created_at: timestamp_of(message.created_at),
+            traceparent: message.traceparent,
         })
     }
 }
@@ -402,6 +405,7 @@ impl From<Model> for v1::Model {
             validation: model.validation.map(Into::into),
             test: model.test.map(Into::into),
             created_at: Some(timestamp(model.created_at)),
+            traceparent: model.traceparent,
         }
     }
 }

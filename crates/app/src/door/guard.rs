@@ -18,7 +18,7 @@ use tonic::Status;
 use tonic::body::Body;
 use tonic_types::{ErrorDetails, StatusExt};
 use tower::Service;
-use tracing::Instrument;
+use tracing::Span;
 
 /// The header of a request's id, in and out.
 const REQUEST_ID: &str = "x-request-id";
@@ -57,7 +57,7 @@ impl Guard {
         let method = access::find(request.uri().path());
         let needs = method.map_or(Needs::Token, |method| method.needs);
         let caller = self.guests.admit(request.headers().get(header::AUTHORIZATION), needs)?;
-        tracing::Span::current().record("caller", caller);
+        Span::current().record("caller", caller);
         let Some(method) = method else {
             return Err(Status::unimplemented("there is no such method here"));
         };
@@ -178,12 +178,7 @@ where
         let inner = std::mem::replace(&mut self.inner, clone);
         let guard = Arc::clone(&self.guard);
         let id = request_id(request.headers());
-        let span = tracing::info_span!(
-            "call",
-            method = request.uri().path(),
-            request_id = id.to_str().unwrap_or_default(),
-            caller = tracing::field::Empty,
-        );
+        Span::current().record("request_id", id.to_str().unwrap_or_default());
         async move {
             let mut response = match guard.admit(&request) {
                 Ok(pass) => pass.answer(inner, request).await,
@@ -195,7 +190,6 @@ where
             response.headers_mut().insert(REQUEST_ID, id);
             Ok(response)
         }
-        .instrument(span)
         .boxed()
     }
 }

@@ -1,10 +1,11 @@
-//! The door: the one way in from outside. `tls` says what is shown, `connections` accepts and ends, `guard` lets calls in
-//! by `tokens` and `access`, `outgoing` ends answers in time.
+//! The door: the one way in from outside. `tls` says what is shown, `connections` accepts and ends, `calls` counts and
+//! traces, `guard` lets calls in by `tokens` and `access`, `outgoing` ends answers in time.
 //!
 //! Invariants: a method that `access` does not know reaches no service; a secret is kept as its digest and compared in
 //! constant time; every wait has a bound.
 
 mod access;
+mod calls;
 mod connections;
 mod guard;
 mod outgoing;
@@ -13,6 +14,8 @@ mod tokens;
 
 use crate::config::{ConfigError, ServerSection};
 use anyhow::{Context, bail};
+use calls::Meters;
+pub(crate) use calls::Observed;
 use connections::Limits;
 use guard::Guard;
 use std::net::SocketAddr;
@@ -71,10 +74,11 @@ impl Door {
         format!("{scheme}://{}", self.address)
     }
 
-    /// Serves `routes` until `closing`; then accepts no more, ends watches, lets calls finish within the drain time, and
-    /// returns.
-    pub async fn serve(self, routes: Routes, closing: CancellationToken) {
-        let service = self.guard.before(routes.prepare());
+    /// Serves `routes`, whose services have these names, until `closing`; then accepts no more, ends watches, lets calls
+    /// finish within the drain time, and returns.
+    pub async fn serve(self, routes: Routes, services: &[&str], closing: CancellationToken) {
+        let meters = Meters::new(services);
+        let service = Observed::counted(self.guard.before(routes.prepare()), meters);
         connections::serve(self.listener, self.tls, self.limits, service, closing).await;
     }
 }

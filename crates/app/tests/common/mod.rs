@@ -26,6 +26,7 @@ pub const HARVESTER: Roles = Roles { harvester: true, trainer: false, inference:
 /// A running server; it ends with this value.
 pub struct Server {
     pub url: String,
+    pub admin: Option<String>,
     pub folder: TempDir,
     pub shutdown: CancellationToken,
     task: JoinHandle<anyhow::Result<()>>,
@@ -49,10 +50,10 @@ impl Server {
         let mut config = config(&folder);
         change(&mut config, &folder);
         let serving = open(config, which).await;
-        let url = serving.url().to_owned();
+        let (url, admin) = (serving.url().to_owned(), serving.admin_url().map(str::to_owned));
         let shutdown = CancellationToken::new();
         let task = tokio::spawn(serving.run(shutdown.clone()));
-        Self { url, folder, shutdown, task }
+        Self { url, admin, folder, shutdown, task }
     }
 
     /// A channel of a caller whose settings are the defaults with `change`.

@@ -232,6 +232,25 @@ pub(crate) enum VerdictName {
     Rejected,
 }
 
+pub(crate) const HEALTH_EXAMPLES: &str = "Examples:
+  distillery health
+  distillery health --server https://host:7070 --service distillery.v1.InferenceService
+
+Without --server it asks the server of this machine, where its own configuration says that it listens.";
+
+/// See [`super::Verb::Health`].
+#[derive(Debug, Args)]
+pub(crate) struct HealthArguments {
+    /// Only this service, such as distillery.v1.InferenceService [default: the whole server]
+    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
+    pub(crate) service: String,
+    /// One JSON object on standard output and nothing else there
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) server: ServerArguments,
+}
+
 pub(crate) const MODELS_EXAMPLES: &str = "Examples:
   distillery models --server localhost:7070
   distillery models --name word-problems --json";

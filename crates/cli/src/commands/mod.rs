@@ -2,6 +2,7 @@
 
 pub(crate) mod cancel;
 pub(crate) mod delete;
+pub(crate) mod health;
 pub(crate) mod ledger;
 pub(crate) mod list;
 pub(crate) mod models;

@@ -15,13 +15,17 @@ pub(crate) async fn serve(
     if let Some(address) = arguments.listen {
         config.server.listen = address;
     }
+    let serving = Serving::open(config, roles(&arguments)).await?;
+    print_line(&format!("listening at {}", serving.url()))?;
+    serving.run(shutdown).await
+}
+
+/// The roles that are asked for.
+pub(crate) fn roles(arguments: &ServeArguments) -> Roles {
     let is = |role: RoleName| arguments.role.contains(&role) || arguments.role.contains(&RoleName::All);
-    let roles = Roles {
+    Roles {
         harvester: is(RoleName::Harvester),
         trainer: is(RoleName::Trainer),
         inference: is(RoleName::Inference),
-    };
-    let serving = Serving::open(config, roles).await?;
-    print_line(&format!("listening at {}", serving.url()))?;
-    serving.run(shutdown).await
+    }
 }

@@ -3,8 +3,7 @@
 
 use super::StoreHarness;
 use crate::fixtures::{
-    LONG, NAME, answer, answer_all, conflict, dataset, harvest, harvest_of, invalid, job, job_in, lease,
-    lease_run, new_job, not_found, question, rows, spec, student,
+    LONG, NAME, answer, answer_all, conflict, dataset, harvest, harvest_of, ids, invalid, job, job_in, lease, lease_run, new_job, not_found, question, rows, spec, student,
 };
 use domain::event::{Event, EventKind};
 use domain::ids::{DatasetId, DistillationId, ModelId, RequestId, RunId};
@@ -66,7 +65,7 @@ pub async fn planning_writes_prompts_with_their_outbox_and_moves_the_job(harness
     let prompts = vec![question(2, 0), question(0, 0), hinted, evaluated];
     let harvest = harvest_of(store.as_ref(), spec(NAME), prompts).await;
     assert_eq!(store.distillation(harvest.job).await.unwrap().state, Harvesting);
-    assert_eq!(store.outbox(100).await.unwrap(), harvest.ids(), "in the order of planning");
+    assert_eq!(ids(store.outbox(100).await.unwrap()), harvest.ids(), "in the order of planning");
     for planned in &harvest.prompts {
         let prompt = store.prompt(planned.id).await.unwrap();
         assert_eq!((prompt.id, prompt.distillation), (planned.id, harvest.job));
@@ -95,7 +94,7 @@ pub async fn planning_again_adds_only_what_is_new(harness: &dyn StoreHarness) {
     let prompts: Vec<NewPrompt> = again.iter().chain(&new).cloned().collect();
     store.plan_prompts(harvest.job, prompts.clone()).await.unwrap();
     store.plan_prompts(harvest.job, prompts).await.unwrap();
-    assert_eq!(store.outbox(100).await.unwrap(), new.map(|prompt| prompt.id));
+    assert_eq!(ids(store.outbox(100).await.unwrap()), new.map(|prompt| prompt.id));
     for unknown in &again {
         not_found(store.prompt(unknown.id).await, unknown.id);
     }
@@ -111,7 +110,7 @@ pub async fn a_plan_that_fails_writes_nothing(harness: &dyn StoreHarness) {
     let endless = NewPrompt { tokens_reserved: u64::MAX, ..question(1, 0) };
     invalid(store.plan_prompts(job, vec![question(0, 0), endless]).await);
     assert_eq!(store.distillation(job).await.unwrap().state, Queued);
-    assert_eq!(store.outbox(100).await.unwrap(), []);
+    assert_eq!(ids(store.outbox(100).await.unwrap()), []);
     assert_eq!(store.harvest_progress(job).await.unwrap(), HarvestProgress::default());
     assert_eq!(kinds(store.as_ref(), job).await.len(), 1);
 }
@@ -270,7 +269,7 @@ pub async fn resuming_gives_parked_prompts_another_chance(harness: &dyn StoreHar
     store.resume(harvest.job).await.unwrap();
     assert_eq!(store.prompt(parked).await.unwrap().state, PromptState::Pending);
     assert_eq!(store.prompt(answered).await.unwrap().state, PromptState::Answered);
-    assert!(store.unfinished_prompts(None, 10).await.unwrap().contains(&parked), "the reconciler finds it");
+    assert!(ids(store.unfinished_prompts(None, 10).await.unwrap()).contains(&parked), "the reconciler finds it");
     let leased = lease(harness, &[parked]).await;
     assert_eq!(leased[0].prompt.attempt, 3, "attempts count on");
     let state = store.record_failure(parked, 3, failure(2)).await.unwrap();
@@ -288,8 +287,8 @@ pub async fn a_deleted_job_leaves_completions_and_models(harness: &dyn StoreHarn
     for prompt in harvest.ids() {
         not_found(store.prompt(prompt).await, prompt);
     }
-    assert_eq!(store.outbox(10).await.unwrap(), [], "nothing is left to publish");
-    assert_eq!(store.unfinished_prompts(None, 10).await.unwrap(), []);
+    assert_eq!(ids(store.outbox(10).await.unwrap()), [], "nothing is left to publish");
+    assert_eq!(ids(store.unfinished_prompts(None, 10).await.unwrap()), []);
     assert_eq!(store.ledger(harvest.job, &LedgerFilter::default(), 10).await.unwrap(), []);
     assert_eq!(store.events(harvest.job, 0, 10).await.unwrap(), []);
     not_found(store.run(run).await, run);

@@ -3,8 +3,7 @@
 
 use super::StoreHarness;
 use crate::fixtures::{
-    NAME, answer, answer_all, completion, conflict, dataset, harvest, harvest_of, invalid, job, job_in,
-    lease, question, rows, spec,
+    NAME, answer, answer_all, completion, conflict, dataset, harvest, harvest_of, ids, invalid, job, job_in, lease, question, rows, spec,
 };
 use domain::Store;
 use domain::ids::{DistillationId, PromptId};
@@ -168,7 +167,7 @@ pub async fn imported_answers_are_entries_that_cost_nothing(harness: &dyn StoreH
     assert_eq!((progress.total(), progress.in_state(PromptState::Answered)), (3, 3));
     assert_eq!((progress.verdicts, progress.calls, progress.cache_hits), ([0, 1, 1], 0, 0));
     assert_eq!((progress.tokens_in, progress.tokens_out, progress.money_micros), (0, 0, 0));
-    assert_eq!(store.outbox(10).await.unwrap(), [], "there is nothing to ask");
+    assert_eq!(ids(store.outbox(10).await.unwrap()), [], "there is nothing to ask");
     let known = store.completion(prompts[0].0.key).await.unwrap();
     assert_eq!(known, Some(prompts[0].1.completion.clone()), "under its key");
     // Again, under other ids and with other words: what is known is left as it is.

@@ -3,12 +3,13 @@
 
 use super::StoreHarness;
 use crate::fixtures::{
-    LONG, NAME, TOKENS_USED, answer, answer_all, completion, harvest, harvest_of, invalid, job_in, lease,
-    lease_one, not_found, question, row, same_question, spec,
+    LONG, NAME, TOKENS_USED, answer, answer_all, completion, dataset, harvest, harvest_of, ids, invalid, job_in,
+    lease, lease_one, lease_run, new_job, not_found, question, row, rows, same_question, spec, student,
 };
 use domain::Example;
 use domain::ids::{DistillationId, PromptId};
-use domain::records::{Completion, FinishReason, NewPrompt};
+use domain::queue::Work;
+use domain::records::{Completion, FinishReason, NewDistillation, NewPrompt};
 use domain::state::{DistillationState, PromptState};
 use domain::store::{AttemptFailure, BATCH_MAX, HarvestOutcome, LeaseOutcome};
 use std::time::Duration;
@@ -40,42 +41,67 @@ fn failure() -> AttemptFailure {
 
 pub async fn the_outbox_keeps_its_order_until_it_is_published(harness: &dyn StoreHarness) {
     let store = harness.store();
-    assert_eq!(store.outbox(10).await.unwrap(), []);
+    assert_eq!(ids(store.outbox(10).await.unwrap()), []);
     let (first, second) = (harvest(store.as_ref(), 4).await, harvest(store.as_ref(), 2).await);
     let all = [first.ids(), second.ids()].concat();
-    assert_eq!(store.outbox(100).await.unwrap(), all, "oldest first, over all jobs");
-    assert_eq!(store.outbox(3).await.unwrap(), all[..3]);
-    assert_eq!(store.outbox(3).await.unwrap(), all[..3], "reading removes nothing");
+    assert_eq!(ids(store.outbox(100).await.unwrap()), all, "oldest first, over all jobs");
+    assert_eq!(ids(store.outbox(3).await.unwrap()), all[..3]);
+    assert_eq!(ids(store.outbox(3).await.unwrap()), all[..3], "reading removes nothing");
     store.mark_published(&[all[1], all[4]]).await.unwrap();
     store.mark_published(&[all[1], PromptId::generate()]).await.unwrap();
     store.mark_published(&[]).await.unwrap();
-    assert_eq!(store.outbox(100).await.unwrap(), [all[0], all[2], all[3], all[5]]);
+    assert_eq!(ids(store.outbox(100).await.unwrap()), [all[0], all[2], all[3], all[5]]);
     lease_one(harness, all[0]).await;
-    assert_eq!(store.outbox(1).await.unwrap(), [all[0]], "a lease publishes nothing");
+    assert_eq!(ids(store.outbox(1).await.unwrap()), [all[0]], "a lease publishes nothing");
+}
+
+pub async fn the_trace_of_a_submit_goes_on_with_prompts_run_and_model(harness: &dyn StoreHarness) {
+    let store = harness.store();
+    let traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let new = NewDistillation {
+        traceparent: traceparent.to_owned(),
+        ..new_job(spec("traced"), dataset(store.as_ref(), rows(1)).await.id)
+    };
+    let job = store.create_distillation(new).await.unwrap();
+    assert_eq!(job.traceparent, traceparent);
+    assert_eq!(store.distillation(job.id).await.unwrap(), job);
+    let planned = question(0, 0);
+    store.plan_prompts(job.id, vec![planned.clone()]).await.unwrap();
+    let work = [Work { prompt: planned.id, traceparent: traceparent.to_owned() }];
+    assert_eq!(store.outbox(10).await.unwrap(), work);
+    store.mark_published(&[planned.id]).await.unwrap();
+    assert_eq!(store.unfinished_prompts(None, 10).await.unwrap(), work, "what the list lost is published again");
+    store.start_training(job.id, "ledger").await.unwrap();
+    let leased = lease_run(harness, "trainer").await;
+    assert_eq!(leased.traceparent, traceparent);
+    store.start_evaluating(leased.run.id, leased.run.fence).await.unwrap();
+    let model = store.publish_run(leased.run.id, leased.run.fence, student(leased.run.id)).await.unwrap();
+    assert_eq!(model.traceparent, traceparent);
+    assert_eq!(store.find_model("traced", None).await.unwrap(), Some(model));
 }
 
 pub async fn unfinished_prompts_are_those_that_nobody_is_at(harness: &dyn StoreHarness) {
     let store = harness.store();
     let harvest = harvest(store.as_ref(), 6).await;
     let mut ids = harvest.ids();
-    assert_eq!(store.unfinished_prompts(None, 10).await.unwrap(), [], "the outbox has them all");
+    assert_eq!(ids(store.unfinished_prompts(None, 10).await.unwrap()), [], "the outbox has them all");
     store.mark_published(&ids[1..]).await.unwrap();
     answer_all(harness, &[ids[1]]).await;
     let leased = lease_one(harness, ids[2]).await.prompt;
     let parked = lease_one(harness, ids[3]).await.prompt;
     let once = AttemptFailure::Teacher { error: "no".to_owned(), failures_max: 1 };
     store.record_failure(parked.id, parked.attempt, once).await.unwrap();
-    assert_eq!(store.unfinished_prompts(None, 10).await.unwrap(), ids[4..], "neither done nor leased");
+    assert_eq!(ids(store.unfinished_prompts(None, 10).await.unwrap()), ids[4..], "neither done nor leased");
     harness.outlive().await;
     let unfinished = [leased.id, ids[4], ids[5]];
-    assert_eq!(store.unfinished_prompts(None, 10).await.unwrap(), unfinished, "a lease ran out");
-    assert_eq!(store.unfinished_prompts(None, 2).await.unwrap(), unfinished[..2]);
-    assert_eq!(store.unfinished_prompts(Some(unfinished[0]), 10).await.unwrap(), unfinished[1..]);
-    assert_eq!(store.unfinished_prompts(Some(unfinished[2]), 10).await.unwrap(), []);
+    assert_eq!(ids(store.unfinished_prompts(None, 10).await.unwrap()), unfinished, "a lease ran out");
+    assert_eq!(ids(store.unfinished_prompts(None, 2).await.unwrap()), unfinished[..2]);
+    assert_eq!(ids(store.unfinished_prompts(Some(unfinished[0]), 10).await.unwrap()), unfinished[1..]);
+    assert_eq!(ids(store.unfinished_prompts(Some(unfinished[2]), 10).await.unwrap()), []);
     let between = ids.remove(3);
-    assert_eq!(store.unfinished_prompts(Some(between), 10).await.unwrap(), unfinished[1..], "any id will do");
+    assert_eq!(ids(store.unfinished_prompts(Some(between), 10).await.unwrap()), unfinished[1..], "any id will do");
     store.pause(harvest.job, "").await.unwrap();
-    assert_eq!(store.unfinished_prompts(None, 10).await.unwrap(), [], "only harvesting jobs are looked at");
+    assert_eq!(ids(store.unfinished_prompts(None, 10).await.unwrap()), [], "only harvesting jobs are looked at");
 }
 
 pub async fn a_lease_hands_out_the_prompt_and_its_row(harness: &dyn StoreHarness) {

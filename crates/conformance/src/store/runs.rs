@@ -258,6 +258,7 @@ pub async fn a_publication_ends_run_and_job_and_can_be_repeated(harness: &dyn St
         validation: new.validation,
         test: new.test,
         created_at: model.created_at,
+        traceparent: String::new(),
     };
     assert_eq!(model, expected);
     let job = store.distillation(run.distillation).await.unwrap();

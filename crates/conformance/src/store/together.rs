@@ -3,8 +3,7 @@
 
 use super::StoreHarness;
 use crate::fixtures::{
-    NAME, TOKENS_RESERVED, answer, at_once, dataset, harvest, harvest_of, job_in, lease, lease_run, new_job,
-    question, rows, same_question, spec, spec_within, student, training,
+    NAME, TOKENS_RESERVED, answer, at_once, dataset, harvest, harvest_of, ids, job_in, lease, lease_run, new_job, question, rows, same_question, spec, spec_within, student, training,
 };
 use domain::event::EventKind;
 use domain::ids::{DatasetId, DistillationId, PromptId, RequestId, RunId};
@@ -309,6 +308,6 @@ pub async fn prompts_planned_by_many_are_planned_once(harness: &dyn StoreHarness
     })
     .await;
     assert_eq!(store.harvest_progress(job).await.unwrap().total(), 10);
-    assert_eq!(store.outbox(100).await.unwrap().len(), 10);
+    assert_eq!(ids(store.outbox(100).await.unwrap()).len(), 10);
     assert_eq!(store.events(job, 0, 10).await.unwrap().len(), 2, "and the job moved once");
 }

@@ -11,6 +11,7 @@ use domain::store::{BATCH_MAX, PageRequest, StoreError};
 use std::sync::Arc;
 use tonic::service::Routes;
 use tonic::{Response, Status};
+use tracing::Instrument;
 use wire::v1;
 use wire::v1::datasets_service_server::DatasetsServiceServer;
 use wire::v1::distillations_service_server::DistillationsServiceServer;
@@ -82,12 +83,13 @@ where
 {
     let (sender, receiver) = tokio::sync::mpsc::channel(STREAM_BUFFER);
     let task = feed(Sink(sender.clone()));
-    tokio::spawn(async move {
+    let feeding = async move {
         if let Err(status) = task.await {
             // A caller that left needs no status.
             let _ = sender.send(Err(status)).await;
         }
-    });
+    };
+    tokio::spawn(feeding.in_current_span());
     Stream::new(receiver)
 }
 

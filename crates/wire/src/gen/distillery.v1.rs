@@ -3573,6 +3573,9 @@ pub struct Model {
     /// When it was published.
     #[prost(message, optional, tag = "11")]
     pub created_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// W3C trace context of the job that made it; empty for none.
+    #[prost(string, tag = "12")]
+    pub traceparent: ::prost::alloc::string::String,
 }
 /// A registered base checkpoint.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -5061,6 +5064,9 @@ pub struct LeasedRun {
     /// sha256 (hex) over the accepted ledger.
     #[prost(string, tag = "4")]
     pub ledger_fingerprint: ::prost::alloc::string::String,
+    /// W3C trace context of its job; empty for none.
+    #[prost(string, tag = "5")]
+    pub traceparent: ::prost::alloc::string::String,
 }
 /// See LeaseRun.
 #[derive(Clone, PartialEq, ::prost::Message)]

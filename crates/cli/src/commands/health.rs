@@ -1,0 +1,71 @@
+//! `distillery health`: whether a server serves, for people and for probes.
+
+use super::{print_json, print_line};
+use crate::args::HealthArguments;
+use crate::target::{connect, unless_interrupted};
+use anyhow::bail;
+use app::client::Health;
+use app::config::{Config, ServerSection};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use tokio_util::sync::CancellationToken;
+
+/// See [`crate::args::Verb::Health`].
+pub(crate) async fn health(
+    config: Config,
+    arguments: HealthArguments,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    let url = arguments.server.url().map_or_else(|| here(&config.server), str::to_owned);
+    let service = arguments.service.as_str();
+    let asked = unless_interrupted(&shutdown, async {
+        app::client::health(connect(&config.client, &url, &arguments.server).await?, service).await
+    });
+    let health = asked.await?;
+    let state = match health {
+        Health::Serving => "serving",
+        Health::NotServing => "not_serving",
+        Health::Unknown => "unknown",
+    };
+    if arguments.json {
+        print_json(&serde_json::json!({"server": url, "service": service, "state": state}))?;
+    }
+    match health {
+        Health::Serving if arguments.json => Ok(()),
+        Health::Serving => print_line(&format!("{url}: serving")),
+        Health::NotServing => bail!("{url}: not serving (it starts, loads its models, or drains)"),
+        Health::Unknown => bail!("{url}: there is no service `{service}`"),
+    }
+}
+
+/// Where a server with this section is reached from its own machine.
+fn here(section: &ServerSection) -> String {
+    let scheme = if section.tls_certificate.as_os_str().is_empty() { "http" } else { "https" };
+    let mut address = section.listen;
+    if address.ip().is_unspecified() {
+        let loopback = match address.ip() {
+            IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
+            IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        };
+        address.set_ip(loopback);
+    }
+    format!("{scheme}://{address}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_of_this_machine_is_found_by_its_own_section() {
+        let check = |listen: &str, certificate: &str, wanted: &str| {
+            let mut section = Config::load(None, []).unwrap().server;
+            section.listen = listen.parse().unwrap();
+            section.tls_certificate = certificate.into();
+            assert_eq!(here(&section), wanted);
+        };
+        check("127.0.0.1:7070", "", "http://127.0.0.1:7070");
+        check("0.0.0.0:7070", "", "http://127.0.0.1:7070");
+        check("[::]:7070", "cert.pem", "https://[::1]:7070");
+        check("10.1.2.3:7070", "", "http://10.1.2.3:7070");
+    }
+}

@@ -1,0 +1,90 @@
+//! What is counted of harvesting.
+
+use crate::relay::Publisher;
+use domain::records::Harvested;
+use domain::state::Verdict;
+use domain::store::HarvestOutcome;
+use domain::telemetry::{self, value};
+use metrics::{counter, gauge, histogram};
+use std::time::Duration;
+
+/// Every series, at zero.
+pub(crate) fn register() {
+    for verdict in Verdict::ALL {
+        for cached in value::CACHED {
+            counter!(telemetry::PROMPTS_HARVESTED.name, "verdict" => verdict.as_str(), "cached" => *cached)
+                .increment(0);
+        }
+    }
+    for outcome in value::PROMPT_FAILURES {
+        counter!(telemetry::PROMPTS_FAILED.name, "outcome" => *outcome).increment(0);
+    }
+    counter!(telemetry::PROMPTS_STALE.name).increment(0);
+    for publisher in value::PUBLISHERS {
+        counter!(telemetry::QUEUE_PUBLISHED.name, "by" => *publisher).increment(0);
+    }
+    drop(gauge!(telemetry::QUEUE_ENTRIES.name));
+    drop(histogram!(telemetry::HARVEST_WRITE_DURATION.name));
+    drop(histogram!(telemetry::HARVEST_WRITE_ROWS.name));
+}
+
+/// Answers were written.
+pub(crate) fn written(harvested: &[Harvested], outcome: &HarvestOutcome, took: Duration) {
+    histogram!(telemetry::HARVEST_WRITE_DURATION.name).record(took.as_secs_f64());
+    histogram!(telemetry::HARVEST_WRITE_ROWS.name).record(harvested.len() as f64);
+    counter!(telemetry::PROMPTS_STALE.name).increment(outcome.stale.len() as u64);
+    for answer in harvested.iter().filter(|answer| !outcome.stale.contains(&answer.prompt)) {
+        let cached = if answer.cached { "true" } else { "false" };
+        counter!(telemetry::PROMPTS_HARVESTED.name, "verdict" => answer.verdict.as_str(), "cached" => cached)
+            .increment(1);
+    }
+}
+
+/// What became of a prompt that was not answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unanswered {
+    /// It is tried again, and nothing is counted against it.
+    Delayed,
+    /// A failure is counted against it.
+    Counted,
+    /// Its job waits for a person.
+    Paused,
+}
+
+impl Unanswered {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Delayed => "delayed",
+            Self::Counted => "counted",
+            Self::Paused => "paused",
+        }
+    }
+}
+
+/// A prompt was not answered at an attempt.
+pub(crate) fn unanswered(what: Unanswered) {
+    counter!(telemetry::PROMPTS_FAILED.name, "outcome" => what.name()).increment(1);
+}
+
+/// Entries went to the work list.
+pub(crate) fn published(by: Publisher, entries: usize) {
+    counter!(telemetry::QUEUE_PUBLISHED.name, "by" => by.name()).increment(entries as u64);
+}
+
+/// So many entries are on the work list.
+pub(crate) fn entries(count: usize) {
+    gauge!(telemetry::QUEUE_ENTRIES.name).set(count as f64);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_have_the_values_of_the_table() {
+        let names = [Unanswered::Delayed, Unanswered::Counted, Unanswered::Paused].map(Unanswered::name);
+        assert_eq!(names.as_slice(), value::PROMPT_FAILURES);
+        let names = [Publisher::Relay, Publisher::Reconciler].map(Publisher::name);
+        assert_eq!(names.as_slice(), value::PUBLISHERS);
+    }
+}
