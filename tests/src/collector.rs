@@ -1,7 +1,11 @@
 //! A collector of the tests' own: it takes spans by OTLP over gRPC, and keeps them.
 
-use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{TraceService, TraceServiceServer};
-use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
+use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
+    TraceService, TraceServiceServer,
+};
+use opentelemetry_proto::tonic::collector::trace::v1::{
+    ExportTraceServiceRequest, ExportTraceServiceResponse,
+};
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
 use opentelemetry_proto::tonic::trace::v1::ResourceSpans;
@@ -157,7 +161,8 @@ pub fn tree(spans: &[Span]) -> String {
 
 fn branch(spans: &[Span], span: &Span, depth: usize, text: &mut String) {
     let milliseconds = span.ended.saturating_sub(span.began) as f64 / 1e6;
-    let about = ["rpc.method", "distillery.command", "distillery.kind", "distillery.task", "distillery.verdict"];
+    let about =
+        ["rpc.method", "distillery.command", "distillery.kind", "distillery.task", "distillery.verdict"];
     let about: Vec<&str> =
         about.iter().filter_map(|key| span.attributes.get(*key)).map(String::as_str).collect();
     let (indent, name, service) = ("  ".repeat(depth), &span.name, &span.service);

@@ -459,11 +459,15 @@ fn every_configuration_is_read_by_the_program() {
 
 /// Asks the database with its own client. Tuples only, no alignment.
 fn psql(url: &str, statements: &str) -> Result<String, String> {
+    client(url, &["--command", statements])
+}
+
+fn client(url: &str, arguments: &[&str]) -> Result<String, String> {
     let folder = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let found = folder.map(|version| version.path().join("bin/psql")).find(|path| path.exists());
     let said = Command::new(found.unwrap_or_else(|| PathBuf::from("psql")))
         .args([url, "--no-psqlrc", "--tuples-only", "--no-align", "--set", "ON_ERROR_STOP=1"])
-        .args(["--command", statements])
+        .args(arguments)
         .output()
         .unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap().trim().to_owned();
@@ -513,7 +517,12 @@ fn the_scalers_queries_count_what_waits() {
             .to_owned()
     };
     let (prompts, runs) = (query("harvester-workers"), query("trainer"));
-    let count = |query: &str| psql(&postgres.url(), query).unwrap();
+    // As the user that the scalers and dashboards look by.
+    let reader = root().join("deploy/grafana/reader.sql");
+    let made = ["--set", "password=of-this-test", "--file", reader.to_str().unwrap()];
+    client(&postgres.url(), &made).unwrap();
+    let scaler = format!("postgres://grafana:of-this-test@{}", postgres.url().rsplit('@').next().unwrap());
+    let count = |query: &str| psql(&scaler, query).unwrap();
     assert_eq!((count(&prompts), count(&runs)), ("0".to_owned(), "0".to_owned()));
 
     psql(
@@ -527,8 +536,9 @@ fn the_scalers_queries_count_what_waits() {
     psql(&postgres.url(), &job("succeeded", &[("answered", 3)])).unwrap();
     println!("{prompts}: {}; {runs}: {}", count(&prompts), count(&runs));
     assert_eq!((count(&prompts), count(&runs)), ("11".to_owned(), "1".to_owned()));
-    // A column that no view has is an error, and not a zero.
-    let wrong = psql(&postgres.url(), &prompts.replace("pending", "waiting")).unwrap_err();
+    // A column that no view has is an error, and not a zero; so is a table that this user may not read.
+    assert!(psql(&scaler, "SELECT count(*) FROM public.prompts").unwrap_err().contains("permission denied"));
+    let wrong = psql(&scaler, &prompts.replace("pending", "waiting")).unwrap_err();
     assert!(wrong.contains("does not exist"), "{wrong}");
 }
 

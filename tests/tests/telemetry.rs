@@ -92,8 +92,10 @@ impl Cluster {
     /// A command of the script whose trace everything is in.
     fn say_traced(&self, url: &str, arguments: &[&str]) -> Said {
         let traceparent = format!("00-{TRACE}-{SCRIPT}-01");
-        let settings =
-            [("TRACEPARENT", traceparent.as_str()), ("DISTILLERY_TELEMETRY_OTLP_ENDPOINT", self.collector.url())];
+        let settings = [
+            ("TRACEPARENT", traceparent.as_str()),
+            ("DISTILLERY_TELEMETRY_OTLP_ENDPOINT", self.collector.url()),
+        ];
         done(self.say(url, arguments, &settings))
     }
 
@@ -180,7 +182,10 @@ fn check_table(role: &str, owner: Owner, families: &BTreeMap<String, Family>) {
     let found: BTreeSet<&str> = families.keys().map(String::as_str).collect();
     let missing: Vec<&&str> = wanted.difference(&found).collect();
     let unknown: Vec<&&str> = found.difference(&wanted).collect();
-    assert!(missing.is_empty() && unknown.is_empty(), "{role}: missing {missing:?}, not in the table {unknown:?}");
+    assert!(
+        missing.is_empty() && unknown.is_empty(),
+        "{role}: missing {missing:?}, not in the table {unknown:?}"
+    );
     println!("{role}: {} metrics", found.len());
     for metric in METRICS.iter().filter(is_of_role) {
         let family = &families[metric.name];
@@ -229,7 +234,10 @@ fn check_work(owner: Owner, families: &BTreeMap<String, Family>) {
     assert!(value(telemetry::PROCESS_CPU, &[]) > 0.0 && value(telemetry::PROCESS_MEMORY, &[]) > 1e6);
     match owner {
         Owner::Harvester => {
-            assert_eq!(value(telemetry::TEACHER_REQUESTS, &[("profile", "local"), ("outcome", "ok")]), prompts);
+            assert_eq!(
+                value(telemetry::TEACHER_REQUESTS, &[("profile", "local"), ("outcome", "ok")]),
+                prompts
+            );
             assert_eq!(value(telemetry::TEACHER_REQUESTS, &[("outcome", "malformed")]), 0.0);
             assert_eq!(value(telemetry::TEACHER_DURATION, &[]), prompts);
             assert_eq!(value(telemetry::TEACHER_IN_FLIGHT, &[]), 0.0);
@@ -254,14 +262,21 @@ fn check_work(owner: Owner, families: &BTreeMap<String, Family>) {
         }
         Owner::Inference => {
             let rows = ROWS[2] as f64;
-            assert_eq!(value(telemetry::INFERENCE_REQUESTS, &[("outcome", "ok")]), 2.0 * rows, "labels and texts");
+            assert_eq!(
+                value(telemetry::INFERENCE_REQUESTS, &[("outcome", "ok")]),
+                2.0 * rows,
+                "labels and texts"
+            );
             assert_eq!(value(telemetry::INFERENCE_DURATION, &[]), 2.0 * rows);
             assert_eq!(value(telemetry::INFERENCE_QUEUE_DURATION, &[]), 2.0 * rows);
             assert_eq!(value(telemetry::INFERENCE_MODELS, &[]), 1.0);
             assert_eq!(value(telemetry::INFERENCE_LOADS, &[("outcome", "ok")]), 1.0);
             assert_eq!(value(telemetry::INFERENCE_QUEUE_TOKENS, &[]), 0.0);
             assert!(value(telemetry::INFERENCE_TOKENS, &[("direction", "in")]) > rows);
-            assert_eq!(value(telemetry::RPC_REQUESTS, &[("method", "PredictAndExplain"), ("code", "OK")]), rows);
+            assert_eq!(
+                value(telemetry::RPC_REQUESTS, &[("method", "PredictAndExplain"), ("code", "OK")]),
+                rows
+            );
         }
         Owner::Process => {}
     }
@@ -332,7 +347,9 @@ fn check_attributes(cluster: &Cluster, spans: &[Span]) {
         };
         match span.name.as_str() {
             span::CLIENT | span::SERVER => {
-                ["rpc.system", "rpc.service", "rpc.method", "rpc.grpc.status_code"].iter().for_each(|key| has(key));
+                ["rpc.system", "rpc.service", "rpc.method", "rpc.grpc.status_code"]
+                    .iter()
+                    .for_each(|key| has(key));
             }
             span::CHAT => {
                 has("gen_ai.provider.name");
@@ -373,7 +390,9 @@ fn check_logs(cluster: &Cluster) {
         let log = cluster.log(role);
         let lines: Vec<Value> = log
             .lines()
-            .map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("{role} logs no JSON: {line:?}")))
+            .map(|line| {
+                serde_json::from_str(line).unwrap_or_else(|_| panic!("{role} logs no JSON: {line:?}"))
+            })
             .collect();
         let line = lines.iter().find(|line| line["fields"]["message"] == words);
         let line = line.unwrap_or_else(|| panic!("{role} does not say that it is {words}: {log}"));

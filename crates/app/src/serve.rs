@@ -65,8 +65,7 @@ impl Roles {
 
     /// Their names, joined by `between`.
     pub fn names(self, between: &str) -> String {
-        let all =
-            [(self.harvester, "harvester"), (self.trainer, "trainer"), (self.inference, "inference")];
+        let all = [(self.harvester, "harvester"), (self.trainer, "trainer"), (self.inference, "inference")];
         let names: Vec<&str> = all.into_iter().filter(|(is_one, _)| *is_one).map(|(_, name)| name).collect();
         names.join(between)
     }

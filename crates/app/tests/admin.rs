@@ -82,8 +82,7 @@ async fn probes_are_told_of_start_readiness_and_end() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn only_what_is_there_is_answered() {
-    let server =
-        Server::start(HARVESTER, |config, _| config.admin.listen = "127.0.0.1:0".to_owned()).await;
+    let server = Server::start(HARVESTER, |config, _| config.admin.listen = "127.0.0.1:0".to_owned()).await;
     let admin = server.admin.clone().unwrap();
     let (code, text) = ask(&admin, "GET", "/metrics").await.unwrap();
     assert_eq!(code, 200);

@@ -4,7 +4,8 @@ mod server;
 
 pub(crate) use server::{
     CancelArguments, DeleteArguments, HealthArguments, JobArguments, LedgerArguments, ListArguments,
-    ModelsArguments, RoleName, ServeArguments, ServerArguments, StateName, SubmitArguments, VerdictName, WatchArguments,
+    ModelsArguments, RoleName, ServeArguments, ServerArguments, StateName, SubmitArguments, VerdictName,
+    WatchArguments,
 };
 
 use clap::{Args, Parser, Subcommand, ValueEnum};

@@ -226,7 +226,9 @@ impl Worker {
         error: HarvestError,
     ) -> Result<(), HarvestError> {
         let what = match &error {
-            HarvestError::Teacher(TeacherError::Unavailable { profile, .. }) if self.is_long_outage(profile) => {
+            HarvestError::Teacher(TeacherError::Unavailable { profile, .. })
+                if self.is_long_outage(profile) =>
+            {
                 Unanswered::Paused
             }
             HarvestError::Teacher(TeacherError::Malformed { .. }) => Unanswered::Counted,

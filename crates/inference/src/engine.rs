@@ -66,7 +66,12 @@ pub(crate) struct Life {
 impl Life {
     fn begin(request: &Request) -> Self {
         let task = request.ask.task();
-        Self { task, admitted: Instant::now(), outcome: Cell::new(Outcome::Ok), span: answer_span(request, task) }
+        Self {
+            task,
+            admitted: Instant::now(),
+            outcome: Cell::new(Outcome::Ok),
+            span: answer_span(request, task),
+        }
     }
 }
 

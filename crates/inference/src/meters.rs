@@ -31,7 +31,8 @@ impl Meters {
             counter!(telemetry::INFERENCE_LOADS.name, "outcome" => *outcome).increment(0);
         }
         models(0);
-        let tokens = |direction: &'static str| counter!(telemetry::INFERENCE_TOKENS.name, "direction" => direction);
+        let tokens =
+            |direction: &'static str| counter!(telemetry::INFERENCE_TOKENS.name, "direction" => direction);
         Self {
             queue_tokens: gauge!(telemetry::INFERENCE_QUEUE_TOKENS.name),
             queue_seconds: histogram!(telemetry::INFERENCE_QUEUE_DURATION.name),
@@ -146,7 +147,8 @@ mod tests {
 
     #[test]
     fn labels_have_the_values_of_the_table() {
-        let outcomes = [Outcome::Ok, Outcome::Deadline, Outcome::Cancelled, Outcome::Failed].map(Outcome::name);
+        let outcomes =
+            [Outcome::Ok, Outcome::Deadline, Outcome::Cancelled, Outcome::Failed].map(Outcome::name);
         assert_eq!(outcomes.as_slice(), value::INFERENCE_OUTCOMES);
         let refusals = [Refusal::Overloaded, Refusal::Draining].map(Refusal::name);
         assert_eq!(refusals.as_slice(), value::REFUSALS);

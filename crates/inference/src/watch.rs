@@ -1,8 +1,8 @@
 //! Following the published models: load, warm up, swap in while the old one answers.
 
-use crate::{Inference, InferenceError, meters};
 use crate::registry::Registry;
 use crate::served::Served;
+use crate::{Inference, InferenceError, meters};
 use checkpoints::Checkpoints;
 use std::collections::HashSet;
 use std::time::Duration;

@@ -1,8 +1,8 @@
 //! What is counted of a teacher's calls.
 
+use crate::Reply;
 use crate::attempt::Failure;
 use crate::error::TeacherError;
-use crate::Reply;
 use domain::telemetry::{self, value};
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use std::time::Duration;
@@ -25,9 +25,7 @@ impl Meters {
         for outcome in value::TEACHER_OUTCOMES {
             requests(&profile, outcome).increment(0);
         }
-        let tokens = |direction: &'static str| {
-            counter!(telemetry::TEACHER_TOKENS.name, "profile" => profile.clone(), "direction" => direction)
-        };
+        let tokens = |direction: &'static str| counter!(telemetry::TEACHER_TOKENS.name, "profile" => profile.clone(), "direction" => direction);
         Self {
             seconds: histogram!(telemetry::TEACHER_DURATION.name, "profile" => profile.clone()),
             in_flight: gauge!(telemetry::TEACHER_IN_FLIGHT.name, "profile" => profile.clone()),
@@ -92,7 +90,11 @@ mod tests {
         let (profile, url, message) = (String::new(), String::new(), String::new());
         let errors = [
             TeacherError::Wait { profile: profile.clone(), wait: Duration::ZERO },
-            TeacherError::Unavailable { profile: profile.clone(), url: url.clone(), message: message.clone() },
+            TeacherError::Unavailable {
+                profile: profile.clone(),
+                url: url.clone(),
+                message: message.clone(),
+            },
             TeacherError::Malformed { profile: profile.clone(), url: url.clone(), message: message.clone() },
             TeacherError::Permanent { profile, url, message },
             TeacherError::Invalid(String::new()),

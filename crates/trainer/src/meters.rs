@@ -141,7 +141,10 @@ mod tests {
     fn labels_have_the_values_of_the_table() {
         let ends = [Ended::Succeeded, Ended::Failed, Ended::Released, Ended::Cancelled, Ended::Lost];
         assert_eq!(ends.map(Ended::name).as_slice(), value::RUN_OUTCOMES);
-        assert_eq!([Checkpoint::Resume, Checkpoint::Model].map(Checkpoint::name).as_slice(), value::CHECKPOINTS);
+        assert_eq!(
+            [Checkpoint::Resume, Checkpoint::Model].map(Checkpoint::name).as_slice(),
+            value::CHECKPOINTS
+        );
         assert_eq!(value::LOSSES, ["label", "rationale"]);
     }
 }

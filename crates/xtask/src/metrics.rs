@@ -52,7 +52,10 @@ fn document(metrics: &[Metric], spans: &[&str]) -> String {
         (Owner::Inference, "Inference"),
     ];
     for (owner, title) in owners {
-        let _ = write!(text, "\n## {title}\n\n| metric | kind | labels | what it says |\n| --- | --- | --- | --- |\n");
+        let _ = write!(
+            text,
+            "\n## {title}\n\n| metric | kind | labels | what it says |\n| --- | --- | --- | --- |\n"
+        );
         for metric in metrics.iter().filter(|metric| metric.owner == owner) {
             let labels: Vec<String> = metric.labels.iter().map(|label| format!("`{label}`")).collect();
             let (name, kind, labels) = (metric.name, kind(metric.kind), labels.join(", "));

@@ -81,8 +81,7 @@ pub(super) fn open(
 
 /// A channel to a collector, which connects when it is first used.
 fn channel(endpoint: &Uri) -> Result<Channel, tonic::transport::Error> {
-    let mut channel =
-        Endpoint::from(endpoint.clone()).timeout(SEND_WITHIN).connect_timeout(CONNECT_WITHIN);
+    let mut channel = Endpoint::from(endpoint.clone()).timeout(SEND_WITHIN).connect_timeout(CONNECT_WITHIN);
     if endpoint.scheme_str() == Some("https") {
         // Every TLS client of this process speaks through one provider; a second installation finds the first.
         let _ = rustls::crypto::ring::default_provider().install_default();
@@ -120,7 +119,11 @@ impl<E: SpanExporter> SpanExporter for Told<E> {
         let endpoint = &self.endpoint;
         match (&sent, self.is_failing.swap(sent.is_err(), Ordering::Relaxed)) {
             (Err(error), false) => {
-                tracing::warn!(endpoint, error = words(error), "spans are lost: the collector does not take them");
+                tracing::warn!(
+                    endpoint,
+                    error = words(error),
+                    "spans are lost: the collector does not take them"
+                );
             }
             (Ok(()), true) => tracing::warn!(endpoint, "the collector takes spans again"),
             _ => {}

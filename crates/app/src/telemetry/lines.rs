@@ -82,8 +82,7 @@ mod tests {
     fn lines(is_json: bool, log: impl FnOnce()) -> Vec<String> {
         let (sink, provider) = (Sink::default(), SdkTracerProvider::builder().build());
         let writer = sink.clone();
-        let layer =
-            tracing_subscriber::fmt::layer().with_ansi(false).with_writer(move || writer.clone());
+        let layer = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(move || writer.clone());
         let logged = match is_json {
             true => layer
                 .json()

@@ -3,7 +3,8 @@
 
 use super::StoreHarness;
 use crate::fixtures::{
-    LONG, NAME, answer, answer_all, conflict, dataset, harvest, harvest_of, ids, invalid, job, job_in, lease, lease_run, new_job, not_found, question, rows, spec, student,
+    LONG, NAME, answer, answer_all, conflict, dataset, harvest, harvest_of, ids, invalid, job, job_in, lease,
+    lease_run, new_job, not_found, question, rows, spec, student,
 };
 use domain::event::{Event, EventKind};
 use domain::ids::{DatasetId, DistillationId, ModelId, RequestId, RunId};
@@ -269,7 +270,10 @@ pub async fn resuming_gives_parked_prompts_another_chance(harness: &dyn StoreHar
     store.resume(harvest.job).await.unwrap();
     assert_eq!(store.prompt(parked).await.unwrap().state, PromptState::Pending);
     assert_eq!(store.prompt(answered).await.unwrap().state, PromptState::Answered);
-    assert!(ids(store.unfinished_prompts(None, 10).await.unwrap()).contains(&parked), "the reconciler finds it");
+    assert!(
+        ids(store.unfinished_prompts(None, 10).await.unwrap()).contains(&parked),
+        "the reconciler finds it"
+    );
     let leased = lease(harness, &[parked]).await;
     assert_eq!(leased[0].prompt.attempt, 3, "attempts count on");
     let state = store.record_failure(parked, 3, failure(2)).await.unwrap();

@@ -3,7 +3,8 @@
 
 use super::StoreHarness;
 use crate::fixtures::{
-    NAME, answer, answer_all, completion, conflict, dataset, harvest, harvest_of, ids, invalid, job, job_in, lease, question, rows, spec,
+    NAME, answer, answer_all, completion, conflict, dataset, harvest, harvest_of, ids, invalid, job, job_in,
+    lease, question, rows, spec,
 };
 use domain::Store;
 use domain::ids::{DistillationId, PromptId};

@@ -3,8 +3,9 @@
 
 use super::StoreHarness;
 use crate::fixtures::{
-    LONG, NAME, TOKENS_USED, answer, answer_all, completion, dataset, harvest, harvest_of, ids, invalid, job_in,
-    lease, lease_one, lease_run, new_job, not_found, question, row, rows, same_question, spec, student,
+    LONG, NAME, TOKENS_USED, answer, answer_all, completion, dataset, harvest, harvest_of, ids, invalid,
+    job_in, lease, lease_one, lease_run, new_job, not_found, question, row, rows, same_question, spec,
+    student,
 };
 use domain::Example;
 use domain::ids::{DistillationId, PromptId};
@@ -70,7 +71,11 @@ pub async fn the_trace_of_a_submit_goes_on_with_prompts_run_and_model(harness: &
     let work = [Work { prompt: planned.id, traceparent: traceparent.to_owned() }];
     assert_eq!(store.outbox(10).await.unwrap(), work);
     store.mark_published(&[planned.id]).await.unwrap();
-    assert_eq!(store.unfinished_prompts(None, 10).await.unwrap(), work, "what the list lost is published again");
+    assert_eq!(
+        store.unfinished_prompts(None, 10).await.unwrap(),
+        work,
+        "what the list lost is published again"
+    );
     store.start_training(job.id, "ledger").await.unwrap();
     let leased = lease_run(harness, "trainer").await;
     assert_eq!(leased.traceparent, traceparent);
@@ -99,9 +104,17 @@ pub async fn unfinished_prompts_are_those_that_nobody_is_at(harness: &dyn StoreH
     assert_eq!(ids(store.unfinished_prompts(Some(unfinished[0]), 10).await.unwrap()), unfinished[1..]);
     assert_eq!(ids(store.unfinished_prompts(Some(unfinished[2]), 10).await.unwrap()), []);
     let between = ids.remove(3);
-    assert_eq!(ids(store.unfinished_prompts(Some(between), 10).await.unwrap()), unfinished[1..], "any id will do");
+    assert_eq!(
+        ids(store.unfinished_prompts(Some(between), 10).await.unwrap()),
+        unfinished[1..],
+        "any id will do"
+    );
     store.pause(harvest.job, "").await.unwrap();
-    assert_eq!(ids(store.unfinished_prompts(None, 10).await.unwrap()), [], "only harvesting jobs are looked at");
+    assert_eq!(
+        ids(store.unfinished_prompts(None, 10).await.unwrap()),
+        [],
+        "only harvesting jobs are looked at"
+    );
 }
 
 pub async fn a_lease_hands_out_the_prompt_and_its_row(harness: &dyn StoreHarness) {

@@ -3,7 +3,8 @@
 
 use super::StoreHarness;
 use crate::fixtures::{
-    NAME, TOKENS_RESERVED, answer, at_once, dataset, harvest, harvest_of, ids, job_in, lease, lease_run, new_job, question, rows, same_question, spec, spec_within, student, training,
+    NAME, TOKENS_RESERVED, answer, at_once, dataset, harvest, harvest_of, ids, job_in, lease, lease_run,
+    new_job, question, rows, same_question, spec, spec_within, student, training,
 };
 use domain::event::EventKind;
 use domain::ids::{DatasetId, DistillationId, PromptId, RequestId, RunId};
