@@ -193,6 +193,7 @@ const MISTAKES: &[Mistake] = &[
     ),
     mistake(&["compose"], COMPOSE, "redis:7.4-bookworm", "redis:latest", "has no version"),
     mistake(&["compose"], COMPOSE, "target: inference}", "target: trainer}", "builds `trainer`"),
+    mistake(&["compose"], COMPOSE, "    build: *harvester\n", "", "no registry has it"),
     mistake(&["compose"], COMPOSE, "\"127.0.0.1:7070:7070\"", "\"7070:7070\"", "open to other machines"),
     mistake(
         &["compose"],

@@ -66,7 +66,9 @@ def check_image(tree: Tree, place: str, service: dict, targets) -> None:
             tree.complain(place, f"`{repository}`: {images.DOCKERFILE} has no target `{ours[1]}`")
         if tag != f"${{IMAGE_TAG:-{tree.version()}}}":
             tree.complain(place, f"`{tag}` is not this version, {tree.version()}")
-        if target is not None and target != ours[1]:
+        if target is None:
+            tree.complain(place, f"does not build `{repository}`: no registry has it")
+        elif target != ours[1]:
             tree.complain(place, f"builds `{target}` and calls it `{repository}`")
 
 
