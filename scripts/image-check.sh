@@ -83,12 +83,13 @@ context() {
     say "the context: $(du -sh --apparent-size "$cache/context" | cut -f 1) in $(find "$cache/context" -type f | wc -l) files"
 }
 
-# The steps of build.sh in the builder's root. Cargo's downloads are this machine's.
+# Steps of build.sh in the builder's root, where a folder is /source. Cargo's downloads are this machine's.
 build() {
-    local toolchain
+    local source=$1 toolchain
+    shift
     toolchain=$(rustc --print sysroot)
     mkdir -p "$cache/cargo/bin" "$cache/target" "$HOME/.cargo/registry"
-    inside "$cache/builder" "$cache/context:/source" "$toolchain:/usr/local/rust" "$cache/cargo:/usr/local/cargo" \
+    inside "$cache/builder" "$source:/source" "$toolchain:/usr/local/rust" "$cache/cargo:/usr/local/cargo" \
         "$HOME/.cargo/registry:/usr/local/cargo/registry" "$cache/target:/target" "$HOME/.cache/distillery:/root/.cache/distillery" \
         env PATH=/usr/local/cargo/bin:/usr/local/rust/bin:/usr/bin:/bin CARGO_HOME=/usr/local/cargo CARGO_TARGET_DIR=/target \
         ${LIBTORCH:+LIBTORCH=$LIBTORCH} bash -euc "cd /source && $*"
@@ -98,20 +99,26 @@ features_of() { if [[ $1 == all ]]; then printf 'harvester,trainer,inference'; e
 
 # The binary of a target, as the Dockerfile's build stages make it.
 compile() {
-    local target=$1 features
+    local target=$1 features libtorch='' source=$cache/source
     features=$(features_of "$target")
-    [[ -x $cache/cargo/bin/cargo-chef ]] || { say "tools"; build deploy/images/build.sh tools; }
-    say "$target: plan, cook and compile with the features $features"
-    rm -rf "$cache/builder/out-$target"
     if [[ $target == harvester ]]; then
         [[ ! -e $cache/builder/opt/libtorch ]] || mv "$cache/builder/opt/libtorch" "$cache/libtorch"
-        LIBTORCH='' build "deploy/images/build.sh plan /recipe.json && deploy/images/build.sh cook /recipe.json $features \
-            && deploy/images/build.sh compile $features /out-$target"
     else
         libtorch
-        LIBTORCH=/opt/libtorch build "deploy/images/build.sh plan /recipe.json && deploy/images/build.sh cook /recipe.json $features \
-            && deploy/images/build.sh compile $features /out-$target"
+        libtorch=/opt/libtorch
     fi
+    [[ -x $cache/cargo/bin/cargo-chef ]] || { say "tools"; build "$cache/context" deploy/images/build.sh tools; }
+    say "$target: plan"
+    build "$cache/context" deploy/images/build.sh plan /recipe.json
+    say "$target: cook with the features $features"
+    # As in the Dockerfile, dependencies are compiled before there are sources.
+    rm -rf "$source" "$cache/builder/out-$target"
+    mkdir -p "$source"
+    (cd "$cache/context" && cp --parents deploy/images/build.sh scripts/rustc-workspace "$source")
+    LIBTORCH=$libtorch build "$source" deploy/images/build.sh cook /recipe.json "$features"
+    say "$target: compile"
+    cp -a "$cache/context/." "$source/"
+    LIBTORCH=$libtorch build "$source" deploy/images/build.sh compile "$features" "/out-$target"
 }
 
 # The stage `libtorch`.
@@ -177,7 +184,7 @@ inspect() {
     # shellcheck disable=SC2016 # the words are for the inner shell
     run "$target" '
         id -u | grep -qx 10001
-        distillery --version
+        distillery --version | grep "^distillery [0-9]"
         ! : 2>/dev/null >/etc/here || { echo "the root can be written to" >&2; exit 1; }
         : >/tmp/here; : >/var/lib/distillery/here
         test -s /usr/local/share/doc/distillery/crates.txt && test -s /usr/local/share/doc/distillery/debian.txt

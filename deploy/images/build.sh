@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# The steps that make an image's binary, one a call. The Dockerfile runs each in a stage of its own; a person can run them
-# one after the other in a clone.
+# The steps that make an image's binary, one a call. The Dockerfile runs each in a stage of its own; without an engine,
+# scripts/image-check.sh runs them one after the other. All but `cook` run in a clone as well.
 #
 #   build.sh tools                      installs cargo-chef and cargo-auditable
 #   build.sh plan FILE                  writes what the dependencies are: it changes with manifests and Cargo.lock only
 #   build.sh libtorch FOLDER [--cuda]   fetches libtorch into FOLDER
-#   build.sh cook FILE FEATURES         compiles the dependencies of a binary with these features
+#   build.sh cook FILE FEATURES         compiles the dependencies of a binary with these features, where no sources are
 #   build.sh compile FEATURES FOLDER    compiles the binary and lays FOLDER out as an image's /usr/local
 #
 # LIBTORCH, where it is set, is the folder that `libtorch` made; binaries look for it at the same path where they run.
@@ -44,6 +44,8 @@ libtorch() {
 }
 
 cook() {
+    # It makes up manifests and sources from the file, and would lay them over real ones.
+    [[ ! -e crates ]] || fail "cook runs where the sources are not there yet: crates/ is here"
     flags
     cargo chef cook --release --locked --recipe-path "$1" --package cli --no-default-features --features "$2"
 }
