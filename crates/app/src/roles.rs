@@ -6,6 +6,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use std::collections::BTreeMap;
 use std::path::Path;
+#[cfg(feature = "trainer")]
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
