@@ -90,7 +90,7 @@ build() {
     toolchain=$(rustc --print sysroot)
     mkdir -p "$cache/cargo/bin" "$cache/target" "$HOME/.cargo/registry"
     inside "$cache/builder" "$source:/source" "$toolchain:/usr/local/rust" "$cache/cargo:/usr/local/cargo" \
-        "$HOME/.cargo/registry:/usr/local/cargo/registry" "$cache/target:/target" "$HOME/.cache/distillery:/root/.cache/distillery" \
+        "$HOME/.cargo/registry:/usr/local/cargo/registry" "$cache/target:/target" "${cache%/*}:/root/.cache/distillery" \
         env PATH=/usr/local/cargo/bin:/usr/local/rust/bin:/usr/bin:/bin CARGO_HOME=/usr/local/cargo CARGO_TARGET_DIR=/target \
         ${LIBTORCH:+LIBTORCH=$LIBTORCH} bash -euc "cd /source && $*"
 }
@@ -126,7 +126,7 @@ libtorch() {
     [[ ! -e $cache/builder/opt/libtorch ]] || return 0
     if [[ -e $cache/libtorch ]]; then mv "$cache/libtorch" "$cache/builder/opt/libtorch"; return; fi
     say "libtorch"
-    inside "$cache/fetcher" "$cache/context:/source" "$HOME/.cache/distillery:/root/.cache/distillery" "$cache/builder/opt:/opt" \
+    inside "$cache/fetcher" "$cache/context:/source" "${cache%/*}:/root/.cache/distillery" "$cache/builder/opt:/opt" \
         bash -euc 'cd /source && deploy/images/build.sh libtorch /opt/libtorch'
 }
 
