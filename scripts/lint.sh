@@ -40,7 +40,7 @@ cargo xtask sql --check
 say "protocol definitions"
 "$tools/bin/buf" lint proto
 say "scripts"
-"$tools/bin/shellcheck" .ci/run scripts/*.sh scripts/rustc-workspace
+"$tools/bin/shellcheck" .ci/run scripts/*.sh scripts/rustc-workspace deploy/images/*.sh
 "$tools/bin/ruff" check --quiet .
 "$tools/bin/ruff" format --check --quiet .
 say "clean"

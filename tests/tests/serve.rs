@@ -278,10 +278,16 @@ impl Cluster {
     }
 
     fn worker(&self, role: &str, harvester: &Service) -> Service {
+        self.worker_that_ends(role, harvester, "0")
+    }
+
+    /// One that may end by itself.
+    fn worker_that_ends(&self, role: &str, harvester: &Service, idle_seconds_max: &str) -> Service {
         let settings = [
             ("DISTILLERY_CLIENT_HARVESTER_URL", harvester.url()),
             ("DISTILLERY_TOKEN", WORKERS),
             ("DISTILLERY_TRAINER_LEASE_SECONDS", "2"),
+            ("DISTILLERY_TRAINER_IDLE_SECONDS_MAX", idle_seconds_max),
         ];
         Service::start(self.folder.path(), role, &settings).unwrap()
     }
@@ -402,6 +408,24 @@ fn a_trainer_that_is_told_to_end_hands_its_run_to_another_one_at_once() {
     let _second = cluster.worker("trainer", &harvester);
     check_order(&watching.finish());
     assert_eq!(std::fs::read(student(cluster.folder.path())).unwrap(), Cluster::undisturbed());
+}
+
+#[test]
+fn a_trainer_on_its_own_ends_well_when_there_is_nothing_to_train() {
+    let cluster = Cluster::new();
+    let harvester = cluster.harvester("127.0.0.1:0");
+    let mut watching = cluster.submit_and_watch(&harvester);
+    watching.until(|event| event["to"] == "training");
+    let mut trainer = cluster.worker_that_ends("trainer", &harvester, "1");
+    watching.finish();
+    let reached = binary::wait_until(trainer.child(), LIMIT, || false).unwrap();
+    assert!(!reached, "it did not end by itself");
+    assert_eq!(trainer.child().wait().unwrap().code(), Some(0));
+    // Beside another role it stays.
+    let mut both = cluster.worker_that_ends("trainer,inference", &harvester, "1");
+    std::thread::sleep(Duration::from_secs(4));
+    assert!(both.child().try_wait().unwrap().is_none(), "it ended");
+    assert_eq!(both.stop(LIMIT).unwrap(), 0);
 }
 
 #[test]

@@ -120,6 +120,8 @@ pub struct TrainerSection {
     pub lease_seconds: u64,
     /// Where to compute.
     pub device: DeviceChoice,
+    /// Seconds without a run after which a trainer on its own ends; 0 for never.
+    pub idle_seconds_max: u64,
 }
 
 /// Where to compute.

@@ -6,6 +6,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use std::collections::BTreeMap;
 use std::path::Path;
+#[cfg(feature = "trainer")]
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -80,6 +81,8 @@ pub(crate) async fn train(
     let mut settings = trainer::Settings::new(process_name("trainer"));
     if harvester == Harvester::Elsewhere {
         settings.poll = POLL_ELSEWHERE;
+        let idle = config.trainer.idle_seconds_max;
+        settings.idle_max = (idle > 0).then(|| Duration::from_secs(idle));
     }
     settings.lease = Duration::from_secs(config.trainer.lease_seconds.max(1));
     settings.threads = u32::try_from(config.trainer.threads)?;

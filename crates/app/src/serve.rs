@@ -59,6 +59,10 @@ impl Roles {
         if self.harvester { roles::Harvester::Here } else { roles::Harvester::Elsewhere }
     }
 
+    fn is_trainer_alone(self) -> bool {
+        self == Self { trainer: true, ..Self::default() }
+    }
+
     /// Their names, joined by `between`.
     pub fn names(self, between: &str) -> String {
         let all = [(self.harvester, "harvester"), (self.trainer, "trainer"), (self.inference, "inference")];
@@ -85,6 +89,8 @@ pub struct Serving {
     roles_end: CancellationToken,
     api_end: CancellationToken,
     running: JoinSet<anyhow::Result<()>>,
+    /// Whether the role may end by itself.
+    may_end: bool,
     close_records: Option<BoxFuture<'static, ()>>,
     /// The admin port, which is the last to close.
     watched: JoinSet<()>,
@@ -101,9 +107,13 @@ impl Serving {
     ///
     /// # Errors
     /// The address, TLS, a token, a teacher, the records or the checkpoints: what is wrong and what to do is said.
-    pub async fn open(config: Config, which: Roles) -> anyhow::Result<Self> {
+    pub async fn open(mut config: Config, which: Roles) -> anyhow::Result<Self> {
         if which == Roles::default() {
             bail!("there is no role to serve: name at least one");
+        }
+        // Beside other roles a trainer without work stays: its end would be theirs.
+        if !which.is_trainer_alone() {
+            config.trainer.idle_seconds_max = 0;
         }
         // The doors come first: a mistake in them is told before a database is opened, and probes are answered meanwhile.
         let admin = Admin::open(&config.admin).await?;
@@ -156,6 +166,7 @@ impl Serving {
             roles_end,
             api_end,
             running,
+            may_end: config.trainer.idle_seconds_max > 0,
             close_records,
             watched,
         })
@@ -171,20 +182,21 @@ impl Serving {
         &self.url
     }
 
-    /// Serves until `shutdown`, then ends in order: the health service says so, the door closes, calls finish within
-    /// their time, the trainer writes its resume state and hands its run back, the harvester writes what it asked, the
-    /// database closes.
+    /// Serves until `shutdown`, or until a trainer on its own had no run for long enough. Then ends in order: the health
+    /// service says so, the door closes, calls finish within their time, the trainer writes its resume state and hands its
+    /// run back, the harvester writes what it asked, the database closes.
     ///
     /// # Errors
     /// A role ended by itself.
     pub async fn run(mut self, shutdown: CancellationToken) -> anyhow::Result<()> {
         let ended = tokio::select! {
             () = shutdown.cancelled() => Ok(()),
-            Some(ended) = self.running.join_next() => Err(match ended {
-                Ok(Ok(())) => anyhow!("a role ended by itself"),
-                Ok(Err(error)) => error,
-                Err(panic) => anyhow!("a role broke down: {panic}"),
-            }),
+            Some(ended) = self.running.join_next() => match ended {
+                Ok(Ok(())) if self.may_end => Ok(()),
+                Ok(Ok(())) => Err(anyhow!("a role ended by itself")),
+                Ok(Err(error)) => Err(error),
+                Err(panic) => Err(anyhow!("a role broke down: {panic}")),
+            },
         };
         self.drain(ended.is_ok()).await;
         ended

@@ -29,7 +29,7 @@ use link::Link;
 use meters::Ended;
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use wire::Channel;
 
@@ -44,6 +44,8 @@ pub struct Settings {
     pub report_every: Duration,
     /// How often a trainer without work asks for some.
     pub poll: Duration,
+    /// How long a trainer may be without work before it ends; `None` for ever.
+    pub idle_max: Option<Duration>,
     /// Threads of the tensor library; 0 for one per core. A resumed run keeps the number that it began with.
     pub threads: u32,
     /// Whether CUDA is used where it is found.
@@ -58,6 +60,7 @@ impl Settings {
             lease: Duration::from_secs(60),
             report_every: Duration::from_secs(1),
             poll: Duration::from_millis(100),
+            idle_max: None,
             threads: 0,
             use_cuda: true,
         }
@@ -73,7 +76,7 @@ pub fn check_base(folder: &Path) -> Result<(), TrainError> {
 }
 
 /// Leases and trains one run after another until `shutdown`; then writes the resume state of the one at hand and hands
-/// it back.
+/// it back. Ends by itself when there was no run for as long as the settings say.
 ///
 /// # Errors
 /// The tensor library fell over while it trained.
@@ -83,11 +86,16 @@ pub async fn run(
     checkpoints: Checkpoints,
     shutdown: CancellationToken,
 ) -> Result<(), TrainError> {
+    let mut worked = Instant::now();
     meters::register();
     while !shutdown.is_cancelled() {
         let leased = match link::lease(&settings, channel.clone()).await {
             Ok(Some(leased)) => leased,
             Ok(None) => {
+                if settings.idle_max.is_some_and(|longest| worked.elapsed() >= longest) {
+                    tracing::info!("there is no run to train");
+                    return Ok(());
+                }
                 idle(&settings, &shutdown).await;
                 continue;
             }
@@ -103,6 +111,7 @@ pub async fn run(
         tokio::task::spawn_blocking(move || carry_out(&settings, &checkpoints, &leased, link))
             .await
             .map_err(|error| TrainError::Internal(error.to_string()))??;
+        worked = Instant::now();
     }
     Ok(())
 }

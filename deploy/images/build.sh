@@ -1,0 +1,73 @@
+#!/usr/bin/env bash
+# The steps that make an image's binary, one a call. The Dockerfile runs each in a stage of its own; without an engine,
+# scripts/image-check.sh runs them one after the other. All but `cook` run in a clone as well.
+#
+#   build.sh tools                      installs cargo-chef and cargo-auditable
+#   build.sh plan FILE                  writes what the dependencies are: it changes with manifests and Cargo.lock only
+#   build.sh libtorch FOLDER [--cuda]   fetches libtorch into FOLDER
+#   build.sh cook FILE FEATURES         compiles the dependencies of a binary with these features, where no sources are
+#   build.sh compile FEATURES FOLDER    compiles the binary and lays FOLDER out as an image's /usr/local
+#
+# LIBTORCH, where it is set, is the folder that `libtorch` made; binaries look for it at the same path where they run.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+
+CHEF_VERSION=0.1.77
+AUDITABLE_VERSION=0.7.7
+
+say() { printf 'build: %s\n' "$*" >&2; }
+fail() { say "$*"; exit 1; }
+
+# Where the loader finds libtorch. The same for dependencies and binary, or cargo would compile the former again.
+flags() {
+    if [[ -n ${LIBTORCH:-} ]]; then
+        export RUSTFLAGS="-C link-arg=-Wl,-rpath,$LIBTORCH/torch/lib"
+    fi
+}
+
+tools() {
+    cargo install --quiet --locked "cargo-chef@$CHEF_VERSION" "cargo-auditable@$AUDITABLE_VERSION"
+}
+
+libtorch() {
+    local folder=$1 work
+    shift
+    [[ ! -e $folder ]] || fail "$folder is there already"
+    # scripts/libtorch.sh writes its settings beside itself: from a copy, those of this clone stay as they are.
+    work=$(mktemp -d)
+    mkdir "$work/scripts"
+    cp scripts/libtorch.sh "$work/scripts/"
+    "$work/scripts/libtorch.sh" "$@"
+    mkdir -p "$(dirname "$folder")"
+    cp -a "$(readlink -f "$work/.local/libtorch")" "$folder"
+    rm -rf "$work"
+}
+
+cook() {
+    # It makes up manifests and sources from the file, and would lay them over real ones.
+    [[ ! -e crates ]] || fail "cook runs where the sources are not there yet: crates/ is here"
+    flags
+    cargo chef cook --release --locked --recipe-path "$1" --package cli --no-default-features --features "$2"
+}
+
+# The binary carries the list of its crates where scanners look for it (cargo-auditable); the same list as text lies beside
+# Debian's.
+compile() {
+    local features=$1 folder=$2 documentation=$2/share/doc/distillery
+    flags
+    cargo auditable build --release --locked --package cli --no-default-features --features "$features"
+    install -D --mode 0755 "${CARGO_TARGET_DIR:-target}/release/distillery" "$folder/bin/distillery"
+    install -D --mode 0644 LICENSE "$documentation/LICENSE"
+    cargo tree --locked --package cli --no-default-features --features "$features" --edges normal --prefix none \
+        --format '{p} {l}' | sed 's/ (\*)$//; s/ (\/[^)]*)//' | sort -u >"$documentation/crates.txt"
+    say "$(wc -l <"$documentation/crates.txt") crates in $(du -h "$folder/bin/distillery" | cut -f 1)"
+}
+
+case ${1:-} in
+    tools) tools ;;
+    plan) cargo chef prepare --recipe-path "$2" ;;
+    libtorch) libtorch "${@:2}" ;;
+    cook) cook "$2" "$3" ;;
+    compile) compile "$2" "$3" ;;
+    *) fail "a step is named: tools, plan, libtorch, cook or compile" ;;
+esac
