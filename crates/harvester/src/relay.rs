@@ -34,8 +34,9 @@ impl Publisher {
 pub(crate) async fn run(shared: Arc<Shared>, shutdown: CancellationToken) {
     // The first look is at once: a process that was killed left leases and an empty work list.
     let mut reconciled: Option<Instant> = None;
+    let mut bound = None;
     while shared.idle(&shutdown).await {
-        if let Err(error) = publish(&shared).await {
+        if let Err(error) = publish(&shared, &mut bound).await {
             tracing::warn!(%error, "prompts cannot be published");
         }
         if reconciled.is_none_or(|last| last.elapsed() >= RECONCILE_EVERY) {
@@ -51,20 +52,36 @@ pub(crate) async fn run(shared: Arc<Shared>, shutdown: CancellationToken) {
     }
 }
 
-async fn publish(shared: &Shared) -> Result<(), HarvestError> {
+/// Publishes what fits. Once the list was full, and `bound` says its capacity, there is room for a batch, or for half of a
+/// smaller list, before the outbox is read again: it is not read for the few entries that are done at any moment.
+async fn publish(shared: &Shared, bound: &mut Option<usize>) -> Result<(), HarvestError> {
+    if let Some(capacity) = *bound
+        && shared.queue.depth().await? + BATCH.min(capacity.div_ceil(2)) > capacity
+    {
+        return Ok(());
+    }
+    *bound = None;
     loop {
         let work = shared.store.outbox(BATCH).await?;
-        if work.is_empty() || !publish_batch(shared, &work, Publisher::Relay).await? {
+        if work.is_empty() || !publish_batch(shared, &work, Publisher::Relay, bound).await? {
             return Ok(());
         }
     }
 }
 
-/// Publishes as many as fit, in order. Says whether all did.
-async fn publish_batch(shared: &Shared, work: &[Work], by: Publisher) -> Result<bool, HarvestError> {
+/// Publishes as many as fit, in order. Says whether all did; where the list is full, `bound` is set.
+async fn publish_batch(
+    shared: &Shared,
+    work: &[Work],
+    by: Publisher,
+    bound: &mut Option<usize>,
+) -> Result<bool, HarvestError> {
     let fitted = match shared.queue.publish(work).await {
         Ok(fitted) => fitted,
-        Err(QueueError::Full { .. }) => 0,
+        Err(QueueError::Full { capacity }) => {
+            *bound = Some(capacity);
+            return Ok(false);
+        }
         Err(error) => return Err(error.into()),
     };
     let published: Vec<PromptId> = work.iter().take(fitted).map(|work| work.prompt).collect();
@@ -82,7 +99,7 @@ async fn reconcile(shared: &Shared) -> Result<(), HarvestError> {
         let prompts: Vec<PromptId> = work.iter().map(|work| work.prompt).collect();
         let missing: HashSet<PromptId> = shared.queue.missing(&prompts).await?.into_iter().collect();
         let lost: Vec<Work> = work.into_iter().filter(|work| missing.contains(&work.prompt)).collect();
-        if !lost.is_empty() && !publish_batch(shared, &lost, Publisher::Reconciler).await? {
+        if !lost.is_empty() && !publish_batch(shared, &lost, Publisher::Reconciler, &mut None).await? {
             return Ok(());
         }
     }
