@@ -114,7 +114,7 @@ fn harvest(replicas: usize) -> anyhow::Result<()> {
         if began.elapsed() > LIMIT {
             bail!("the harvest did not end");
         }
-        std::thread::sleep(Duration::from_millis(200));
+        std::thread::sleep(Duration::from_secs(2));
     }
     let (job_seconds, used) = (began.elapsed().as_secs_f64(), processor() - before);
     let (asked, span) = (teacher.requests(), teacher.span());

@@ -12,6 +12,8 @@ use tokio_util::sync::CancellationToken;
 const BATCH: usize = 500;
 /// How often lost entries are looked for.
 const RECONCILE_EVERY: Duration = Duration::from_secs(1);
+/// A search that takes a while is followed by so many times that without one.
+const RECONCILE_SHARE: u32 = 30;
 
 /// Who publishes entries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,22 +35,45 @@ impl Publisher {
 
 pub(crate) async fn run(shared: Arc<Shared>, shutdown: CancellationToken) {
     // The first look is at once: a process that was killed left leases and an empty work list.
-    let mut reconciled: Option<Instant> = None;
+    let mut reconciler = Reconciler::default();
     let mut bound = None;
     while shared.idle(&shutdown).await {
         if let Err(error) = publish(&shared, &mut bound).await {
             tracing::warn!(%error, "prompts cannot be published");
         }
-        if reconciled.is_none_or(|last| last.elapsed() >= RECONCILE_EVERY) {
-            reconciled = Some(Instant::now());
-            if let Err(error) = reconcile(&shared).await {
-                tracing::warn!(%error, "lost prompts cannot be looked for");
-            }
-            // Only looked at: a list that cannot be counted is told of by those who need it.
-            if let Ok(entries) = shared.queue.depth().await {
-                meters::entries(entries);
-            }
+        if let Err(error) = reconciler.look(&shared).await {
+            tracing::warn!(%error, "lost prompts cannot be looked for");
         }
+    }
+}
+
+/// When lost entries were last looked for, and how long that took.
+#[derive(Default)]
+struct Reconciler {
+    looked: Option<Instant>,
+    reconciled: Option<Instant>,
+    took: Duration,
+}
+
+impl Reconciler {
+    /// Reconciles where it is time to: often where that is quickly done, and where the list is empty, as it is when it was
+    /// lost; else so seldom that it is a small part of what the records do.
+    async fn look(&mut self, shared: &Shared) -> Result<(), HarvestError> {
+        if self.looked.is_some_and(|looked| looked.elapsed() < RECONCILE_EVERY) {
+            return Ok(());
+        }
+        self.looked = Some(Instant::now());
+        let entries = shared.queue.depth().await?;
+        meters::entries(entries);
+        let rests = self.reconciled.is_some_and(|last| last.elapsed() < self.took * RECONCILE_SHARE);
+        if rests && entries > 0 {
+            return Ok(());
+        }
+        let began = Instant::now();
+        let reconciled = reconcile(shared).await;
+        self.took = began.elapsed();
+        self.reconciled = Some(Instant::now());
+        reconciled
     }
 }
 
