@@ -232,7 +232,7 @@ fn import_there() -> anyhow::Result<()> {
     let cluster = Cluster::start(1)?;
     let mut harvester = cluster.harvester("http://127.0.0.1:9/v1")?;
     write_problems(&cluster.folder.join("rows.jsonl"), ROWS, 0)?;
-    let (seconds, peak) = import(cluster.folder.path(), Some(&harvester.url().to_owned()))?;
+    let (seconds, peak) = import(cluster.folder.path(), Some(harvester.url()))?;
     let served = peak_bytes(harvester.child()).context("the harvester is gone")?;
     println!(
         "{}",
