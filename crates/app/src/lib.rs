@@ -10,6 +10,9 @@ pub mod door;
 mod exposition;
 #[cfg(feature = "harvester")]
 pub mod local;
+#[cfg(not(feature = "harvester"))]
+#[path = "nowhere.rs"]
+pub mod local;
 #[cfg(feature = "harvester")]
 mod records;
 mod roles;

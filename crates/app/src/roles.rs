@@ -2,6 +2,7 @@
 
 use crate::config::Config;
 use checkpoints::Checkpoints;
+#[cfg(any(feature = "harvester", feature = "inference"))]
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use std::collections::BTreeMap;
@@ -103,13 +104,13 @@ pub(crate) async fn train(
 }
 
 /// Opens a base checkpoint as a run would: one that no student can start from is refused before a teacher is paid.
-#[cfg(feature = "trainer")]
+#[cfg(all(feature = "trainer", feature = "harvester"))]
 pub(crate) fn check_base(folder: &Path) -> anyhow::Result<()> {
     Ok(trainer::check_base(folder)?)
 }
 
 /// This build has no trainer, which is told when a run needs one.
-#[cfg(not(feature = "trainer"))]
+#[cfg(all(not(feature = "trainer"), feature = "harvester"))]
 pub(crate) fn check_base(_: &Path) -> anyhow::Result<()> {
     Ok(())
 }

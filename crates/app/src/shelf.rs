@@ -12,6 +12,10 @@ const BUCKET: &str = "s3://";
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Writers {
     /// None: the data folder's lock says so.
+    #[cfg_attr(
+        not(feature = "harvester"),
+        allow(dead_code, reason = "only records on this machine have a lock")
+    )]
     Alone,
     /// Services that run apart.
     Many,

@@ -2,7 +2,9 @@
 
 use crate::config::Config;
 use crate::{roles, transport};
-use anyhow::{anyhow, bail};
+#[cfg(feature = "harvester")]
+use anyhow::anyhow;
+use anyhow::bail;
 use std::path::{Path, PathBuf};
 use tokio_util::sync::CancellationToken;
 use wire::Channel;

@@ -21,6 +21,7 @@ impl Address {
     }
 
     /// The address itself, for the one place it belongs in.
+    #[cfg(feature = "harvester")]
     pub(crate) fn expose(&self) -> &str {
         &self.0
     }
