@@ -145,11 +145,7 @@ impl Serving {
         let url = door.url();
         let notice = Duration::from_secs(config.server.notice_seconds);
         let answered: Vec<&str> = services.iter().chain(BESIDE).copied().collect();
-        let closing = door_closing.clone();
-        running.spawn(async move {
-            door.serve(routes, &answered, closing).await;
-            Ok(())
-        });
+        running.spawn(door.serve(routes, &answered, door_closing.clone()).map(Ok));
         // Inference says so itself, when its models are loaded.
         health.serving(WHOLE).await;
         for name in services.iter().filter(|name| ![INFERENCE, OPEN_INFERENCE].contains(*name)) {

@@ -75,11 +75,16 @@ impl Door {
     }
 
     /// Serves `routes`, whose services have these names, until `closing`; then accepts no more, ends watches, lets calls
-    /// finish within the drain time, and returns.
-    pub async fn serve(self, routes: Routes, services: &[&str], closing: CancellationToken) {
+    /// finish within the drain time, and returns. The series of its calls are there at once.
+    pub fn serve(
+        self,
+        routes: Routes,
+        services: &[&str],
+        closing: CancellationToken,
+    ) -> impl Future<Output = ()> + Send + use<> {
         let meters = Meters::new(services);
         let service = Observed::counted(self.guard.before(routes.prepare()), meters);
-        connections::serve(self.listener, self.tls, self.limits, service, closing).await;
+        connections::serve(self.listener, self.tls, self.limits, service, closing)
     }
 }
 
