@@ -197,9 +197,11 @@ inspect() {
     fi
 }
 
-# Serves, is asked for its health as the image's HEALTHCHECK asks, and ends at SIGTERM.
+# Serves, is asked for its health as the image's HEALTHCHECK asks, and ends at SIGTERM. Inference is ready once a harvester
+# told it what is published, and there is none here: it is asked whether it lives.
 serve() {
-    local target=$1
+    local target=$1 ask='distillery health --server http://127.0.0.1:7070'
+    [[ $target != inference ]] || ask+=' --service grpc.health.v1.Health'
     # shellcheck disable=SC2016 # the words are for the inner shell
     run "$target" '
         refused=$(distillery serve --role '"$target"' 2>&1 || true)
@@ -208,9 +210,9 @@ serve() {
         distillery serve --role '"$target"' & service=$!
         trap "kill $service 2>/dev/null || true" EXIT
         for ((tried = 0; ; tried++)); do
-            if distillery health --server http://127.0.0.1:7070 >/dev/null 2>&1; then break; fi
+            if '"$ask"' >/dev/null 2>&1; then break; fi
             kill -0 $service || { echo "it ended" >&2; exit 1; }
-            ((tried < '"$START_SECONDS_MAX"')) || { distillery health --server http://127.0.0.1:7070; exit 1; }
+            ((tried < '"$START_SECONDS_MAX"')) || { '"$ask"'; exit 1; }
             sleep 1
         done
         echo "healthy after $tried s"

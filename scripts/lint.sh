@@ -29,6 +29,10 @@ say "formatting"
 cargo fmt --all -- --check
 say "clippy"
 cargo clippy --workspace --all-targets -- -D warnings
+say "each role on its own, as the images build it"
+for role in harvester trainer inference; do
+    cargo clippy --package cli --no-default-features --features "$role" -- -D warnings
+done
 say "edges between crates"
 cargo xtask tidy
 say "generated code"

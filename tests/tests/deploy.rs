@@ -271,7 +271,7 @@ const MISTAKES: &[Mistake] = &[
     mistake(
         LOCAL,
         HARVESTER,
-        "          livenessProbe:\n            grpc: {port: 7070}\n            periodSeconds: 10\n            timeoutSeconds: 5\n            failureThreshold: 6\n",
+        "          livenessProbe:\n            grpc: {port: 7070, service: grpc.health.v1.Health}\n            periodSeconds: 10\n            timeoutSeconds: 5\n            failureThreshold: 6\n",
         "",
         "has no livenessProbe",
     ),

@@ -36,12 +36,11 @@ const INFERENCE: &str = "distillery.v1.InferenceService";
 const OPEN_INFERENCE: &str = "inference.GRPCInferenceService";
 /// The health of the whole process, as the protocol has it.
 const WHOLE: &str = "";
+/// The health of the health service: whether the process lives.
+const LIVES: &str = "grpc.health.v1.Health";
 /// The services that every process has.
-const BESIDE: &[&str] = &[
-    "grpc.health.v1.Health",
-    "grpc.reflection.v1.ServerReflection",
-    "grpc.reflection.v1alpha.ServerReflection",
-];
+const BESIDE: &[&str] =
+    &[LIVES, "grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"];
 
 /// What one process does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -302,6 +301,8 @@ impl Health {
         for name in health.names.iter() {
             health.not_serving(name).await;
         }
+        // Who asks whether the process lives, and not whether it is ready, asks for this one: it serves to the end.
+        health.reporter.set_service_status(LIVES, ServingStatus::Serving).await;
         health
     }
 

@@ -7,6 +7,8 @@ from tree import Tree, last_call_seconds, secret_in
 
 WORKLOADS = {"Deployment", "StatefulSet", "Job"}
 PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
+# Serves as long as the process lives; the whole (no name) only while all of it is ready.
+LIVES = "grpc.health.v1.Health"
 DATA = "/var/lib/distillery"
 CONFIG = "/etc/distillery/distillery.toml"
 
@@ -59,7 +61,7 @@ def selects(selector: dict, labels: dict) -> bool:
 
 def check(tree: Tree, place: str, found: list[dict], targets: set[str]) -> None:
     cluster = Cluster(found)
-    services = kubernetes.services_of_proto(tree)
+    services = kubernetes.services_of_proto(tree) | {LIVES}
     for item in cluster.workloads():
         where = f"{place}: {kubernetes.name(item)}"
         check_pod(tree, where, item)
@@ -191,6 +193,10 @@ def check_probes(tree: Tree, where: str, item: dict, services: set[str]) -> None
             tree.complain(where, f"{probe} asks port {grpc['port']}, and it listens at {listens}")
         elif grpc.get("service", "") not in services | {""}:
             tree.complain(where, f"{probe} asks for `{grpc['service']}`, which is no service of proto/")
+        elif (grpc.get("service", "") == LIVES) != (probe != "readinessProbe"):
+            tree.complain(
+                where, f"{probe} asks for `{grpc.get('service', '')}`: {LIVES} tells that it lives, another that it is ready"
+            )
 
 
 def settings(tree: Tree, where: str, item: dict, cluster: Cluster) -> dict | None:
