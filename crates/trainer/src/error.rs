@@ -91,7 +91,12 @@ impl TrainError {
 
     /// A call of the harvester that failed.
     pub(crate) fn call(status: &tonic::Status) -> Self {
-        let message = status.message().to_owned();
+        // A connection that could not be made may say nothing but its cause.
+        let cause = || std::error::Error::source(status).map(ToString::to_string);
+        let message = match status.message() {
+            "" => cause().unwrap_or_else(|| status.code().to_string()),
+            words => words.to_owned(),
+        };
         match wire::fault_of(status) {
             Fault::Conflict | Fault::NotFound => Self::Lost(message),
             Fault::Unavailable | Fault::Overloaded => Self::Unavailable(message),
