@@ -104,13 +104,13 @@ pub(crate) async fn train(
 }
 
 /// Opens a base checkpoint as a run would: one that no student can start from is refused before a teacher is paid.
-#[cfg(all(feature = "trainer", feature = "harvester"))]
+#[cfg(feature = "trainer")]
 pub(crate) fn check_base(folder: &Path) -> anyhow::Result<()> {
     Ok(trainer::check_base(folder)?)
 }
 
 /// This build has no trainer, which is told when a run needs one.
-#[cfg(all(not(feature = "trainer"), feature = "harvester"))]
+#[cfg(not(feature = "trainer"))]
 pub(crate) fn check_base(_: &Path) -> anyhow::Result<()> {
     Ok(())
 }
