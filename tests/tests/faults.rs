@@ -266,7 +266,8 @@ const SETS: usize = 10;
 #[test]
 fn a_hundred_jobs_at_once_pay_for_each_question_once() {
     let _alone = alone();
-    let work = Work { rows: [6, 2, 2], delay: Duration::from_millis(100), ..Work::SMALL };
+    // So slow that the next jobs with the same rows come while a question is being asked.
+    let work = Work { rows: [6, 2, 2], delay: Duration::from_secs(3), ..Work::SMALL };
     let cluster = Cluster::new(work);
     let mut questions = BTreeSet::new();
     for set in 0..SETS {
