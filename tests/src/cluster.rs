@@ -317,12 +317,6 @@ impl Cluster {
         events
     }
 
-    /// The same for a job that did not get there at once.
-    pub fn watch_to_success(&self, url: &str) {
-        self.watch(url);
-        self.wait_until(url, "succeeded");
-    }
-
     /// Every published version, by name.
     pub fn models(&self, url: &str) -> Vec<String> {
         let models = done(self.say(url, &["models", "--json"])).json().unwrap();

@@ -148,7 +148,7 @@ fn a_disk_that_is_full_fails_a_job_which_goes_on_when_it_is_not() {
 
     std::fs::remove_file(&ballast).unwrap();
     done(cluster.say(harvester.url(), &["resume", "job"]));
-    cluster.watch_to_success(harvester.url());
+    cluster.watch(harvester.url());
     cluster.end(harvester.url()).check(&undisturbed);
     assert_eq!(cluster.paid_twice(), 0);
     // Nothing half-written stays behind, nor what only a resume needed.
@@ -231,7 +231,7 @@ fn a_teacher_that_is_away_for_long_pauses_a_job_which_goes_on() {
 
     away.store(false, Ordering::SeqCst);
     done(cluster.say(url, &["resume", "job"]));
-    cluster.watch_to_success(url);
+    cluster.watch(url);
     cluster.end(url).check(&undisturbed);
     // A refusal costs nothing: every prompt was paid for once.
     assert_eq!(cluster.shown(url).unwrap()["harvest"]["calls"], LONG.prompts() as u64);

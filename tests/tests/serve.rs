@@ -11,8 +11,9 @@ use serde_json::Value;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tests::binary;
+use tests::cluster::{check_order, done, lines, wait_for};
 use tests::data::{SpecText, teach};
 use tests::folder::{Folder, NOBODY, Said};
 use tests::service::Service;
@@ -37,35 +38,6 @@ fn say(folder: &Folder, url: &str, arguments: &[&str], settings: &[(&str, &str)]
     let mut command = binary::command(folder.path(), arguments).unwrap();
     command.env("DISTILLERY_SERVER", url).envs(settings.iter().copied());
     binary::output(command).unwrap().into()
-}
-
-fn lines(said: &Said) -> Vec<Value> {
-    said.out.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("{line:?}"))).collect()
-}
-
-fn done(said: Said) -> Said {
-    assert_eq!(said.code, 0, "{} {}", said.out, said.err);
-    said
-}
-
-/// Every event once, in order: snapshots have no number.
-fn check_order(events: &[Value]) {
-    let numbers: Vec<u64> =
-        events.iter().map(|event| event["sequence"].as_u64().unwrap()).filter(|number| *number > 0).collect();
-    let wanted: Vec<u64> = (1..=numbers.len() as u64).collect();
-    assert_eq!(numbers, wanted);
-}
-
-/// Waits until `reached`, at most as long as everything in these tests may take.
-fn wait_for<T>(what: &str, mut reached: impl FnMut() -> Option<T>) -> T {
-    let started = Instant::now();
-    while started.elapsed() < LIMIT {
-        if let Some(value) = reached() {
-            return value;
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    panic!("{what}: not within {LIMIT:?}");
 }
 
 #[test]

@@ -215,5 +215,7 @@ fn a_wait_that_the_teacher_asks_for_is_kept() {
     // The first is told to wait. What is on its way when that is heard may still come; nobody else before it is over.
     let since = |moment: &std::time::Instant| moment.duration_since(moments[0]);
     let early = moments.iter().filter(|moment| since(moment) > wait / 4 && since(moment) < wait).count();
+    let hurried = moments.iter().filter(|moment| since(moment) <= wait / 4).count();
+    assert!(hurried <= 2 * CONCURRENCY, "{hurried} calls were on their way");
     assert_eq!(early, 0, "calls came before the teacher wanted to be asked again");
 }

@@ -13,8 +13,9 @@ use domain::telemetry::{self, Kind, METRICS, Metric, Owner, span};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tests::binary;
+use tests::cluster::{done, wait_for};
 use tests::collector::{Collector, Span, tree};
 use tests::data::{SpecText, teach};
 use tests::folder::{Folder, Said};
@@ -102,23 +103,6 @@ impl Cluster {
     fn log(&self, role: &str) -> String {
         std::fs::read_to_string(self.folder.join(&format!("{role}.log"))).unwrap()
     }
-}
-
-fn done(said: Said) -> Said {
-    assert_eq!(said.code, 0, "{} {}", said.out, said.err);
-    said
-}
-
-/// Waits until `reached`, at most as long as everything in these tests may take.
-fn wait_for<T>(what: &str, mut reached: impl FnMut() -> Option<T>) -> T {
-    let started = Instant::now();
-    while started.elapsed() < LIMIT {
-        if let Some(value) = reached() {
-            return value;
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    panic!("{what}: not within {LIMIT:?}");
 }
 
 #[test]

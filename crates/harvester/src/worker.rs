@@ -248,7 +248,6 @@ impl Worker {
                 Unanswered::Paused
             }
             HarvestError::Teacher(TeacherError::Malformed { .. }) => Unanswered::Counted,
-            HarvestError::Unasked => Unanswered::Delayed,
             // The teacher, the records or the work list are away for a moment: nothing that a person must mend.
             _ if matches!(error.fault(), Fault::Unavailable | Fault::Overloaded) => Unanswered::Delayed,
             _ => Unanswered::Paused,
