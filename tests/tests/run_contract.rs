@@ -8,6 +8,7 @@
     reason = "helpers of tests fail loudly too"
 )]
 
+use domain::objective::Objective;
 use serde_json::{Value, json};
 use std::process::Stdio;
 use std::sync::OnceLock;
@@ -238,7 +239,7 @@ fn a_teacher_s_labels_need_no_gold() {
 
 #[test]
 fn every_objective_trains_and_label_and_rationale_are_read_apart() {
-    for objective in ["standard", "step_by_step", "rationale_then_label", "label_then_rationale"] {
+    for objective in Objective::ALL {
         let training = format!(
             "objective = \"{objective}\"\nsteps = 60\nbatch_examples = 8\nlearning_rate = 5e-3\nwarmup_steps = 5\n\
              target_tokens_max = 64\nevaluate_every_steps = 20\ncheckpoint_every_steps = 60"
@@ -262,7 +263,7 @@ fn every_objective_trains_and_label_and_rationale_are_read_apart() {
             say(&folder, &["predict", "--model", "job", "--explain", "--json", "--file", "test.jsonl"]);
         let answer = said.json().unwrap();
         assert_eq!(answer["label"], "left lamp", "{objective}: {answer}");
-        if objective != "standard" {
+        if objective.needs_rationales() {
             assert_eq!(answer["rationale"], "It hangs there.", "{objective}: {answer}");
         }
         let plain = say(&folder, &["predict", "--model", "job", "--input", "Which lamp is number 3?"]).out;

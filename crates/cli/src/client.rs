@@ -3,7 +3,7 @@
 use crate::exit::Usage;
 use crate::progress::say;
 use anyhow::anyhow;
-use domain::records::Row;
+use domain::example::Row;
 use domain::{Fault, Split, Violation};
 use sha2::{Digest, Sha256};
 use std::time::Duration;

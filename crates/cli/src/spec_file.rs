@@ -358,7 +358,7 @@ fn placeholder_task() -> Task {
         stop: vec!["\n\n".into()],
         answer: domain::task::AnswerPattern { marker: "A:".into(), shape: domain::task::AnswerShape::Text },
         labels: domain::task::LabelSet::Open,
-        metric: domain::task::Metric::Text,
+        metric: domain::label::Comparison::Text,
         tokens_max: 256,
     })
 }

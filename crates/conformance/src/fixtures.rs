@@ -3,12 +3,13 @@
 //! Every helper panics where the store refuses: a fixture that cannot be made is a failed test.
 
 use crate::store::StoreHarness;
+use domain::completion::{FinishReason, Parsed};
 use domain::ids::{CompletionKey, DatasetId, DistillationId, PromptId, RequestId, RunId};
 use domain::metric::Accuracy;
 use domain::queue::Work;
 use domain::records::{
-    Completion, Dataset, Distillation, FinishReason, Harvested, LeasedPrompt, LeasedRun, NewDistillation,
-    NewModel, NewPrompt, Parsed, Run,
+    Completion, Dataset, Distillation, Harvested, LeasedPrompt, LeasedRun, NewDistillation, NewModel,
+    NewPrompt, Run,
 };
 use domain::spec::{Budget, Draft, JudgingDraft, StudentDraft, TeacherDraft, TrainingDraft};
 use domain::state::{DistillationState, Purpose, Verdict};

@@ -3,8 +3,9 @@
 use crate::failure::Attempt;
 use crate::row::{Cursor, Text, integer, json, named, number, record, records, text, to_json};
 use crate::store::{PostgresStore, Tx};
+use domain::example::Row;
 use domain::ids::{DatasetId, RequestId};
-use domain::records::{Dataset, Row, RowCounts};
+use domain::records::{Dataset, RowCounts};
 use domain::state::DatasetState;
 use domain::store::{BATCH_MAX, Page, PageRequest, StoreError, StoreResult};
 use domain::{Example, Split, Timestamp};

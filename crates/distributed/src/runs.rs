@@ -7,10 +7,10 @@ use crate::models;
 use crate::row::{Text, finite, integer, json, milliseconds, named, number, record, text};
 use crate::store::{PostgresStore, Tx};
 use domain::event::EventKind;
+use domain::example::Row;
 use domain::ids::{DatasetId, DistillationId, RunId};
-use domain::records::{
-    AcceptedRationale, Distillation, LeasedRun, MetricPoint, Model, NewModel, Row, Run, TrainingExample,
-};
+use domain::objective::{AcceptedRationale, TrainingExample};
+use domain::records::{Distillation, LeasedRun, MetricPoint, Model, NewModel, Run};
 use domain::spec::{LabelSource, Spec};
 use domain::state::{DistillationState, RunState};
 use domain::store::{RunInstruction, StoreError, StoreResult};

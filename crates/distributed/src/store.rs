@@ -4,13 +4,14 @@
 use crate::failure::{Attempt, Failure, Tries};
 use async_trait::async_trait;
 use domain::event::{Event, EventKind};
+use domain::example::Row;
 use domain::ids::{CompletionKey, DatasetId, DistillationId, ModelId, PromptId, RequestId, RunId};
 use domain::metric::Accuracy;
+use domain::objective::TrainingExample;
 use domain::queue::Work;
 use domain::records::{
     BaseModel, Completion, Dataset, Distillation, HarvestProgress, Harvested, LeasedRun, LedgerEntry,
-    MetricPoint, Model, NewDistillation, NewModel, NewPrompt, Prompt, Row, RowCounts, Run, TrainingExample,
-    VerdictUpdate,
+    MetricPoint, Model, NewDistillation, NewModel, NewPrompt, Prompt, RowCounts, Run, VerdictUpdate,
 };
 use domain::state::{DistillationState, PromptState};
 use domain::store::{

@@ -2,10 +2,34 @@
 
 use crate::equation;
 use crate::example::{Answer, Example};
-use crate::label::normalise;
-use crate::records::{FinishReason, Parsed};
+use crate::fault::Violation;
+use crate::label::{Comparison, normalise};
 use crate::state::Reason;
-use crate::task::{AnswerShape, Metric, Task};
+use crate::task::{AnswerShape, Task};
+use serde::{Deserialize, Serialize};
+
+/// Why a completion ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FinishReason {
+    /// At a stop sequence or the end of text.
+    Stop,
+    /// At the limit of tokens.
+    Length,
+    /// A content filter cut it.
+    ContentFilter,
+}
+
+/// A completion as the task reads it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parsed {
+    /// The chain of thought before the marker; empty where none was read.
+    pub rationale: String,
+    /// The label after the marker; `None` where none was read.
+    pub label: Option<String>,
+    /// Why it cannot be used, where it cannot.
+    pub reason: Option<Reason>,
+}
 
 /// How a teacher begins that will not answer; looked for only where there is no answer.
 const REFUSALS: &[&str] =
@@ -43,6 +67,23 @@ pub fn parse(task: &Task, example: &Example, text: &str, finish_reason: FinishRe
         Some(label) => judge_label(task, set, without_connective(before), &label),
         None => unread(Reason::NoAnswer),
     }
+}
+
+/// Exemplars that the task's own rules cannot read: they teach the teacher to write completions that are rejected.
+pub fn exemplar_violations(task: &Task) -> Vec<Violation> {
+    let mut found = Vec::new();
+    for (index, exemplar) in task.exemplars.iter().enumerate() {
+        let text = format!("{}\n{} {}.", exemplar.rationale, task.answer.marker, exemplar.label);
+        if let Some(reason) = parse(task, &exemplar.example(), &text, FinishReason::Stop).reason {
+            found.push(Violation::new(
+                format!("task.exemplars[{index}]"),
+                format!(
+                    "would be rejected as `{reason}` if the teacher wrote it: correct its rationale or label"
+                ),
+            ));
+        }
+    }
+    found
 }
 
 /// Reads an answer that came with the data. A rationale is taken as it is, and argues for the row's own label where it
@@ -161,7 +202,7 @@ fn judge_label(task: &Task, set: &[String], rationale: &str, label: &str) -> Par
     let (label, in_set) = match canonical(set, label) {
         Some(known) => (known.clone(), true),
         None if !set.is_empty() => (label.to_owned(), false),
-        None => (label.to_owned(), task.metric != Metric::Equation || equation::value(label).is_some()),
+        None => (label.to_owned(), task.metric != Comparison::Equation || equation::value(label).is_some()),
     };
     let reason = match (in_set, rationale.is_empty()) {
         (false, _) => Some(Reason::LabelNotInSet),
@@ -320,6 +361,33 @@ mod tests {
             &Answer::Completion { teacher: "palm-540b".into(), text },
         );
         assert_eq!((parsed.label.as_deref(), parsed.reason), (Some("river"), None));
+    }
+
+    #[test]
+    fn every_built_in_exemplar_is_readable() {
+        for name in crate::task::BUILT_IN {
+            assert_eq!(exemplar_violations(&task(name)), vec![], "{name}");
+        }
+    }
+
+    #[test]
+    fn an_exemplar_that_would_be_rejected_is_named() {
+        let check = |change: &dyn Fn(&mut Task), fields: &[&str]| {
+            let mut task: Task =
+                toml::from_str(include_str!("../../../examples/tasks/sentiment.toml")).unwrap();
+            change(&mut task);
+            let found: Vec<String> =
+                exemplar_violations(&task).into_iter().map(|violation| violation.field).collect();
+            assert_eq!(found, fields);
+        };
+        check(&|_| {}, &[]);
+        check(&|task| task.exemplars[1].label = "awful".into(), &["task.exemplars[1]"]);
+        check(&|task| task.exemplars[0].rationale = String::new(), &["task.exemplars[0]"]);
+        check(&|task| task.exemplars[2].rationale.push_str(" So the answer is no."), &["task.exemplars[2]"]);
+        check(
+            &|task| task.labels = crate::task::LabelSet::Closed(vec!["positive".into()]),
+            &["task.exemplars[1]", "task.exemplars[2]"],
+        );
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! One row of task data.
 
 use crate::fault::Violation;
-use crate::state::named;
+use crate::named::named;
 use serde::{Deserialize, Serialize};
 
 /// Longest text of one field of a row, in bytes. A longer one is refused with its place.
@@ -72,6 +72,15 @@ pub struct Example {
     /// What teachers said of it before; usually none or one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub answers: Vec<Answer>,
+}
+
+/// A row in its place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    /// Its place in the dataset, from 0.
+    pub index: u64,
+    /// The example itself.
+    pub example: Example,
 }
 
 impl Default for Split {

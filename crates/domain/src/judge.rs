@@ -1,15 +1,15 @@
 //! Which completions train the student: a pure function of a row's ledger entries and the job's rules.
 
-use crate::label::same;
-use crate::records::{LedgerEntry, Parsed, VerdictUpdate};
+use crate::completion::Parsed;
+use crate::label::{Comparison, same};
+use crate::records::{LedgerEntry, VerdictUpdate};
 use crate::spec::{Judging, LabelSource};
 use crate::state::{Reason, Verdict};
-use crate::task::Metric;
 
 /// The verdict of one sample by itself, for the live funnel: what it would be if it were alone.
 pub fn provisional(
     judging: &Judging,
-    metric: Metric,
+    metric: Comparison,
     gold: Option<&str>,
     parsed: &Parsed,
 ) -> (Verdict, Option<Reason>) {
@@ -32,7 +32,7 @@ pub fn provisional(
 /// the rules: it was told the answer. With `vote`, each kept rationale weighs 1/kept; without, 1.
 pub fn judge_row(
     judging: &Judging,
-    metric: Metric,
+    metric: Comparison,
     gold: Option<&str>,
     entries: &[LedgerEntry],
 ) -> Vec<VerdictUpdate> {
@@ -50,7 +50,12 @@ pub fn judge_row(
 
 /// Whether a row whose unhinted samples are all answered wants a hinted one: `hint` is on, gold is known, and no sample
 /// agrees. A row that was never answered, or was asked with a hint before, wants none.
-pub fn wants_hint(judging: &Judging, metric: Metric, gold: Option<&str>, entries: &[LedgerEntry]) -> bool {
+pub fn wants_hint(
+    judging: &Judging,
+    metric: Comparison,
+    gold: Option<&str>,
+    entries: &[LedgerEntry],
+) -> bool {
     judging.hint
         && gold.is_some()
         && !entries.is_empty()
@@ -81,7 +86,7 @@ enum Ballot<'a> {
     Undecided,
 }
 
-fn count(metric: Metric, entries: &[LedgerEntry]) -> Ballot<'_> {
+fn count(metric: Comparison, entries: &[LedgerEntry]) -> Ballot<'_> {
     let mut votes: Vec<(&str, usize)> = Vec::new();
     for label in entries.iter().filter(|entry| !entry.hinted).filter_map(readable) {
         match votes.iter_mut().find(|(known, _)| same(metric, known, label)) {
@@ -99,7 +104,7 @@ fn count(metric: Metric, entries: &[LedgerEntry]) -> Ballot<'_> {
 
 fn judge_entry(
     judging: &Judging,
-    metric: Metric,
+    metric: Comparison,
     gold: Option<&str>,
     ballot: &Ballot<'_>,
     entry: &LedgerEntry,
@@ -125,7 +130,7 @@ fn readable(entry: &LedgerEntry) -> Option<&str> {
 }
 
 /// Without gold nothing can be shown to agree.
-fn agrees(metric: Metric, gold: Option<&str>, label: &str) -> bool {
+fn agrees(metric: Comparison, gold: Option<&str>, label: &str) -> bool {
     gold.is_some_and(|gold| same(metric, gold, label))
 }
 
@@ -174,7 +179,7 @@ mod tests {
     fn check(judging: Judging, gold: Option<&str>, row: &[(&str, Option<Reason>)], weight: f64) {
         let labels: Vec<&str> = row.iter().map(|(label, _)| *label).collect();
         let entries = entries(&labels);
-        let updates = judge_row(&judging, Metric::Equation, gold, &entries);
+        let updates = judge_row(&judging, Comparison::Equation, gold, &entries);
         assert_eq!(updates.len(), row.len());
         for ((update, entry), (label, reason)) in updates.iter().zip(&entries).zip(row) {
             let verdict = if reason.is_none() { Verdict::Accepted } else { Verdict::Rejected };
@@ -238,7 +243,7 @@ mod tests {
     #[test]
     fn a_hint_is_wanted_where_no_sample_agrees() {
         let wants = |judging: Judging, gold: Option<&str>, labels: &[&str]| {
-            wants_hint(&judging, Metric::Equation, gold, &entries(labels))
+            wants_hint(&judging, Comparison::Equation, gold, &entries(labels))
         };
         assert!(wants(HINT, Some("6"), &["7", "-"]));
         assert!(wants(HINT, Some("6"), &["-"]));
@@ -250,13 +255,13 @@ mod tests {
         // The right label without a rationale teaches nothing.
         let mut bare = entries(&["6"]);
         bare[0].parsed.reason = Some(Reason::EmptyRationale);
-        assert!(wants_hint(&HINT, Metric::Equation, Some("6"), &bare));
+        assert!(wants_hint(&HINT, Comparison::Equation, Some("6"), &bare));
     }
 
     #[test]
     fn alone_a_sample_is_judged_by_agreement_only() {
         let alone = |judging: Judging, gold: Option<&str>, text: &str| {
-            provisional(&judging, Metric::Equation, gold, &entry(0, text).parsed)
+            provisional(&judging, Comparison::Equation, gold, &entry(0, text).parsed)
         };
         assert_eq!(alone(BOTH, Some("6"), "2 * 3"), (Verdict::Accepted, None));
         assert_eq!(alone(BOTH, Some("6"), "7"), (Verdict::Rejected, DISAGREES));
@@ -280,7 +285,7 @@ mod tests {
         #[test]
         fn weights_of_what_a_vote_keeps_sum_to_one(labels in proptest::collection::vec("[-1-3]", 0..9)) {
             let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
-            let updates = judge_row(&VOTE, Metric::Text, None, &entries(&labels));
+            let updates = judge_row(&VOTE, Comparison::Text, None, &entries(&labels));
             let kept: Vec<f64> = updates
                 .iter()
                 .filter(|update| update.verdict == Verdict::Accepted)

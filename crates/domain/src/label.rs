@@ -1,7 +1,17 @@
-//! Comparing labels by a task's metric.
+//! Comparing labels by a task's rule.
 
 use crate::equation;
-use crate::task::Metric;
+use crate::named::named;
+
+named!(
+    /// How two labels are compared.
+    Comparison {
+        /// Equal after normalisation (case, white space, final full stop).
+        Text = "text",
+        /// Equal in value as arithmetic expressions.
+        Equation = "equation",
+    }
+);
 
 /// Values closer than this share of the larger one are equal.
 const TOLERANCE: f64 = 1e-6;
@@ -15,12 +25,12 @@ pub fn normalise(text: &str) -> String {
     words.join(" ").to_lowercase()
 }
 
-/// Whether two labels are the same by `metric`. Equations are equal in value (relative tolerance 1e-6); one that cannot
+/// Whether two labels are the same by `comparison`. Equations are equal in value (relative tolerance 1e-6); one that cannot
 /// be read equals nothing, except an identical text.
-pub fn same(metric: Metric, left: &str, right: &str) -> bool {
-    match metric {
-        Metric::Text => normalise(left) == normalise(right),
-        Metric::Equation => match (equation::value(left), equation::value(right)) {
+pub fn same(comparison: Comparison, left: &str, right: &str) -> bool {
+    match comparison {
+        Comparison::Text => normalise(left) == normalise(right),
+        Comparison::Equation => match (equation::value(left), equation::value(right)) {
             (Some(left), Some(right)) => {
                 let tolerance = (TOLERANCE * left.abs().max(right.abs())).max(TOLERANCE_NEAR_ZERO);
                 (left - right).abs() <= tolerance
@@ -34,32 +44,32 @@ pub fn same(metric: Metric, left: &str, right: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn check(metric: Metric, left: &str, right: &str, expected: bool) {
-        assert_eq!(same(metric, left, right), expected, "{metric}: {left:?} and {right:?}");
-        assert_eq!(same(metric, right, left), expected, "{metric}: {right:?} and {left:?}");
+    fn check(comparison: Comparison, left: &str, right: &str, expected: bool) {
+        assert_eq!(same(comparison, left, right), expected, "{comparison}: {left:?} and {right:?}");
+        assert_eq!(same(comparison, right, left), expected, "{comparison}: {right:?} and {left:?}");
     }
 
     #[test]
     fn text_is_folded() {
         assert_eq!(normalise("  Body \n of  Water. "), "body of water");
         assert_eq!(normalise("."), "");
-        check(Metric::Text, "French government", "french government.", true);
-        check(Metric::Text, "a  b", "a b", true);
-        check(Metric::Text, "a b", "ab", false);
-        check(Metric::Text, "( 4 + 2 )", "( 2 + 4 )", false);
-        check(Metric::Text, "ÉTÉ", "été", true);
+        check(Comparison::Text, "French government", "french government.", true);
+        check(Comparison::Text, "a  b", "a b", true);
+        check(Comparison::Text, "a b", "ab", false);
+        check(Comparison::Text, "( 4 + 2 )", "( 2 + 4 )", false);
+        check(Comparison::Text, "ÉTÉ", "été", true);
     }
 
     #[test]
     fn equations_are_valued() {
-        check(Metric::Equation, "(84 / 2)", "( 84.0 / 2.0 )", true);
-        check(Metric::Equation, "(67 * 66) / 6", "67 * ( 66 / 6 )", true);
-        check(Metric::Equation, "1 / 3", "0.3333333", true);
-        check(Metric::Equation, "1 / 3", "0.33", false);
-        check(Metric::Equation, "1000000", "1000002", false);
-        check(Metric::Equation, "0.1 + 0.2 - 0.3", "0", true);
-        check(Metric::Equation, "0.00001", "0.00002", false);
-        check(Metric::Equation, "(some - 8)", "(5 - 8)", false);
-        check(Metric::Equation, "(some - 8)", " (some - 8)", true);
+        check(Comparison::Equation, "(84 / 2)", "( 84.0 / 2.0 )", true);
+        check(Comparison::Equation, "(67 * 66) / 6", "67 * ( 66 / 6 )", true);
+        check(Comparison::Equation, "1 / 3", "0.3333333", true);
+        check(Comparison::Equation, "1 / 3", "0.33", false);
+        check(Comparison::Equation, "1000000", "1000002", false);
+        check(Comparison::Equation, "0.1 + 0.2 - 0.3", "0", true);
+        check(Comparison::Equation, "0.00001", "0.00002", false);
+        check(Comparison::Equation, "(some - 8)", "(5 - 8)", false);
+        check(Comparison::Equation, "(some - 8)", " (some - 8)", true);
     }
 }

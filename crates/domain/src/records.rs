@@ -1,5 +1,6 @@
 //! What the store keeps. Records are plain data: a store fills them, a service reads them.
 
+use crate::completion::{FinishReason, Parsed};
 use crate::example::Example;
 use crate::ids::{CompletionKey, DatasetId, DistillationId, ModelId, PromptId, RequestId, RunId};
 use crate::metric::Accuracy;
@@ -27,15 +28,6 @@ pub struct Dataset {
     pub fingerprint: String,
     /// When its upload began.
     pub created_at: Timestamp,
-}
-
-/// A row in its place.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Row {
-    /// Its place in the dataset, from 0.
-    pub index: u64,
-    /// The example itself.
-    pub example: Example,
 }
 
 /// One job.
@@ -152,18 +144,6 @@ pub struct LeasedPrompt {
     pub cached: Option<Completion>,
 }
 
-/// Why a completion ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum FinishReason {
-    /// At a stop sequence or the end of text.
-    Stop,
-    /// At the limit of tokens.
-    Length,
-    /// A content filter cut it.
-    ContentFilter,
-}
-
 /// What a teacher answered, kept for ever under its content address.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Completion {
@@ -183,17 +163,6 @@ pub struct Completion {
     pub money_micros: u64,
     /// Seconds that the call took.
     pub seconds: f64,
-}
-
-/// A completion as the task reads it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Parsed {
-    /// The chain of thought before the marker; empty where none was read.
-    pub rationale: String,
-    /// The label after the marker; `None` where none was read.
-    pub label: Option<String>,
-    /// Why it cannot be used, where it cannot.
-    pub reason: Option<Reason>,
 }
 
 /// What a worker brings back for one leased prompt.
@@ -351,28 +320,6 @@ pub struct MetricPoint {
     pub name: String,
     /// Its value.
     pub value: f64,
-}
-
-/// An accepted rationale of a row.
-#[derive(Debug, Clone, PartialEq)]
-pub struct AcceptedRationale {
-    /// The chain of thought.
-    pub text: String,
-    /// The label it argues for.
-    pub label: String,
-    /// Its share in the row's rationale loss.
-    pub weight: f64,
-}
-
-/// What a trainer reads of a row: rows in order of index, rationales in order of sample.
-#[derive(Debug, Clone, PartialEq)]
-pub struct TrainingExample {
-    /// The row.
-    pub row: Row,
-    /// The label that the student learns, by the job's `judging.label`; `None` where there is none.
-    pub target: Option<String>,
-    /// Its accepted rationales; none for rows that were not asked, or whose answers were rejected.
-    pub rationales: Vec<AcceptedRationale>,
 }
 
 /// A published student.

@@ -4,24 +4,12 @@
 //! once. A [`Spec`] has no holes and is what is stored, hashed and carried out. It names a teacher profile and a base
 //! model, never a URL, a path or a key.
 
+use crate::completion::exemplar_violations;
 use crate::fault::Violation;
-use crate::state::named;
+use crate::named::named;
+use crate::objective::Objective;
 use crate::task::Task;
 use serde::{Deserialize, Serialize};
-
-named!(
-    /// What the student is trained to write.
-    Objective {
-        /// The label only: ordinary fine-tuning.
-        Standard = "standard",
-        /// Label and rationale as two tasks (Hsieh et al. 2023).
-        StepByStep = "step_by_step",
-        /// One target: rationale, then label.
-        RationaleThenLabel = "rationale_then_label",
-        /// One target: label, then rationale.
-        LabelThenRationale = "label_then_rationale",
-    }
-);
 
 named!(
     /// How the learning rate moves after warm-up.
@@ -313,11 +301,7 @@ impl Draft {
     pub fn resolve(self) -> Result<Spec, Vec<Violation>> {
         let start = resolve_start(&self.student);
         let teacher = resolve_teacher(&self.teacher, &self.task);
-        let objective = match (self.training.objective, &teacher) {
-            (Some(objective), _) => objective,
-            (None, None) => Objective::Standard,
-            (None, Some(_)) => Objective::StepByStep,
-        };
+        let objective = self.training.objective.unwrap_or_else(|| Objective::default_for(teacher.is_some()));
         let label = self.judging.label.unwrap_or(LabelSource::Gold);
         let judging = Judging {
             agree: self.judging.agree.unwrap_or(label == LabelSource::Gold),
@@ -431,6 +415,7 @@ impl Spec {
             ));
         }
         found.extend(self.task.violations());
+        found.extend(exemplar_violations(&self.task));
         if let Some(teacher) = &self.teacher {
             teacher_violations(teacher, &mut found);
         }
@@ -450,7 +435,7 @@ impl Spec {
 
     fn push_judging(&self, found: &mut Vec<Violation>) {
         let needs_teacher =
-            self.training.objective != Objective::Standard || self.judging.label == LabelSource::Teacher;
+            self.training.objective.needs_rationales() || self.judging.label == LabelSource::Teacher;
         if self.teacher.is_none() && needs_teacher {
             found.push(Violation::new(
                 "teacher.profile",

@@ -1,45 +1,6 @@
 //! The states things are in. Each is stored by its name, with a CHECK in the database.
 
-macro_rules! named {
-    ($(#[$documentation:meta])* $name:ident { $($(#[$variant_documentation:meta])* $variant:ident = $text:literal),+ $(,)? }) => {
-        $(#[$documentation])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
-        #[serde(rename_all = "snake_case")]
-        pub enum $name { $($(#[$variant_documentation])* $variant),+ }
-
-        impl $name {
-            /// Every value, in the order of declaration.
-            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
-
-            /// The name under which it is stored and shown.
-            pub fn as_str(self) -> &'static str {
-                match self { $(Self::$variant => $text),+ }
-            }
-        }
-
-        impl std::fmt::Display for $name {
-            fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                formatter.write_str(self.as_str())
-            }
-        }
-
-        impl std::str::FromStr for $name {
-            type Err = $crate::fault::Violation;
-
-            fn from_str(text: &str) -> Result<Self, $crate::fault::Violation> {
-                match text {
-                    $($text => Ok(Self::$variant),)+
-                    other => Err($crate::fault::Violation::new(
-                        stringify!($name),
-                        format!("`{}` is not one of: {}", other.chars().take(64).collect::<String>(),
-                            [$($text),+].join(", ")),
-                    )),
-                }
-            }
-        }
-    };
-}
-pub(crate) use named;
+use crate::named::named;
 
 named!(
     /// A dataset is invisible until it is committed.

@@ -5,15 +5,17 @@
 //! number changes nothing and says so.
 
 use crate::event::{Event, EventKind};
+use crate::example::Row;
 use crate::example::{Example, Split};
 use crate::fault::Fault;
 use crate::ids::{CompletionKey, DatasetId, DistillationId, ModelId, PromptId, RequestId, RunId};
 use crate::metric::Accuracy;
+use crate::objective::TrainingExample;
 use crate::queue::Work;
 use crate::records::{
     BaseModel, Completion, Dataset, Distillation, HarvestProgress, Harvested, LeasedPrompt, LeasedRun,
-    LedgerEntry, MetricPoint, Model, NewDistillation, NewModel, NewPrompt, Prompt, Row, RowCounts, Run,
-    TrainingExample, VerdictUpdate,
+    LedgerEntry, MetricPoint, Model, NewDistillation, NewModel, NewPrompt, Prompt, RowCounts, Run,
+    VerdictUpdate,
 };
 use crate::state::{DistillationState, PromptState, Verdict};
 use async_trait::async_trait;

@@ -3,11 +3,10 @@
 //! The built-in tasks follow the prompts of Hsieh et al. (2023, appendix); the exemplars are this project's own. A user
 //! adds a task in a TOML file of the same shape (see `crates/domain/tasks/`).
 
-use crate::completion;
 use crate::example::Example;
 use crate::fault::Violation;
-use crate::records::FinishReason;
-use crate::state::named;
+use crate::label::Comparison;
+use crate::named::named;
 use serde::{Deserialize, Serialize};
 
 /// Most exemplars of one task.
@@ -16,16 +15,6 @@ pub const EXEMPLARS_MAX: usize = 64;
 pub const TEMPLATE_BYTES_MAX: usize = 64 * 1024;
 /// Most stop sequences: what common servers take.
 pub const STOPS_MAX: usize = 4;
-
-named!(
-    /// How two labels are compared.
-    Metric {
-        /// Equal after normalisation (case, white space, final full stop).
-        Text = "text",
-        /// Equal in value as arithmetic expressions.
-        Equation = "equation",
-    }
-);
 
 named!(
     /// Which shape the answer has after its marker.
@@ -117,7 +106,7 @@ pub struct Task {
     /// Which labels there are.
     pub labels: LabelSet,
     /// How labels are compared.
-    pub metric: Metric,
+    pub metric: Comparison,
     /// Most tokens of a completion, unless the specification says otherwise.
     #[serde(default = "default_tokens_max")]
     pub tokens_max: u32,
@@ -177,24 +166,7 @@ impl Task {
         if !(1..=8192).contains(&self.tokens_max) {
             found.push(Violation::new("task.tokens_max", "must lie between 1 and 8192"));
         }
-        self.push_exemplars(&mut found);
         found
-    }
-
-    /// An exemplar that the task's own rules cannot read teaches the teacher to be rejected.
-    fn push_exemplars(&self, found: &mut Vec<Violation>) {
-        for (place, exemplar) in self.exemplars.iter().enumerate() {
-            let text = format!("{}\n{} {}.", exemplar.rationale, self.answer.marker, exemplar.label);
-            let parsed = completion::parse(self, &exemplar.example(), &text, FinishReason::Stop);
-            if let Some(reason) = parsed.reason {
-                found.push(Violation::new(
-                    format!("task.exemplars[{place}]"),
-                    format!(
-                        "would be rejected as `{reason}` if the teacher wrote it: mend its rationale or label"
-                    ),
-                ));
-            }
-        }
     }
 
     /// The labels that `example` can have; `None` where the set is open.
@@ -223,11 +195,6 @@ impl Task {
         text
     }
 }
-
-/// The prefix under which the student predicts a label.
-pub const PREFIX_PREDICT: &str = "predict: ";
-/// The prefix under which the student writes a rationale.
-pub const PREFIX_EXPLAIN: &str = "explain: ";
 
 #[cfg(test)]
 mod tests {
@@ -268,14 +235,8 @@ mod tests {
         check(|task| task.template = String::new(), &["task.template"]);
         check(|task| task.stop = vec!["~".into(); STOPS_MAX + 1], &["task.stop"]);
         check(|task| task.stop = vec![String::new()], &["task.stop"]);
-        check(
-            |task| task.labels = LabelSet::Closed(vec!["positive".into()]),
-            &["task.labels", "task.exemplars[1]", "task.exemplars[2]"],
-        );
+        check(|task| task.labels = LabelSet::Closed(vec!["positive".into()]), &["task.labels"]);
         check(|task| task.tokens_max = 0, &["task.tokens_max"]);
-        check(|task| task.exemplars[1].label = "awful".into(), &["task.exemplars[1]"]);
-        check(|task| task.exemplars[0].rationale = String::new(), &["task.exemplars[0]"]);
-        check(|task| task.exemplars[2].rationale.push_str(" So the answer is no."), &["task.exemplars[2]"]);
         check(|task| task.exemplars.clear(), &[]);
     }
 

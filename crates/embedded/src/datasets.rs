@@ -2,8 +2,9 @@
 
 use crate::row::{Cursor, integer, internal, json, named, number, record, records, to_json};
 use crate::store::SqliteStore;
+use domain::example::Row;
 use domain::ids::{DatasetId, RequestId};
-use domain::records::{Dataset, Row, RowCounts};
+use domain::records::{Dataset, RowCounts};
 use domain::state::DatasetState;
 use domain::store::{BATCH_MAX, Page, PageRequest, StoreError, StoreResult};
 use domain::{Example, Split, Timestamp};

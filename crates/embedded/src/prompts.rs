@@ -3,11 +3,11 @@
 use crate::distillations;
 use crate::row::{integer, internal, json, named, named_maybe, number, record, records};
 use crate::store::SqliteStore;
+use domain::completion::{FinishReason, Parsed};
 use domain::ids::{CompletionKey, DistillationId, PromptId};
 use domain::queue::Work;
 use domain::records::{
-    Completion, Distillation, FinishReason, Harvested, LeasedPrompt, LedgerEntry, NewPrompt, Parsed, Prompt,
-    VerdictUpdate,
+    Completion, Distillation, Harvested, LeasedPrompt, LedgerEntry, NewPrompt, Prompt, VerdictUpdate,
 };
 use domain::spec::Budget;
 use domain::state::{DistillationState, PromptState, Verdict};

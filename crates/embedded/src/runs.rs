@@ -5,10 +5,10 @@ use crate::models;
 use crate::row::{integer, internal, named, number, record};
 use crate::store::SqliteStore;
 use domain::event::EventKind;
+use domain::example::Row;
 use domain::ids::{DistillationId, ModelId, RunId};
-use domain::records::{
-    AcceptedRationale, LeasedRun, MetricPoint, Model, NewModel, Row, Run, TrainingExample,
-};
+use domain::objective::{AcceptedRationale, TrainingExample};
+use domain::records::{LeasedRun, MetricPoint, Model, NewModel, Run};
 use domain::spec::LabelSource;
 use domain::state::{DistillationState, RunState};
 use domain::store::{RunInstruction, StoreError, StoreResult};

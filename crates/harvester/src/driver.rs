@@ -3,7 +3,6 @@
 use crate::job::Job;
 use crate::{HarvestError, Shared, judging, plan};
 use domain::records::Distillation;
-use domain::spec::Objective;
 use domain::state::DistillationState;
 use domain::telemetry::span;
 use std::sync::Arc;
@@ -52,7 +51,7 @@ async fn advance(shared: &Shared, record: Distillation) -> Result<(), HarvestErr
 
 async fn finish(shared: &Shared, job: &Job, record: &Distillation) -> Result<(), HarvestError> {
     let judged = judging::judge(shared, job).await?;
-    if judged.accepted == 0 && job.spec.training.objective != Objective::Standard {
+    if judged.accepted == 0 && job.spec.training.objective.needs_rationales() {
         return Err(HarvestError::Stuck(judging::explain_nothing(shared, job).await?));
     }
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());

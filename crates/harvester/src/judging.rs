@@ -2,8 +2,9 @@
 
 use crate::job::Job;
 use crate::{HarvestError, Shared};
+use domain::example::Row;
 use domain::metric::Accuracy;
-use domain::records::{LedgerEntry, Row};
+use domain::records::LedgerEntry;
 use domain::state::{PromptState, Purpose, Verdict};
 use domain::store::{BATCH_MAX, LedgerFilter};
 use domain::{judge, label};

@@ -2,10 +2,11 @@
 
 use crate::job::Job;
 use crate::{HarvestError, Shared};
+use domain::example::Row;
 use domain::ids::{DatasetId, DistillationId, RequestId};
 use domain::label::normalise;
-use domain::records::{Distillation, NewDistillation, Row};
-use domain::spec::{LabelSource, Objective, Spec, Start, TeacherSource, suggestion};
+use domain::records::{Distillation, NewDistillation};
+use domain::spec::{LabelSource, Spec, Start, TeacherSource, suggestion};
 use domain::state::DatasetState;
 use domain::store::BATCH_MAX;
 use domain::task::AnswerShape;
@@ -86,7 +87,7 @@ async fn check_rows(
         ));
     }
     let imported = spec.teacher.as_ref().is_some_and(|teacher| teacher.source == TeacherSource::Imported);
-    let needs = spec.training.objective != Objective::Standard || spec.judging.label == LabelSource::Teacher;
+    let needs = spec.training.objective.needs_rationales() || spec.judging.label == LabelSource::Teacher;
     if imported && needs && train.answered == 0 {
         found.push(Violation::new(
             "teacher.profile",

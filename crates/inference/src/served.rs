@@ -2,8 +2,9 @@
 
 use crate::InferenceError;
 use checkpoints::Provenance;
-use domain::spec::{Objective, Spec};
-use domain::task::{LabelSet, PREFIX_EXPLAIN, PREFIX_PREDICT};
+use domain::objective::{self, Objective, PREFIX_PREDICT};
+use domain::spec::Spec;
+use domain::task::LabelSet;
 use domain::{Example, Task};
 use std::path::Path;
 use std::sync::Mutex;
@@ -110,18 +111,17 @@ impl Served {
 
     /// Whether labels are chosen from a set: the task has one, and the objective writes a label and nothing else.
     pub(crate) fn has_label_set(&self) -> bool {
-        let plain = matches!(self.objective, Objective::Standard | Objective::StepByStep);
-        plain && !matches!(self.task.labels, LabelSet::Open)
+        self.objective.writes_label_alone() && !matches!(self.task.labels, LabelSet::Open)
     }
 
     /// Ids of what the student reads to label `example`.
     pub(crate) fn predict_ids(&self, example: &Example) -> Result<Vec<i64>, InferenceError> {
-        self.encode(&format!("{PREFIX_PREDICT}{}", self.task.student_input(example)))
+        self.encode(&objective::predict_source(&self.task, example))
     }
 
     /// Ids of what the student reads to explain `example`.
     pub(crate) fn explain_ids(&self, example: &Example) -> Result<Vec<i64>, InferenceError> {
-        self.encode(&format!("{PREFIX_EXPLAIN}{}", self.task.student_input(example)))
+        self.encode(&objective::explain_source(&self.task, example))
     }
 
     /// Ids of a text, ended.

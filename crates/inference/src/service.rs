@@ -4,8 +4,7 @@ use crate::InferenceError;
 use crate::engine::{Ask, Engine, Piece, Request};
 use crate::registry::Registry;
 use crate::served::Served;
-use domain::spec::Objective;
-use domain::target::{Read, split};
+use domain::objective::Read;
 use domain::{Example, Violation};
 use std::sync::Arc;
 use std::time::Instant;
@@ -63,8 +62,7 @@ impl Service {
         tokens_max: u32,
         deadline: Option<Instant>,
     ) -> Result<Answered, InferenceError> {
-        let apart = matches!(served.objective, Objective::StepByStep | Objective::Standard);
-        let explained = match explain && apart {
+        let explained = match explain && served.objective.writes_label_alone() {
             true => Some(self.greedy(served, served.explain_ids(example)?, tokens_max, deadline)?),
             false => None,
         };
@@ -96,7 +94,7 @@ impl Service {
             }
             None => {
                 let text = text(self.greedy(served, ids, 0, deadline)?).await?;
-                Ok((split(served.objective, &text), Vec::new()))
+                Ok((served.objective.split(&text), Vec::new()))
             }
         }
     }

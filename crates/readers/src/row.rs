@@ -1,9 +1,10 @@
 //! From named cells, whatever file they stood in, to an example.
 
 use domain::example::CHOICES_MAX;
+use domain::label::Comparison;
 use domain::label::normalise;
 use domain::spec::suggestion;
-use domain::task::{LabelSet, Metric};
+use domain::task::LabelSet;
 use domain::{Answer, Example, Split, Task, Violation};
 
 /// The fields of a row.
@@ -176,7 +177,7 @@ pub(crate) fn label_violation(task: Option<&Task>, required: bool, example: &Exa
         let message = format!("`{}` is not one of: {}", shown(label), shown_list(set));
         return Some(Violation::new("label", message));
     }
-    let equation = task.is_some_and(|task| task.metric == Metric::Equation);
+    let equation = task.is_some_and(|task| task.metric == Comparison::Equation);
     (equation && domain::equation::value(label).is_none()).then(|| {
         let message = format!("`{}` is no arithmetic expression such as (84 / 2)", shown(label));
         Violation::new("label", message)

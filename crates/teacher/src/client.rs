@@ -8,7 +8,7 @@ use crate::profile::Profile;
 use crate::retry_after;
 use crate::{Question, Reply, estimate_tokens};
 use bytes::{Bytes, BytesMut};
-use domain::records::FinishReason;
+use domain::completion::FinishReason;
 use futures::StreamExt;
 use http::StatusCode;
 use serde_json::Value;

@@ -5,7 +5,7 @@
 
 use crate::Question;
 use crate::profile::{Profile, Provider};
-use domain::records::FinishReason;
+use domain::completion::FinishReason;
 use serde_json::{Map, Value, json};
 
 /// Most stop sequences that Gemini takes.

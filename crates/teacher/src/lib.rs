@@ -19,7 +19,7 @@ pub use profile::{Profile, Provider, Secret};
 pub use render::{Rendered, Renderer};
 pub use stack::Teacher;
 
-use domain::records::FinishReason;
+use domain::completion::FinishReason;
 
 /// One question to a teacher.
 #[derive(Debug, Clone, PartialEq)]

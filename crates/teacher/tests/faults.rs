@@ -11,7 +11,7 @@
 use bytes::Bytes;
 use domain::Allowance;
 use domain::allowance::{AllowanceError, Limits, Reservation};
-use domain::records::FinishReason;
+use domain::completion::FinishReason;
 use http_body_util::{BodyExt, Full};
 use hyper::service::service_fn;
 use hyper::{Response, StatusCode};

@@ -1,10 +1,9 @@
 //! The job's rows as token ids.
 
 use crate::TrainError;
-use crate::objective::{Text, texts};
 use crate::tokenizer::Tokenizer;
 use domain::metric::SplitMix;
-use domain::records::TrainingExample;
+use domain::objective::{Text, TrainingExample};
 use domain::spec::Spec;
 use std::cell::Cell;
 
@@ -89,7 +88,7 @@ pub fn encode(
     };
     let mut items = Vec::with_capacity(examples.len());
     for example in examples {
-        let texts = texts(spec.training.objective, &spec.task, example);
+        let texts = spec.training.objective.compose(&spec.task, example);
         let labels = texts.labels.iter().map(row).collect::<Result<Vec<_>, _>>()?;
         let rationales = texts.rationales.iter().map(row).collect::<Result<Vec<_>, _>>()?;
         if !labels.is_empty() || !rationales.is_empty() {

@@ -7,10 +7,8 @@ use crate::student::Student;
 use crate::tokenizer::Tokenizer;
 use domain::label;
 use domain::metric::Accuracy;
-use domain::records::TrainingExample;
-use domain::spec::{Objective, Spec};
-use domain::target::split;
-use domain::task::PREFIX_PREDICT;
+use domain::objective::{TrainingExample, predict_source};
+use domain::spec::Spec;
 use t5::{Compute, GenerateOptions, Model, Strategy};
 
 /// Rows of one pass at most, and padded source tokens.
@@ -45,7 +43,7 @@ impl Asker<'_> {
     ) -> Result<Vec<String>, TrainError> {
         let mut rows = Vec::with_capacity(examples.len());
         for (place, example) in examples.iter().enumerate() {
-            let text = format!("{PREFIX_PREDICT}{}", self.spec.task.student_input(&example.row.example));
+            let text = predict_source(&self.spec.task, &example.row.example);
             rows.push((place, self.tokenizer.encode(&text, self.spec.training.input_tokens_max as usize)?));
         }
         rows.sort_by_key(|(place, ids)| (ids.len(), *place));
@@ -77,8 +75,7 @@ impl Asker<'_> {
                 examples.get(*place).and_then(|example| self.spec.task.label_set(&example.row.example))
             })
             .collect();
-        let plain = matches!(self.spec.training.objective, Objective::Standard | Objective::StepByStep);
-        if plain && sets.iter().all(Option::is_some) {
+        if self.spec.training.objective.writes_label_alone() && sets.iter().all(Option::is_some) {
             return self.choose(&tensors, &sets);
         }
         let options = GenerateOptions {
@@ -89,7 +86,7 @@ impl Asker<'_> {
         let texts = t5::generate(self.model, &tensors.input_ids, &tensors.input_mask, &options)?;
         texts
             .iter()
-            .map(|ids| Ok(split(self.spec.training.objective, &self.tokenizer.decode(ids)?).label))
+            .map(|ids| Ok(self.spec.training.objective.split(&self.tokenizer.decode(ids)?).label))
             .collect()
     }
 
@@ -133,14 +130,11 @@ fn fitting(rows: &[(usize, Vec<i64>)]) -> usize {
 /// Most tokens of an answer: for labels alone, a little more than the longest label that trains.
 pub fn tokens_max(student: &Student) -> usize {
     let limit = student.spec.training.target_tokens_max as usize;
-    match student.spec.training.objective {
-        Objective::Standard | Objective::StepByStep => {
-            let longest =
-                student.items.iter().flat_map(|item| &item.labels).map(|row| row.target.len()).max();
-            longest.map_or(limit, |longest| (longest + LABEL_MARGIN).min(limit))
-        }
-        Objective::RationaleThenLabel | Objective::LabelThenRationale => limit,
+    if !student.spec.training.objective.writes_label_alone() {
+        return limit;
     }
+    let longest = student.items.iter().flat_map(|item| &item.labels).map(|row| row.target.len()).max();
+    longest.map_or(limit, |longest| (longest + LABEL_MARGIN).min(limit))
 }
 
 /// The student's accuracy over the rows that have a gold label.

@@ -1,6 +1,6 @@
 //! The trainer: it leases runs, trains students on the accepted rationales, measures them and publishes them.
 //!
-//! `training` is the loop; `step`, `batches`, `objective`, `schedule` and `optimizer` are what it is made of; `resume` makes it
+//! `training` is the loop; `step`, `batches`, `schedule` and `optimizer` are what it is made of; `resume` makes it
 //! exact: 2N steps are the same bytes as N steps, a kill, and N more. Invariants: trainer names no database; a trainer
 //! that lost its lease publishes nothing; the same run gives the same student in every process on one kind of CPU.
 
@@ -11,7 +11,6 @@ pub mod evaluate;
 mod link;
 pub mod memory;
 mod meters;
-pub mod objective;
 pub mod optimizer;
 mod publish;
 pub mod resume;

@@ -3,7 +3,8 @@
 use crate::{Settings, TrainError};
 use domain::Split;
 use domain::metric::Accuracy;
-use domain::records::{LeasedRun, MetricPoint, TrainingExample};
+use domain::objective::TrainingExample;
+use domain::records::{LeasedRun, MetricPoint};
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;

@@ -6,7 +6,7 @@ use crate::data::Item;
 use crate::memory::within_memory;
 use crate::optimizer::AdamW;
 use crate::schedule::learning_rate;
-use domain::spec::{Objective, TrainingSpec};
+use domain::spec::TrainingSpec;
 use t5::{ForwardOptions, Model};
 use tch::{Kind, Tensor};
 
@@ -65,7 +65,7 @@ pub fn optimise(
     tokens_max: &mut u32,
     pass: &mut Pass<'_>,
 ) -> Result<Losses, TrainError> {
-    let alpha = (training.objective == Objective::StepByStep).then_some(training.alpha);
+    let alpha = training.objective.explains_separately().then_some(training.alpha);
     let shares = shares(items, alpha);
     let counts = |role: Role| shares.iter().any(|share| share.role == role);
     let (labels, rationales) = (counts(Role::Label), counts(Role::Rationale));

@@ -2,7 +2,6 @@
 
 use crate::data::{self, Item};
 use crate::link::Link;
-use crate::objective::texts;
 use crate::optimizer::AdamW;
 use crate::resume::{self, Progress};
 use crate::tokenizer::{END, Tokenizer};
@@ -10,7 +9,8 @@ use crate::{Settings, TrainError};
 use checkpoints::Checkpoints;
 use domain::Split;
 use domain::metric::SplitMix;
-use domain::records::{LeasedRun, TrainingExample};
+use domain::objective::TrainingExample;
+use domain::records::LeasedRun;
 use domain::spec::{Precision, Spec, Start, StudentSize};
 use std::path::PathBuf;
 use t5::{Compute, ForwardOptions, Model};
@@ -176,7 +176,7 @@ fn fresh(
     };
     let mut corpus = Vec::new();
     for example in train {
-        let texts = texts(spec.training.objective, &spec.task, example);
+        let texts = spec.training.objective.compose(&spec.task, example);
         for text in texts.labels.into_iter().chain(texts.rationales) {
             corpus.push(text.source);
             corpus.push(text.target);

@@ -14,8 +14,9 @@ mod common;
 
 use common::{chance, example, items, options, problems, spec, student, tokenizer};
 use domain::label;
-use domain::records::TrainingExample;
-use domain::spec::{Objective, Spec};
+use domain::objective::Objective;
+use domain::objective::TrainingExample;
+use domain::spec::Spec;
 use t5::{Compute, Model};
 use trainer::TrainError;
 use trainer::batches::tensors;

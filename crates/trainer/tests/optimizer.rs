@@ -123,7 +123,7 @@ fn moments_that_were_written_go_on_to_the_same_bits() {
     // Moments of another model.
     let other = common::student(
         &common::tokenizer(
-            &common::spec("equation", domain::spec::Objective::Standard, |_| {}),
+            &common::spec("equation", domain::objective::Objective::Standard, |_| {}),
             &common::problems(),
         ),
         1,

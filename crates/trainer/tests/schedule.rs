@@ -12,7 +12,8 @@
 
 mod common;
 
-use domain::spec::{Objective, Schedule};
+use domain::objective::Objective;
+use domain::spec::Schedule;
 use trainer::schedule::learning_rate;
 
 /// `rates` are (step, learning rate) where the peak is 1.

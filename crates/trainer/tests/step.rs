@@ -13,7 +13,8 @@
 mod common;
 
 use common::{chance, difference, gradients, items, options, problems, spec, student, tokenizer};
-use domain::spec::{Objective, Spec};
+use domain::objective::Objective;
+use domain::spec::Spec;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use t5::{IGNORED, Model};

@@ -1,65 +1,98 @@
-//! Enumerations. A number that is unknown here comes from a newer client: a mistake that names its field.
+//! Enumerations of the API. A domain value and its message are matched by name, so that a value is written once in the
+//! domain and once in the proto file. A number that is unknown here comes from a newer client: a violation of its field.
 
 use crate::convert::Checked;
 use crate::v1;
 use domain::Violation;
+use domain::store::RunInstruction;
 
-/// The message's enumeration of a domain type.
+/// A domain enumeration that has a message.
 pub(crate) trait Named: Sized {
     /// Its number on the wire.
     fn number(self) -> i32;
     /// The value of a number; `None` for unspecified.
     fn read(field: &str, number: i32) -> Checked<Option<Self>>;
-    /// The value of a number that has to be said.
+    /// The value of a number that has to be specified.
     fn required(field: &str, number: i32) -> Checked<Self> {
         Self::read(field, number)?.ok_or_else(|| vec![Violation::new(field, "is not specified")])
     }
 }
 
-macro_rules! enumeration {
-    ($domain:path => $wire:ident { $($variant:ident),+ $(,)? }) => {
-        impl Named for $domain {
+macro_rules! enumerations {
+    ($($domain:path => $wire:ident,)+) => {
+        $(impl Named for $domain {
             fn number(self) -> i32 {
-                i32::from(match self { $(Self::$variant => v1::$wire::$variant),+ })
+                i32::from(v1::$wire::from(self))
             }
 
             fn read(field: &str, number: i32) -> Checked<Option<Self>> {
-                match v1::$wire::try_from(number) {
-                    Ok(v1::$wire::Unspecified) => Ok(None),
-                    $(Ok(v1::$wire::$variant) => Ok(Some(Self::$variant)),)+
-                    Err(_) => Err(vec![Violation::new(
-                        field,
-                        format!("has the unknown value {number}: is the client newer than this server?"),
-                    )]),
+                if number == i32::from(v1::$wire::Unspecified) {
+                    return Ok(None);
                 }
+                let value = Self::ALL.iter().copied().find(|value| value.number() == number);
+                value.map(Some).ok_or_else(|| {
+                    let message =
+                        format!("has the unknown value {number}: is the client newer than this server?");
+                    vec![Violation::new(field, message)]
+                })
             }
         }
 
         impl From<$domain> for v1::$wire {
             fn from(value: $domain) -> Self {
-                match value { $(<$domain>::$variant => Self::$variant),+ }
+                let prefix = Self::Unspecified.as_str_name().trim_end_matches("UNSPECIFIED");
+                let name = format!("{prefix}{}", value.as_str().to_ascii_uppercase());
+                // The test below checks that every value has a message.
+                Self::from_str_name(&name).unwrap_or(Self::Unspecified)
+            }
+        })+
+
+        #[cfg(test)]
+        mod tests {
+            use super::*;
+
+            /// Every value has a number of its own and survives the wire; every number of the message has a value.
+            #[test]
+            fn values_and_messages_match() {
+                $(
+                    let numbers: Vec<i32> =
+                        (1..).take_while(|number| v1::$wire::try_from(*number).is_ok()).collect();
+                    assert_eq!(numbers.len(), <$domain>::ALL.len(), stringify!($wire));
+                    for value in <$domain>::ALL {
+                        assert_ne!(value.number(), 0, "{value} has no message");
+                        assert_eq!(<$domain>::read("field", value.number()), Ok(Some(*value)));
+                    }
+                    assert_eq!(<$domain>::read("field", 0), Ok(None));
+                    assert!(<$domain>::read("field", 99).is_err() && <$domain>::read("field", -1).is_err());
+                )+
             }
         }
     };
 }
 
-enumeration!(domain::Split => Split { Train, Validation, Test });
-enumeration!(domain::state::DatasetState => DatasetState { Staged, Committed });
-enumeration!(domain::state::DistillationState => DistillationState {
-    Queued, Harvesting, Training, Evaluating, Succeeded, Failed, Cancelled, Paused,
-});
-enumeration!(domain::state::Verdict => Verdict { Unjudged, Accepted, Rejected });
-enumeration!(domain::state::Reason => Reason {
-    NoAnswer, Truncated, Refused, EmptyRationale, LabelNotInSet, Disagrees, Outvoted, NoMajority,
-});
-enumeration!(domain::state::RunState => RunState { Pending, Leased, Succeeded, Failed, Cancelled });
-enumeration!(domain::store::RunInstruction => RunInstruction { Continue, Cancel });
-enumeration!(domain::spec::Objective => Objective { Standard, StepByStep, RationaleThenLabel, LabelThenRationale });
-enumeration!(domain::spec::Schedule => Schedule { Constant, Linear, Cosine, InverseSquareRoot });
-enumeration!(domain::spec::LabelSource => LabelSource { Gold, Teacher });
-enumeration!(domain::spec::StudentSize => StudentSize { Tiny, Mini, Small, Base, Large });
-enumeration!(domain::task::AnswerShape => AnswerShape { Expression, Choice, Text });
-enumeration!(domain::task::Metric => Metric { Text, Equation });
+enumerations!(
+    domain::Split => Split,
+    domain::state::DatasetState => DatasetState,
+    domain::state::DistillationState => DistillationState,
+    domain::state::Verdict => Verdict,
+    domain::state::Reason => Reason,
+    domain::state::RunState => RunState,
+    domain::objective::Objective => Objective,
+    domain::spec::Schedule => Schedule,
+    domain::spec::LabelSource => LabelSource,
+    domain::spec::StudentSize => StudentSize,
+    domain::task::AnswerShape => AnswerShape,
+    domain::label::Comparison => Metric,
+);
+
+impl From<RunInstruction> for v1::RunInstruction {
+    fn from(instruction: RunInstruction) -> Self {
+        match instruction {
+            RunInstruction::Continue => Self::Continue,
+            RunInstruction::Cancel => Self::Cancel,
+        }
+    }
+}
 
 /// Reads an optional enumeration of a request, such as a filter.
 ///

@@ -4,10 +4,12 @@ use crate::convert::{Checked, duration, each, id, present, timestamp, timestamp_
 use crate::enums::Named;
 use crate::v1::{self, answer, watch_distillation_response};
 use domain::event::{Event, EventKind};
+use domain::example::Row;
 use domain::metric::Accuracy;
+use domain::objective::{AcceptedRationale, TrainingExample};
 use domain::records::{
-    AcceptedRationale, BaseModel, Dataset, Distillation, HarvestProgress, LeasedRun, LedgerEntry,
-    MetricPoint, Model, Prompt, Row, Run, TrainingExample,
+    BaseModel, Dataset, Distillation, HarvestProgress, LeasedRun, LedgerEntry, MetricPoint, Model, Prompt,
+    Run,
 };
 use domain::state::{PromptState, Purpose, Reason, Verdict};
 use domain::{Answer, Example, Split, Violation};

@@ -3,7 +3,8 @@
 
 use app::config::{Config, TokenSection};
 use app::serve::{Roles, Serving};
-use domain::spec::{Draft, Objective, StudentDraft, StudentSize, TeacherDraft, TrainingDraft};
+use domain::objective::Objective;
+use domain::spec::{Draft, StudentDraft, StudentSize, TeacherDraft, TrainingDraft};
 use std::path::PathBuf;
 use std::time::Duration;
 use tempfile::TempDir;

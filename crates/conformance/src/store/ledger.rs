@@ -7,8 +7,9 @@ use crate::fixtures::{
     lease, prompts_of, question, rows, spec,
 };
 use domain::Store;
+use domain::completion::Parsed;
 use domain::ids::{DistillationId, PromptId};
-use domain::records::{Harvested, LedgerEntry, NewPrompt, Parsed, VerdictUpdate};
+use domain::records::{Harvested, LedgerEntry, NewPrompt, VerdictUpdate};
 use domain::state::{DistillationState, PromptState, Purpose, Reason, Verdict};
 use domain::store::LedgerFilter;
 

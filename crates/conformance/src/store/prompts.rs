@@ -8,9 +8,10 @@ use crate::fixtures::{
     student,
 };
 use domain::Example;
+use domain::completion::FinishReason;
 use domain::ids::{DistillationId, PromptId};
 use domain::queue::Work;
-use domain::records::{Completion, FinishReason, NewDistillation, NewPrompt};
+use domain::records::{Completion, NewDistillation, NewPrompt};
 use domain::state::{DistillationState, PromptState};
 use domain::store::{AttemptFailure, BATCH_MAX, HarvestOutcome, LeaseOutcome};
 use std::time::Duration;

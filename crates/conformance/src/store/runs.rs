@@ -8,7 +8,8 @@ use crate::fixtures::{
 };
 use domain::event::EventKind;
 use domain::ids::{DistillationId, RunId};
-use domain::records::{AcceptedRationale, Harvested, MetricPoint, Model, Run, TrainingExample};
+use domain::objective::{AcceptedRationale, TrainingExample};
+use domain::records::{Harvested, MetricPoint, Model, Run};
 use domain::spec::LabelSource;
 use domain::state::{DistillationState, Reason, RunState, Verdict};
 use domain::store::{BATCH_MAX, PageRequest, RunInstruction, StoreResult};

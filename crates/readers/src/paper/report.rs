@@ -1,9 +1,9 @@
 //! What the teacher's completions are worth: parse failures and accuracy, by split.
 
 use super::{PaperDataset, official};
-use domain::records::FinishReason;
+use domain::completion::FinishReason;
+use domain::label::Comparison;
 use domain::state::Reason;
-use domain::task::Metric;
 use domain::{Example, Split, Task, completion, label};
 use std::fmt;
 
@@ -79,12 +79,14 @@ impl SplitReport {
         let parsed = completion::parse(task, example, text, FinishReason::Stop);
         let judged = parsed.label.as_deref().is_some_and(|label| label::same(task.metric, label, gold));
         let careful = match task.metric {
-            Metric::Equation => judged,
-            Metric::Text => completion::label_as_written(task, example, text).as_deref() == Some(gold.trim()),
+            Comparison::Equation => judged,
+            Comparison::Text => {
+                completion::label_as_written(task, example, text).as_deref() == Some(gold.trim())
+            }
         };
         let official = official::label(dataset, text).is_some_and(|label| match task.metric {
-            Metric::Equation => label::same(Metric::Equation, &label, gold),
-            Metric::Text => label == gold,
+            Comparison::Equation => label::same(Comparison::Equation, &label, gold),
+            Comparison::Text => label == gold,
         });
         self.rows += 1;
         self.judged += u64::from(judged);

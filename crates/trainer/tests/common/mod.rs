@@ -1,16 +1,15 @@
 //! What the tests share: rows, specifications and small students.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
-use domain::records::{AcceptedRationale, Row, TrainingExample};
-use domain::spec::{
-    Draft, JudgingDraft, Objective, Precision, Spec, StudentDraft, TeacherDraft, TrainingDraft,
-};
+use domain::example::Row;
+use domain::objective::Objective;
+use domain::objective::{AcceptedRationale, TrainingExample};
+use domain::spec::{Draft, JudgingDraft, Precision, Spec, StudentDraft, TeacherDraft, TrainingDraft};
 use domain::{Example, Task};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use t5::{Compute, ForwardOptions, Model};
 use tch::{Device, Tensor};
 use trainer::data::{Item, encode};
-use trainer::objective::texts;
 use trainer::tokenizer::Tokenizer;
 
 /// The library's generator is one for the whole process: tests that draw from it take turns. One thread each: these
@@ -81,7 +80,7 @@ pub fn problems() -> Vec<TrainingExample> {
 /// A tokenizer trained on everything that the rows say.
 pub fn tokenizer(spec: &Spec, examples: &[TrainingExample]) -> Tokenizer {
     let corpus = examples.iter().flat_map(|example| {
-        let texts = texts(spec.training.objective, &spec.task, example);
+        let texts = spec.training.objective.compose(&spec.task, example);
         texts.labels.into_iter().chain(texts.rationales).flat_map(|text| [text.source, text.target])
     });
     Tokenizer::train(corpus, 200).unwrap()
