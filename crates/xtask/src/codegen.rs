@@ -19,7 +19,7 @@ pub(crate) fn run(mut arguments: impl Iterator<Item = String>) -> anyhow::Result
         Some("--check") => true,
         Some(other) => bail!("codegen takes --check or nothing, not `{other}`"),
     };
-    let root = crate::root()?;
+    let root = crate::repository::root()?;
     let generated = generate(&root.join("proto"))?;
     let out = root.join(OUT);
     if check {
@@ -74,13 +74,13 @@ mod tests {
 
     #[test]
     fn the_generated_code_is_what_proto_says() {
-        let root = crate::root().unwrap();
+        let root = crate::repository::root().unwrap();
         check_fresh(&generate(&root.join("proto")).unwrap(), &root.join(OUT)).unwrap();
     }
 
     #[test]
     fn a_changed_definition_is_noticed() {
-        let root = crate::root().unwrap();
+        let root = crate::repository::root().unwrap();
         let folder = tempfile::tempdir().unwrap();
         for below in FOLDERS {
             let out = folder.path().join(below);

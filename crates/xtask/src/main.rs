@@ -1,13 +1,14 @@
 //! `cargo xtask`: what the repository does to itself.
 
+mod circles;
 mod codegen;
 mod metrics;
+mod repository;
 mod sql;
 mod tidy;
 mod word_problems;
 
-use anyhow::{Context, bail};
-use std::path::{Path, PathBuf};
+use anyhow::bail;
 
 fn main() -> anyhow::Result<()> {
     let mut arguments = std::env::args().skip(1);
@@ -21,10 +22,4 @@ fn main() -> anyhow::Result<()> {
             "usage: cargo xtask codegen [--check] | metrics [--check] | sql [--check] | tidy | word-problems ..."
         ),
     }
-}
-
-/// The repository's root.
-pub(crate) fn root() -> anyhow::Result<PathBuf> {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    Ok(here.ancestors().nth(2).context("xtask lies in crates/xtask")?.to_owned())
 }

@@ -25,7 +25,7 @@ pub(crate) fn run(mut arguments: impl Iterator<Item = String>) -> anyhow::Result
         Some("--check") => true,
         Some(other) => bail!("metrics takes --check or nothing, not `{other}`"),
     };
-    let path = crate::root()?.join(OUT);
+    let path = crate::repository::root()?.join(OUT);
     if check {
         return check_fresh(&document(METRICS, SPANS), &path);
     }
@@ -90,7 +90,7 @@ mod tests {
 
     #[test]
     fn the_document_is_what_the_table_says() {
-        check_fresh(&document(METRICS, SPANS), &crate::root().unwrap().join(OUT)).unwrap();
+        check_fresh(&document(METRICS, SPANS), &crate::repository::root().unwrap().join(OUT)).unwrap();
     }
 
     #[test]

@@ -62,7 +62,7 @@ pub(crate) fn run(mut arguments: impl Iterator<Item = String>) -> anyhow::Result
         Some("--check") => true,
         Some(other) => bail!("sql takes --check or nothing, not `{other}`"),
     };
-    let root = crate::root()?;
+    let root = crate::repository::root()?;
     for adapter in &ADAPTERS {
         let described = describe(&root, adapter)?;
         if check {
@@ -196,7 +196,7 @@ mod tests {
 
     #[test]
     fn the_metadata_is_what_the_databases_say() {
-        let root = crate::root().unwrap();
+        let root = crate::repository::root().unwrap();
         for adapter in &ADAPTERS {
             check_fresh(&describe(&root, adapter).unwrap(), &adapter.folder(&root)).unwrap();
         }

@@ -1,6 +1,8 @@
 //! `cargo xtask tidy`: the rules of the house that no compiler checks. Who may import whom, where versions live, and
 //! that every room stands in the README's code map.
 
+use crate::circles;
+use crate::repository;
 use anyhow::{Context, bail};
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand};
 use std::collections::BTreeMap;
@@ -54,12 +56,48 @@ const EVERY_ROOM_BELOW_APP: &[&str] = &[
     "inference",
 ];
 
+/// Edges between files that close a circle today, still to be opened. The list only shrinks: an entry that closes no
+/// circle any more is a fault.
+const KNOWN_CIRCLES: &[circles::Edge] = &[
+    ("crates/app/src/config/watching.rs", "crates/app/src/config.rs"),
+    ("crates/app/src/door/outgoing.rs", "crates/app/src/door/guard.rs"),
+    ("crates/app/src/exposition.rs", "crates/app/src/serve.rs"),
+    ("crates/app/src/roles.rs", "crates/app/src/records.rs"),
+    ("crates/checkpoints/src/lib.rs", "crates/checkpoints/src/bucket.rs"),
+    ("crates/cli/src/commands/rows.rs", "crates/cli/src/commands/mod.rs"),
+    ("crates/cli/src/upload.rs", "crates/cli/src/commands/rows.rs"),
+    ("crates/domain/src/task.rs", "crates/domain/src/completion.rs"),
+    ("crates/domain/src/task.rs", "crates/domain/src/records.rs"),
+    ("crates/embedded/src/prompts.rs", "crates/embedded/src/distillations.rs"),
+    ("crates/harvester/src/lib.rs", "crates/harvester/src/driver.rs"),
+    ("crates/harvester/src/lib.rs", "crates/harvester/src/job.rs"),
+    ("crates/harvester/src/lib.rs", "crates/harvester/src/services/mod.rs"),
+    ("crates/harvester/src/lib.rs", "crates/harvester/src/worker.rs"),
+    ("crates/harvester/src/relay.rs", "crates/harvester/src/lib.rs"),
+    ("crates/harvester/src/relay.rs", "crates/harvester/src/meters.rs"),
+    ("crates/harvester/src/services/mod.rs", "crates/harvester/src/services/datasets.rs"),
+    ("crates/harvester/src/services/mod.rs", "crates/harvester/src/services/distillations.rs"),
+    ("crates/harvester/src/services/models.rs", "crates/harvester/src/services/mod.rs"),
+    ("crates/harvester/src/services/rationales.rs", "crates/harvester/src/services/mod.rs"),
+    ("crates/harvester/src/services/runs.rs", "crates/harvester/src/services/mod.rs"),
+    ("crates/inference/src/engine.rs", "crates/inference/src/lib.rs"),
+    ("crates/inference/src/served.rs", "crates/inference/src/engine.rs"),
+    ("crates/inference/src/watch.rs", "crates/inference/src/lib.rs"),
+    ("crates/readers/src/paper/mod.rs", "crates/readers/src/paper/report.rs"),
+    ("crates/readers/src/rows.rs", "crates/readers/src/csv.rs"),
+    ("crates/readers/src/rows.rs", "crates/readers/src/jsonl.rs"),
+    ("crates/readers/src/rows.rs", "crates/readers/src/parquet.rs"),
+    ("crates/trainer/src/link.rs", "crates/trainer/src/lib.rs"),
+    ("crates/trainer/src/student.rs", "crates/trainer/src/lib.rs"),
+    ("crates/trainer/src/student.rs", "crates/trainer/src/resume.rs"),
+];
+
 /// Checks everything, and names every fault.
 pub(crate) fn run(mut arguments: impl Iterator<Item = String>) -> anyhow::Result<()> {
     if let Some(other) = arguments.next() {
         bail!("tidy takes no arguments, not `{other}`");
     }
-    let faults = faults(&crate::root()?)?;
+    let faults = faults(&repository::root()?)?;
     if !faults.is_empty() {
         bail!("{}", faults.join("\n"));
     }
@@ -70,6 +108,7 @@ fn faults(root: &Path) -> anyhow::Result<Vec<String>> {
     let metadata = MetadataCommand::new().manifest_path(root.join("Cargo.toml")).no_deps().exec()?;
     let readme = fs::read_to_string(root.join("README.md")).context("README.md")?;
     let mut faults = check_edges(&edges(&metadata));
+    let mut graphs = Vec::new();
     for package in &metadata.packages {
         let manifest = fs::read_to_string(&package.manifest_path)?;
         let name = package.name.as_str();
@@ -78,7 +117,9 @@ fn faults(root: &Path) -> anyhow::Result<Vec<String>> {
         if !readme.contains(&format!("`{name}`")) {
             faults.push(format!("README.md: the code map does not name `{name}`"));
         }
+        graphs.extend(circles::graphs(root, package)?);
     }
+    faults.extend(circles::faults(&graphs, KNOWN_CIRCLES));
     Ok(faults)
 }
 
@@ -144,7 +185,7 @@ mod tests {
 
     #[test]
     fn the_repository_is_tidy() {
-        assert_eq!(faults(&crate::root().unwrap()).unwrap(), Vec::<String>::new());
+        assert_eq!(faults(&repository::root().unwrap()).unwrap(), Vec::<String>::new());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The alerts as Prometheus reads them.
 
+use crate::command::output;
 use crate::dashboards::{root, words};
-use crate::output;
 use crate::promql::{self, Names, Recorded};
 use serde_json::Value;
 use std::path::PathBuf;

@@ -10,11 +10,13 @@
 )]
 
 mod alerts;
+mod command;
 mod dashboards;
 mod live;
 mod promql;
 mod records;
 
+use command::output;
 use dashboards::{Query, Source, dashboards, filled, legend_labels, queries, root, words};
 use domain::telemetry::METRICS;
 use promql::{Names, Recorded};
@@ -22,7 +24,7 @@ use records::Reader;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::Command;
 use tests::folder::Folder;
 use tests::prometheus::tools;
 
@@ -160,11 +162,6 @@ fn dashboards_are_whole_and_lie_in_the_grid() {
         println!("planted {other}: {said:?}");
         assert!(said.as_deref().is_some_and(|said| said.contains(wanted)), "{other}: {said:?}");
     }
-}
-
-/// Runs a program to its end.
-fn output(command: &mut Command) -> Output {
-    command.stdin(Stdio::null()).output().unwrap_or_else(|error| panic!("{command:?}: {error}"))
 }
 
 #[test]
