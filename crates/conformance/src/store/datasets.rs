@@ -111,6 +111,12 @@ pub async fn repeated_keys_are_named_with_both_rows(harness: &dyn StoreHarness) 
         assert_eq!(contents(store.as_ref(), id).await, rows(4));
     }
     assert_eq!(store.append_rows(id, 4, vec![keyed("new"), keyless(), keyless()]).await.unwrap(), 7);
+    let odd = ["7", "null", "[1]", "a\"b\\\n\t\u{1}", "a\0b", "a\0c", "\u{2028}\u{1F980}"].map(keyed);
+    assert_eq!(store.append_rows(id, 7, odd.to_vec()).await.unwrap(), 14, "keys are compared whole");
+    for (key, twin) in odd.iter().zip(7..) {
+        let words = invalid(store.append_rows(id, 14, vec![keyless(), key.clone()]).await);
+        assert!(names_number(&words, twin) && names_number(&words, 15), "{key:?} stands on {twin}: {words}");
+    }
     let other = staged(store.as_ref()).await;
     assert_eq!(store.append_rows(other, 0, rows(4)).await.unwrap(), 4, "another dataset has its own keys");
 }

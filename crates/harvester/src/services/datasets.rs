@@ -4,7 +4,7 @@ use super::{Answer, CHUNK_ROWS, Stream, fail, id, page, stream};
 use crate::Shared;
 use domain::ids::DatasetId;
 use domain::spec::is_name;
-use domain::store::StoreError;
+use domain::store::{BATCH_MAX, StoreError};
 use domain::{Example, Split, Violation};
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
@@ -157,7 +157,7 @@ async fn fingerprint(shared: &Shared, dataset: DatasetId) -> Result<String, Stat
     let mut hasher = Sha256::new();
     let mut from = 0;
     loop {
-        let rows = shared.store.rows(dataset, None, from, CHUNK_ROWS).await.map_err(fail)?;
+        let rows = shared.store.rows(dataset, None, from, BATCH_MAX).await.map_err(fail)?;
         let Some(last) = rows.last() else { break };
         from = last.index + 1;
         for row in &rows {
