@@ -1,7 +1,7 @@
 //! Checkpoints in the Hugging Face layout: `config.json` and safetensors, whole or in shards. Pickles are refused.
 
-use crate::config::{Config, SCALED};
-use crate::initialise::{Slot, slots};
+use crate::config::{CONFIG, Config, GENERATION, Head};
+use crate::initialise::{DECODER_EMBEDDING, EMBEDDING, HEAD, slots};
 use crate::{Error, Result};
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
@@ -15,48 +15,73 @@ const WHOLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 const PICKLE: &str = "pytorch_model.bin";
 
-const EMBEDDING: &str = "shared.weight";
-const HEAD: &str = "lm_head.weight";
-
-/// Names under which the embedding is stored too.
-const EMBEDDING_ALIASES: &[&str] = &["encoder.embed_tokens.weight", "decoder.embed_tokens.weight"];
+/// The encoder's embedding under its own name: read, never written.
+const ENCODER_EMBEDDING: &str = "encoder.embed_tokens.weight";
+/// Every name under which an embedding or the output projection is stored.
+const TABLES: [&str; 4] = [EMBEDDING, ENCODER_EMBEDDING, DECODER_EMBEDDING, HEAD];
 /// A tensor of the first published checkpoints that no code ever used.
 const UNUSED: &str = "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight";
 
-/// Every tensor that `config` asks for, as float32 leaves on `device`, ordered by name.
-pub(crate) fn read(folder: &Path, config: &Config, device: Device) -> Result<Vec<(String, Tensor)>> {
-    let slots = slots(config);
-    let mut wanted: HashMap<&str, &Slot> = slots.iter().map(|slot| (slot.name.as_str(), slot)).collect();
-    if let Some(embedding) = wanted.get(EMBEDDING).copied() {
-        // Tied checkpoints may hold the head as well: it must say the same.
-        wanted.entry(HEAD).or_insert(embedding);
-    }
+/// The configuration, completed by what the weight files hold, and every tensor that it asks for: float32 leaves on
+/// `device`, ordered by name.
+pub(crate) fn read(folder: &Path, device: Device) -> Result<(Config, Vec<(String, Tensor)>)> {
+    let (mut config, head) = Config::read(folder)?;
+    let mut shapes: HashMap<String, Vec<i64>> =
+        slots(&config).into_iter().map(|slot| (slot.name, slot.shape)).collect();
+    shapes.extend(TABLES.map(|name| (name.to_owned(), vec![config.vocab_size, config.d_model])));
     let mut found: BTreeMap<String, Tensor> = BTreeMap::new();
     for file in files(folder)? {
-        read_file(folder, &file, &wanted, device, &mut found)?;
+        read_file(folder, &file, &shapes, device, &mut found)?;
     }
-    settle_head(folder, config, &mut found)?;
-    slots
-        .iter()
-        .map(|slot| match found.remove(&slot.name) {
-            Some(tensor) => Ok((slot.name.clone(), tensor)),
-            None => Err(Error::MissingTensor { path: folder.to_owned(), name: slot.name.clone() }),
-        })
-        .collect()
+    let holds = |part: &str| found.keys().any(|name| name.starts_with(part));
+    if holds("encoder.block.") && !holds("decoder.block.") {
+        return Err(Error::EncoderOnly(folder.to_owned()));
+    }
+    let missing = |name: &str| Error::MissingTensor { path: folder.to_owned(), name: name.to_owned() };
+    let absent = slots(&config)
+        .into_iter()
+        .find(|slot| !TABLES.contains(&slot.name.as_str()) && !found.contains_key(&slot.name));
+    if let Some(slot) = absent {
+        return Err(missing(&slot.name));
+    }
+    settle_tables(folder, &mut config, head, &mut found)?;
+    let parameters = slots(&config).into_iter().map(|slot| match found.remove(&slot.name) {
+        Some(tensor) => Ok((slot.name, tensor)),
+        None => Err(missing(&slot.name)),
+    });
+    let parameters = parameters.collect::<Result<_>>()?;
+    Ok((config, parameters))
 }
 
-/// Refuses a tied model whose head says something else. A v1.1 that version 5 of `transformers` began from scratch is
-/// written without the head, which was the embedding: here it starts as a copy.
-fn settle_head(folder: &Path, config: &Config, found: &mut BTreeMap<String, Tensor>) -> Result<()> {
-    let Some(embedding) = found.get(EMBEDDING) else { return Ok(()) };
-    let head = found.get(HEAD);
-    if config.tie_word_embeddings && head.is_some_and(|head| !head.equal(embedding)) {
-        return Err(Error::Untied(folder.to_owned()));
-    }
-    if !config.tie_word_embeddings && head.is_none() && config.rest.contains_key(SCALED) {
-        let head = embedding.copy();
-        found.insert(HEAD.to_owned(), head);
-    }
+/// Decides what each table is, as version 5 of `transformers` does: each name is read where it belongs, and what is absent
+/// or equal is the shared one. The encoder's table becomes [`EMBEDDING`].
+fn settle_tables(
+    folder: &Path,
+    config: &mut Config,
+    rule: Head,
+    found: &mut BTreeMap<String, Tensor>,
+) -> Result<()> {
+    let missing = |name: &str| Error::MissingTensor { path: folder.to_owned(), name: name.to_owned() };
+    let [shared, encoder, decoder, head] = TABLES.map(|name| found.remove(name));
+    let base = [&shared, &encoder, &decoder].into_iter().flatten().next();
+    // A head alone is the embedding too, except where config.json says that it is not.
+    let base = base.or(head.as_ref().filter(|_| rule != Head::Own)).ok_or_else(|| missing(EMBEDDING))?;
+    let base = base.shallow_clone();
+    let head = match (head, rule) {
+        (None, Head::Own) => return Err(missing(HEAD)),
+        (Some(head), Head::Tied) if !head.equal(&base) => return Err(Error::Untied(folder.to_owned())),
+        (head, _) => head,
+    };
+    let embedding = encoder.unwrap_or_else(|| base.shallow_clone());
+    let own = |table: Option<Tensor>| {
+        let table = table.unwrap_or_else(|| base.shallow_clone());
+        (!table.equal(&embedding)).then_some(table)
+    };
+    let (decoder, head) = (own(decoder), own(head));
+    config.own_decoder_embedding = decoder.is_some();
+    config.own_head = head.is_some();
+    let tables = [(DECODER_EMBEDDING, decoder), (HEAD, head), (EMBEDDING, Some(embedding))];
+    found.extend(tables.into_iter().filter_map(|(name, table)| Some((name.to_owned(), table?))));
     Ok(())
 }
 
@@ -103,7 +128,7 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>> {
 fn read_file(
     folder: &Path,
     path: &Path,
-    wanted: &HashMap<&str, &Slot>,
+    shapes: &HashMap<String, Vec<i64>>,
     device: Device,
     found: &mut BTreeMap<String, Tensor>,
 ) -> Result<()> {
@@ -121,16 +146,12 @@ fn read_file(
         if name == UNUSED {
             continue;
         }
-        let alias = EMBEDDING_ALIASES.contains(&name.as_str());
-        let known = if alias { EMBEDDING } else { name.as_str() };
-        let Some(slot) = wanted.get(known) else {
+        let Some(shape) = shapes.get(&name) else {
             return Err(Error::UnknownTensor { path: folder.to_owned(), name });
         };
-        // An alias stands in for the embedding only where that is not stored itself.
-        if alias && found.contains_key(known) {
-            continue;
-        }
-        found.insert(known.to_owned(), tensor(folder, &name, &slot.shape, &view)?.to_device(device));
+        let tensor = tensor(folder, &name, shape, &view)?;
+        check_finite(folder, &name, &tensor)?;
+        found.insert(name, tensor.to_device(device));
     }
     Ok(())
 }
@@ -142,12 +163,36 @@ fn tensor(path: &Path, name: &str, expected: &[i64], view: &TensorView<'_>) -> R
         return Err(Error::Misshapen { path, name, found: shape, expected: expected.to_vec() });
     }
     let kind = match view.dtype() {
+        Dtype::F64 => Kind::Double,
         Dtype::F32 => Kind::Float,
         Dtype::BF16 => Kind::BFloat16,
         Dtype::F16 => Kind::Half,
         other => return Err(Error::Dtype { path, name, dtype: format!("{other:?}") }),
     };
     Ok(Tensor::f_from_data_size(view.data(), &shape, kind)?.to_kind(Kind::Float))
+}
+
+/// One pass over the numbers, without a copy: a minimum and a maximum are finite where every number is.
+fn check_finite(path: &Path, name: &str, tensor: &Tensor) -> Result<()> {
+    let (least, most) = tensor.f_aminmax(None, false)?;
+    if least.double_value(&[]).is_finite() && most.double_value(&[]).is_finite() {
+        return Ok(());
+    }
+    let wrong = tensor.f_isfinite()?.f_logical_not()?.f_reshape([-1])?;
+    let mut first = wrong.f_to_kind(Kind::Int8)?.f_argmax(0, false)?.int64_value(&[]);
+    let mut position = Vec::new();
+    for size in tensor.size().into_iter().rev() {
+        position.insert(0, first % size);
+        first /= size;
+    }
+    Err(Error::NotFinite {
+        path: path.to_owned(),
+        name: name.to_owned(),
+        count: wrong.f_sum(Kind::Int64)?.int64_value(&[]),
+        total: tensor.numel(),
+        value: tensor.double_value(&position),
+        position,
+    })
 }
 
 /// Writes the configuration and the weights. Each file is written beside its name and then renamed.
@@ -158,7 +203,13 @@ pub(crate) fn write(
     shard_bytes_max: u64,
 ) -> Result<()> {
     std::fs::create_dir_all(folder).map_err(|source| Error::Io { path: folder.to_owned(), source })?;
-    let shards = shards(parameters, shard_bytes_max);
+    let mut tensors: Vec<(&str, &Tensor)> =
+        parameters.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
+    if config.stores_head() && !config.own_head {
+        tensors.extend(tensors.iter().find(|(name, _)| *name == EMBEDDING).map(|(_, table)| (HEAD, *table)));
+        tensors.sort_by_key(|(name, _)| *name);
+    }
+    let shards = shards(&tensors, shard_bytes_max);
     if let [(_, only)] = shards.as_slice() {
         write_tensors(&folder.join(WHOLE), only)?;
         // What the folder held before must not be read in place of this.
@@ -177,15 +228,16 @@ pub(crate) fn write(
         write_json(&folder.join(INDEX), &index)?;
         remove(&folder.join(WHOLE))?;
     }
-    write_json(&folder.join("config.json"), &config.to_json())
+    remove(&folder.join(GENERATION))?;
+    write_json(&folder.join(CONFIG), &config.to_json())
 }
 
 type Shard<'a> = (String, Vec<(&'a str, &'a Tensor)>);
 
-fn shards(parameters: &[(String, Tensor)], bytes_max: u64) -> Vec<Shard<'_>> {
+fn shards<'a>(tensors: &[(&'a str, &'a Tensor)], bytes_max: u64) -> Vec<Shard<'a>> {
     let mut groups: Vec<Vec<(&str, &Tensor)>> = vec![Vec::new()];
     let mut bytes = 0;
-    for (name, tensor) in parameters {
+    for (name, tensor) in tensors {
         let size = tensor.numel() as u64 * 4;
         if bytes > 0 && bytes + size > bytes_max {
             groups.push(Vec::new());

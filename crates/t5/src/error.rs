@@ -74,14 +74,39 @@ pub enum Error {
         /// The tensor.
         name: String,
     },
-    /// A tied model with a head that says something else.
+    /// Weights that are infinite or not a number.
     #[error(
-        "{}: holds `lm_head.weight` beside another `shared.weight`, and config.json ties them: set tie_word_embeddings to \
-         false there where the model is a v1.1, or remove the tensor", .0.display()
+        "{}: tensor `{name}` is {value} at {position:?} ({count} of its {total} numbers are not finite): a conversion to float16 \
+         may overflow like this; convert the original weights again, to float32 or bfloat16", path.display()
+    )]
+    NotFinite {
+        /// The folder.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// How many there are.
+        count: i64,
+        /// Of how many numbers.
+        total: usize,
+        /// The first of them.
+        value: f64,
+        /// Where the first is.
+        position: Vec<i64>,
+    },
+    /// The files hold an encoder and no decoder.
+    #[error(
+        "{}: holds an encoder and no decoder (a T5EncoderModel): use a checkpoint of T5ForConditionalGeneration", .0.display()
+    )]
+    EncoderOnly(PathBuf),
+    /// A tied model with a head that differs from the embedding: versions of `transformers` compute it differently.
+    #[error(
+        "{}: `lm_head.weight` differs from the embedding, and config.json ties them: where the model has a head of its own, \
+         set tie_word_embeddings to false there (v1.1), and scale_decoder_outputs to true as well where its output is scaled; \
+         else remove the tensor", .0.display()
     )]
     Untied(PathBuf),
     /// A tensor in a number format that is not read.
-    #[error("{}: tensor `{name}` is {dtype}: only float32, bfloat16 and float16 weights are read", path.display())]
+    #[error("{}: tensor `{name}` is {dtype}: float64, float32, bfloat16 and float16 weights are read", path.display())]
     Dtype {
         /// The folder.
         path: PathBuf,

@@ -1,7 +1,7 @@
-//! The feed-forward layer, in both its forms.
+//! The feed-forward layer, gated or not.
 
 use crate::attention::drop;
-use crate::config::FeedForward as Form;
+use crate::config::{Activation, FeedForward as Form};
 use tch::Tensor;
 
 /// Projections in the pass's number format.
@@ -18,13 +18,21 @@ impl FeedForward {
     /// `x` and the result are `[batch, length, d_model]`.
     pub(crate) fn forward(&self, x: &Tensor, dropout: f64) -> Tensor {
         let wide = x.linear(&self.input, None::<&Tensor>);
-        let active = match self.form {
-            Form::Relu => wide.relu(),
-            Form::GatedGelu => {
-                let half = wide.size().last().copied().unwrap_or(0) / 2;
-                wide.narrow(-1, 0, half).gelu("tanh") * wide.narrow(-1, half, half)
-            }
+        let active = if self.form.gated {
+            let half = wide.size().last().copied().unwrap_or(0) / 2;
+            activate(self.form.activation, &wide.narrow(-1, 0, half)) * wide.narrow(-1, half, half)
+        } else {
+            activate(self.form.activation, &wide)
         };
         drop(&active, dropout).linear(&self.output, None::<&Tensor>)
+    }
+}
+
+fn activate(activation: Activation, x: &Tensor) -> Tensor {
+    match activation {
+        Activation::Relu => x.relu(),
+        Activation::Gelu => x.gelu("none"),
+        Activation::GeluTanh => x.gelu("tanh"),
+        Activation::Silu => x.silu(),
     }
 }

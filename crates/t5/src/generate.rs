@@ -105,7 +105,7 @@ pub fn generate_with(
         let chosen = choose(&logits, &rows, &mut choosers)?;
         let (mut kept, mut next) = (Vec::new(), Vec::new());
         for ((place, row), token) in (0_i64..).zip(&rows).zip(chosen) {
-            if token != config.eos_token_id && on_token(*row, token).is_continue() {
+            if !config.ends(token) && on_token(*row, token).is_continue() {
                 kept.push((place, *row));
                 next.push(token);
             }
@@ -246,7 +246,7 @@ fn beam(
         for (rank, (parent, token, score)) in ranked.into_iter().enumerate() {
             let Some(hypothesis) = open.get(parent) else { continue };
             let mut tokens = hypothesis.tokens.clone();
-            if token == config.eos_token_id {
+            if config.ends(token) {
                 if rank < width {
                     let score = score / ((length + 1) as f64).powf(length_penalty);
                     finished.push(Hypothesis { tokens, score });

@@ -1,6 +1,6 @@
 //! Which tensors a model has, and their values before training.
 
-use crate::config::{Config, FeedForward};
+use crate::config::Config;
 use tch::{Device, Kind, Tensor};
 
 /// What a tensor is, which decides its initial values.
@@ -20,6 +20,13 @@ pub(crate) struct Slot {
     pub(crate) role: Role,
 }
 
+/// The embedding: the encoder's, and what else has none of its own.
+pub(crate) const EMBEDDING: &str = "shared.weight";
+/// The decoder's embedding, where it has one of its own.
+pub(crate) const DECODER_EMBEDDING: &str = "decoder.embed_tokens.weight";
+/// The output projection, where it is not the embedding.
+pub(crate) const HEAD: &str = "lm_head.weight";
+
 /// Standard deviation of the relative position bias from scratch. Mesh-TensorFlow's d_model^-0.5 leaves a small student
 /// blind to order for most of a short training, since AdamW moves a weight by about one learning rate a step: on the word
 /// problems of `examples/`, 1,000 steps reach 13% with it and 94% with this.
@@ -30,10 +37,13 @@ pub(crate) const POSITION_BIAS_STD: f64 = 1.5;
 /// Standard deviations are Mesh-TensorFlow's: embedding 1, q (d_model d_kv)^-0.5, k, v and wi d_model^-0.5,
 /// o (heads d_kv)^-0.5, wo d_ff^-0.5, an untied head d_model^-0.5; the position bias is [`POSITION_BIAS_STD`].
 pub(crate) fn slots(config: &Config) -> Vec<Slot> {
-    let mut slots = vec![slot("shared.weight", &[config.vocab_size, config.d_model], Role::Normal(1.0))];
-    if !config.tie_word_embeddings {
-        let std = (config.d_model as f64).powf(-0.5);
-        slots.push(slot("lm_head.weight", &[config.vocab_size, config.d_model], Role::Normal(std)));
+    let table = [config.vocab_size, config.d_model];
+    let mut slots = vec![slot(EMBEDDING, &table, Role::Normal(1.0))];
+    if config.own_decoder_embedding {
+        slots.push(slot(DECODER_EMBEDDING, &table, Role::Normal(1.0)));
+    }
+    if config.own_head {
+        slots.push(slot(HEAD, &table, Role::Normal((config.d_model as f64).powf(-0.5))));
     }
     for (stack, layers) in [("encoder", config.num_layers), ("decoder", config.num_decoder_layers)] {
         slots.push(slot(&format!("{stack}.final_layer_norm.weight"), &[config.d_model], Role::Norm));
@@ -59,11 +69,7 @@ fn push_block(slots: &mut Vec<Slot>, config: &Config, stack: &str, block: &str) 
     }
     let (d_model, d_ff) = (config.d_model, config.d_ff);
     slots.push(slot(&format!("{block}.{last}.layer_norm.weight"), &[d_model], Role::Norm));
-    let inputs: &[&str] = match config.feed_forward {
-        FeedForward::Relu => &["wi"],
-        FeedForward::GatedGelu => &["wi_0", "wi_1"],
-    };
-    for input in inputs {
+    for input in config.feed_forward.inputs() {
         let std = (d_model as f64).powf(-0.5);
         slots.push(slot(
             &format!("{block}.{last}.DenseReluDense.{input}.weight"),

@@ -22,7 +22,7 @@ mod position_bias;
 mod stack;
 mod weights;
 
-pub use config::{Config, FeedForward, Size};
+pub use config::{Activation, Config, FeedForward, Size};
 pub use error::Error;
 pub use generate::{GenerateOptions, Strategy, generate, generate_with, score};
 pub use loss::{mean_loss, token_losses};

@@ -110,8 +110,7 @@ impl Model {
     /// # Errors
     /// See [`Error`]: absent files, a pickle, tensors that are absent, misshapen or unknown, cut-off files.
     pub fn load(folder: &Path, device: Device) -> Result<Self> {
-        let config = Config::load(folder)?;
-        let parameters = checkpoint::read(folder, &config, device)?;
+        let (config, parameters) = checkpoint::read(folder, device)?;
         Ok(Self::assemble(config, device, parameters))
     }
 
@@ -237,7 +236,7 @@ impl Model {
         let ids = input_ids.to_device(self.device);
         let hidden = input_mask.to_device(self.device).to_kind(Kind::Bool).logical_not();
         let mask = hidden.to_kind(Kind::Float).unsqueeze(1).unsqueeze(1) * MASKED;
-        let x = Tensor::embedding(&weights.embedding, &ids, -1, false, false);
+        let x = Tensor::embedding(&weights.encoder_embedding, &ids, -1, false, false);
         Encoded { states: weights.encoder.encode(&x, &mask, dropout), mask }
     }
 
@@ -252,7 +251,7 @@ impl Model {
         let length = ids.size().get(1).copied().unwrap_or(0);
         let causal = Tensor::full([length, length], MASKED, (Kind::Float, self.device)).triu(1);
         let causal = causal.unsqueeze(0).unsqueeze(0);
-        let x = Tensor::embedding(&weights.embedding, ids, -1, false, false);
+        let x = Tensor::embedding(&weights.decoder_embedding, ids, -1, false, false);
         let states = weights.decoder.decode(&x, &encoded.states, &causal, &encoded.mask, dropout);
         project(weights, &states)
     }
@@ -280,7 +279,7 @@ impl Model {
         }
         Ok(tch::no_grad(|| {
             let ids = Tensor::from_slice(tokens).to_device(self.device).unsqueeze(1);
-            let x = Tensor::embedding(&weights.embedding, &ids, -1, false, false);
+            let x = Tensor::embedding(&weights.decoder_embedding, &ids, -1, false, false);
             let states = weights.decoder.step(&x, &mut state.memories, state.position, &state.mask);
             state.position += 1;
             project(weights, &states).squeeze_dim(1)

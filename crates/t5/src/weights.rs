@@ -4,6 +4,7 @@ use crate::Result;
 use crate::attention::Attention;
 use crate::config::Config;
 use crate::feed_forward::FeedForward;
+use crate::initialise::{DECODER_EMBEDDING, EMBEDDING, HEAD};
 use crate::position_bias::Buckets;
 use crate::stack::{Block, Stack};
 use tch::{Kind, Tensor};
@@ -11,8 +12,10 @@ use tch::{Kind, Tensor};
 /// The weights of one pass. Made from masters that require gradients, it carries the gradients back to them.
 #[derive(Debug)]
 pub struct Weights {
-    /// `[vocab, d_model]`.
-    pub(crate) embedding: Tensor,
+    /// What the encoder reads, `[vocab, d_model]`.
+    pub(crate) encoder_embedding: Tensor,
+    /// What the decoder reads, `[vocab, d_model]`.
+    pub(crate) decoder_embedding: Tensor,
     pub(crate) encoder: Stack,
     pub(crate) decoder: Stack,
     /// `[vocab, d_model]`.
@@ -30,18 +33,15 @@ pub(crate) struct Source<'a> {
 
 impl Source<'_> {
     pub(crate) fn weights(&self) -> Result<Weights> {
-        let embedding = self.cast("shared.weight")?;
-        let head = if self.config.tie_word_embeddings {
-            embedding.shallow_clone()
-        } else {
-            self.cast("lm_head.weight")?
-        };
+        let embedding = self.cast(EMBEDDING)?;
+        let table = |own: bool, name: &str| if own { self.cast(name) } else { Ok(embedding.shallow_clone()) };
         Ok(Weights {
             encoder: self.stack("encoder", self.config.num_layers)?,
             decoder: self.stack("decoder", self.config.num_decoder_layers)?,
-            head_scale: self.config.tie_word_embeddings.then(|| (self.config.d_model as f64).powf(-0.5)),
-            embedding,
-            head,
+            head_scale: self.config.scale_decoder_outputs.then(|| (self.config.d_model as f64).powf(-0.5)),
+            decoder_embedding: table(self.config.own_decoder_embedding, DECODER_EMBEDDING)?,
+            head: table(self.config.own_head, HEAD)?,
+            encoder_embedding: embedding,
         })
     }
 
@@ -91,12 +91,8 @@ impl Source<'_> {
     }
 
     fn feed_forward(&self, name: &str) -> Result<FeedForward> {
-        let parts: &[&str] = match self.config.feed_forward {
-            crate::FeedForward::Relu => &["wi"],
-            crate::FeedForward::GatedGelu => &["wi_0", "wi_1"],
-        };
         Ok(FeedForward {
-            input: self.fused(name, parts)?,
+            input: self.fused(name, self.config.feed_forward.inputs())?,
             output: self.cast(&format!("{name}.wo.weight"))?,
             form: self.config.feed_forward,
         })

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use std::fs;
 use std::path::Path;
 use t5::checkpoint::{load_tensors, save_tensors};
-use t5::{Compute, Config, Model};
+use t5::{Activation, Compute, Config, FeedForward, Model};
 use tch::{Device, Kind, Tensor};
 use tempfile::TempDir;
 
@@ -132,13 +132,15 @@ fn bfloat16_weights_are_widened_to_float32_and_saved_so() {
     assert_eq!(config["dtype"], "float32");
     assert_eq!(config["tie_word_embeddings"], false);
     assert_eq!(config.get("scale_decoder_outputs"), None);
+    assert_eq!(config["dense_act_fn"], "gelu_new");
+    assert_eq!(config["is_gated_act"], true);
     assert_eq!(config["initializer_factor"], 1.0, "what is not known here is kept");
 }
 
 /// Version 5 of `transformers` writes `tie_word_embeddings: true` into every T5; older ones, and what is published, do not.
 #[test]
 fn either_way_of_saying_v1_1_is_understood() {
-    let check = |name: &str, fields: Value, tied: bool| {
+    let check = |name: &str, fields: Value, scaled: bool| {
         let folder = copy(name);
         edit(&folder.path().join("config.json"), &|config| {
             config.remove("tie_word_embeddings");
@@ -146,7 +148,8 @@ fn either_way_of_saying_v1_1_is_understood() {
             config.extend(fields.as_object().unwrap().clone());
         });
         let model = Model::load(folder.path(), device()).unwrap();
-        assert_eq!(model.config().tie_word_embeddings, tied, "{fields}");
+        assert_eq!(model.config().scale_decoder_outputs, scaled, "{fields}");
+        assert_eq!(model.config().own_head, !scaled, "{fields}");
         let golden = Golden::open(name);
         let logits = model.forward(&golden.batch(), &pass(Compute::Float32)).unwrap();
         close(&format!("{name} {fields}"), &logits, &golden.tensor("logits"), tolerance());
@@ -158,10 +161,12 @@ fn either_way_of_saying_v1_1_is_understood() {
     check("v1_1", json!({"tie_word_embeddings": true, "scale_decoder_outputs": false}), false);
     check("v1_1", json!({"tie_word_embeddings": false, "scale_decoder_outputs": false}), false);
     check("v1_1", json!({"model_type": "mt5"}), false);
+    check("v1_1", json!({"model_type": "mt5", "tie_word_embeddings": true}), false);
+    check("v1_1", json!({"model_type": "mt5", "scale_decoder_outputs": true}), false);
 }
 
 #[test]
-fn a_head_beside_tied_embeddings_must_say_the_same() {
+fn a_head_that_differs_from_a_tied_embedding_contradicts_the_configuration() {
     let find = |tensors: &[(String, Tensor)], name: &str| {
         tensors.iter().find(|(known, _)| known == name).unwrap().1.copy()
     };
@@ -179,25 +184,21 @@ fn a_head_beside_tied_embeddings_must_say_the_same() {
         &Model::load(folder.path(), device()).unwrap(),
         &Model::load(&common::folder("v1_0"), device()).unwrap(),
     );
-    // Under an alias alone, the embedding is found too; the name of its own goes before an alias.
+    // Under another name alone, the embedding is found too.
     retensor(folder.path(), &|tensors| tensors.retain(|(name, _)| name != "shared.weight"));
+    same_weights(
+        &Model::load(folder.path(), device()).unwrap(),
+        &Model::load(&common::folder("v1_0"), device()).unwrap(),
+    );
+    retensor(folder.path(), &|tensors| tensors.retain(|(name, _)| !name.contains("embed_tokens")));
     same_weights(
         &Model::load(folder.path(), device()).unwrap(),
         &Model::load(&common::folder("v1_0"), device()).unwrap(),
     );
     retensor(folder.path(), &|tensors| {
         let embedding = find(tensors, "lm_head.weight");
-        tensors.retain(|(name, _)| !name.contains("embed_tokens"));
         tensors.push(("shared.weight".to_owned(), embedding));
-        tensors.push((
-            "decoder.embed_tokens.weight".to_owned(),
-            Tensor::zeros([64, 16], (Kind::Float, Device::Cpu)),
-        ));
     });
-    same_weights(
-        &Model::load(folder.path(), device()).unwrap(),
-        &Model::load(&common::folder("v1_0"), device()).unwrap(),
-    );
     retensor(folder.path(), &|tensors| {
         let head = &mut tensors.iter_mut().find(|(name, _)| name == "lm_head.weight").unwrap().1;
         *head = &*head + 1e-3;
@@ -206,24 +207,41 @@ fn a_head_beside_tied_embeddings_must_say_the_same() {
     for needle in [folder.path().to_str().unwrap(), "lm_head.weight", "set tie_word_embeddings to false"] {
         assert!(said.contains(needle), "{said}");
     }
+    // What it advises works: a head of its own, unscaled or scaled, or none.
+    let advised = |fields: Value, own_head: bool, scaled: bool| {
+        edit(&folder.path().join("config.json"), &|config| {
+            config.extend(fields.as_object().unwrap().clone())
+        });
+        let model = Model::load(folder.path(), device()).unwrap();
+        assert_eq!(
+            (model.config().own_head, model.config().scale_decoder_outputs),
+            (own_head, scaled),
+            "{fields}"
+        );
+    };
+    advised(json!({"tie_word_embeddings": false}), true, false);
+    advised(json!({"tie_word_embeddings": false, "scale_decoder_outputs": true}), true, true);
+    retensor(folder.path(), &|tensors| tensors.retain(|(name, _)| name != "lm_head.weight"));
+    advised(json!({"tie_word_embeddings": true, "scale_decoder_outputs": null}), false, true);
 }
 
-/// Version 5 of `transformers` ties the head of a v1.1 that it began from scratch, and does not write it.
+/// Version 5 of `transformers` ties the head of a v1.1 that it began from scratch, and does not write it. Versions before 5
+/// scale what is tied: what we save holds the head as well, so that they compute the same.
 #[test]
-fn a_v1_1_that_was_written_without_its_head_starts_with_the_embedding() {
+fn a_v1_1_that_was_written_without_its_head_is_tied_and_not_scaled() {
     let folder = copy("bfloat16");
     retensor(folder.path(), &|tensors| tensors.retain(|(name, _)| name != "lm_head.weight"));
     let model = Model::load(folder.path(), device()).unwrap();
-    let weight = |name: &str| &model.parameters().iter().find(|(known, _)| known == name).unwrap().1;
-    assert!(weight("lm_head.weight").equal(weight("shared.weight")));
-    // It learns on its own from here.
-    tch::no_grad(|| {
-        let _ = weight("lm_head.weight").shallow_clone().g_add_scalar_(1.0);
-    });
-    assert!(difference(weight("lm_head.weight"), weight("shared.weight")) > 0.9);
+    assert_eq!((model.config().own_head, model.config().scale_decoder_outputs), (false, false));
+    assert!(!model.parameters().iter().any(|(name, _)| name == "lm_head.weight"), "it learns as one");
     let to = tempfile::tempdir().unwrap();
     model.save(to.path(), u64::MAX).unwrap();
     same_weights(&model, &Model::load(to.path(), device()).unwrap());
+    let config: Value = serde_json::from_slice(&fs::read(to.path().join("config.json")).unwrap()).unwrap();
+    assert_eq!(config["tie_word_embeddings"], false);
+    let saved = load_tensors(&to.path().join("model.safetensors")).unwrap();
+    let weight = |name: &str| &saved.iter().find(|(known, _)| known == name).unwrap().1;
+    assert!(weight("lm_head.weight").equal(weight("shared.weight")));
 }
 
 #[test]
@@ -296,7 +314,7 @@ fn tensors_that_do_not_fit_the_configuration_are_named() {
     refused(
         "v1_1",
         &integers,
-        &["tensor `shared.weight` is I64: only float32, bfloat16 and float16 weights are read"],
+        &["tensor `shared.weight` is I64: float64, float32, bfloat16 and float16 weights are read"],
     );
 }
 
@@ -375,25 +393,33 @@ fn configurations_of_something_else_are_named() {
     let check = misconfigured;
     check(
         json!({"model_type": "bart"}),
-        &["config.json: model_type: is `bart`: only T5 checkpoints are read"],
+        &["config.json: model_type: is `bart`: only t5 and mt5 checkpoints are read"],
     );
     check(json!({"model_type": 5}), &["model_type: is 5"]);
     check(
-        json!({"feed_forward_proj": "gated-silu"}),
-        &["feed_forward_proj: is `gated-silu`: relu and gated-gelu"],
+        json!({"feed_forward_proj": "gated-mish", "dense_act_fn": null}),
+        &[
+            "config.json: feed_forward_proj: names the activation `mish`: relu, gelu, gelu_new and silu are computed",
+        ],
     );
+    check(
+        json!({"dense_act_fn": "quick_gelu"}),
+        &["config.json: dense_act_fn: names the activation `quick_gelu`: relu"],
+    );
+    check(json!({"dense_act_fn": ["silu"]}), &["dense_act_fn: is [\"silu\"]: it must be a text in quotes"]);
+    check(json!({"is_gated_act": "yes"}), &["is_gated_act: is \"yes\": it must be true or false"]);
     check(json!({"feed_forward_proj": 7}), &["feed_forward_proj: is 7"]);
     check(
         json!({"tie_word_embeddings": "yes"}),
         &["tie_word_embeddings: is \"yes\": it must be true or false"],
     );
     check(
-        json!({"tie_word_embeddings": false, "scale_decoder_outputs": true}),
-        &["scale_decoder_outputs: is true"],
+        json!({"scale_decoder_outputs": "sometimes"}),
+        &["scale_decoder_outputs: is \"sometimes\": it must be true or false"],
     );
     for text in [&b""[..], b"{", b"[1, 2]", b"\x00\x01"] {
         let damage = |folder: &Path| fs::write(folder.join("config.json"), text).unwrap();
-        refused("v1_1", &damage, &["config.json: file: is no JSON object"]);
+        refused("v1_1", &damage, &["config.json: file: is not a JSON object"]);
     }
     refused(
         "v1_1",
@@ -435,6 +461,8 @@ fn numbers_that_no_model_has_are_named() {
         check(json!({field: -1}), &[&format!("{field}: is -1: it must be the id of a token")]);
         check(json!({field: 80}), &[&format!("{field}: is 80, and the vocabulary ends at 79")]);
     }
+    check(json!({"eos_token_id": [1, 80]}), &["eos_token_id: is 80, and the vocabulary ends at 79"]);
+    check(json!({"eos_token_id": [1, "2"]}), &["eos_token_id: is \"2\": it must be the id of a token"]);
 }
 
 #[test]
@@ -456,14 +484,72 @@ fn a_snapshot_brings_the_weights_back() {
     assert!(said.contains("`shared.weight` has another shape"), "{said}");
 }
 
+/// Every combination of an activation, a gate, and a head; ids that are not T5's.
+fn forms() -> Vec<Config> {
+    let mut forms = Vec::new();
+    for activation in [Activation::Relu, Activation::Gelu, Activation::GeluTanh, Activation::Silu] {
+        for gated in [false, true] {
+            for (own_head, scale_decoder_outputs) in [(false, true), (true, false), (true, true)] {
+                forms.push(Config {
+                    feed_forward: FeedForward { activation, gated },
+                    own_head,
+                    scale_decoder_outputs,
+                    pad_token_id: 3,
+                    eos_token_id: 5,
+                    stop_token_ids: if gated { vec![7, 9] } else { Vec::new() },
+                    decoder_start_token_id: 4,
+                    ..t5::Size::Tiny.config(64)
+                });
+            }
+        }
+    }
+    forms
+}
+
 #[test]
 fn a_configuration_reads_back_what_it_wrote() {
-    for config in
-        [t5::Size::Tiny.config(64), Config { tie_word_embeddings: true, ..t5::Size::Mini.config(128) }]
-    {
+    for config in forms() {
         let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join("config.json"), config.to_json().to_string()).unwrap();
+        // Fields of the file that it was read from may say otherwise.
+        let rest = json!({"dense_act_fn": "gelu", "is_gated_act": false, "scale_decoder_outputs": false});
+        let stale = Config { rest: rest.as_object().unwrap().clone(), ..config.clone() };
+        fs::write(folder.path().join("config.json"), stale.to_json().to_string()).unwrap();
         let again = Config::load(folder.path()).unwrap();
         assert_eq!(Config { rest: config.rest.clone(), ..again }, config);
     }
+}
+
+/// `transformers` generates with the ids of generation_config.json, and trains with those of config.json.
+#[test]
+fn the_two_configurations_must_agree_on_how_a_text_starts_and_ends() {
+    let check = |config: Value, generation: Value| -> Result<(i64, Vec<i64>, i64), String> {
+        let folder = copy("v1_1");
+        edit(&folder.path().join("config.json"), &|fields| {
+            fields.extend(config.as_object().unwrap().clone())
+        });
+        fs::write(folder.path().join("generation_config.json"), generation.to_string()).unwrap();
+        let read = Config::load(folder.path()).map_err(|error| error.to_string())?;
+        let ends: Vec<i64> = (0..80).filter(|id| read.ends(*id)).collect();
+        Ok((read.eos_token_id, ends, read.decoder_start_token_id))
+    };
+    let null = json!({"eos_token_id": null, "decoder_start_token_id": null});
+    assert_eq!(check(json!({}), json!({})), Ok((1, vec![1], 0)));
+    assert_eq!(check(json!({"eos_token_id": [1]}), json!({"eos_token_id": 1})), Ok((1, vec![1], 0)));
+    assert_eq!(check(json!({"eos_token_id": [2, 1]}), null.clone()), Ok((2, vec![1, 2], 0)));
+    assert_eq!(check(json!({}), json!({"eos_token_id": [7, 1]})), Ok((1, vec![1, 7], 0)));
+    let generation = json!({"eos_token_id": [2, 3], "decoder_start_token_id": 4});
+    assert_eq!(check(null, generation), Ok((2, vec![2, 3], 4)));
+    let refused = |generation: Value, needle: &str| {
+        let message = check(json!({}), generation).unwrap_err();
+        assert!(message.contains(needle), "`{needle}` is not in: {message}");
+    };
+    refused(
+        json!({"eos_token_id": 2}),
+        "generation_config.json: eos_token_id: is [2], and config.json says 1: make the two files agree",
+    );
+    refused(
+        json!({"decoder_start_token_id": 2}),
+        "generation_config.json: decoder_start_token_id: is 2, and config.json says 0: make the two files agree",
+    );
+    refused(json!([1]), "generation_config.json: file: is not a JSON object");
 }

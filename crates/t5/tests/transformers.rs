@@ -13,7 +13,7 @@
 
 mod common;
 
-use common::{Golden, chance, close, device, pass, rows, tolerance};
+use common::{Golden, chance, close, device, kinds, pass, rows, tolerance};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -56,9 +56,9 @@ fn asked(python: &Path, folders: &[PathBuf]) {
     assert!(status.success(), "{status}");
 }
 
-/// Ids between the start token and the end token.
-fn text(row: &[i64]) -> Vec<i64> {
-    row[1..].iter().copied().take_while(|id| *id != 1).collect()
+/// Ids between the start token and the end.
+fn text(config: &Config, row: &[i64]) -> Vec<i64> {
+    row[1..].iter().copied().take_while(|id| !config.ends(*id)).collect()
 }
 
 #[test]
@@ -69,8 +69,9 @@ fn transformers_opens_what_we_save_and_answers_the_same() {
     };
     let _turn = chance();
     let v1_0 = Config {
-        tie_word_embeddings: true,
-        feed_forward: FeedForward::Relu,
+        own_head: false,
+        scale_decoder_outputs: true,
+        feed_forward: FeedForward::RELU,
         num_decoder_layers: 3,
         ..Size::Tiny.config(64)
     };
@@ -83,23 +84,30 @@ fn transformers_opens_what_we_save_and_answers_the_same() {
         ("v1_1 that was theirs", Golden::open("v1_1").model, u64::MAX),
         ("bfloat16 that was theirs", Golden::open("bfloat16").model, 50_000),
     ];
+    let models =
+        models.map(|(what, model, bytes_max)| (what.to_owned(), model, bytes_max, "v1_0".to_owned()));
+    let models = models.into_iter().chain(kinds().into_iter().map(|kind| {
+        let model = Golden::open(&kind).model;
+        (format!("{kind} that was theirs"), model, u64::MAX, kind)
+    }));
+    let models: Vec<_> = models.collect();
     let root = tempfile::tempdir().unwrap();
-    let golden = Golden::open("v1_0");
-    let batch = golden.batch();
-    let given = [
-        ("input_ids", batch.input_ids.shallow_clone()),
-        ("input_mask", batch.input_mask.to_kind(Kind::Int64)),
-        ("labels", batch.labels.shallow_clone()),
-    ];
     let mut folders = Vec::new();
-    for (what, model, bytes_max) in &models {
-        let folder = root.path().join(what.replace(' ', "-"));
+    for (what, model, bytes_max, golden) in &models {
+        let folder = root.path().join(what.replace([' ', '/'], "-"));
         model.save(&folder, *bytes_max).unwrap();
+        let batch = Golden::open(golden).batch();
+        let given = [
+            ("input_ids", batch.input_ids.shallow_clone()),
+            ("input_mask", batch.input_mask.to_kind(Kind::Int64)),
+            ("labels", batch.labels.shallow_clone()),
+        ];
         Tensor::write_safetensors(&given, folder.join("given.safetensors")).unwrap();
         folders.push(folder);
     }
     asked(&python, &folders);
-    for ((what, model, _), folder) in models.iter().zip(&folders) {
+    for ((what, model, _, golden), folder) in models.iter().zip(&folders) {
+        let batch = Golden::open(golden).batch();
         let answered: HashMap<String, Tensor> =
             Tensor::read_safetensors(folder.join("answered.safetensors")).unwrap().into_iter().collect();
         let logits = model.forward(&batch, &pass(Compute::Float32)).unwrap();
@@ -107,7 +115,8 @@ fn transformers_opens_what_we_save_and_answers_the_same() {
         let options =
             GenerateOptions { tokens_max: 12, strategy: Strategy::Greedy, compute: Compute::Float32 };
         let texts = t5::generate(model, &batch.input_ids, &batch.input_mask, &options).unwrap();
-        let expected: Vec<Vec<i64>> = rows(&answered["greedy"]).iter().map(|row| text(row)).collect();
+        let expected: Vec<Vec<i64>> =
+            rows(&answered["greedy"]).iter().map(|row| text(model.config(), row)).collect();
         assert!(texts.iter().any(|text| text.len() > 2), "{what}: {texts:?}");
         assert_eq!(texts, expected, "{what}");
     }

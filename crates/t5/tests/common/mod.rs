@@ -36,6 +36,17 @@ pub fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
 }
 
+/// The kinds of checkpoint that are read, as [`Golden::open`] knows them.
+pub fn kinds() -> Vec<String> {
+    let entries = std::fs::read_dir(folder("kinds")).unwrap();
+    let names = entries.map(|entry| format!("kinds/{}", entry.unwrap().file_name().into_string().unwrap()));
+    let mut names: Vec<String> =
+        names.filter(|name| folder(name).join("expected.safetensors").is_file()).collect();
+    names.sort();
+    assert!(names.len() > 20, "{names:?}");
+    names
+}
+
 impl Golden {
     pub fn open(name: &str) -> Self {
         let folder = folder(name);
