@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Side by side on this machine, in one run: this project, transformers and CTranslate2, on the same weights and lengths;
-# and a cluster's harvesters beside a bare load generator, on the same teacher (`cluster` as the argument: only that).
-# Peers run from a Python environment of their own, in the cache. Nothing else should be running meanwhile.
+# Measure this project, transformers and CTranslate2 in one run, on the same weights and lengths; and a cluster's harvesters
+# against a bare load generator, on the same teacher (with the argument `cluster`: only that). Peers run from a cached Python
+# environment. Run nothing else at the same time.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

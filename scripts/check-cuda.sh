@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# What only a machine with a GPU can show: the golden tests, gradients and all, on the device; then a small run that
-# trains there, and a prediction. Its last line says how many examples a second were trained.
+# Check what needs a GPU: the golden tests with gradients on the device, then a small training run and a prediction. The last
+# line is the training speed in examples per second.
 #
 #   scripts/libtorch.sh --cuda && scripts/check-cuda.sh
 #
-# Everything that the run writes lies in a folder of its own, removed at the end.
+# The run writes to a temporary folder.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -14,10 +14,10 @@ BATCH=32
 say() { printf '\ncheck-cuda: %s\n' "$*" >&2; }
 fail() { printf 'check-cuda: %s\n' "$*" >&2; exit 1; }
 
-# Refuses, with what to do, where there is no GPU or no libtorch for one.
+# Fail with a remedy if there is no GPU or no libtorch for one.
 refuse() {
-    command -v nvidia-smi >/dev/null || fail "nvidia-smi is not on the path: this machine has no NVIDIA driver, and nothing to check"
-    nvidia-smi -L | grep -q '^GPU' || fail "nvidia-smi finds no GPU: nothing to check"
+    command -v nvidia-smi >/dev/null || fail "nvidia-smi not found: this machine has no NVIDIA driver"
+    nvidia-smi -L | grep -q '^GPU' || fail "nvidia-smi finds no GPU"
     [[ -e .local/libtorch ]] || fail "libtorch is not set up: run scripts/libtorch.sh --cuda first"
     local libtorch
     libtorch=$(readlink -f .local/libtorch)
@@ -25,14 +25,14 @@ refuse() {
         fail "$libtorch has no libtorch_cuda.so: run scripts/libtorch.sh --cuda first"
 }
 
-# The golden tests on the device. A test that found no CUDA device fails instead of passing on the processor.
+# The golden tests on the device. Without a CUDA device they fail instead of passing on the CPU.
 tests() {
     say "golden tests on $(nvidia-smi --query-gpu=name --format=csv,noheader | head -n 1)"
     DISTILLERY_TEST_DEVICE=cuda cargo test --release -p t5 --no-fail-fast \
         --test golden --test generation --test checkpoints --test transformers -- --nocapture
 }
 
-# A student from scratch on the gold equations of the example data: no teacher is asked.
+# A student trained from scratch on the labels of the example data, without a teacher.
 specification() {
     cat <<TOML
 name = "check-cuda"
@@ -61,7 +61,7 @@ checkpoint_every_steps = $STEPS
 TOML
 }
 
-# Standard input is a JSON object; prints one of its fields, named by its path.
+# Print a field of the JSON object on standard input, given its path.
 field() {
     python3 -c 'import functools, json, sys; print(functools.reduce(lambda value, name: value[name], sys.argv[1].split("."), json.load(sys.stdin)))' "$1"
 }
@@ -73,7 +73,7 @@ run() {
     say "training $STEPS steps of $BATCH examples"
     result=$(DISTILLERY_LOG_LEVEL="warn,trainer=info" "$distillery" run "$work/spec.toml" --data-dir "$work/data" --json 2>"$log") ||
         { cat "$log" >&2; fail "the run failed"; }
-    # The trainer says where it computes: the processor would do the same work, and show nothing.
+    # The CPU would do the same work: check the device that the trainer logged.
     grep -q 'Cuda(0)' "$log" || { cat "$log" >&2; fail "the run did not train on the GPU"; }
     [[ $(field state <<<"$result") == succeeded ]] || fail "the run ended as: $result"
     say "predicting"

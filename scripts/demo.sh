@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # The demo: a small real teacher, a student from scratch, and both measured on the same test rows.
 #
-# DISTILLERY_TEACHER_URL names another teacher (an OpenAI-compatible API's base, such as http://host:8000/v1); then none
-# is started here. Everything lies in ./.distillery; a second call goes on where the first one stopped.
+# Set DISTILLERY_TEACHER_URL to use another teacher (the base URL of an OpenAI-compatible API, such as http://host:8000/v1);
+# then none is started. Everything is stored in ./.distillery; a second call resumes where the first one stopped.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -20,7 +20,7 @@ cargo build --release -p cli
 built=$(seconds)
 
 teacher=
-# Only the teacher that this script started is stopped by it.
+# Stop only the teacher that this script started.
 trap '[[ -z $teacher ]] || kill "$teacher" 2>/dev/null || true' EXIT
 if [[ -z ${DISTILLERY_TEACHER_URL:-} ]]; then
     say "starting the teacher (SmolLM2-135M)"
@@ -30,7 +30,7 @@ if [[ -z ${DISTILLERY_TEACHER_URL:-} ]]; then
     teacher=$!
     for _ in $(seq 1 600); do
         [[ -s $answer ]] && break
-        kill -0 "$teacher" 2>/dev/null || { say "the teacher did not start; is port $PORT taken? DISTILLERY_DEMO_PORT names another"; exit 1; }
+        kill -0 "$teacher" 2>/dev/null || { say "the teacher did not start; if port $PORT is in use, set DISTILLERY_DEMO_PORT"; exit 1; }
         sleep 0.2
     done
     DISTILLERY_TEACHER_URL=$(head -n 1 "$answer")
@@ -43,7 +43,7 @@ ready=$(seconds)
 ./target/release/distillery run examples/word-problems/spec.toml
 ran=$(seconds)
 
-say "the student on its own (expected answers beside its own)"
+say "the student alone, next to the expected answers"
 head -n 4 examples/word-problems/test.jsonl | ./target/release/distillery predict --model word-problems --explain -
 
 say "seconds: fetch $((fetched - began)), build $((built - fetched)), teacher $((ready - built)), distil $((ran - ready)), all $(($(seconds) - began))"

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Fetches libtorch 2.11 from PyPI's wheels and tells cargo where it is, so that plain `cargo build` needs no variables.
+# Download libtorch 2.11 from PyPI and configure cargo to use it, so that plain `cargo build` needs no variables.
 #
-#   scripts/libtorch.sh           for a machine without a GPU (about 550 MB to fetch, 520 MB kept)
-#   scripts/libtorch.sh --cuda    with the CUDA libraries too (about 3 GB)
+#   scripts/libtorch.sh           for a machine without a GPU (downloads about 550 MB, keeps 520 MB)
+#   scripts/libtorch.sh --cuda    with the CUDA libraries (about 3 GB)
 #
-# Kept under ${XDG_CACHE_HOME:-$HOME/.cache}/distillery, once for all clones; a second call fetches nothing. The
-# repository gets one ignored folder, .local: a link to libtorch, and the settings that .cargo/config.toml includes.
-# LIBTORCH, where it is set, is used instead of fetching (it must be version 2.11).
+# Cached under ${XDG_CACHE_HOME:-$HOME/.cache}/distillery and shared by all clones. The repository gets one ignored folder,
+# .local: a link to libtorch, and the settings that .cargo/config.toml includes. If LIBTORCH is set, that installation is used
+# instead; it must be version 2.11.
 set -euo pipefail
 
 TORCH_VERSION=2.11.0
@@ -22,7 +22,7 @@ home=$cache/libtorch-$TORCH_VERSION-$variant
 say() { printf 'libtorch: %s\n' "$*" >&2; }
 fail() { say "$*"; exit 1; }
 
-# Any Python will do: the wheel is only a zip archive here, so its tags are named instead of taken from the interpreter.
+# The wheel is only unpacked, so its tags are given explicitly and any Python version works.
 wheels() {
     local folder=$1
     shift
@@ -34,7 +34,7 @@ wheels() {
 }
 
 unpack() {
-    # The archive's own names below `folder`, those that match a pattern only.
+    # ARCHIVE FOLDER PATTERN...: extract the members that match a pattern.
     python3 - "$@" <<'PYTHON'
 import fnmatch, sys, zipfile
 
@@ -76,9 +76,9 @@ fetch() {
     mv "$out" "$home"
 }
 
-# What torch-sys is shown: `include` and a `lib` without libtorch_cuda.so. It links whatever it sees, and a binary linked
-# to that library would not start without it; one that is not loads it at start where it is found. `libtorch.so` itself
-# only pulls in the other libraries, that one among them, so the name leads to libtorch_cpu.so.
+# The layout that torch-sys links against: `include`, and a `lib` without libtorch_cuda.so. torch-sys links every library it
+# finds, and a binary linked to libtorch_cuda.so cannot start without it; ours loads it at run time if present. `libtorch.so`
+# only pulls in the others, including that one, so the name points to libtorch_cpu.so.
 arrange() {
     local out=$1 library
     ln -s torch/include "$out/include"
@@ -96,7 +96,7 @@ write_settings() {
     settings=$(cat <<TOML
 # Written by scripts/libtorch.sh; included by .cargo/config.toml.
 [build]
-# What is compiled in between is shared by all clones on this machine; what is built lies in each clone's target/.
+# Intermediate artifacts are shared by all clones on this machine; final ones are in each clone's target/.
 build-dir = "$cache/build"
 rustflags = ["-C", "link-arg=-Wl,-rpath,$library_folder"]
 
@@ -104,7 +104,7 @@ rustflags = ["-C", "link-arg=-Wl,-rpath,$library_folder"]
 LIBTORCH = "$libtorch"
 TOML
 )
-    # Written only when it changes, so that nothing is built again for it.
+    # Written only if it changed: a new modification time would trigger a rebuild.
     if [[ ! -f $root/.local/cargo.toml || $(cat "$root/.local/cargo.toml") != "$settings" ]]; then
         printf '%s\n' "$settings" >"$root/.local/cargo.toml"
         say "wrote .local/cargo.toml"
@@ -118,7 +118,7 @@ if [[ -n ${LIBTORCH:-} ]]; then
     write_settings "$LIBTORCH" "$LIBTORCH/lib"
     exit 0
 fi
-# Two clones may be set up at the same time; one of them fetches.
+# Concurrent calls download once.
 exec 9>"$cache/libtorch.lock"
 if command -v flock >/dev/null; then flock 9; fi
 if [[ -f $home/build-version ]]; then say "found in $home"; else fetch; fi

@@ -1,11 +1,10 @@
 #!/usr/bin/env bash
-# Sees that the programs of PostgreSQL and Redis are on this machine, because the tests start servers of their own.
+# Ensure that the programs of PostgreSQL and Redis are installed: tests start private servers of their own.
 #
 #   scripts/services.sh
 #
-# What is absent is installed with apt; what is there already is used, and nothing is done. No service of the system is
-# started or enabled, no cluster is made, and one that runs is left alone: the tests' servers are private, on free ports,
-# in temporary folders.
+# Missing programs are installed with apt. No system service is started or enabled and no cluster is created; running ones
+# are not touched. The tests' servers use free ports and temporary folders.
 set -euo pipefail
 
 POSTGRES_OLDEST=14
@@ -14,7 +13,7 @@ REDIS_OLDEST=7
 say() { printf 'services: %s\n' "$*" >&2; }
 fail() { say "$*"; exit 1; }
 
-# The folder with PostgreSQL's programs, the newest version first; Debian keeps them off the path.
+# The folder with PostgreSQL's programs, newest version first. Debian does not put them on PATH.
 postgres_folder() {
     local found
     found=$(find /usr/lib/postgresql -maxdepth 3 -path '*/bin/initdb' 2>/dev/null | sort -rV | head -n 1)
@@ -22,23 +21,23 @@ postgres_folder() {
     [[ -n $found ]] && dirname "$found"
 }
 
-# The major version in the first line of what a program says.
+# The major version in the first line of a program's output.
 major() { "$@" | head -n 1 | grep -oE '[0-9]+(\.[0-9]+)+' | head -n 1 | cut -d . -f 1; }
 
-absent=()
-postgres_folder >/dev/null || absent+=(postgresql)
-command -v redis-server >/dev/null || absent+=(redis-server)
+missing=()
+postgres_folder >/dev/null || missing+=(postgresql)
+command -v redis-server >/dev/null || missing+=(redis-server)
 
-if ((${#absent[@]})); then
+if ((${#missing[@]})); then
     command -v apt-get >/dev/null ||
-        fail "install PostgreSQL $POSTGRES_OLDEST or newer and Redis $REDIS_OLDEST or newer, and put initdb, postgres and redis-server on the path"
+        fail "install PostgreSQL $POSTGRES_OLDEST or newer and Redis $REDIS_OLDEST or newer, with initdb, postgres and redis-server on PATH"
     as_root=()
     if ((EUID)); then
-        command -v sudo >/dev/null || fail "run it as root, or install them yourself: apt-get install ${absent[*]}"
+        command -v sudo >/dev/null || fail "run as root, or install: apt-get install ${missing[*]}"
         as_root=(sudo)
     fi
-    say "installing ${absent[*]}"
-    # The packages would make a cluster and start services. Debian asks this program first; one that is there stays.
+    say "installing ${missing[*]}"
+    # The packages would create a cluster and start services unless this program refuses. An existing one is kept.
     policy=/usr/sbin/policy-rc.d
     clusters=/etc/postgresql-common/createcluster.d
     if [[ ! -e $policy ]]; then
@@ -49,16 +48,16 @@ if ((${#absent[@]})); then
     "${as_root[@]}" mkdir -p "$clusters"
     printf 'create_main_cluster = false\n' | "${as_root[@]}" tee "$clusters/distillery.conf" >/dev/null
     "${as_root[@]}" apt-get update -qq
-    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends "${absent[@]}" >/dev/null
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends "${missing[@]}" >/dev/null
     "${as_root[@]}" rm "$clusters/distillery.conf"
-    # They were enabled all the same, for the next start of the machine.
-    for name in "${absent[@]}"; do
+    # Installation enabled them for the next boot.
+    for name in "${missing[@]}"; do
         "${as_root[@]}" update-rc.d "$name" disable >/dev/null 2>&1 || true
         "${as_root[@]}" find /etc/systemd/system -type l -lname "*/$name.service" -delete 2>/dev/null || true
     done
 fi
 
-folder=$(postgres_folder) || fail "PostgreSQL was installed, and its initdb is nowhere"
+folder=$(postgres_folder) || fail "PostgreSQL is installed, but initdb was not found"
 postgres=$(major "$folder/postgres" --version)
 redis=$(major redis-server --version)
 ((postgres >= POSTGRES_OLDEST)) || fail "$folder has PostgreSQL $postgres; the tests need $POSTGRES_OLDEST or newer"

@@ -1,16 +1,15 @@
 #!/usr/bin/env bash
-# What the tests check dashboards and alerts with: Prometheus and its promtool from Debian's package, unpacked and not
-# installed, so that nothing of the system is changed and no service starts; and Grafana's own schema of dashboards, with
-# the compiler that reads it, from npm. All of it lies in the cache.
+# Tools that check dashboards and alerts, in the cache: Prometheus and promtool from Debian's package (unpacked, not
+# installed: no service starts), and Grafana's dashboard schema with the TypeScript compiler from npm.
 #
-#   scripts/watch-tools.sh                  fetch what is missing; the one line on standard output is the folder, which has
-#                                           bin/prometheus, bin/promtool, bin/node and node_modules
+#   scripts/watch-tools.sh                  install what is missing; prints the folder, which has bin/prometheus,
+#                                           bin/promtool, bin/node and node_modules
 set -euo pipefail
 
 # The version of the image in docker-compose.yml.
 GRAFANA_SCHEMA_VERSION=12.2.0
 TYPESCRIPT_VERSION=5.9.3
-# Only where the machine has no npm of its own.
+# Used if the machine has no npm.
 NODE_WHEEL_VERSION=22.20.0
 
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/distillery
@@ -19,18 +18,18 @@ home=$cache/watch-$GRAFANA_SCHEMA_VERSION-$TYPESCRIPT_VERSION
 say() { printf 'watch-tools: %s\n' "$*" >&2; }
 fail() { say "$*"; exit 1; }
 
-# Prometheus, as the system has it, else Debian's, whatever its version: the rules are plain.
+# The system's Prometheus, otherwise Debian's. Any version works: the rules use basic features.
 fetch_prometheus() {
     if command -v prometheus >/dev/null && command -v promtool >/dev/null; then
         ln -sf "$(command -v prometheus)" "$(command -v promtool)" "$home/bin/"
         return
     fi
     command -v apt-get >/dev/null ||
-        fail "install Prometheus 2.40 or newer, and put prometheus and promtool on the path"
+        fail "install Prometheus 2.40 or newer, with prometheus and promtool on PATH"
     say "unpacking Debian's prometheus into $home"
     local work=$home/deb
     mkdir -p "$work"
-    # As root, apt would drop its rights and then not be able to write here.
+    # As root, apt would switch to a user that cannot write here.
     local download=(apt-get --option APT::Sandbox::User=root download -qq prometheus)
     if ! (cd "$work" && "${download[@]}") >&2; then
         local as_root=()
@@ -43,7 +42,7 @@ fetch_prometheus() {
     ln -sf "$home/usr/bin/prometheus" "$home/usr/bin/promtool" "$home/bin/"
 }
 
-# npm with its node, as the system has them, else from PyPI.
+# The system's npm and node, otherwise PyPI's.
 fetch_node() {
     if command -v npm >/dev/null; then
         ln -sf "$(command -v node)" "$(command -v npm)" "$home/bin/"
@@ -56,7 +55,7 @@ fetch_node() {
 }
 
 mkdir -p "$cache"
-# Two calls at the same time must not unpack one over the other.
+# Concurrent calls install once.
 exec 9>"$cache/watch.lock"
 if command -v flock >/dev/null; then flock 9; fi
 if [[ -f $home/installed ]]; then
@@ -67,7 +66,7 @@ else
     fetch_prometheus
     fetch_node
     say "installing @grafana/schema $GRAFANA_SCHEMA_VERSION and typescript $TYPESCRIPT_VERSION into $home"
-    # Types only: nothing of them is run, and nothing that they depend on is needed.
+    # Types only: none of it runs, so no dependencies are needed.
     "$home/bin/npm" install --prefix "$home" --silent --no-audit --no-fund --ignore-scripts --no-save --legacy-peer-deps \
         "@grafana/schema@$GRAFANA_SCHEMA_VERSION" "typescript@$TYPESCRIPT_VERSION" >&2
     "$home/bin/promtool" --version >/dev/null 2>&1 || fail "promtool does not run"

@@ -53,6 +53,13 @@ def kubernetes_errors(item: dict) -> tuple[str, list[str]]:
 
 
 def core_errors(item: dict) -> list[str]:
+    return core_errors_of(json.dumps(item))
+
+
+@functools.cache
+def core_errors_of(text: str) -> list[str]:
+    """The errors of an object, by its text: the schemas are read from files for each, and objects come again."""
+    item = json.loads(text)
     errors = []
     for version in KUBERNETES_VERSIONS:
         try:

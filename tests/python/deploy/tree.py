@@ -13,7 +13,7 @@ TOKEN = {"role": "", "env": "", "file": "", "expires": ""}
 BESIDE_SETTINGS = {"DISTILLERY_CONFIG", "DISTILLERY_SERVER", "DISTILLERY_TEACHER_URL", "DISTILLERY_TOKEN"}
 
 
-class UniqueKeys(yaml.SafeLoader):
+class UniqueKeys(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
     """YAML in which a key that stands twice is a mistake: the second one would win without a word."""
 
     def construct_mapping(self, node, deep=False):
