@@ -159,7 +159,11 @@ KINDS: dict[str, tuple[Fields, Callable[[Tensors], None], Fields | None]] = {
     "second-embedding": (V1_1, second_embedding, None),
     "float64": (V1_1 | dict(dtype="float64"), to(torch.float64), None),
     "float16": (V1_1, to(torch.float16), None),
-    "several-ends": (V1_1 | dict(eos_token_id=[1]), own_head, dict(eos_token_id=[1, 5, 6], pad_token_id=0, decoder_start_token_id=0)),
+    "several-ends": (
+        V1_1 | dict(eos_token_id=[1]),
+        own_head,
+        dict(eos_token_id=[1, 5, 6], pad_token_id=0, decoder_start_token_id=0),
+    ),
 }
 
 
@@ -175,7 +179,7 @@ def inputs() -> Tensors:
 
 
 def greedy(model: T5ForConditionalGeneration, given: Tensors) -> torch.Tensor | None:
-    """Ids between the start token and the end, -1 behind them; `None` where they would show little, or hang on a rounding."""
+    """Ids between the start token and the end, then -1; `None` if they would show little, or depend on rounding."""
     output = model.generate(
         input_ids=given["input_ids"],
         attention_mask=given["input_mask"],
@@ -215,9 +219,7 @@ def compute(folder: pathlib.Path, given: Tensors) -> Tensors | None:
         return None
     output = model(input_ids=given["input_ids"], attention_mask=given["input_mask"], labels=given["labels"])
     output.loss.backward()
-    gradients = {
-        f"gradient.{name}": weight.grad.float() for name, weight in model.named_parameters() if name in TABLES
-    }
+    gradients = {f"gradient.{name}": weight.grad.float() for name, weight in model.named_parameters() if name in TABLES}
     return {
         "logits": output.logits.detach().float(),
         "loss": output.loss.detach().float().reshape(1),

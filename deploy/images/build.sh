@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# The steps that make an image's binary, one a call. The Dockerfile runs each in a stage of its own; without an engine,
-# scripts/image-check.sh runs them one after the other. All but `cook` run in a clone as well.
+# The steps that build an image's binary, one per call. The Dockerfile runs each in its own stage; scripts/image-check.sh runs
+# them one after another without an engine. All but `cook` also work in a clone.
 #
-#   build.sh tools                      installs cargo-chef and cargo-auditable
-#   build.sh plan FILE                  writes what the dependencies are: it changes with manifests and Cargo.lock only
-#   build.sh libtorch FOLDER [--cuda]   fetches libtorch into FOLDER
-#   build.sh cook FILE FEATURES         compiles the dependencies of a binary with these features, where no sources are
-#   build.sh compile FEATURES FOLDER    compiles the binary and lays FOLDER out as an image's /usr/local
+#   build.sh tools                      install cargo-chef and cargo-auditable
+#   build.sh plan FILE                  write the recipe of dependencies: it changes with manifests and Cargo.lock only
+#   build.sh libtorch FOLDER [--cuda]   install libtorch into FOLDER
+#   build.sh cook FILE FEATURES         compile the dependencies of a binary with these features, without sources
+#   build.sh compile FEATURES FOLDER    compile the binary and fill FOLDER as an image's /usr/local
 #
-# LIBTORCH, where it is set, is the folder that `libtorch` made; binaries look for it at the same path where they run.
+# LIBTORCH, if set, is the folder made by `libtorch`; binaries look for it at the same path at run time.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
@@ -18,7 +18,7 @@ AUDITABLE_VERSION=0.7.7
 say() { printf 'build: %s\n' "$*" >&2; }
 fail() { say "$*"; exit 1; }
 
-# Where the loader finds libtorch. The same for dependencies and binary, or cargo would compile the former again.
+# The loader's path to libtorch. The same for dependencies and binary, otherwise cargo recompiles the former.
 flags() {
     if [[ -n ${LIBTORCH:-} ]]; then
         export RUSTFLAGS="-C link-arg=-Wl,-rpath,$LIBTORCH/torch/lib"
@@ -33,7 +33,7 @@ libtorch() {
     local folder=$1 work
     shift
     [[ ! -e $folder ]] || fail "$folder is there already"
-    # scripts/libtorch.sh writes its settings beside itself: from a copy, those of this clone stay as they are.
+    # scripts/libtorch.sh writes settings into its clone: use a copy to keep those of this clone.
     work=$(mktemp -d)
     mkdir "$work/scripts"
     cp scripts/libtorch.sh "$work/scripts/"
@@ -44,14 +44,13 @@ libtorch() {
 }
 
 cook() {
-    # It makes up manifests and sources from the file, and would lay them over real ones.
+    # It generates manifests and sources from the recipe, and would overwrite real ones.
     [[ ! -e crates ]] || fail "cook runs where the sources are not there yet: crates/ is here"
     flags
     cargo chef cook --release --locked --recipe-path "$1" --package cli --no-default-features --features "$2"
 }
 
-# The binary carries the list of its crates where scanners look for it (cargo-auditable); the same list as text lies beside
-# Debian's.
+# The binary contains the list of its crates for scanners (cargo-auditable); the same list as text is next to Debian's.
 compile() {
     local features=$1 folder=$2 documentation=$2/share/doc/distillery
     flags

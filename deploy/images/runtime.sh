@@ -1,9 +1,9 @@
 #!/bin/sh
-# What every role's image holds beside its binary: the authorities that teachers and buckets are trusted by, a user without
-# rights, and the one folder that it may write to. Runs as root in an empty Debian.
+# The common part of every role's image: certificate authorities for teachers and buckets, an unprivileged user, and its only
+# writable folder. Runs as root in a minimal Debian.
 set -eu
 
-# Numeric everywhere: an orchestrator can only tell from a number that it is not root.
+# Numeric everywhere: an orchestrator needs a number to verify that it is not root.
 IDENTITY=10001
 
 apt-get update -qq
@@ -16,5 +16,5 @@ grep -q '^distillery:' /etc/passwd ||
     printf 'distillery:x:%s:%s::/var/lib/distillery:/usr/sbin/nologin\n' "$IDENTITY" "$IDENTITY" >>/etc/passwd
 install -d -o "$IDENTITY" -g "$IDENTITY" -m 0750 /var/lib/distillery /var/lib/distillery/checkpoints
 install -d /etc/distillery /usr/local/share/doc/distillery
-# dpkg's own list stays as well, where scanners look for it.
+# dpkg's own list stays for scanners.
 dpkg-query --show --showformat '${Package} ${Version} ${Architecture}\n' >/usr/local/share/doc/distillery/debian.txt

@@ -1,4 +1,4 @@
-"""A client in another language, made from `proto/` alone: it uploads rows, submits a job, watches it, and asks the student.
+"""A client in another language, built from `proto/` only: it uploads rows, submits a job, watches it, and calls the student.
 
     python client.py PROTO_FOLDER HOST:PORT        (the token in DISTILLERY_TOKEN)
 
@@ -23,7 +23,7 @@ ROWS = 24
 
 
 def generated(proto: pathlib.Path) -> pathlib.Path:
-    """Python modules of the definitions, in a folder of their own."""
+    """Python modules generated from the definitions, in a temporary folder."""
     out = pathlib.Path(tempfile.mkdtemp())
     files = sorted(str(path.relative_to(proto)) for path in (proto / "distillery/v1").glob("*.proto"))
     include = pathlib.Path(protoc.__file__).parent / "_proto"
@@ -104,7 +104,7 @@ def main() -> None:
 
 
 class Bearer(grpc.StreamStreamClientInterceptor):
-    """Gives the reflection client the token that it has no place for."""
+    """Add the token to the reflection client, which has no parameter for it."""
 
     def __init__(self, metadata: list[tuple[str, str]]) -> None:
         self.metadata = metadata
@@ -114,7 +114,7 @@ class Bearer(grpc.StreamStreamClientInterceptor):
 
 
 def served(ask):
-    """A model is served a moment after it is published."""
+    """A model is served shortly after it is published."""
     for _ in range(DEADLINE_SECONDS * 5):
         try:
             return ask()

@@ -1,4 +1,4 @@
-"""docker-compose.yml and its override: what the schema says, and what we ask for beyond it."""
+"""docker-compose.yml and its override: the schema, and our own rules."""
 
 import pathlib
 import re
@@ -11,7 +11,7 @@ MAIN = "docker-compose.yml"
 OVERRIDE = "deploy/compose/gpu.yml"
 SECRETS = "./deploy/secrets/"
 UNITS = {"h": 3600, "m": 60, "s": 1}
-# Their images promise no shell and no client: nothing could ask for their health from inside, and nobody waits for them.
+# Their images have no shell and no client for a health check, and nothing depends on them.
 WITHOUT_HEALTH = {"otel-collector", "jaeger"}
 
 
@@ -84,7 +84,7 @@ def check_secrecy(tree: Tree, place: str, service: dict) -> None:
 
 
 def check_start(tree: Tree, place: str, name: str, service: dict, services: dict) -> None:
-    """Whoever is waited for can say that it is ready."""
+    """A service that others wait for has a health check."""
     waits = service.get("depends_on", {})
     if isinstance(waits, list):
         tree.complain(place, "depends_on waits for a start only: name a condition")
@@ -144,7 +144,7 @@ def check_mounts(tree: Tree, place: str, service: dict, document: dict) -> None:
 
 
 def check_end(tree: Tree, place: str, service: dict, document: dict) -> None:
-    """A role has the time to end that its own settings promise."""
+    """A role has the time to stop that its settings require."""
     for config in service.get("configs", []):
         if config["target"] != "/etc/distillery/distillery.toml":
             continue
@@ -163,7 +163,7 @@ def check_end(tree: Tree, place: str, service: dict, document: dict) -> None:
 
 
 def check_secret_files(tree: Tree, document: dict) -> None:
-    """Secrets are files that nobody commits, and the script makes each of them."""
+    """Secrets are ignored files, each created by the script."""
     makes = tree.text("scripts/deploy-secrets.sh")
     for name, secret in document.get("secrets", {}).items():
         path = secret.get("file", "")

@@ -1,4 +1,4 @@
-"""The Dockerfile: its stages, what they copy, and what an image ends with; the context by .dockerignore."""
+"""The Dockerfile: stages, copies and resulting images; the context by .dockerignore."""
 
 import os
 import pathlib
@@ -18,7 +18,7 @@ NO_LIBTORCH = "harvester"
 
 
 class Stage:
-    """One stage: what it is made from, and its instructions."""
+    """A stage: its base and its instructions."""
 
     def __init__(self, name: str, base: str):
         self.name, self.base = name, base
@@ -62,7 +62,7 @@ def stages(tree: Tree) -> dict[str, Stage]:
 
 
 def chain(found: dict[str, Stage], name: str) -> list[Stage]:
-    """A stage and those it is made from, the first one first."""
+    """A stage and its bases, the first base first."""
     links = []
     while name in found:
         links.insert(0, found[name])
@@ -71,7 +71,7 @@ def chain(found: dict[str, Stage], name: str) -> list[Stage]:
 
 
 def reached(found: dict[str, Stage], name: str) -> set[str]:
-    """Every stage that a stage needs, itself too."""
+    """Every stage that a stage needs, including itself."""
     needed, open_ = set(), [name]
     while open_:
         for stage in chain(found, open_.pop()):
@@ -82,7 +82,7 @@ def reached(found: dict[str, Stage], name: str) -> set[str]:
 
 
 def image(tree: Tree, target: str) -> dict:
-    """What the image of a target, or of any stage, ends with: its user, its variables, what RUN installs by name."""
+    """The resulting image of a stage: user, variables, installed packages."""
     ends: dict = {"environment": {}, "packages": []}
     for stage in chain(stages(tree), target):
         for name, rest in stage.instructions:
@@ -160,7 +160,7 @@ def check_target(tree: Tree, found: dict[str, Stage], name: str) -> None:
 
 
 def context_files(tree: Tree) -> list[str]:
-    """What a build is sent, by the rules of .dockerignore: the last pattern that matches decides."""
+    """The build context by .dockerignore: the last matching pattern decides."""
     rules = []
     for line in tree.text(".dockerignore").splitlines():
         line = line.strip()
@@ -169,7 +169,7 @@ def context_files(tree: Tree) -> list[str]:
     files = []
     for folder, folders, names in os.walk(tree.root):
         relative = pathlib.PurePosixPath(pathlib.Path(folder).relative_to(tree.root).as_posix())
-        # Never sent, and large: `*` leaves them out, and nothing brings them back.
+        # Excluded by `*`, never included again, and large.
         folders[:] = [name for name in folders if (relative / name).as_posix() not in ("target", ".git", ".local")]
         for name in names:
             path = (relative / name).as_posix()
@@ -183,7 +183,7 @@ def context_files(tree: Tree) -> list[str]:
 
 
 def pattern(text: str) -> re.Pattern:
-    """A pattern of .dockerignore: it matches a path, and everything below it."""
+    """A pattern of .dockerignore matches a path and everything below it."""
     parts = []
     for token in re.split(r"(\*\*/?|\*|\?)", text):
         parts.append({"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}.get(token, re.escape(token)))
@@ -204,8 +204,8 @@ def check_context(tree: Tree, context: set[str]) -> None:
 
 
 def check_lint(tree: Tree) -> None:
-    """hadolint: a parser of its own, and shellcheck for what RUN runs. Debian's packages follow the release's updates, so
-    that no version of them is pinned (DL3008)."""
+    """hadolint, with shellcheck for RUN. Debian packages follow the release's updates, so their versions are not pinned
+    (DL3008)."""
     hadolint = pathlib.Path(sys.executable).parent / "hadolint"
     said = subprocess.run(
         [hadolint, "--no-color", "--ignore", "DL3008", tree.root / DOCKERFILE], capture_output=True, text=True

@@ -1,4 +1,4 @@
-"""Every overlay as `kubectl kustomize` builds it: each object by its schema, and what we ask for beyond it."""
+"""Every overlay as built by `kubectl kustomize`: each object by its schema, and our own rules."""
 
 import pathlib
 import re
@@ -12,7 +12,7 @@ from schemas import kubernetes_errors
 from tree import Tree, UniqueKeys
 
 OVERLAYS = "deploy/kubernetes/overlays"
-# Applied by whoever runs the cluster, and part of no overlay.
+# Applied by the operator of the cluster, and part of no overlay.
 BESIDE = ["deploy/kubernetes/components/kueue-trainer/cluster-queue.yaml"]
 
 
@@ -63,7 +63,7 @@ def name(item: dict) -> str:
 
 
 def queries(tree: Tree) -> list[dict]:
-    """Every query that a scaler asks the database."""
+    """Every SQL query of a scaler."""
     found = {}
     for overlay in overlays(tree):
         for item in built(tree, overlay):
@@ -75,7 +75,7 @@ def queries(tree: Tree) -> list[dict]:
 
 
 def services_of_proto(tree: Tree) -> set[str]:
-    """The gRPC services of the public API, by their whole names."""
+    """The gRPC services of the public API, by full name."""
     found = set()
     for path in sorted((tree.root / "proto").rglob("*.proto")):
         text = path.read_text()

@@ -1,4 +1,4 @@
-"""What is asked of a cluster's objects beyond their schemas."""
+"""Our rules for the objects of a cluster, in addition to their schemas."""
 
 import re
 
@@ -7,7 +7,7 @@ from tree import Tree, last_call_seconds, secret_in
 
 WORKLOADS = {"Deployment", "StatefulSet", "Job"}
 PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
-# Serves as long as the process lives; the whole (no name) only while all of it is ready.
+# Serving while the process is alive; the empty name only while everything is ready.
 LIVES = "grpc.health.v1.Health"
 DATA = "/var/lib/distillery"
 CONFIG = "/etc/distillery/distillery.toml"
@@ -42,7 +42,7 @@ def container(item: dict) -> dict:
 
 
 def environment(item: dict) -> dict[str, str]:
-    """Variables with a value of their own."""
+    """Variables with a literal value."""
     return {entry["name"]: entry["value"] for entry in container(item).get("env", []) if "value" in entry}
 
 
@@ -132,7 +132,7 @@ def check_images(tree: Tree, where: str, item: dict, targets: set[str]) -> None:
 
 
 def check_references(tree: Tree, where: str, item: dict, cluster: Cluster) -> None:
-    """What a pod names is there, or is a secret that deploy/README.md tells people to make."""
+    """Everything that a pod references exists, or is a secret described in deploy/README.md."""
     spec, readme = pod(item), tree.text("deploy/README.md")
 
     def secret(name: str, keys: list[str]) -> None:
@@ -200,7 +200,7 @@ def check_probes(tree: Tree, where: str, item: dict, services: set[str]) -> None
 
 
 def settings(tree: Tree, where: str, item: dict, cluster: Cluster) -> dict | None:
-    """The settings of a role as its pod gets them."""
+    """The settings of a role in its pod."""
     for mount in container(item).get("volumeMounts", []):
         if mount["mountPath"] == CONFIG:
             volume = next(each for each in pod(item)["volumes"] if each["name"] == mount["name"])
@@ -239,7 +239,7 @@ def check_role(tree: Tree, where: str, item: dict, cluster: Cluster) -> None:
 
 
 def check_files(tree: Tree, where: str, item: dict, values: dict) -> None:
-    """Every secret that the settings name by its file is mounted there."""
+    """Every secret file in the settings is mounted."""
     mounted = set()
     for mount in container(item).get("volumeMounts", []):
         volume = next((each for each in pod(item)["volumes"] if each["name"] == mount["name"]), {})
@@ -254,7 +254,7 @@ def check_files(tree: Tree, where: str, item: dict, values: dict) -> None:
 
 
 def check_checkpoints(tree: Tree, where: str, item: dict) -> None:
-    """Checkpoints lie in a claim or in a bucket, and what is kept of a bucket lies on a volume of its own."""
+    """Checkpoints are in a volume claim or in a bucket, whose cache has its own volume."""
     root = next((each for each in container(item)["env"] if each["name"] == "DISTILLERY_CHECKPOINTS_ROOT"), None)
     if root is None:
         tree.complain(where, "has no place for checkpoints (DISTILLERY_CHECKPOINTS_ROOT)")
@@ -287,7 +287,7 @@ def check_secrecy(tree: Tree, place: str, cluster: Cluster) -> None:
 
 
 def check_selectors(tree: Tree, place: str, cluster: Cluster) -> None:
-    """Whatever selects pods finds some."""
+    """Every selector matches pods."""
     pods = [pod_labels(item) for item in cluster.workloads()]
     for item in cluster.of("Service"):
         if not any(selects({"matchLabels": item["spec"]["selector"]}, labels) for labels in pods):
@@ -329,7 +329,7 @@ def check_scalers(tree: Tree, place: str, cluster: Cluster) -> None:
 
 
 def check_network(tree: Tree, place: str, cluster: Cluster) -> None:
-    """Nothing passes but what a policy names, and what the roles need is named."""
+    """Only traffic named by a policy is allowed, and all traffic of the roles is named."""
     rules = cluster.of("NetworkPolicy")
     closed = [
         rule

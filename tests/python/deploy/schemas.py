@@ -1,4 +1,4 @@
-"""What those who read the files say of them: Docker Compose itself, and the schemas of Kubernetes and KEDA."""
+"""Errors by the programs that read the files: Docker Compose itself, and the schemas of Kubernetes and KEDA."""
 
 import functools
 import json
@@ -10,9 +10,9 @@ import sys
 import jsonschema
 import kubernetes_validate
 
-# The oldest and the newest that the manifests are for.
+# The oldest and the newest supported version.
 KUBERNETES_VERSIONS = ("1.31", "1.37")
-# No package has the schemas of Kueue: these are the keys of its v1beta2 that we use, from its reference.
+# No package has Kueue's schemas: these are the keys of v1beta2 that we use, from its reference.
 KUEUE = {
     "ResourceFlavor": {"spec": {"nodeLabels", "nodeTaints", "tolerations", "topologyName"}},
     "ClusterQueue": {"spec": {"namespaceSelector", "resourceGroups", "cohortName", "preemption", "queueingStrategy"}},
@@ -22,10 +22,10 @@ CORE = {"v1", "apps/v1", "batch/v1", "policy/v1", "networking.k8s.io/v1"}
 
 
 def compose_errors(folder: pathlib.Path, files: list[str]) -> list[str]:
-    """What Docker Compose says when it reads the files as `up` would: schema, interpolation, references."""
+    """Errors of Docker Compose when it reads the files as `up` does: schema, interpolation, references."""
     program = pathlib.Path(sys.executable).parent / "docker-compose"
     chosen = [word for file in files for word in ("--file", file)]
-    # Of this process's environment nothing may fill a gap in the files.
+    # The environment of this process must not fill gaps in the files.
     environment = {"PATH": os.environ.get("PATH", ""), "HOME": os.environ.get("HOME", "/")}
     said = subprocess.run(
         [program, *chosen, "--profile", "*", "config", "--quiet"],
@@ -41,7 +41,7 @@ def compose_errors(folder: pathlib.Path, files: list[str]) -> list[str]:
 
 
 def kubernetes_errors(item: dict) -> tuple[str, list[str]]:
-    """Which schema an object has, and what it breaks of it."""
+    """The schema of an object, and its errors."""
     version, kind = item.get("apiVersion", ""), item.get("kind", "")
     if version in CORE:
         return "Kubernetes", core_errors(item)
@@ -58,7 +58,7 @@ def core_errors(item: dict) -> list[str]:
 
 @functools.cache
 def core_errors_of(text: str) -> list[str]:
-    """The errors of an object, by its text: the schemas are read from files for each, and objects come again."""
+    """The errors of an object, cached: each validation reads the schemas, and objects repeat."""
     item = json.loads(text)
     errors = []
     for version in KUBERNETES_VERSIONS:
@@ -87,7 +87,7 @@ def keda_errors(item: dict) -> list[str]:
 
 
 def deepest(error) -> list:
-    """Of a choice that none of the branches fits, what they say themselves."""
+    """The errors of the branches if none of a choice matches."""
     return [inner for each in error.context for inner in deepest(each)] if error.context else [error]
 
 

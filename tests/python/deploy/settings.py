@@ -1,10 +1,10 @@
-"""Every setting and every variable that deploy/ names is one of the program's."""
+"""Every setting and variable in deploy/ exists in the program."""
 
 import re
 
 from tree import Tree
 
-# Prose that names variables of scripts and tests would be found, too: there is none.
+# Prose would be matched, too; none names variables of scripts or tests.
 VARIABLE = re.compile(r"\bDISTILLERY_[A-Z0-9_]+\b")
 TEXTS = {".yml", ".yaml", ".toml", ".md", ".sh", ".sql", ".json", ".py", ""}
 

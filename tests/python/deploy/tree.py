@@ -1,4 +1,4 @@
-"""What every section reads: the files, the settings with their defaults, and where complaints go."""
+"""Shared by all sections: files, settings with defaults, and complaints."""
 
 import copy
 import pathlib
@@ -7,14 +7,14 @@ import re
 import tomli
 import yaml
 
-# What an entry of [server.tokens] may hold: the defaults have none to show it.
+# The keys of an entry of [server.tokens]: the defaults have none.
 TOKEN = {"role": "", "env": "", "file": "", "expires": ""}
-# Variables that the program reads beside its settings.
+# Variables of the program that are not settings.
 BESIDE_SETTINGS = {"DISTILLERY_CONFIG", "DISTILLERY_SERVER", "DISTILLERY_TEACHER_URL", "DISTILLERY_TOKEN"}
 
 
 class UniqueKeys(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
-    """YAML in which a key that stands twice is a mistake: the second one would win without a word."""
+    """YAML that refuses duplicate keys: the second one would win silently."""
 
     def construct_mapping(self, node, deep=False):
         seen = set()
@@ -26,7 +26,7 @@ class UniqueKeys(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
 
 
 class Tree:
-    """A checkout, and what is said about it."""
+    """A checkout, with complaints and notes about it."""
 
     def __init__(self, root: pathlib.Path, defaults: pathlib.Path | None = None, overlay: str | None = None):
         self.root = root
@@ -48,15 +48,15 @@ class Tree:
         return yaml.load(self.text(path), UniqueKeys)  # noqa: S506 (a SafeLoader)
 
     def version(self) -> str:
-        """The workspace's version, which images are tagged by."""
+        """The version of the workspace, which is the tag of images."""
         return tomli.loads(self.text("Cargo.toml"))["workspace"]["package"]["version"]
 
     def variables(self) -> set[str]:
-        """Every variable that the program knows, from `distillery config`."""
+        """Every variable of the program, from `distillery config`."""
         return {f"DISTILLERY_{variable}" for variable in leaves(self.defaults)} | BESIDE_SETTINGS
 
     def config(self, place: str, text: str, environment: dict[str, str]) -> dict:
-        """The settings of a file and variables over the defaults; what is in no default is complained of."""
+        """The settings of a file and of variables over the defaults. Unknown ones are complaints."""
         values = copy.deepcopy(self.defaults)
         self.lay(place, values, tomli.loads(text), "")
         for name, value in environment.items():
@@ -81,7 +81,7 @@ class Tree:
 
 
 def filled(defaults: dict) -> dict:
-    """Profiles share what the first one spells out."""
+    """Profiles have the keys of the first one."""
     local = defaults["teachers"]["local"]
     for profile in defaults["teachers"].values():
         for key, value in local.items():
@@ -102,7 +102,7 @@ def leaves(values: dict, path: tuple[str, ...] = ()) -> dict[str, tuple[str, ...
 
 
 def put(values: dict, path: tuple[str, ...], text: str) -> None:
-    """A variable's text in the type that the setting has."""
+    """Set a value from a variable's text, in the type of the setting."""
     *outer, last = path
     for key in outer:
         values = values[key]
@@ -111,8 +111,8 @@ def put(values: dict, path: tuple[str, ...], text: str) -> None:
 
 
 def last_call_seconds(config: dict, role: str) -> int:
-    """How long a role may need between SIGTERM and its end: its notice, its calls, and, where it asks teachers, the longest
-    call to one."""
+    """The longest time from SIGTERM to the end of a role: notice, calls in flight, and the longest call to a teacher if it
+    calls teachers."""
     server = config["server"]
     asks = role in ("harvester", "all") and config["harvester"]["workers"] > 0
     longest = max(profile["total_seconds"] for profile in config["teachers"].values()) if asks else 0
@@ -120,7 +120,7 @@ def last_call_seconds(config: dict, role: str) -> int:
 
 
 def secret_in(name: str, value) -> bool:
-    """Whether a variable's value is a secret in clear text, by its name or its looks."""
+    """Whether a variable's value is a plain-text secret, by its name or its form."""
     text = str(value or "")
     if re.search(r"://[^/\s:@]*:[^/\s@$]+@", text) or "PRIVATE KEY" in text:
         return True
