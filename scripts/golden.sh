@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Writes the golden files again: tiny T5 checkpoints and what `transformers` computes with them (crates/t5/tests/golden), a
-# checkpoint of every kind that is read (crates/t5/tests/golden/kinds).
+# checkpoint of every kind in docs/MODELS.md (crates/t5/tests/golden/kinds), SentencePiece models and the tokenizers that
+# `transformers` makes of them (crates/checkpoints/tests/golden).
 #
 #   scripts/golden.sh                   set up Python where it is missing, then write the files
 #   scripts/golden.sh --install-only    set up Python and stop: tests that ask `transformers` itself find it there
@@ -45,6 +46,6 @@ if [[ -f $stamp && -x $home/bin/python ]]; then say "found in $home"; else insta
 exec 9>&-
 
 if [[ ${1:-} == --install-only ]]; then exit 0; fi
-for part in golden golden_kinds; do
+for part in golden golden_kinds golden_tokenizers; do
     "$home/bin/python" "$scripts/$part.py"
 done

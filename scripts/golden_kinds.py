@@ -3,7 +3,7 @@
 Each folder under crates/t5/tests/golden/kinds holds config.json and weights as checkpoints of that kind have them, and
 `expected.safetensors`: inputs, logits, loss, greedy output, and the gradients of the embeddings and the output projection.
 `transformers` opens the finished folder for that, so that what is expected is what it reads there. docs/MODELS.md lists
-the kinds. scripts/golden.sh sets up Python and runs this; the same versions write the same bytes.
+the kinds, and those that are refused, which have no `expected.safetensors`. scripts/golden.sh sets up Python and runs this; the same versions write the same bytes.
 """
 
 import json
@@ -246,21 +246,26 @@ def write(name: str, fields: Fields, store: Callable[[Tensors], None], generatio
 
 
 def write_refused() -> None:
-    """Kinds that are refused: what `transformers` saves of them."""
-    folder = write("umt5", dict(model_type="umt5", **GATED), as_is, None, 0)
-    print(folder.name)
+    """Kinds that are refused."""
+    write("umt5", dict(model_type="umt5", **GATED), as_is, None, 0)
+    write("unknown-activation", V1_1 | dict(dense_act_fn="mish", is_gated_act=True), own_head, None, 0)
+    # `transformers` before 5 ties this head, and version 5 scales it.
+    write("head-differs", dict(model_type="t5", **GATED), own_head, None, 0)
+    write("ends-differ", V1_1, own_head, dict(eos_token_id=2, decoder_start_token_id=0), 0)
     # An encoder alone, as image generators carry it.
     folder = FOLDER / "encoder-only"
     shutil.rmtree(folder, ignore_errors=True)
+    torch.manual_seed(0)
     T5EncoderModel(T5Config(feed_forward_proj="gated-gelu", tie_word_embeddings=False, **SHAPE)).save_pretrained(folder)
-    print(folder.name)
-    # A conversion to float16 that overflowed.
-    folder = write("overflowed", V1_1, own_head, None, 0)
-    tensors = load_file(folder / "model.safetensors")
-    tensors["decoder.block.0.layer.2.DenseReluDense.wo.weight"][3, 5] = 70_000
-    tensors = {name: tensor.half() for name, tensor in tensors.items()}
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    print(folder.name)
+    name = "decoder.block.0.layer.2.DenseReluDense.wo.weight"
+    for kind, dtype in [("overflowed", torch.float16), ("int8", torch.int8)]:
+        folder = write(kind, V1_1, own_head, None, 0)
+        tensors = load_file(folder / "model.safetensors")
+        # Beyond float16: a conversion makes it infinite.
+        tensors[name][3, 5] = 70_000
+        converted = {key: tensor.half() for key, tensor in tensors.items()} | {name: tensors[name].to(dtype)}
+        save_file(converted, folder / "model.safetensors", metadata={"format": "pt"})
+    print("refused kinds: written")
 
 
 def main() -> None:

@@ -383,10 +383,10 @@ fn a_folder_that_no_student_can_start_from_is_refused_before_anything_is_paid() 
     );
     check_base(
         |base| remove(base, "config.json"),
-        &["base: has no config.json", "a Hugging Face folder with"],
+        &["base: has no config.json", "a checkpoint is a folder with"],
     );
     check_base(|base| remove(base, "tokenizer.json"), &["base: has no tokenizer.json"]);
-    check_base(|base| remove(base, "model.safetensors"), &["base: has no model.safetensors (or its index)"]);
+    check_base(|base| remove(base, "model.safetensors"), &["base: has no model.safetensors: "]);
     check_base(
         |base| std::fs::rename(weights(base), base.join("pytorch_model.bin")).unwrap(),
         &["base: holds pytorch_model.bin, a pickle", "save_pretrained"],
@@ -424,7 +424,7 @@ fn a_folder_that_no_student_can_start_from_is_refused_before_anything_is_paid() 
             let bytes = std::fs::read(weights(base)).unwrap();
             std::fs::write(weights(base), &bytes[..bytes.len() / 2]).unwrap();
         },
-        &["model.safetensors: is no whole safetensors file", "copy it again"],
+        &["model.safetensors: is not a whole safetensors file", "copy it again"],
     );
     check_base(|base| std::fs::write(base.join("config.json"), "{").unwrap(), &["config.json: "]);
     check_base(|base| std::fs::write(base.join("tokenizer.json"), "{}").unwrap(), &["tokenizer.json: "]);
@@ -508,7 +508,7 @@ fn a_damaged_student_is_found_by_its_name_and_not_believed() {
     check(&damaged, &input, 1, &["model.safetensors: its content is not what was published: copy it again"]);
     let model_dir = model.parent().unwrap().to_str().unwrap();
     let by_folder = ["predict", "--model", model_dir, "--input", "x"];
-    check(&damaged, &by_folder, 1, &["model.safetensors: is no whole safetensors file", "copy it again"]);
+    check(&damaged, &by_folder, 1, &["model.safetensors: is not a whole safetensors file", "copy it again"]);
     std::fs::remove_file(&model).unwrap();
     check(&damaged, &input, 1, &["is incomplete: model.safetensors is missing"]);
 }

@@ -26,6 +26,8 @@ mod teachers;
 pub mod telemetry;
 pub mod transport;
 
+pub use checkpoints::{CheckpointError, Imported, import_checkpoint};
+
 use anyhow::Context;
 use std::future::Future;
 

@@ -47,7 +47,7 @@ impl fmt::Debug for S3 {
     }
 }
 
-/// A bucket, and the cache beside it.
+/// A bucket and its cache.
 #[derive(Debug, Clone)]
 pub(crate) struct Bucket {
     store: Arc<AmazonS3>,
@@ -98,7 +98,7 @@ impl Bucket {
     async fn upload_file(&self, file: &Path, key: &Key) -> Result<(), CheckpointError> {
         let io = |source| CheckpointError::io(file, source);
         let mut from = tokio::fs::File::open(file).await.map_err(io)?;
-        // In parts where the file is large; what was begun and not finished is no object.
+        // In parts where the file is large; an upload that is not finished leaves no object.
         let mut to = BufWriter::new(Arc::<AmazonS3>::clone(&self.store), key.clone());
         let failed = |source: std::io::Error| CheckpointError::Bucket {
             name: self.name.clone(),
@@ -158,7 +158,7 @@ impl Bucket {
         }
     }
 
-    /// Deletes a folder, its manifest first: what is left after a failure is no folder any more.
+    /// Deletes a folder, its manifest first: what is left after a failure is incomplete.
     pub(crate) fn delete(&self, path: &str) -> Result<(), CheckpointError> {
         let ignore_absent = |result: object_store::Result<()>| match result {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),

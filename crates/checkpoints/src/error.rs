@@ -14,7 +14,7 @@ pub enum CheckpointError {
         /// What happened.
         source: std::io::Error,
     },
-    /// A bucket that does not answer, or refuses.
+    /// A bucket that does not answer, or refuses a request.
     #[error("{name}: {message}")]
     Bucket {
         /// The bucket and its prefix.
@@ -22,9 +22,9 @@ pub enum CheckpointError {
         /// What happened.
         message: String,
     },
-    /// A path that is none of the store's.
+    /// A path outside the store.
     #[error(
-        "`{0}` is no path of the store: parts are letters, digits, `-`, `_` and `.`, and none climbs out"
+        "`{0}` is not a path in the store: its parts are letters, digits, `-`, `_` and `.`, and none is `..`"
     )]
     Path(String),
     /// A folder without its manifest, or without a file that it names.
@@ -38,21 +38,22 @@ pub enum CheckpointError {
     /// A file is not what the manifest says.
     #[error("{}: its content is not what was published: copy it again", .0.display())]
     Changed(PathBuf),
-    /// A folder that is no checkpoint.
-    #[error("{}: has no {missing}: a base is a Hugging Face folder with config.json, model.safetensors and tokenizer.json", path.display())]
+    /// A folder that is not a checkpoint.
+    #[error("{}: has no {missing}: a checkpoint is a folder with config.json, model.safetensors (or its index) and tokenizer.json", path.display())]
     Incomplete {
         /// The folder.
         path: PathBuf,
         /// What is missing.
         missing: &'static str,
     },
-    /// Weights in Python's pickle format.
-    #[error(
-        "{}: holds pytorch_model.bin, a pickle, which can run code when it is read; convert it with: python -c \
-         \"from transformers import T5ForConditionalGeneration as T; T.from_pretrained('{}').save_pretrained('{}', safe_serialization=True)\"",
-        .0.display(), .0.display(), .0.display()
-    )]
-    Pickle(PathBuf),
+    /// A folder, or a file in it, that a student cannot start from; the words say what helps.
+    #[error("{}: {message}", path.display())]
+    Unusable {
+        /// Which one.
+        path: PathBuf,
+        /// What is wrong with it, and what helps.
+        message: String,
+    },
     /// A JSON file that cannot be read.
     #[error("{}: {message}", path.display())]
     Json {
@@ -73,7 +74,9 @@ impl CheckpointError {
     pub fn fault(&self) -> Fault {
         match self {
             Self::Io { .. } | Self::Bucket { .. } => Fault::Unavailable,
-            Self::Path(_) | Self::Incomplete { .. } | Self::Pickle(_) | Self::Json { .. } => Fault::Invalid,
+            Self::Path(_) | Self::Incomplete { .. } | Self::Unusable { .. } | Self::Json { .. } => {
+                Fault::Invalid
+            }
             Self::Damaged { .. } | Self::Changed(_) => Fault::Internal,
         }
     }

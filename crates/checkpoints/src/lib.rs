@@ -1,28 +1,37 @@
 //! The store of checkpoints: `runs/<run>/<fence>/<step>/` for what trainers write, `base/<name>/` for what students start
-//! from. A folder is complete when its manifest is there, and its manifest is written last.
+//! from. A folder is complete when its manifest exists, which is written last.
 //!
-//! Invariants: a path never climbs out of the store; a folder appears whole or not at all; safetensors only.
+//! [`check_folder`] says whether a folder that a user brings can be used, and [`import_checkpoint`] writes the tokenizer that
+//! some published checkpoints lack. Both look at files only, so that a build without libtorch has them.
+//!
+//! Invariants: a path never leaves the store; a folder appears whole or not at all; safetensors only.
 
 mod bucket;
 mod error;
+mod folder;
+mod import;
 mod manifest;
 mod provenance;
+mod sentencepiece;
 
 pub use bucket::S3;
 pub use error::CheckpointError;
+pub use folder::check_folder;
+pub use import::{Imported, import_checkpoint};
 pub use manifest::{MANIFEST, Manifest};
 pub use provenance::{PROVENANCE, Provenance, StartedFrom, model_card};
 
 use bucket::Bucket;
 use domain::spec::is_name;
+use folder::base_files;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 use tempfile::TempDir;
 
-/// Where unfinished folders lie: what a killed process leaves here is nobody's.
+/// Where unfinished folders are: what a killed process leaves here is removed.
 const STAGING: &str = "staging";
-/// A staged folder this old was left by a process that is gone.
+/// A staged folder of this age was left by a process that has ended.
 const STAGED_FOR_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A store in a folder, or in a bucket with a folder of this machine as its cache.
@@ -33,11 +42,11 @@ pub struct Checkpoints {
 }
 
 impl Checkpoints {
-    /// Opens the store in a folder that no other process writes to (the data folder's lock says so), made where it is
-    /// absent: staged folders that an earlier process left are removed.
+    /// Opens the store in a folder that no other process writes to (the data folder's lock ensures it), creating it if
+    /// needed: staged folders that an earlier process left are removed.
     ///
     /// # Errors
-    /// The folder cannot be made.
+    /// The folder cannot be created.
     pub fn open(root: &Path) -> Result<Self, CheckpointError> {
         Self::open_folder(root, Duration::ZERO)
     }
@@ -46,16 +55,16 @@ impl Checkpoints {
     /// are removed when they are a day old.
     ///
     /// # Errors
-    /// The folder cannot be made.
+    /// The folder cannot be created.
     pub fn open_shared(root: &Path) -> Result<Self, CheckpointError> {
         Self::open_folder(root, STAGED_FOR_MAX)
     }
 
-    /// Opens the store in a bucket; `cache` is a folder of this machine. To be called on a runtime, which carries the
-    /// transfers; the other methods wait for them and must be called off it.
+    /// Opens the store in a bucket; `cache` is a folder of this machine. Call it on a runtime, which runs the transfers; the
+    /// other methods block on them and must be called outside it.
     ///
     /// # Errors
-    /// The settings name no bucket that can be spoken to, or the cache cannot be made.
+    /// The settings do not name a bucket that can be reached, or the cache cannot be created.
     pub fn open_bucket(settings: &S3, cache: &Path) -> Result<Self, CheckpointError> {
         let Self { root, .. } = Self::open_shared(cache)?;
         let bucket = Bucket::open(settings, root.clone())?;
@@ -78,18 +87,18 @@ impl Checkpoints {
     /// A fresh folder to write into, on the store's own disk, removed when it is dropped.
     ///
     /// # Errors
-    /// The folder cannot be made.
+    /// The folder cannot be created.
     pub fn stage(&self) -> Result<TempDir, CheckpointError> {
         let staging = self.root.join(STAGING);
         TempDir::new_in(&staging).map_err(|source| CheckpointError::io(&staging, source))
     }
 
-    /// Where a trainer's folder lies.
+    /// The path of a trainer's folder.
     pub fn run_path(run: &str, fence: u64, step: u64, what: &str) -> String {
         format!("runs/{run}/{fence}/{step}-{what}")
     }
 
-    /// Moves a staged folder to `path`, with its manifest. Returns the manifest's sha256 (hex). A folder that is there
+    /// Moves a staged folder to `path`, with its manifest. Returns the manifest's sha256 (hex). A folder that exists
     /// already, from a call whose answer was lost, is replaced.
     ///
     /// # Errors
@@ -105,10 +114,10 @@ impl Checkpoints {
         Ok(sha256)
     }
 
-    /// The folder at `path`, whether or not it is there; for a bucket, its place in the cache.
+    /// The folder at `path`, whether or not it exists; for a bucket, its folder in the cache.
     ///
     /// # Errors
-    /// The path climbs out.
+    /// The path leaves the store.
     pub fn folder(&self, path: &str) -> Result<PathBuf, CheckpointError> {
         let sound = !path.is_empty() && path.split('/').all(is_name);
         if !sound {
@@ -129,10 +138,10 @@ impl Checkpoints {
         }
     }
 
-    /// Deletes a folder; one that is absent is no mistake.
+    /// Deletes a folder; it need not exist.
     ///
     /// # Errors
-    /// The path climbs out, or cannot be deleted.
+    /// The path leaves the store, or cannot be deleted.
     pub fn delete(&self, path: &str) -> Result<(), CheckpointError> {
         let folder = self.folder(path)?;
         match &self.bucket {
@@ -141,10 +150,10 @@ impl Checkpoints {
         }
     }
 
-    /// Deletes all that the trainers of a run wrote, but for the folder at `kept`.
+    /// Deletes everything that the trainers of a run wrote, except the folder at `kept`.
     ///
     /// # Errors
-    /// A path climbs out, or cannot be deleted.
+    /// A path leaves the store, or cannot be deleted.
     pub fn prune_run(&self, run: &str, kept: &str) -> Result<(), CheckpointError> {
         if let Some(bucket) = &self.bucket {
             bucket.prune(&format!("runs/{run}"), kept)?;
@@ -166,7 +175,7 @@ impl Checkpoints {
     /// same base and a changed one is another. Returns the name and the manifest's sha256.
     ///
     /// # Errors
-    /// The folder is no checkpoint: what is missing is named.
+    /// The folder cannot be used: what is wrong with it is named, with what helps.
     pub fn register_base(&self, name: &str, source: &Path) -> Result<(String, String), CheckpointError> {
         let staged = self.stage()?;
         for file in base_files(source)? {
@@ -183,7 +192,7 @@ impl Checkpoints {
     }
 }
 
-/// What lies in a folder.
+/// The entries of a folder.
 fn entries(folder: &Path) -> Result<Vec<PathBuf>, CheckpointError> {
     let list = fs::read_dir(folder).map_err(|source| CheckpointError::io(folder, source))?;
     let paths = list
@@ -191,19 +200,19 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>, CheckpointError> {
     paths.collect()
 }
 
-/// Moves a staged folder to `target`, in the place of what is there.
+/// Moves a staged folder to `target`, replacing what is there.
 fn replace(staged: TempDir, target: &Path) -> Result<(), CheckpointError> {
     if let Some(parent) = target.parent() {
         fs::create_dir_all(parent).map_err(|source| CheckpointError::io(parent, source))?;
     }
     remove(target)?;
-    // Kept only once it is in its place: a rename that fails leaves nothing behind.
+    // Kept only once it is moved: a rename that fails leaves nothing behind.
     fs::rename(staged.path(), target).map_err(|source| CheckpointError::io(target, source))?;
     let _ = staged.keep();
     Ok(())
 }
 
-/// Removes a folder; one that is absent is no mistake.
+/// Removes a folder; it need not exist.
 fn remove(folder: &Path) -> Result<(), CheckpointError> {
     match fs::remove_dir_all(folder) {
         Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
@@ -213,52 +222,10 @@ fn remove(folder: &Path) -> Result<(), CheckpointError> {
     }
 }
 
-/// Whether nothing was written to it for so long; what cannot be told is young.
+/// Whether nothing was written to it for this long; an unknown time counts as recent.
 fn is_older(path: &Path, age: Duration) -> bool {
     let changed = fs::metadata(path).and_then(|metadata| metadata.modified());
     changed.is_ok_and(|changed| SystemTime::now().duration_since(changed).unwrap_or_default() >= age)
-}
-
-/// The files of a checkpoint that a student can start from.
-fn base_files(folder: &Path) -> Result<Vec<String>, CheckpointError> {
-    let mut names = Vec::new();
-    for entry in fs::read_dir(folder).map_err(|source| CheckpointError::io(folder, source))? {
-        let entry = entry.map_err(|source| CheckpointError::io(folder, source))?;
-        if entry.path().is_file() {
-            names.push(entry.file_name().to_string_lossy().into_owned());
-        }
-    }
-    names.sort();
-    let has = |wanted: &str| names.iter().any(|name| name == wanted);
-    let weights = has("model.safetensors") || has("model.safetensors.index.json");
-    if !weights && has("pytorch_model.bin") {
-        return Err(CheckpointError::Pickle(folder.to_owned()));
-    }
-    for (wanted, there) in [
-        ("config.json", has("config.json")),
-        ("model.safetensors (or its index)", weights),
-        ("tokenizer.json", has("tokenizer.json")),
-    ] {
-        if !there {
-            return Err(CheckpointError::Incomplete { path: folder.to_owned(), missing: wanted });
-        }
-    }
-    names.retain(|name| {
-        name.ends_with(".safetensors") || name == "model.safetensors.index.json" || is_description(name)
-    });
-    Ok(names)
-}
-
-/// Small files that belong to a checkpoint.
-fn is_description(name: &str) -> bool {
-    matches!(
-        name,
-        "config.json"
-            | "tokenizer.json"
-            | "tokenizer_config.json"
-            | "special_tokens_map.json"
-            | "generation_config.json"
-    )
 }
 
 #[cfg(test)]
@@ -302,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn no_path_climbs_out() {
+    fn no_path_leaves_the_store() {
         let (_folder, store) = store();
         for path in ["", "..", "a/../b", "/etc", "a//b", "a/.hidden", "a/b c"] {
             assert!(matches!(store.folder(path), Err(CheckpointError::Path(_))), "{path}");

@@ -83,7 +83,7 @@ impl Manifest {
         let json = |message: String| CheckpointError::Json { path: path.clone(), message };
         let manifest: Self = serde_json::from_slice(&bytes).map_err(|error| json(error.to_string()))?;
         match manifest.files.keys().find(|name| !is_name(name)) {
-            Some(name) => Err(json(format!("names `{name}`, which is no plain file"))),
+            Some(name) => Err(json(format!("names `{name}`, which is not a plain file name"))),
             None => Ok((manifest, hex::encode(Sha256::digest(&bytes)))),
         }
     }

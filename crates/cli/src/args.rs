@@ -222,6 +222,24 @@ pub(crate) enum ImportFormat {
     /// Parquet with columns of the same names
     #[command(after_help = "Example:\n  distillery import parquet rows.parquet --name my-task")]
     Parquet(ImportFile),
+    /// Write the tokenizer.json of a checkpoint that has a SentencePiece model (spiece.model), or that reads bytes (ByT5)
+    #[command(
+        after_help = "Example:\n  distillery import checkpoint t5-v1_1-small --out t5-v1_1-small-ready"
+    )]
+    Checkpoint(ImportCheckpoint),
+}
+
+/// See [`ImportFormat::Checkpoint`].
+#[derive(Debug, Args)]
+pub(crate) struct ImportCheckpoint {
+    /// The checkpoint's folder
+    pub(crate) folder: PathBuf,
+    /// Copy the checkpoint here, with its tokenizer [default: write into its folder]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    /// Print one JSON object on standard output and nothing else there
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// See [`ImportFormat::Paper`].

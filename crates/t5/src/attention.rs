@@ -1,4 +1,4 @@
-//! Attention without the 1/sqrt(d) scaling: the initialisation of the queries takes its place.
+//! Attention without the 1/sqrt(d) scaling: the initialisation of the queries includes it.
 
 use tch::{Kind, Tensor};
 
@@ -6,12 +6,12 @@ use tch::{Kind, Tensor};
 /// matrix: `[q; k; v]` in self-attention, `[k; v]` in cross-attention.
 #[derive(Debug)]
 pub(crate) struct Attention {
-    /// `[inner, d_model]`, cross-attention only: self-attention's queries are the first part of `memory`.
-    pub(crate) query: Option<Tensor>,
+    /// `[inner, d_model]`, cross-attention only: self-attention's queries are the first part of `fused_projection`.
+    pub(crate) query_projection: Option<Tensor>,
     /// `[3 * inner, d_model]` or `[2 * inner, d_model]`.
-    pub(crate) memory: Tensor,
+    pub(crate) fused_projection: Tensor,
     /// `[d_model, inner]`.
-    pub(crate) output: Tensor,
+    pub(crate) output_projection: Tensor,
     pub(crate) heads: i64,
 }
 
@@ -27,7 +27,7 @@ impl KeyValue {
         Self { key: self.key.index_select(0, rows), value: self.value.index_select(0, rows) }
     }
 
-    /// `self` with `next` behind it.
+    /// `self` followed by `next`.
     pub(crate) fn append(&self, next: &Self) -> Self {
         Self {
             key: Tensor::cat(&[&self.key, &next.key], 2),
@@ -39,36 +39,36 @@ impl KeyValue {
 impl Attention {
     /// Queries, keys and values of self-attention over `x`, `[batch, length, d_model]`.
     pub(crate) fn project(&self, x: &Tensor) -> (Tensor, KeyValue) {
-        let parts = x.linear(&self.memory, None::<&Tensor>).chunk(3, -1);
+        let parts = x.linear(&self.fused_projection, None::<&Tensor>).chunk(3, -1);
         let [query, key, value] = self.split(parts);
         (query, KeyValue { key, value })
     }
 
     /// Keys and values of cross-attention over the encoder's output.
-    pub(crate) fn remember(&self, encoded: &Tensor) -> KeyValue {
-        let parts = encoded.linear(&self.memory, None::<&Tensor>).chunk(2, -1);
+    pub(crate) fn project_kv(&self, encoded: &Tensor) -> KeyValue {
+        let parts = encoded.linear(&self.fused_projection, None::<&Tensor>).chunk(2, -1);
         let [key, value] = self.split(parts);
         KeyValue { key, value }
     }
 
     /// Queries of cross-attention.
-    pub(crate) fn ask(&self, x: &Tensor) -> Tensor {
-        match &self.query {
-            Some(query) => self.heads_of(&x.linear(query, None::<&Tensor>)),
+    pub(crate) fn query(&self, x: &Tensor) -> Tensor {
+        match &self.query_projection {
+            Some(projection) => self.heads_of(&x.linear(projection, None::<&Tensor>)),
             None => self.project(x).0,
         }
     }
 
     /// The attended values, projected: `[batch, query, d_model]`. `bias` is float32 and broadcasts to
-    /// `[batch, heads, query, key]`; masked places hold a large negative number.
-    pub(crate) fn attend(&self, query: &Tensor, memory: &KeyValue, bias: &Tensor, dropout: f64) -> Tensor {
+    /// `[batch, heads, query, key]`; masked positions hold a large negative number.
+    pub(crate) fn attend(&self, query: &Tensor, cached: &KeyValue, bias: &Tensor, dropout: f64) -> Tensor {
         let kind = query.kind();
-        let scores = query.matmul(&memory.key.transpose(-1, -2)).to_kind(Kind::Float) + bias;
+        let scores = query.matmul(&cached.key.transpose(-1, -2)).to_kind(Kind::Float) + bias;
         let weights = drop(&scores.softmax(-1, Kind::Float).to_kind(kind), dropout);
         let (batch, length) =
             (query.size().first().copied().unwrap_or(0), query.size().get(2).copied().unwrap_or(0));
-        let attended = weights.matmul(&memory.value).transpose(1, 2).reshape([batch, length, -1]);
-        attended.linear(&self.output, None::<&Tensor>)
+        let attended = weights.matmul(&cached.value).transpose(1, 2).reshape([batch, length, -1]);
+        attended.linear(&self.output_projection, None::<&Tensor>)
     }
 
     fn heads_of(&self, x: &Tensor) -> Tensor {
@@ -83,7 +83,7 @@ impl Attention {
     }
 }
 
-/// Dropout, where there is any. Its randomness is the library's generator: seed it before the pass.
+/// Dropout where `rate` is above 0. It draws from the library's generator: seed that before the pass.
 pub(crate) fn drop(x: &Tensor, rate: f64) -> Tensor {
     if rate > 0.0 { x.dropout(rate, true) } else { x.shallow_clone() }
 }

@@ -134,12 +134,12 @@ fn read_file(
 ) -> Result<()> {
     let io = |source| Error::Io { path: path.to_owned(), source };
     let file = File::open(path).map_err(io)?;
-    // SAFETY: the mapping is read-only and dropped before this function returns; a checkpoint that somebody truncates
-    // meanwhile ends the process, as it would for any reader of mapped files.
+    // SAFETY: the mapping is read-only and dropped before this function returns; a checkpoint that is truncated
+    // meanwhile ends the process, as with any mapped file.
     let bytes = unsafe { memmap2::Mmap::map(&file) }.map_err(io)?;
     let tensors = SafeTensors::deserialize(&bytes)
         .map_err(|error| Error::Damaged { path: path.to_owned(), message: error.to_string() })?;
-    // By name: the reader has an order of its own, and a damaged file must be called the same every time.
+    // By name: the reader's order varies, and a damaged file must give the same message every time.
     let mut views = tensors.tensors();
     views.sort_by(|left, right| left.0.cmp(&right.0));
     for (name, view) in views {
@@ -195,7 +195,7 @@ fn check_finite(path: &Path, name: &str, tensor: &Tensor) -> Result<()> {
     })
 }
 
-/// Writes the configuration and the weights. Each file is written beside its name and then renamed.
+/// Writes the configuration and the weights. Each file is written under another name and then renamed.
 pub(crate) fn write(
     folder: &Path,
     config: &Config,
@@ -212,7 +212,7 @@ pub(crate) fn write(
     let shards = shards(&tensors, shard_bytes_max);
     if let [(_, only)] = shards.as_slice() {
         write_tensors(&folder.join(WHOLE), only)?;
-        // What the folder held before must not be read in place of this.
+        // What the folder held before must not be read instead of this.
         remove(&folder.join(INDEX))?;
     } else {
         let mut map = serde_json::Map::new();
@@ -252,7 +252,7 @@ fn shards<'a>(tensors: &[(&'a str, &'a Tensor)], bytes_max: u64) -> Vec<Shard<'a
     groups
         .into_iter()
         .enumerate()
-        .map(|(place, group)| (format!("model-{:05}-of-{count:05}.safetensors", place + 1), group))
+        .map(|(index, group)| (format!("model-{:05}-of-{count:05}.safetensors", index + 1), group))
         .collect()
 }
 
@@ -276,12 +276,12 @@ fn write_tensors(path: &Path, tensors: &[(&str, &Tensor)]) -> Result<()> {
         })
         .collect::<Result<Vec<_>>>()?;
     let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-    let beside = path.with_extension("partial");
-    safetensors::serialize_to_file(views, Some(metadata), &beside).map_err(|error| match error {
-        safetensors::SafeTensorError::IoError(source) => Error::Io { path: beside.clone(), source },
+    let partial = path.with_extension("partial");
+    safetensors::serialize_to_file(views, Some(metadata), &partial).map_err(|error| match error {
+        safetensors::SafeTensorError::IoError(source) => Error::Io { path: partial.clone(), source },
         error => damaged(error),
     })?;
-    std::fs::rename(&beside, path).map_err(|source| Error::Io { path: path.to_owned(), source })
+    std::fs::rename(&partial, path).map_err(|source| Error::Io { path: path.to_owned(), source })
 }
 
 fn remove(path: &Path) -> Result<()> {
@@ -299,12 +299,12 @@ fn write_json(path: &Path, value: &Value) -> Result<()> {
 
 fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
     let io = |source| Error::Io { path: path.to_owned(), source };
-    let beside = path.with_extension("partial");
-    std::fs::write(&beside, bytes).map_err(io)?;
-    std::fs::rename(&beside, path).map_err(io)
+    let partial = path.with_extension("partial");
+    std::fs::write(&partial, bytes).map_err(io)?;
+    std::fs::rename(&partial, path).map_err(io)
 }
 
-/// Writes named tensors as one safetensors file, beside its name first.
+/// Writes named tensors as one safetensors file, under another name first.
 ///
 /// # Errors
 /// The file cannot be written.

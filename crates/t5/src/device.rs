@@ -18,7 +18,7 @@ pub fn select() -> Device {
 #[allow(unsafe_code, reason = "loading a library runs its initialisers")]
 fn load() -> bool {
     use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
-    // SAFETY: the library is the tensor library's own other half, found by the loader's usual rules; its initialisers
+    // SAFETY: the library is the other half of the tensor library, found by the loader's usual rules; its initialisers
     // register kernels and have no other preconditions. It is never unloaded.
     match unsafe { Library::open(Some(LIBRARY), RTLD_NOW | RTLD_GLOBAL) } {
         Ok(library) => {

@@ -13,7 +13,7 @@ pub enum Error {
         /// What happened.
         source: std::io::Error,
     },
-    /// There is no checkpoint in the folder.
+    /// A file of a checkpoint is absent.
     #[error("{}: has no {missing}: a checkpoint folder holds config.json and model.safetensors (or its index)", path.display())]
     Incomplete {
         /// The folder.
@@ -38,8 +38,8 @@ pub enum Error {
         /// What is wrong with it.
         message: String,
     },
-    /// The file is no safetensors file, or is cut off.
-    #[error("{}: is no whole safetensors file ({message}): copy it again", path.display())]
+    /// The file is not a safetensors file, or is truncated.
+    #[error("{}: is not a whole safetensors file ({message}): copy it again", path.display())]
     Damaged {
         /// The file.
         path: PathBuf,

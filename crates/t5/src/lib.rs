@@ -4,8 +4,10 @@
 //! Master weights are float32; the passes compute in float32 or bfloat16 ([`Compute`]), with norm, softmax and loss in
 //! float32 always. Shapes are written `[batch, heads, query, key]`.
 //!
-//! Invariants: t5 imports no crate of this workspace; a checkpoint that loads has every tensor in its shape, so that the
-//! arithmetic after it cannot fail.
+//! Which checkpoints open, and how `transformers` reads each kind, is listed in docs/MODELS.md.
+//!
+//! Invariants: t5 imports no crate of this workspace; a checkpoint that loads has every tensor in its shape and every number
+//! finite, so that the arithmetic after it cannot fail.
 
 mod attention;
 pub mod checkpoint;
@@ -35,7 +37,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 /// Ids of labels that count in no loss.
 pub const IGNORED: i64 = -100;
 
-/// The number format of a pass. float16 is missing on purpose: T5's feed-forward overflows it.
+/// The number format of a pass. There is no float16: T5's feed-forward overflows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Compute {
     /// float32.

@@ -3,14 +3,14 @@
 use crate::checkpoint;
 use crate::config::Config;
 use crate::initialise::{draw, slots};
-use crate::stack::Memory;
+use crate::stack::KeyValueCache;
 use crate::weights::{Source, Weights};
 use crate::{Compute, Error, IGNORED, Result};
 use std::collections::HashMap;
 use std::path::Path;
 use tch::{Device, Kind, Tensor};
 
-/// What is added to the score of a place that must not be seen.
+/// What is added to the score of a hidden position.
 const MASKED: f64 = -1e9;
 
 /// A T5 with its master weights.
@@ -19,10 +19,10 @@ pub struct Model {
     config: Config,
     device: Device,
     parameters: Vec<(String, Tensor)>,
-    places: HashMap<String, usize>,
+    indices: HashMap<String, usize>,
 }
 
-/// Rows that go through the model together.
+/// Rows that pass through the model together.
 #[derive(Debug)]
 pub struct Batch {
     /// `[batch, source]`, int64.
@@ -51,21 +51,21 @@ pub struct Encoded {
     pub(crate) mask: Tensor,
 }
 
-/// What the decoder remembers between steps: keys and values of the tokens so far, and of the encoder's output.
+/// The decoder's state between steps: keys and values of the tokens so far, and of the encoder's output.
 #[derive(Debug)]
 pub struct DecoderState {
-    memories: Vec<Memory>,
+    caches: Vec<KeyValueCache>,
     mask: Tensor,
     position: i64,
 }
 
 impl DecoderState {
-    /// Keeps the rows at these places, in this order; a place may repeat.
+    /// Keeps the rows at these indices, in this order; an index may repeat.
     pub fn select(&mut self, rows: &[i64]) {
         let rows = Tensor::from_slice(rows).to_device(self.mask.device());
-        for memory in &mut self.memories {
-            memory.own = memory.own.as_ref().map(|own| own.select(&rows));
-            memory.encoded = memory.encoded.select(&rows);
+        for cache in &mut self.caches {
+            cache.own = cache.own.as_ref().map(|own| own.select(&rows));
+            cache.encoded = cache.encoded.select(&rows);
         }
         self.mask = self.mask.index_select(0, &rows);
     }
@@ -82,12 +82,12 @@ impl DecoderState {
 }
 
 impl Encoded {
-    /// Rows that were read.
+    /// Rows in the batch.
     pub fn rows(&self) -> i64 {
         self.mask.size().first().copied().unwrap_or(0)
     }
 
-    /// Keeps the rows at these places, in this order; a place may repeat.
+    /// Keeps the rows at these indices, in this order; an index may repeat.
     #[must_use]
     pub fn select(&self, rows: &[i64]) -> Self {
         let rows = Tensor::from_slice(rows).to_device(self.mask.device());
@@ -99,7 +99,7 @@ impl Model {
     /// A model with fresh weights, the same bytes for the same seed.
     ///
     /// # Errors
-    /// The tensor library's, such as want of memory.
+    /// The tensor library's, such as a lack of memory.
     pub fn from_scratch(config: Config, seed: i64, device: Device) -> Result<Self> {
         let parameters = draw(&slots(&config), seed, device);
         Ok(Self::assemble(config, device, parameters))
@@ -108,7 +108,7 @@ impl Model {
     /// Opens a checkpoint folder in the Hugging Face layout.
     ///
     /// # Errors
-    /// See [`Error`]: absent files, a pickle, tensors that are absent, misshapen or unknown, cut-off files.
+    /// See [`Error`]: absent or truncated files, tensors that are absent, misshapen, unknown or not finite.
     pub fn load(folder: &Path, device: Device) -> Result<Self> {
         let (config, parameters) = checkpoint::read(folder, device)?;
         Ok(Self::assemble(config, device, parameters))
@@ -123,8 +123,8 @@ impl Model {
     }
 
     pub(crate) fn assemble(config: Config, device: Device, parameters: Vec<(String, Tensor)>) -> Self {
-        let places = parameters.iter().enumerate().map(|(place, (name, _))| (name.clone(), place)).collect();
-        Self { config, device, parameters, places }
+        let indices = parameters.iter().enumerate().map(|(index, (name, _))| (name.clone(), index)).collect();
+        Self { config, device, parameters, indices }
     }
 
     /// The shape.
@@ -142,12 +142,12 @@ impl Model {
         &self.parameters
     }
 
-    /// How many numbers the model has; tied ones are counted once.
+    /// How many numbers the model has; shared ones are counted once.
     pub fn parameter_count(&self) -> i64 {
         self.parameters.iter().map(|(_, tensor)| tensor.numel() as i64).sum()
     }
 
-    /// Whether passes keep what gradients need.
+    /// Whether passes record what gradients need.
     pub fn set_trainable(&mut self, trainable: bool) {
         for (_, tensor) in &mut self.parameters {
             *tensor = tensor.set_requires_grad(trainable);
@@ -168,8 +168,8 @@ impl Model {
     /// A weight is absent or has another shape.
     pub fn copy_from(&mut self, snapshot: &[(String, Tensor)]) -> Result<()> {
         for (name, source) in snapshot {
-            let place = self.places.get(name).and_then(|place| self.parameters.get_mut(*place));
-            let Some((_, target)) = place else {
+            let parameter = self.indices.get(name).and_then(|index| self.parameters.get_mut(*index));
+            let Some((_, target)) = parameter else {
                 return Err(Error::Input(format!("the model has no weight `{name}`")));
             };
             if target.size() != source.size() {
@@ -180,15 +180,15 @@ impl Model {
         Ok(())
     }
 
-    /// The weights as a pass uses them. With trainable masters it is made anew for every pass; otherwise once.
+    /// The weights as a pass uses them: made anew for every pass where they are trained, else once.
     ///
     /// # Errors
     /// The tensor library's.
     pub fn weights(&self, compute: Compute) -> Result<Weights> {
         let find = |name: &str| {
-            self.places
+            self.indices
                 .get(name)
-                .and_then(|place| self.parameters.get(*place))
+                .and_then(|index| self.parameters.get(*index))
                 .map(|(_, tensor)| tensor.shallow_clone())
                 .ok_or_else(|| Error::Input(format!("the model has no weight `{name}`")))
         };
@@ -208,7 +208,7 @@ impl Model {
         Ok(self.decode_with(&weights, &encoded, &self.shifted(&labels), options.dropout))
     }
 
-    /// The decoder's inputs: labels one place to the right, behind the start token. `[batch, target]`.
+    /// The decoder's inputs: labels shifted one position to the right, after the start token. `[batch, target]`.
     fn shifted(&self, labels: &Tensor) -> Tensor {
         let size = labels.size();
         let (batch, length) = (size.first().copied().unwrap_or(0), size.get(1).copied().unwrap_or(0));
@@ -259,7 +259,7 @@ impl Model {
     /// The decoder before its first token.
     pub fn start(&self, weights: &Weights, encoded: &Encoded) -> DecoderState {
         tch::no_grad(|| DecoderState {
-            memories: weights.decoder.remember(&encoded.states),
+            caches: weights.decoder.project_kv(&encoded.states),
             mask: encoded.mask.shallow_clone(),
             position: 0,
         })
@@ -280,7 +280,7 @@ impl Model {
         Ok(tch::no_grad(|| {
             let ids = Tensor::from_slice(tokens).to_device(self.device).unsqueeze(1);
             let x = Tensor::embedding(&weights.decoder_embedding, &ids, -1, false, false);
-            let states = weights.decoder.step(&x, &mut state.memories, state.position, &state.mask);
+            let states = weights.decoder.step(&x, &mut state.caches, state.position, &state.mask);
             state.position += 1;
             project(weights, &states).squeeze_dim(1)
         }))

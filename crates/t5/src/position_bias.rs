@@ -27,8 +27,8 @@ impl Buckets {
         }
         // In float32, as the reference computes it: a bucket's edge must fall on the same side.
         let ratio = (distance as f32 / exact as f32).ln() / (self.distance_max as f32 / exact as f32).ln();
-        let place = exact + (ratio * (count - exact) as f32) as i64;
-        base + place.min(count - 1)
+        let bucket = exact + (ratio * (count - exact) as f32) as i64;
+        base + bucket.min(count - 1)
     }
 
     /// The bias `[1, heads, query, key]` in float32 for queries at positions `from..from + queries` and keys at
@@ -43,8 +43,8 @@ impl Buckets {
         let distances = Tensor::arange(keys, options).unsqueeze(0)
             - Tensor::arange(queries, options).unsqueeze(1)
             - (lowest + from);
-        let places = buckets.take(&distances);
-        Tensor::embedding(weight, &places, -1, false, false).permute([2, 0, 1]).unsqueeze(0)
+        let table = buckets.take(&distances);
+        Tensor::embedding(weight, &table, -1, false, false).permute([2, 0, 1]).unsqueeze(0)
     }
 }
 

@@ -6,7 +6,7 @@ use crate::norm::norm;
 use crate::position_bias::Buckets;
 use tch::Tensor;
 
-/// One block: self-attention, cross-attention in the decoder, feed-forward; each behind a norm and beside a residual.
+/// One block: self-attention, cross-attention in the decoder, feed-forward; each after a norm and with a residual connection.
 #[derive(Debug)]
 pub(crate) struct Block {
     pub(crate) attention_norm: Tensor,
@@ -27,9 +27,9 @@ pub(crate) struct Stack {
     pub(crate) epsilon: f64,
 }
 
-/// What the decoder remembers of one block.
+/// Keys and values of one decoder block.
 #[derive(Debug)]
-pub(crate) struct Memory {
+pub(crate) struct KeyValueCache {
     /// Keys and values of the tokens so far; `None` before the first.
     pub(crate) own: Option<KeyValue>,
     /// Keys and values of the encoder's output.
@@ -44,8 +44,8 @@ impl Stack {
         let mut x = drop(x, dropout);
         for block in &self.blocks {
             let normed = self.norm(&x, &block.attention_norm);
-            let (query, memory) = block.attention.project(&normed);
-            x = &x + drop(&block.attention.attend(&query, &memory, &bias, dropout), dropout);
+            let (query, key_value) = block.attention.project(&normed);
+            x = &x + drop(&block.attention.attend(&query, &key_value, &bias, dropout), dropout);
             x = self.feed_forward(&x, block, dropout);
         }
         drop(&self.norm(&x, &self.final_norm), dropout)
@@ -65,39 +65,46 @@ impl Stack {
         let mut x = drop(x, dropout);
         for block in &self.blocks {
             let normed = self.norm(&x, &block.attention_norm);
-            let (query, memory) = block.attention.project(&normed);
-            x = &x + drop(&block.attention.attend(&query, &memory, &bias, dropout), dropout);
+            let (query, key_value) = block.attention.project(&normed);
+            x = &x + drop(&block.attention.attend(&query, &key_value, &bias, dropout), dropout);
             if let Some((cross_norm, cross)) = &block.cross {
-                let query = cross.ask(&self.norm(&x, cross_norm));
-                x = &x + drop(&cross.attend(&query, &cross.remember(encoded), mask, dropout), dropout);
+                let query = cross.query(&self.norm(&x, cross_norm));
+                x = &x + drop(&cross.attend(&query, &cross.project_kv(encoded), mask, dropout), dropout);
             }
             x = self.feed_forward(&x, block, dropout);
         }
         drop(&self.norm(&x, &self.final_norm), dropout)
     }
 
-    /// What the decoder needs of the encoder's output, for steps.
-    pub(crate) fn remember(&self, encoded: &Tensor) -> Vec<Memory> {
-        let remember = |cross: &(Tensor, Attention)| Memory { own: None, encoded: cross.1.remember(encoded) };
-        self.blocks.iter().filter_map(|block| block.cross.as_ref().map(remember)).collect()
+    /// The cache of every block before the first step: keys and values of the encoder's output.
+    pub(crate) fn project_kv(&self, encoded: &Tensor) -> Vec<KeyValueCache> {
+        let project =
+            |cross: &(Tensor, Attention)| KeyValueCache { own: None, encoded: cross.1.project_kv(encoded) };
+        self.blocks.iter().filter_map(|block| block.cross.as_ref().map(project)).collect()
     }
 
     /// One step of the decoder: `x` is `[batch, 1, d_model]`, the token at `position`.
-    pub(crate) fn step(&self, x: &Tensor, memories: &mut [Memory], position: i64, mask: &Tensor) -> Tensor {
+    pub(crate) fn step(
+        &self,
+        x: &Tensor,
+        caches: &mut [KeyValueCache],
+        position: i64,
+        mask: &Tensor,
+    ) -> Tensor {
         let bias = self.buckets.bias(&self.position_bias, position, 1, position + 1);
         let mut x = x.shallow_clone();
-        for (block, memory) in self.blocks.iter().zip(memories) {
+        for (block, cache) in self.blocks.iter().zip(caches) {
             let normed = self.norm(&x, &block.attention_norm);
             let (query, next) = block.attention.project(&normed);
-            let own = match memory.own.take() {
+            let own = match cache.own.take() {
                 Some(past) => past.append(&next),
                 None => next,
             };
             x = &x + block.attention.attend(&query, &own, &bias, 0.0);
-            memory.own = Some(own);
+            cache.own = Some(own);
             if let Some((cross_norm, cross)) = &block.cross {
-                let query = cross.ask(&self.norm(&x, cross_norm));
-                x = &x + cross.attend(&query, &memory.encoded, mask, 0.0);
+                let query = cross.query(&self.norm(&x, cross_norm));
+                x = &x + cross.attend(&query, &cache.encoded, mask, 0.0);
             }
             x = self.feed_forward(&x, block, 0.0);
         }

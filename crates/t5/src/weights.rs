@@ -9,7 +9,7 @@ use crate::position_bias::Buckets;
 use crate::stack::{Block, Stack};
 use tch::{Kind, Tensor};
 
-/// The weights of one pass. Made from masters that require gradients, it carries the gradients back to them.
+/// The weights of one pass. Where the master weights require gradients, those of the pass reach them.
 #[derive(Debug)]
 pub struct Weights {
     /// What the encoder reads, `[vocab, d_model]`.
@@ -24,7 +24,7 @@ pub struct Weights {
     pub(crate) head_scale: Option<f64>,
 }
 
-/// Where the masters are looked up.
+/// Where the master weights are looked up.
 pub(crate) struct Source<'a> {
     pub(crate) config: &'a Config,
     pub(crate) find: &'a dyn Fn(&str) -> Result<Tensor>,
@@ -68,9 +68,9 @@ impl Source<'_> {
         Ok(Block {
             attention_norm: (self.find)(&format!("{block}.0.layer_norm.weight"))?,
             attention: Attention {
-                query: None,
-                memory: self.fused(&attention, &["q", "k", "v"])?,
-                output: self.cast(&format!("{attention}.o.weight"))?,
+                query_projection: None,
+                fused_projection: self.fused(&attention, &["q", "k", "v"])?,
+                output_projection: self.cast(&format!("{attention}.o.weight"))?,
                 heads: self.config.num_heads,
             },
             cross,
@@ -82,9 +82,9 @@ impl Source<'_> {
     fn cross(&self, layer: &str) -> Result<(Tensor, Attention)> {
         let name = format!("{layer}.EncDecAttention");
         let attention = Attention {
-            query: Some(self.cast(&format!("{name}.q.weight"))?),
-            memory: self.fused(&name, &["k", "v"])?,
-            output: self.cast(&format!("{name}.o.weight"))?,
+            query_projection: Some(self.cast(&format!("{name}.q.weight"))?),
+            fused_projection: self.fused(&name, &["k", "v"])?,
+            output_projection: self.cast(&format!("{name}.o.weight"))?,
             heads: self.config.num_heads,
         };
         Ok(((self.find)(&format!("{layer}.layer_norm.weight"))?, attention))

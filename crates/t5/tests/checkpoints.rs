@@ -328,7 +328,7 @@ fn files_that_are_not_whole_are_named() {
             fs::write(folder.join(WEIGHTS), &bytes[..length]).unwrap();
         }
     };
-    let damaged = ["model.safetensors", "is no whole safetensors file", "copy it again"];
+    let damaged = ["model.safetensors", "is not a whole safetensors file", "copy it again"];
     for length in [0, 4, 100, 60_000] {
         refused("v1_1", &cut(length), &damaged);
     }

@@ -16,6 +16,7 @@ mod common;
 use common::{Golden, close, device, difference, folder, kinds, pass, tolerance};
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::Path;
 use t5::{Compute, GenerateOptions, Model, Strategy};
 use tch::Tensor;
 
@@ -114,6 +115,10 @@ fn kinds_that_are_refused_say_why() {
             assert!(message.contains(needle), "`{needle}` is not in: {message}");
         }
     };
+    check("unknown-activation", &["config.json: dense_act_fn: names the activation `mish`: relu"]);
+    check("head-differs", &["`lm_head.weight` differs from the embedding, and config.json ties them"]);
+    check("ends-differ", &["generation_config.json: eos_token_id: is [2], and config.json says 1"]);
+    check("int8", &["tensor `decoder.block.0.layer.2.DenseReluDense.wo.weight` is I8: float64, float32"]);
     check("umt5", &["config.json: model_type: is `umt5`: only t5 and mt5 checkpoints are read"]);
     check("encoder-only", &["holds an encoder and no decoder", "T5ForConditionalGeneration"]);
     check(
@@ -124,6 +129,27 @@ fn kinds_that_are_refused_say_why() {
             "float16",
         ],
     );
+}
+
+/// docs/MODELS.md lists every kind, and says of each what happens.
+#[test]
+fn the_table_of_kinds_says_what_happens() {
+    let document = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/MODELS.md");
+    let document = fs::read_to_string(document).unwrap();
+    let (_, table) = document.split_once("## What config.json and the weights say").unwrap();
+    let (table, _) = table.split_once("\n## ").unwrap();
+    let mut listed = BTreeSet::new();
+    for line in table.lines().filter(|line| line.starts_with("| `")) {
+        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+        let (name, verdict) = (cells[1].trim_matches('`'), cells[3]);
+        let opens = Model::load(&folder(&format!("kinds/{name}")), device()).is_ok();
+        assert_eq!(verdict, if opens { "opens" } else { "refused" }, "{name}");
+        listed.insert(name.to_owned());
+    }
+    let made = fs::read_dir(folder("kinds")).unwrap();
+    let made: BTreeSet<String> =
+        made.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    assert_eq!(listed, made);
 }
 
 /// Every number of every tensor is looked at, and those that are wrong are counted.

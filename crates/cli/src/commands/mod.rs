@@ -1,6 +1,7 @@
 //! The verbs.
 
 pub(crate) mod cancel;
+pub(crate) mod checkpoint;
 pub(crate) mod delete;
 pub(crate) mod health;
 pub(crate) mod ledger;

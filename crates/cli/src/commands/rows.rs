@@ -57,6 +57,7 @@ pub(crate) async fn import(
         ImportFormat::Jsonl(file) => import_file(config, Format::Jsonl, file, shutdown).await,
         ImportFormat::Csv(file) => import_file(config, Format::Csv, file, shutdown).await,
         ImportFormat::Parquet(file) => import_file(config, Format::Parquet, file, shutdown).await,
+        ImportFormat::Checkpoint(arguments) => super::checkpoint::import(arguments, shutdown).await,
     }
 }
 
