@@ -1,9 +1,9 @@
-"""Measures transformers and CTranslate2 on the model that `measure` saved, and prints the table of all, ratios last.
+"""Measure transformers and CTranslate2 on the model that `measure` saved, and print one table, ratios last.
 
     python peers.py FOLDER OURS.jsonl
 
-FOLDER holds the model in Hugging Face layout; OURS.jsonl is what `measure` printed. Lengths, threads, rows and weights are
-the same for everyone; each figure is the median of five rounds after one that warms up.
+FOLDER contains the model in Hugging Face layout; OURS.jsonl is the output of `measure`. Lengths, threads, rows and weights
+are the same for all; each figure is the median of five rounds after a warm-up round.
 """
 
 import argparse
