@@ -7,9 +7,9 @@
     reason = "helpers of tests fail loudly too"
 )]
 
-use domain::Store;
+use domain::ports::{DistillationFilter, PageRequest};
 use domain::state::PromptState;
-use domain::store::{DistillationFilter, PageRequest};
+use domain::{DatasetStore, JobStore, PromptStore};
 use embedded::SqliteStore;
 use serde_json::Value;
 use sha2::{Digest, Sha256};

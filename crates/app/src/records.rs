@@ -1,12 +1,12 @@
-//! The records, the work list and the teacher's allowance, from the adapters that the configuration names: the one place
+//! The records, the work list and the teachers' rate limits, from the adapters that the configuration names: the one place
 //! that chooses them.
 
 use crate::config::{Address, Config, ConfigError};
 use crate::secret::Secret;
 use anyhow::Context;
-use distributed::{PostgresSettings, PostgresStore, RedisAllowance, RedisQueue, RedisServer};
-use domain::{Allowance, Queue, Store};
-use embedded::{MemoryAllowance, MemoryQueue, SqliteStore};
+use distributed::{PostgresSettings, PostgresStore, RedisQueue, RedisRateLimiter, RedisServer};
+use domain::{Queue, RateLimiter, Stores};
+use embedded::{MemoryQueue, MemoryRateLimiter, SqliteStore};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use harvester::{Harvester, Settings};
@@ -17,9 +17,9 @@ use std::time::Duration;
 
 /// What the harvester works over.
 pub(crate) struct Records {
-    pub(crate) store: Arc<dyn Store>,
+    pub(crate) stores: Stores,
     pub(crate) queue: Arc<dyn Queue>,
-    pub(crate) allowance: Arc<dyn Allowance>,
+    pub(crate) rate_limiter: Arc<dyn RateLimiter>,
     close: Box<dyn FnOnce() -> BoxFuture<'static, ()> + Send + Sync>,
 }
 
@@ -62,12 +62,11 @@ pub(crate) async fn migrate(config: &Config) -> anyhow::Result<i64> {
 
 async fn embedded(config: &Config) -> anyhow::Result<Records> {
     let store = Arc::new(SqliteStore::open(&config.data_dir).await?);
-    let closing = Arc::clone(&store);
     Ok(Records {
-        store,
+        stores: Stores::of(&store),
         queue: Arc::new(MemoryQueue::new(config.harvester.queue_capacity, lease(config))),
-        allowance: Arc::new(MemoryAllowance::default()),
-        close: Box::new(move || async move { closing.close().await }.boxed()),
+        rate_limiter: Arc::new(MemoryRateLimiter::default()),
+        close: Box::new(move || async move { store.close().await }.boxed()),
     })
 }
 
@@ -82,12 +81,11 @@ async fn cluster(config: &Config, url: &str) -> anyhow::Result<Records> {
         PostgresSettings { connections_max: config.database.connections_max, ..PostgresSettings::default() };
     let store = Arc::new(PostgresStore::open(url, settings).await.context("database.url")?);
     let server = RedisServer::connect(&redis, &config.redis.prefix).await.context("redis.url")?;
-    let closing = Arc::clone(&store);
     Ok(Records {
-        store,
+        stores: Stores::of(&store),
         queue: Arc::new(RedisQueue::new(&server, config.harvester.queue_capacity, lease(config))),
-        allowance: Arc::new(RedisAllowance::new(&server)),
-        close: Box::new(move || async move { closing.close().await }.boxed()),
+        rate_limiter: Arc::new(RedisRateLimiter::new(&server)),
+        close: Box::new(move || async move { store.close().await }.boxed()),
     })
 }
 
@@ -103,7 +101,7 @@ fn address(url: &Address, file: &Path) -> anyhow::Result<Option<String>> {
     Ok((!text.is_empty()).then(|| text.to_owned()))
 }
 
-/// The operator's teachers, sharing the allowance of `records`.
+/// The operator's teachers, sharing the rate limits of `records`.
 ///
 /// # Errors
 /// A profile that no teacher can be made of: a [`ConfigError`].
@@ -111,7 +109,7 @@ pub(crate) fn teachers(
     config: &Config,
     records: &Records,
 ) -> anyhow::Result<BTreeMap<String, teacher::Teacher>> {
-    let opened = crate::teachers::open(&config.teachers, &records.allowance);
+    let opened = crate::teachers::open(&config.teachers, &records.rate_limiter);
     Ok(opened.map_err(|error| ConfigError::new("configuration", format!("{error:#}")))?)
 }
 
@@ -129,7 +127,7 @@ pub(crate) fn harvester(
         workers,
         ..Settings::new(crate::roles::process_name("harvester"))
     };
-    Harvester::new(settings, Arc::clone(&records.store), Arc::clone(&records.queue), teachers)
+    Harvester::new(settings, records.stores.clone(), Arc::clone(&records.queue), teachers)
 }
 
 /// How long a prompt is leased.

@@ -2,7 +2,7 @@
 
 use crate::config::TeacherSection;
 use anyhow::{Context, bail};
-use domain::allowance::{Allowance, Limits};
+use domain::ports::{Limits, RateLimiter};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use teacher::{Profile, Provider, Secret, Teacher};
 /// A profile that no teacher can be made of: it is named, with what to do.
 pub(crate) fn open(
     sections: &BTreeMap<String, TeacherSection>,
-    allowance: &Arc<dyn Allowance>,
+    rate_limiter: &Arc<dyn RateLimiter>,
 ) -> anyhow::Result<BTreeMap<String, Teacher>> {
     let mut teachers = BTreeMap::new();
     for (name, section) in sections {
@@ -26,7 +26,7 @@ pub(crate) fn open(
         }
         let profile = profile(name, section, key)?;
         let teacher =
-            Teacher::new(profile, Arc::clone(allowance)).with_context(|| format!("teachers.{name}"))?;
+            Teacher::new(profile, Arc::clone(rate_limiter)).with_context(|| format!("teachers.{name}"))?;
         teachers.insert(name.clone(), teacher);
     }
     Ok(teachers)

@@ -2,19 +2,19 @@
 //!
 //! Every helper panics where the store refuses: a fixture that cannot be made is a failed test.
 
-use crate::store::StoreHarness;
+use crate::harness::{Store, StoreHarness};
 use domain::completion::{FinishReason, Parsed};
 use domain::ids::{CompletionKey, DatasetId, DistillationId, PromptId, RequestId, RunId};
 use domain::metric::Accuracy;
-use domain::queue::Work;
+use domain::ports::Work;
+use domain::ports::{StoreError, StoreResult};
 use domain::records::{
     Completion, Dataset, Distillation, Harvested, LeasedPrompt, LeasedRun, NewDistillation, NewModel,
     NewPrompt, Run,
 };
 use domain::spec::{Budget, Draft, JudgingDraft, StudentDraft, TeacherDraft, TrainingDraft};
 use domain::state::{DistillationState, Purpose, Verdict};
-use domain::store::{StoreError, StoreResult};
-use domain::{Example, Spec, Store, Task};
+use domain::{Example, Spec, Task};
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! The suites that every Store, Queue and Allowance must pass, and the fixtures they are made of.
+//! The suites that every store, queue and rate limiter must pass, and the fixtures they are made of.
 //!
 //! An adapter's test file names a way to open the adapter, and gets one test for each case:
 //!
@@ -19,9 +19,10 @@
 )]
 
 pub mod fixtures;
+pub mod harness;
 
-pub mod allowance;
 pub mod queue;
+pub mod rate_limiter;
 pub mod store;
 
 use std::time::Duration;
@@ -105,6 +106,7 @@ mod tests {
             &[
                 ("datasets", include_str!("store/datasets.rs")),
                 ("jobs", include_str!("store/jobs.rs")),
+                ("lifecycle", include_str!("store/lifecycle.rs")),
                 ("prompts", include_str!("store/prompts.rs")),
                 ("budgets", include_str!("store/budgets.rs")),
                 ("ledger", include_str!("store/ledger.rs")),
@@ -114,6 +116,6 @@ mod tests {
             ],
         );
         check(crate::queue::CASES, &[("work", include_str!("queue/work.rs"))]);
-        check(crate::allowance::CASES, &[("limits", include_str!("allowance/limits.rs"))]);
+        check(crate::rate_limiter::CASES, &[("limits", include_str!("rate_limiter/limits.rs"))]);
     }
 }

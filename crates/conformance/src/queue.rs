@@ -1,32 +1,8 @@
 //! The suite of the port of work: [`domain::Queue`].
 
-use async_trait::async_trait;
-use domain::Queue;
-use std::sync::Arc;
-use std::time::Duration;
-
 pub mod work;
 
-/// The bound of every queue under test.
-pub const CAPACITY: usize = 64;
-
-/// The time of visibility of every queue under test: short enough to wait for, long enough that nothing runs out
-/// between two calls.
-pub const VISIBILITY: Duration = Duration::from_secs(1);
-
-/// A queue under test, of [`CAPACITY`] and [`VISIBILITY`]. Every case opens its own, empty, and shares it with nobody.
-#[async_trait]
-pub trait QueueHarness: Send + Sync {
-    /// The queue.
-    fn queue(&self) -> Arc<dyn Queue>;
-
-    /// Lets `by` pass on the queue's clock. By default it really passes.
-    async fn advance(&self, by: Duration) {
-        tokio::time::sleep(by).await;
-    }
-}
-
-/// One test for each case, on the queue that `$open().await` opens: a [`QueueHarness`].
+/// One test for each case, on the queue that `$open().await` opens: a [`QueueHarness`](crate::harness::QueueHarness).
 #[macro_export]
 macro_rules! queue_suite {
     ($open:path) => {

@@ -1,41 +1,17 @@
-//! The suite of the port of records: [`domain::Store`].
-
-use async_trait::async_trait;
-use domain::Store;
-use std::sync::Arc;
-use std::time::Duration;
+//! The suite of the ports of records: [`DatasetStore`](domain::DatasetStore), [`JobStore`](domain::JobStore),
+//! [`PromptStore`](domain::PromptStore), [`RunStore`](domain::RunStore) and [`ModelStore`](domain::ModelStore).
 
 pub mod budgets;
 pub mod datasets;
 pub mod jobs;
 pub mod ledger;
+pub mod lifecycle;
 pub mod models;
 pub mod prompts;
 pub mod runs;
 pub mod together;
 
-/// A store under test. Every case opens its own, empty, and shares it with nobody.
-#[async_trait]
-pub trait StoreHarness: Send + Sync {
-    /// The store.
-    fn store(&self) -> Arc<dyn Store>;
-
-    /// Lets `by` pass for every lease: moves the store's clock, or, where the clock is a database's own, brings every
-    /// deadline in its tables nearer, or waits.
-    async fn advance(&self, by: Duration);
-
-    /// How long the leases of the suite are. A harness that really waits takes short ones.
-    fn lease(&self) -> Duration {
-        Duration::from_secs(60)
-    }
-
-    /// Lets every lease run out.
-    async fn outlive(&self) {
-        self.advance(self.lease() + Duration::from_millis(1)).await;
-    }
-}
-
-/// One test for each case, on the store that `$open().await` opens: a [`StoreHarness`].
+/// One test for each case, on the store that `$open().await` opens: a [`StoreHarness`](crate::harness::StoreHarness).
 #[macro_export]
 macro_rules! store_suite {
     ($open:path) => {
@@ -76,7 +52,7 @@ macro_rules! store_cases {
                 planning_again_adds_only_what_is_new
                 a_plan_that_fails_writes_nothing
                 only_a_queued_or_harvesting_job_is_planned
-                a_transition_is_guarded_and_tells_what_happened
+                a_move_is_dated_and_tells_what_happened
                 pausing_from_every_state
                 resuming_from_every_state
                 cancelling_from_every_state
@@ -93,6 +69,10 @@ macro_rules! store_cases {
                 progress_counts_prompts_and_the_verdicts_of_train_rows
                 unknown_jobs_are_not_found
                 a_cancelled_or_deleted_job_stops_its_trainer
+            }
+            lifecycle {
+                every_path_appends_its_events
+                a_budget_that_cannot_be_counted_is_refused
             }
             prompts {
                 the_outbox_keeps_its_order_until_it_is_published

@@ -2,12 +2,12 @@
 //! whatever the number of workers, and prompts are written by one transaction at a time.
 
 use crate::failure::Attempt;
-use crate::row::integer;
 use crate::store::Tx;
 use domain::ids::DistillationId;
+use domain::ports::StoreResult;
 use domain::records::Completion;
+use domain::rows::integer;
 use domain::state::DistillationState;
-use domain::store::StoreResult;
 use std::collections::BTreeMap;
 use uuid::Uuid;
 

@@ -1,31 +1,19 @@
 //! Datasets and their rows.
 
 use crate::failure::Attempt;
-use crate::row::{Cursor, Text, integer, json, named, number, record, records, text, to_json};
+use crate::row::{Text, record, records, text};
 use crate::store::{PostgresStore, Tx};
+use async_trait::async_trait;
 use domain::example::Row;
 use domain::ids::{DatasetId, RequestId};
+use domain::ports::{BATCH_MAX, DatasetStore, Page, PageRequest, StoreError, StoreResult};
 use domain::records::{Dataset, RowCounts};
+use domain::rows::{Cursor, DatasetRow, ExampleRow, integer, named, number, to_json};
 use domain::state::DatasetState;
-use domain::store::{BATCH_MAX, Page, PageRequest, StoreError, StoreResult};
-use domain::{Example, Split, Timestamp};
+use domain::{Example, Split};
 use std::collections::HashMap;
-use uuid::Uuid;
 
-struct DatasetRow {
-    id: Uuid,
-    name: String,
-    state: String,
-    rows: i64,
-    rows_train: i64,
-    rows_validation: i64,
-    rows_test: i64,
-    rows_labelled: i64,
-    fingerprint: String,
-    created_at: i64,
-}
-
-/// Datasets; what is given goes on after `FROM datasets`.
+/// Datasets; what is given continues the statement after `FROM datasets`.
 macro_rules! datasets {
     ($rest:literal $(, $argument:expr)* $(,)?) => {
         sqlx::query_as!(
@@ -37,47 +25,13 @@ macro_rules! datasets {
     };
 }
 
-impl TryFrom<DatasetRow> for Dataset {
-    type Error = StoreError;
-
-    fn try_from(row: DatasetRow) -> StoreResult<Self> {
-        Ok(Self {
-            id: DatasetId::from_uuid(row.id),
-            name: row.name,
-            state: named("state", &row.state)?,
-            rows: number("rows", row.rows)?,
-            rows_by_split: [
-                number("rows_train", row.rows_train)?,
-                number("rows_validation", row.rows_validation)?,
-                number("rows_test", row.rows_test)?,
-            ],
-            rows_labelled: number("rows_labelled", row.rows_labelled)?,
-            fingerprint: row.fingerprint,
-            created_at: Timestamp(row.created_at),
-        })
-    }
-}
-
-struct ExampleRow {
-    row_index: i64,
-    example: String,
-}
-
-impl TryFrom<ExampleRow> for Row {
-    type Error = StoreError;
-
-    fn try_from(row: ExampleRow) -> StoreResult<Self> {
-        Ok(Self { index: number("row_index", row.row_index)?, example: json("example", &row.example)? })
-    }
-}
-
-/// A dataset that nobody else changes until the transaction ends.
+/// A dataset that no other transaction changes until the transaction ends.
 async fn lock(tx: &mut Tx, id: DatasetId) -> Attempt<Dataset> {
     let row = datasets!("WHERE id = $1 FOR UPDATE", id.as_uuid()).fetch_optional(&mut **tx).await;
     Ok(record(row)?.ok_or_else(|| StoreError::not_found("dataset", id))?)
 }
 
-/// The state of a dataset that nobody deletes until the transaction ends; `None` where there is none.
+/// The state of a dataset that no other transaction deletes until the transaction ends; `None` where there is none.
 pub(crate) async fn keep(tx: &mut Tx, id: DatasetId) -> Attempt<Option<DatasetState>> {
     let state = sqlx::query_scalar!("SELECT state FROM datasets WHERE id = $1 FOR KEY SHARE", id.as_uuid())
         .fetch_optional(&mut **tx)
@@ -112,173 +66,206 @@ pub(crate) async fn page_of_split(
     records(rows)
 }
 
-impl PostgresStore {
-    pub(crate) async fn dataset_create(&self, request: RequestId, name: &str) -> Attempt<Dataset> {
-        let mut tx = self.begin().await?;
-        sqlx::query!(
-            "INSERT INTO datasets (id, request_id, name, state, created_at)
-             VALUES ($1, $2, $3, 'staged', now_ms()) ON CONFLICT (request_id) DO NOTHING",
-            DatasetId::generate().as_uuid(),
-            request.as_uuid(),
-            text(name) as Text<'_>
-        )
-        .execute(&mut *tx)
-        .await?;
-        let row = datasets!("WHERE request_id = $1", request.as_uuid()).fetch_one(&mut *tx).await?;
-        tx.commit().await?;
-        Ok(row.try_into()?)
+#[async_trait]
+impl DatasetStore for PostgresStore {
+    async fn create_dataset(&self, request: RequestId, name: &str) -> StoreResult<Dataset> {
+        self.call(|| async {
+            let mut tx = self.begin().await?;
+            sqlx::query!(
+                "INSERT INTO datasets (id, request_id, name, state, created_at)
+                 VALUES ($1, $2, $3, 'staged', now_ms()) ON CONFLICT (request_id) DO NOTHING",
+                DatasetId::generate().as_uuid(),
+                request.as_uuid(),
+                text(name) as Text<'_>
+            )
+            .execute(&mut *tx)
+            .await?;
+            let row = datasets!("WHERE request_id = $1", request.as_uuid()).fetch_one(&mut *tx).await?;
+            tx.commit().await?;
+            Ok(row.try_into()?)
+        })
+        .await
     }
 
-    pub(crate) async fn dataset_append(&self, id: DatasetId, offset: u64, rows: &[Example]) -> Attempt<u64> {
-        let mut tx = self.begin().await?;
-        let dataset = lock(&mut tx, id).await?;
-        if dataset.state == DatasetState::Committed {
-            return Err(
-                StoreError::Conflict(format!("dataset {id} is committed: nothing can be appended")).into()
-            );
-        }
-        if offset > dataset.rows {
-            return Err(StoreError::Conflict(format!(
-                "dataset {id} has {} rows: go on at offset {}, not at {offset}",
-                dataset.rows, dataset.rows
-            ))
-            .into());
-        }
-        let known = usize::try_from(dataset.rows - offset).unwrap_or(usize::MAX);
-        let new = rows.get(known..).unwrap_or_default();
-        if !new.is_empty() {
-            let chunk = Chunk::of(dataset.rows, new)?;
-            chunk.check_keys(&mut tx, id).await?;
-            chunk.insert(&mut tx, id).await?;
-        }
-        tx.commit().await?;
-        Ok(dataset.rows + new.len() as u64)
-    }
-
-    pub(crate) async fn dataset_commit(&self, id: DatasetId, fingerprint: &str) -> Attempt<Dataset> {
-        let mut tx = self.begin().await?;
-        let dataset = lock(&mut tx, id).await?;
-        if dataset.state == DatasetState::Committed {
-            if dataset.fingerprint == fingerprint {
-                return Ok(dataset);
+    async fn append_rows(&self, id: DatasetId, offset: u64, rows: Vec<Example>) -> StoreResult<u64> {
+        self.call(|| async {
+            let mut tx = self.begin().await?;
+            let dataset = lock(&mut tx, id).await?;
+            if dataset.state == DatasetState::Committed {
+                return Err(StoreError::Conflict(format!(
+                    "dataset {id} is committed: nothing can be appended"
+                ))
+                .into());
             }
-            return Err(StoreError::Conflict(format!("dataset {id} is committed with other rows")).into());
-        }
-        if dataset.rows == 0 {
-            let words = format!("dataset {id} has no rows: upload some, then commit");
-            return Err(StoreError::Conflict(words).into());
-        }
-        sqlx::query!(
-            "UPDATE datasets SET state = 'committed', fingerprint = $1 WHERE id = $2",
-            text(fingerprint) as Text<'_>,
-            id.as_uuid()
-        )
-        .execute(&mut *tx)
-        .await?;
-        let dataset = fetch(&mut tx, id).await?;
-        tx.commit().await?;
-        Ok(dataset)
+            if offset > dataset.rows {
+                return Err(StoreError::Conflict(format!(
+                    "dataset {id} has {} rows: continue at offset {}, not at {offset}",
+                    dataset.rows, dataset.rows
+                ))
+                .into());
+            }
+            let known = usize::try_from(dataset.rows - offset).unwrap_or(usize::MAX);
+            let new = rows.get(known..).unwrap_or_default();
+            if !new.is_empty() {
+                let chunk = Chunk::of(dataset.rows, new)?;
+                chunk.check_keys(&mut tx, id).await?;
+                chunk.insert(&mut tx, id).await?;
+            }
+            tx.commit().await?;
+            Ok(dataset.rows + new.len() as u64)
+        })
+        .await
     }
 
-    pub(crate) async fn dataset_get(&self, id: DatasetId) -> Attempt<Dataset> {
-        let row = datasets!("WHERE id = $1", id.as_uuid()).fetch_optional(self.pool()).await;
-        Ok(record(row)?.ok_or_else(|| StoreError::not_found("dataset", id))?)
+    async fn commit_dataset(&self, id: DatasetId, fingerprint: &str) -> StoreResult<Dataset> {
+        self.call(|| async {
+            let mut tx = self.begin().await?;
+            let dataset = lock(&mut tx, id).await?;
+            if dataset.state == DatasetState::Committed {
+                if dataset.fingerprint == fingerprint {
+                    return Ok(dataset);
+                }
+                return Err(StoreError::Conflict(format!("dataset {id} is committed with other rows")).into());
+            }
+            if dataset.rows == 0 {
+                let words = format!("dataset {id} has no rows: upload some, then commit");
+                return Err(StoreError::Conflict(words).into());
+            }
+            sqlx::query!(
+                "UPDATE datasets SET state = 'committed', fingerprint = $1 WHERE id = $2",
+                text(fingerprint) as Text<'_>,
+                id.as_uuid()
+            )
+            .execute(&mut *tx)
+            .await?;
+            let dataset = fetch(&mut tx, id).await?;
+            tx.commit().await?;
+            Ok(dataset)
+        })
+        .await
     }
 
-    pub(crate) async fn dataset_find(&self, name: &str) -> Attempt<Option<Dataset>> {
-        let row = datasets!(
-            "WHERE name = $1 AND state = 'committed' ORDER BY created_at DESC, id DESC LIMIT 1",
-            text(name) as Text<'_>
-        )
-        .fetch_optional(self.pool())
-        .await;
-        record(row)
+    async fn dataset(&self, id: DatasetId) -> StoreResult<Dataset> {
+        self.call(|| async {
+            let row = datasets!("WHERE id = $1", id.as_uuid()).fetch_optional(self.pool()).await;
+            Ok(record(row)?.ok_or_else(|| StoreError::not_found("dataset", id))?)
+        })
+        .await
     }
 
-    pub(crate) async fn dataset_find_by_fingerprint(&self, fingerprint: &str) -> Attempt<Option<Dataset>> {
-        let row = datasets!(
-            "WHERE fingerprint = $1 AND state = 'committed' ORDER BY created_at DESC, id DESC LIMIT 1",
-            text(fingerprint) as Text<'_>
-        )
-        .fetch_optional(self.pool())
-        .await;
-        record(row)
+    async fn find_dataset(&self, name: &str) -> StoreResult<Option<Dataset>> {
+        self.call(|| async {
+            let row = datasets!(
+                "WHERE name = $1 AND state = 'committed' ORDER BY created_at DESC, id DESC LIMIT 1",
+                text(name) as Text<'_>
+            )
+            .fetch_optional(self.pool())
+            .await;
+            record(row)
+        })
+        .await
     }
 
-    pub(crate) async fn dataset_list(&self, page: &PageRequest) -> Attempt<Page<Dataset>> {
-        let cursor = Cursor::read(page)?;
-        let rows = datasets!(
-            "WHERE state = 'committed' AND (created_at, id) < ($1, $2)
-             ORDER BY created_at DESC, id DESC LIMIT $3",
-            cursor.created_at,
-            cursor.id,
-            cursor.limit
-        )
-        .fetch_all(self.pool())
-        .await;
-        let items: Vec<Dataset> = records(rows)?;
-        let next = cursor.next(items.len(), items.last().map(|last| (last.created_at, last.id.as_uuid())));
-        Ok(Page { items, next })
+    async fn find_dataset_by_fingerprint(&self, fingerprint: &str) -> StoreResult<Option<Dataset>> {
+        self.call(|| async {
+            let row = datasets!(
+                "WHERE fingerprint = $1 AND state = 'committed' ORDER BY created_at DESC, id DESC LIMIT 1",
+                text(fingerprint) as Text<'_>
+            )
+            .fetch_optional(self.pool())
+            .await;
+            record(row)
+        })
+        .await
     }
 
-    pub(crate) async fn dataset_delete(&self, id: DatasetId) -> Attempt<()> {
-        let mut tx = self.begin_deletion().await?;
-        lock(&mut tx, id).await?;
-        let reading = sqlx::query_scalar!(
-            "SELECT count(*) AS \"count!\" FROM distillations
-             WHERE dataset_id = $1 AND state NOT IN ('succeeded', 'failed', 'cancelled')",
-            id.as_uuid()
-        )
-        .fetch_one(&mut *tx)
-        .await?;
-        if reading > 0 {
-            let words =
-                format!("dataset {id} is read by {reading} unfinished distillations: cancel them first");
-            return Err(StoreError::Conflict(words).into());
-        }
-        sqlx::query!("DELETE FROM datasets WHERE id = $1", id.as_uuid()).execute(&mut *tx).await?;
-        Ok(tx.commit().await?)
+    async fn list_datasets(&self, page: &PageRequest) -> StoreResult<Page<Dataset>> {
+        self.call(|| async {
+            let cursor = Cursor::read(page)?;
+            let rows = datasets!(
+                "WHERE state = 'committed' AND (created_at, id) < ($1, $2)
+                 ORDER BY created_at DESC, id DESC LIMIT $3",
+                cursor.created_at,
+                cursor.id,
+                cursor.limit
+            )
+            .fetch_all(self.pool())
+            .await;
+            let items: Vec<Dataset> = records(rows)?;
+            let next =
+                cursor.next(items.len(), items.last().map(|last| (last.created_at, last.id.as_uuid())));
+            Ok(Page { items, next })
+        })
+        .await
     }
 
-    pub(crate) async fn dataset_rows(
+    async fn delete_dataset(&self, id: DatasetId) -> StoreResult<()> {
+        self.call_deletion(|| async {
+            let mut tx = self.begin_deletion().await?;
+            lock(&mut tx, id).await?;
+            let reading = sqlx::query_scalar!(
+                "SELECT count(*) AS \"count!\" FROM distillations
+                 WHERE dataset_id = $1 AND state NOT IN ('succeeded', 'failed', 'cancelled')",
+                id.as_uuid()
+            )
+            .fetch_one(&mut *tx)
+            .await?;
+            if reading > 0 {
+                let words =
+                    format!("dataset {id} is read by {reading} unfinished distillations: cancel them first");
+                return Err(StoreError::Conflict(words).into());
+            }
+            sqlx::query!("DELETE FROM datasets WHERE id = $1", id.as_uuid()).execute(&mut *tx).await?;
+            Ok(tx.commit().await?)
+        })
+        .await
+    }
+
+    async fn rows(
         &self,
         id: DatasetId,
         split: Option<Split>,
         from: u64,
         limit: usize,
-    ) -> Attempt<Vec<Row>> {
-        let mut tx = self.begin_reading().await?;
-        if let Some(split) = split {
-            return page_of_split(&mut tx, id, split, from, limit).await;
-        }
-        let rows = sqlx::query_as!(
-            ExampleRow,
-            "SELECT row_index, example FROM examples WHERE dataset_id = $1 AND row_index >= $2
-             ORDER BY row_index LIMIT $3",
-            id.as_uuid(),
-            integer::<i64>(from)?,
-            limit.clamp(1, BATCH_MAX) as i64
-        )
-        .fetch_all(&mut *tx)
-        .await;
-        records(rows)
+    ) -> StoreResult<Vec<Row>> {
+        self.call(|| async {
+            let mut tx = self.begin_reading().await?;
+            if let Some(split) = split {
+                return page_of_split(&mut tx, id, split, from, limit).await;
+            }
+            let rows = sqlx::query_as!(
+                ExampleRow,
+                "SELECT row_index, example FROM examples WHERE dataset_id = $1 AND row_index >= $2
+                 ORDER BY row_index LIMIT $3",
+                id.as_uuid(),
+                integer::<i64>(from)?,
+                limit.clamp(1, BATCH_MAX) as i64
+            )
+            .fetch_all(&mut *tx)
+            .await;
+            records(rows)
+        })
+        .await
     }
 
-    pub(crate) async fn dataset_row_counts(&self, id: DatasetId, split: Split) -> Attempt<RowCounts> {
-        let row = sqlx::query!(
-            "SELECT count(*) AS \"rows!\", count(*) FILTER (WHERE labelled) AS \"labelled!\",
-                 count(*) FILTER (WHERE answered) AS \"answered!\"
-             FROM examples WHERE dataset_id = $1 AND split = $2",
-            id.as_uuid(),
-            split.as_str()
-        )
-        .fetch_one(self.pool())
-        .await?;
-        Ok(RowCounts {
-            rows: number("rows", row.rows)?,
-            labelled: number("labelled", row.labelled)?,
-            answered: number("answered", row.answered)?,
+    async fn row_counts(&self, id: DatasetId, split: Split) -> StoreResult<RowCounts> {
+        self.call(|| async {
+            let row = sqlx::query!(
+                "SELECT count(*) AS \"rows!\", count(*) FILTER (WHERE labelled) AS \"labelled!\",
+                     count(*) FILTER (WHERE answered) AS \"answered!\"
+                 FROM examples WHERE dataset_id = $1 AND split = $2",
+                id.as_uuid(),
+                split.as_str()
+            )
+            .fetch_one(self.pool())
+            .await?;
+            Ok(RowCounts {
+                rows: number("rows", row.rows)?,
+                labelled: number("labelled", row.labelled)?,
+                answered: number("answered", row.answered)?,
+            })
         })
+        .await
     }
 }
 

@@ -1,6 +1,7 @@
 //! Failures of the database as the port's, and which of them are tried again.
 
-use domain::store::{StoreError, StoreResult};
+use domain::lifecycle::Conflict;
+use domain::ports::{StoreError, StoreResult};
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -11,9 +12,9 @@ const PAUSE: Duration = Duration::from_millis(10);
 
 /// Two transactions wait for each other, or one would have seen what the other undid.
 const COLLISIONS: &[&str] = &["40001", "40P01"];
-/// Classes and codes of what goes away by itself: a lost connection, want of resources, an operator's intervention, a
-/// timeout, a standby that is not in charge yet.
-const PASSING: &[&str] = &["08", "53", "57", "40001", "40P01", "55P03", "25P03", "25006"];
+/// Classes and codes of transient failures: a lost connection, too few resources, an operator's intervention, a timeout, a
+/// standby that is not the primary yet.
+const TRANSIENT: &[&str] = &["08", "53", "57", "40001", "40P01", "55P03", "25P03", "25006"];
 
 /// Why one try of a transaction ended.
 #[derive(Debug)]
@@ -33,6 +34,12 @@ impl From<StoreError> for Failure {
     }
 }
 
+impl From<Conflict> for Failure {
+    fn from(conflict: Conflict) -> Self {
+        Self::Refused(conflict.into())
+    }
+}
+
 impl From<sqlx::Error> for Failure {
     fn from(error: sqlx::Error) -> Self {
         Self::Database(error)
@@ -45,9 +52,9 @@ impl From<Failure> for StoreError {
             Failure::Refused(error) => return error,
             Failure::Database(error) => error,
         };
-        let passes = match &error {
+        let transient = match &error {
             sqlx::Error::Database(database) => {
-                database.code().is_some_and(|code| PASSING.iter().any(|passing| code.starts_with(passing)))
+                database.code().is_some_and(|code| TRANSIENT.iter().any(|class| code.starts_with(class)))
             }
             sqlx::Error::Io(_)
             | sqlx::Error::Tls(_)
@@ -58,7 +65,7 @@ impl From<Failure> for StoreError {
             | sqlx::Error::BeginFailed => true,
             _ => false,
         };
-        if passes { Self::Unavailable(error.to_string()) } else { Self::Internal(error.to_string()) }
+        if transient { Self::Unavailable(error.to_string()) } else { Self::Internal(error.to_string()) }
     }
 }
 

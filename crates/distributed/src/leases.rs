@@ -3,14 +3,14 @@
 use crate::accounts::{self, Accounts, Room};
 use crate::failure::Attempt;
 use crate::ledger;
-use crate::prompts::{self, Held};
-use crate::row::{Text, in_order, integer, json, milliseconds, text};
-use crate::store::{PostgresStore, Tx};
+use crate::row::{Text, in_order, milliseconds, records, text};
+use crate::store::Tx;
 use domain::Example;
 use domain::ids::{CompletionKey, PromptId};
+use domain::ports::{AttemptFailure, LeaseOutcome, StoreError};
 use domain::records::{Completion, LeasedPrompt};
+use domain::rows::{Held, PromptRow, integer, json, key};
 use domain::state::PromptState;
-use domain::store::{AttemptFailure, LeaseOutcome, StoreError};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 use uuid::Uuid;
@@ -20,123 +20,125 @@ use uuid::Uuid;
 const KEY_LOCKS: i32 = 0x6b65_7973;
 const KEY_LOCKS_COUNT: u8 = 64;
 
-impl PostgresStore {
-    pub(crate) async fn lease_take(
-        &self,
-        prompts: &[PromptId],
-        worker: &str,
-        lease: Duration,
-    ) -> Attempt<LeaseOutcome> {
-        if prompts.is_empty() {
-            return Ok(LeaseOutcome::default());
-        }
-        let ids = in_order(prompts.iter().map(|id| id.as_uuid()));
-        let mut tx = self.begin().await?;
-        let accounts = accounts::hold(&mut tx, &ids).await?;
-        let held = prompts::hold(&mut tx, &ids).await?;
-        let keys: Vec<CompletionKey> = held.iter().map(|held| held.prompt.key).collect();
-        lock_keys(&mut tx, &keys).await?;
-        let mut taking = Taking {
-            // In this order: an answer that is committed in between is found by the second.
-            asked: asked(&mut tx, &keys).await?,
-            known: ledger::completions(&mut tx, &keys).await?,
-            accounts,
-            held: held.into_iter().map(|held| (held.prompt.id, held)).collect(),
-            taken: Vec::new(),
-            freed: Vec::new(),
-            outcome: LeaseOutcome::default(),
-        };
-        for id in prompts {
-            taking.decide(*id);
-        }
-        let outcome = taking.write(&mut tx, worker, lease).await?;
-        tx.commit().await?;
-        Ok(outcome)
-    }
-
-    pub(crate) async fn lease_heartbeat(
-        &self,
-        leases: &[(PromptId, u32)],
-        lease: Duration,
-    ) -> Attempt<Vec<PromptId>> {
-        if leases.is_empty() {
-            return Ok(Vec::new());
-        }
-        let ids = in_order(leases.iter().map(|(id, _)| id.as_uuid()));
-        let mut tx = self.begin().await?;
-        // Shared: it keeps the jobs from being deleted meanwhile, and waits for no worker that writes their accounts.
-        sqlx::query!(
-            "SELECT id FROM distillations WHERE id IN (SELECT distillation_id FROM prompts WHERE id = ANY ($1))
-             ORDER BY id FOR KEY SHARE",
-            &ids
-        )
-        .fetch_all(&mut *tx)
-        .await?;
-        sqlx::query!("SELECT id FROM prompts WHERE id = ANY ($1) ORDER BY id FOR NO KEY UPDATE", &ids)
-            .fetch_all(&mut *tx)
-            .await?;
-        let prompts: Vec<Uuid> = leases.iter().map(|(id, _)| id.as_uuid()).collect();
-        let attempts: Vec<i64> = leases.iter().map(|(_, attempt)| i64::from(*attempt)).collect();
-        let kept = sqlx::query!(
-            "UPDATE prompts SET lease_until = now_ms() + $3
-             FROM unnest($1::uuid[], $2::bigint[]) AS lease (prompt_id, attempt)
-             WHERE id = prompt_id AND prompts.attempt = lease.attempt AND state = 'leased'
-             RETURNING id, prompts.attempt",
-            &prompts,
-            &attempts,
-            milliseconds(lease)
-        )
-        .fetch_all(&mut *tx)
-        .await?;
-        tx.commit().await?;
-        let kept: HashSet<(Uuid, i64)> = kept.iter().map(|row| (row.id, i64::from(row.attempt))).collect();
-        let lost = leases.iter().filter(|(id, attempt)| !kept.contains(&(id.as_uuid(), i64::from(*attempt))));
-        Ok(lost.map(|(id, _)| *id).collect())
-    }
-
-    pub(crate) async fn lease_fail(
-        &self,
-        id: PromptId,
-        attempt: u32,
-        failure: &AttemptFailure,
-    ) -> Attempt<PromptState> {
-        let mut tx = self.begin().await?;
-        let mut accounts = accounts::hold(&mut tx, &[id.as_uuid()]).await?;
-        let held = prompts::hold(&mut tx, &[id.as_uuid()]).await?.pop();
-        let held = held.ok_or_else(|| StoreError::not_found("prompt", id))?;
-        let prompt = &held.prompt;
-        if prompt.state != PromptState::Leased || prompt.attempt != attempt {
-            return Ok(prompt.state);
-        }
-        if let Some(account) = accounts.get_mut(&prompt.distillation).filter(|_| held.reserved) {
-            account.give_back(held.tokens_reserved);
-        }
-        let (failures, error, state) = match failure {
-            AttemptFailure::Delayed => (prompt.failures, prompt.error.as_str(), PromptState::Pending),
-            AttemptFailure::Teacher { error, failures_max } => {
-                let failures = prompt.failures.saturating_add(1);
-                let parked = failures >= *failures_max;
-                (failures, error.as_str(), if parked { PromptState::Parked } else { PromptState::Pending })
-            }
-        };
-        sqlx::query!(
-            "UPDATE prompts SET state = $1, failures = $2, error = $3, reserved = FALSE, worker = ''
-             WHERE id = $4",
-            state.as_str(),
-            integer::<i32>(failures)?,
-            text(error) as Text<'_>,
-            id.as_uuid()
-        )
-        .execute(&mut *tx)
-        .await?;
-        accounts::save(&mut tx, &accounts).await?;
-        tx.commit().await?;
-        Ok(state)
-    }
+/// The prompts of these ids that exist, held until the transaction ends. Their jobs' accounts are held already.
+pub(crate) async fn hold(tx: &mut Tx, ids: &[Uuid]) -> Attempt<Vec<Held>> {
+    let rows = sqlx::query_as!(
+        PromptRow,
+        "SELECT id, distillation_id, row_index, sample, hinted, purpose, key, state, attempt, failures, error,
+             lease_until <= now_ms() AS \"expired!\", reserved, tokens_reserved
+         FROM prompts WHERE id = ANY ($1) ORDER BY id FOR NO KEY UPDATE",
+        ids
+    )
+    .fetch_all(&mut **tx)
+    .await;
+    records(rows)
 }
 
-/// Waits for whoever else looks at these keys, in this job or another: of two jobs that ask the same, the second sees the
-/// first one's lease.
+/// Leases what can be leased of these prompts.
+pub(crate) async fn take(
+    tx: &mut Tx,
+    prompts: &[PromptId],
+    worker: &str,
+    lease: Duration,
+) -> Attempt<LeaseOutcome> {
+    let ids = in_order(prompts.iter().map(|id| id.as_uuid()));
+    let accounts = accounts::hold(tx, &ids).await?;
+    let held = hold(tx, &ids).await?;
+    let keys: Vec<CompletionKey> = held.iter().map(|held| held.prompt.key).collect();
+    lock_keys(tx, &keys).await?;
+    let mut taking = Taking {
+        // In this order: an answer that is committed in between is found by the second.
+        asked: asked(tx, &keys).await?,
+        known: ledger::completions(tx, &keys).await?,
+        accounts,
+        held: held.into_iter().map(|held| (held.prompt.id, held)).collect(),
+        taken: Vec::new(),
+        freed: Vec::new(),
+        outcome: LeaseOutcome::default(),
+    };
+    for id in prompts {
+        taking.decide(*id);
+    }
+    taking.write(tx, worker, lease).await
+}
+
+/// Prolongs leases; returns those that were lost.
+pub(crate) async fn prolong(
+    tx: &mut Tx,
+    leases: &[(PromptId, u32)],
+    lease: Duration,
+) -> Attempt<Vec<PromptId>> {
+    let ids = in_order(leases.iter().map(|(id, _)| id.as_uuid()));
+    // Shared: it keeps the jobs from being deleted meanwhile, and waits for no worker that writes their accounts.
+    sqlx::query!(
+        "SELECT id FROM distillations WHERE id IN (SELECT distillation_id FROM prompts WHERE id = ANY ($1))
+         ORDER BY id FOR KEY SHARE",
+        &ids
+    )
+    .fetch_all(&mut **tx)
+    .await?;
+    sqlx::query!("SELECT id FROM prompts WHERE id = ANY ($1) ORDER BY id FOR NO KEY UPDATE", &ids)
+        .fetch_all(&mut **tx)
+        .await?;
+    let prompts: Vec<Uuid> = leases.iter().map(|(id, _)| id.as_uuid()).collect();
+    let attempts: Vec<i64> = leases.iter().map(|(_, attempt)| i64::from(*attempt)).collect();
+    let kept = sqlx::query!(
+        "UPDATE prompts SET lease_until = now_ms() + $3
+         FROM unnest($1::uuid[], $2::bigint[]) AS lease (prompt_id, attempt)
+         WHERE id = prompt_id AND prompts.attempt = lease.attempt AND state = 'leased'
+         RETURNING id, prompts.attempt",
+        &prompts,
+        &attempts,
+        milliseconds(lease)
+    )
+    .fetch_all(&mut **tx)
+    .await?;
+    let kept: HashSet<(Uuid, i64)> = kept.iter().map(|row| (row.id, i64::from(row.attempt))).collect();
+    let lost = leases.iter().filter(|(id, attempt)| !kept.contains(&(id.as_uuid(), i64::from(*attempt))));
+    Ok(lost.map(|(id, _)| *id).collect())
+}
+
+/// Ends a lease without an answer.
+pub(crate) async fn fail(
+    tx: &mut Tx,
+    id: PromptId,
+    attempt: u32,
+    failure: &AttemptFailure,
+) -> Attempt<PromptState> {
+    let mut accounts = accounts::hold(tx, &[id.as_uuid()]).await?;
+    let held = hold(tx, &[id.as_uuid()]).await?.pop();
+    let held = held.ok_or_else(|| StoreError::not_found("prompt", id))?;
+    let prompt = &held.prompt;
+    if prompt.state != PromptState::Leased || prompt.attempt != attempt {
+        return Ok(prompt.state);
+    }
+    if let Some(account) = accounts.get_mut(&prompt.distillation).filter(|_| held.reserved) {
+        account.give_back(held.tokens_reserved);
+    }
+    let (failures, error, state) = match failure {
+        AttemptFailure::Delayed => (prompt.failures, prompt.error.as_str(), PromptState::Pending),
+        AttemptFailure::Teacher { error, failures_max } => {
+            let failures = prompt.failures.saturating_add(1);
+            let parked = failures >= *failures_max;
+            (failures, error.as_str(), if parked { PromptState::Parked } else { PromptState::Pending })
+        }
+    };
+    sqlx::query!(
+        "UPDATE prompts SET state = $1, failures = $2, error = $3, reserved = FALSE, worker = ''
+         WHERE id = $4",
+        state.as_str(),
+        integer::<i32>(failures)?,
+        text(error) as Text<'_>,
+        id.as_uuid()
+    )
+    .execute(&mut **tx)
+    .await?;
+    accounts::save(tx, &accounts).await?;
+    Ok(state)
+}
+
+/// Waits for other transactions that look at these keys, of this job or another: of two jobs that ask the same, the second
+/// sees the first one's lease.
 async fn lock_keys(tx: &mut Tx, keys: &[CompletionKey]) -> Attempt<()> {
     let places = keys.iter().map(|key| i32::from(key.0.first().copied().unwrap_or(0) % KEY_LOCKS_COUNT));
     let places: Vec<i32> = places.collect::<BTreeSet<i32>>().into_iter().collect();
@@ -161,7 +163,7 @@ async fn asked(tx: &mut Tx, keys: &[CompletionKey]) -> Attempt<HashMap<Completio
     .await?;
     let mut asked: HashMap<CompletionKey, Vec<PromptId>> = HashMap::new();
     for row in rows {
-        asked.entry(prompts::key(&row.key)?).or_default().push(PromptId::from_uuid(row.id));
+        asked.entry(key(&row.key)?).or_default().push(PromptId::from_uuid(row.id));
     }
     Ok(asked)
 }

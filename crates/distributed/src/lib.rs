@@ -4,15 +4,16 @@
 //! is the database's; what Redis holds may be lost at any instant.
 
 mod accounts;
-mod allowance;
+mod columns;
 mod datasets;
-mod distillations;
 mod failure;
+mod jobs;
 mod leases;
 mod ledger;
 mod models;
 mod prompts;
 mod queue;
+mod rate_limiter;
 mod redis_server;
 mod row;
 mod runs;
@@ -22,7 +23,7 @@ mod store;
 /// variable unseen by cargo; named here, a change of it compiles this crate anew.
 const _: Option<&str> = option_env!("DISTILLERY_SQLX_POSTGRES_URL");
 
-pub use allowance::RedisAllowance;
 pub use queue::RedisQueue;
+pub use rate_limiter::RedisRateLimiter;
 pub use redis_server::{RedisError, RedisServer};
 pub use store::{OpenError, PostgresSettings, PostgresStore};

@@ -6,9 +6,8 @@
 
 use crate::redis_server::RedisServer;
 use async_trait::async_trait;
-use domain::Queue;
 use domain::ids::PromptId;
-use domain::queue::{Delivery, QueueError, Work};
+use domain::ports::{Delivery, Queue, QueueError, Work};
 use redis::aio::MultiplexedConnection;
 use redis::streams::{StreamAutoClaimReply, StreamId, StreamReadReply};
 use redis::{RedisResult, Script};

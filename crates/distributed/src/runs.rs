@@ -1,37 +1,24 @@
 //! Runs: leased, fenced, published.
 
 use crate::datasets;
-use crate::distillations::{self, append, move_to, refuse};
 use crate::failure::Attempt;
+use crate::jobs::{self, append, apply};
 use crate::models;
-use crate::row::{Text, finite, integer, json, milliseconds, named, number, record, text};
+use crate::row::{Text, milliseconds, record, records, text};
 use crate::store::{PostgresStore, Tx};
-use domain::event::EventKind;
-use domain::example::Row;
+use async_trait::async_trait;
+use domain::Split;
 use domain::ids::{DatasetId, DistillationId, RunId};
+use domain::lifecycle::{self, Publication, RunInstruction, RunTransition};
 use domain::objective::{AcceptedRationale, TrainingExample};
-use domain::records::{Distillation, LeasedRun, MetricPoint, Model, NewModel, Run};
-use domain::spec::{LabelSource, Spec};
-use domain::state::{DistillationState, RunState};
-use domain::store::{RunInstruction, StoreError, StoreResult};
-use domain::{Example, Split, Timestamp};
+use domain::ports::{RunStore, StoreError, StoreResult};
+use domain::records::{Distillation, LeasedRun, MetricPoint, Model, NewModel, Run, training_example};
+use domain::rows::{MetricRow, RunRow, finite, integer, json, number};
+use domain::spec::Spec;
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
-use uuid::Uuid;
 
-struct RunRow {
-    id: Uuid,
-    distillation_id: Uuid,
-    state: String,
-    fence: i64,
-    trainer: String,
-    step: i64,
-    resume_path: String,
-    reason: String,
-    created_at: i64,
-}
-
-/// Runs; what is given goes on after `FROM runs`.
+/// Runs; what is given continues the statement after `FROM runs`.
 macro_rules! runs {
     ($rest:literal $(, $argument:expr)* $(,)?) => {
         sqlx::query_as!(
@@ -43,291 +30,273 @@ macro_rules! runs {
     };
 }
 
-impl TryFrom<RunRow> for Run {
-    type Error = StoreError;
-
-    fn try_from(row: RunRow) -> StoreResult<Self> {
-        Ok(Self {
-            id: RunId::from_uuid(row.id),
-            distillation: DistillationId::from_uuid(row.distillation_id),
-            state: named("state", &row.state)?,
-            fence: number("fence", row.fence)?,
-            trainer: row.trainer,
-            step: number("step", row.step)?,
-            resume_path: row.resume_path,
-            reason: row.reason,
-            created_at: Timestamp(row.created_at),
-        })
-    }
-}
-
 async fn fetch(tx: &mut Tx, id: RunId) -> Attempt<Run> {
     let row = runs!("WHERE id = $1", id.as_uuid()).fetch_optional(&mut **tx).await;
     Ok(record(row)?.ok_or_else(|| StoreError::not_found("run", id))?)
 }
 
-/// A run that nobody else changes until the transaction ends; `None` where there is none.
+/// A run that no other transaction changes until the transaction ends; `None` where there is none.
 async fn lock(tx: &mut Tx, id: RunId) -> Attempt<Option<Run>> {
     record(runs!("WHERE id = $1 FOR NO KEY UPDATE", id.as_uuid()).fetch_optional(&mut **tx).await)
 }
 
-/// The run under this fence; another holder's is a conflict.
-fn held(run: Option<Run>, id: RunId, fence: u64) -> StoreResult<Run> {
-    let run = run.ok_or_else(|| StoreError::not_found("run", id))?;
-    if run.fence == fence && run.state == RunState::Leased {
-        return Ok(run);
-    }
-    Err(StoreError::Conflict(format!(
-        "run {id} is {} under fence {}: the lease with fence {fence} is lost",
-        run.state, run.fence
-    )))
-}
-
-/// A run and its job, both locked: the job first, as everybody does.
+/// A run and its job, both locked: the job first, as everywhere.
 async fn lock_with_job(tx: &mut Tx, id: RunId) -> Attempt<(Run, Distillation)> {
     let job = sqlx::query_scalar!("SELECT distillation_id FROM runs WHERE id = $1", id.as_uuid())
         .fetch_optional(&mut **tx)
         .await?
         .ok_or_else(|| StoreError::not_found("run", id))?;
-    let job = distillations::lock(tx, DistillationId::from_uuid(job)).await?;
+    let job = jobs::lock(tx, DistillationId::from_uuid(job)).await?;
     let run = lock(tx, id).await?.ok_or_else(|| StoreError::not_found("run", id))?;
     Ok((run, job))
 }
 
-/// Ends a lease.
-async fn end(tx: &mut Tx, id: RunId, state: RunState, reason: &str) -> Attempt<()> {
+/// Ends the lease of a locked run and writes what else the transition says.
+async fn end(tx: &mut Tx, run: &Run, transition: RunTransition) -> Attempt<()> {
     sqlx::query!(
         "UPDATE runs SET state = $1, reason = $2, trainer = '', lease_until = 0 WHERE id = $3",
-        state.as_str(),
-        text(reason) as Text<'_>,
-        id.as_uuid()
+        transition.state.as_str(),
+        text(&transition.reason) as Text<'_>,
+        run.id.as_uuid()
     )
     .execute(&mut **tx)
     .await?;
-    Ok(())
+    for event in &transition.events {
+        append(tx, run.distillation, event).await?;
+    }
+    apply(tx, run.distillation, transition.job).await
 }
 
-impl PostgresStore {
-    pub(crate) async fn run_start(&self, id: DistillationId, ledger_fingerprint: &str) -> Attempt<Run> {
-        let mut tx = self.begin().await?;
-        let job = distillations::lock(&mut tx, id).await?;
-        if let Some(run) = job.run {
+/// Makes the run of a locked job.
+async fn insert(tx: &mut Tx, job: DistillationId, ledger_fingerprint: &str) -> Attempt<RunId> {
+    let run = RunId::generate();
+    sqlx::query!(
+        "INSERT INTO runs (id, distillation_id, state, created_at) VALUES ($1, $2, 'pending', now_ms())",
+        run.as_uuid(),
+        job.as_uuid()
+    )
+    .execute(&mut **tx)
+    .await?;
+    sqlx::query!(
+        "UPDATE distillations SET run_id = $1, ledger_fingerprint = $2 WHERE id = $3",
+        run.as_uuid(),
+        text(ledger_fingerprint) as Text<'_>,
+        job.as_uuid()
+    )
+    .execute(&mut **tx)
+    .await?;
+    Ok(run)
+}
+
+#[async_trait]
+impl RunStore for PostgresStore {
+    async fn start_training(&self, id: DistillationId, ledger_fingerprint: &str) -> StoreResult<Run> {
+        self.call(|| async {
+            let mut tx = self.begin().await?;
+            let job = jobs::lock(&mut tx, id).await?;
+            let transition = lifecycle::start_training(&job)?;
+            let run = match job.run {
+                Some(run) => run,
+                None => insert(&mut tx, id, ledger_fingerprint).await?,
+            };
+            apply(&mut tx, id, transition).await?;
             let run = fetch(&mut tx, run).await?;
-            if job.state == DistillationState::Harvesting {
-                move_to(&mut tx, &job, DistillationState::Training, "").await?;
-                tx.commit().await?;
-            }
-            return Ok(run);
-        }
-        if job.state != DistillationState::Harvesting {
-            return Err(refuse(&job, "train").into());
-        }
-        let run = RunId::generate();
-        sqlx::query!(
-            "INSERT INTO runs (id, distillation_id, state, created_at) VALUES ($1, $2, 'pending', now_ms())",
-            run.as_uuid(),
-            id.as_uuid()
-        )
-        .execute(&mut *tx)
-        .await?;
-        sqlx::query!(
-            "UPDATE distillations SET run_id = $1, ledger_fingerprint = $2 WHERE id = $3",
-            run.as_uuid(),
-            text(ledger_fingerprint) as Text<'_>,
-            id.as_uuid()
-        )
-        .execute(&mut *tx)
-        .await?;
-        move_to(&mut tx, &job, DistillationState::Training, "").await?;
-        let run = fetch(&mut tx, run).await?;
-        tx.commit().await?;
-        Ok(run)
+            tx.commit().await?;
+            Ok(run)
+        })
+        .await
     }
 
-    pub(crate) async fn run_lease(&self, trainer: &str, lease: Duration) -> Attempt<Option<LeasedRun>> {
-        let mut tx = self.begin().await?;
-        let leased = sqlx::query_scalar!(
-            "WITH waiting AS (
-                 SELECT runs.id FROM runs JOIN distillations ON distillations.id = distillation_id
-                 WHERE runs.state IN ('pending', 'leased')
-                 AND (runs.state = 'pending' OR lease_until <= now_ms())
-                 AND distillations.state IN ('training', 'evaluating')
-                 ORDER BY runs.created_at, runs.id LIMIT 1 FOR NO KEY UPDATE OF runs SKIP LOCKED
-             )
-             UPDATE runs SET state = 'leased', fence = fence + 1, trainer = $1, lease_until = now_ms() + $2
-             FROM waiting WHERE runs.id = waiting.id RETURNING runs.id",
-            text(trainer) as Text<'_>,
-            milliseconds(lease)
-        )
-        .fetch_optional(&mut *tx)
-        .await?;
-        let Some(id) = leased else { return Ok(None) };
-        let run = fetch(&mut tx, RunId::from_uuid(id)).await?;
-        let job = sqlx::query!(
-            "SELECT spec, dataset_id, ledger_fingerprint, traceparent FROM distillations WHERE id = $1",
-            run.distillation.as_uuid()
-        )
-        .fetch_one(&mut *tx)
-        .await?;
-        let spec: Spec = json("spec", &job.spec)?;
-        let dataset = datasets::fetch(&mut tx, DatasetId::from_uuid(job.dataset_id)).await?;
-        tx.commit().await?;
-        let (ledger_fingerprint, traceparent) = (job.ledger_fingerprint, job.traceparent);
-        Ok(Some(LeasedRun { run, spec, dataset, ledger_fingerprint, traceparent }))
+    async fn lease_run(&self, trainer: &str, lease: Duration) -> StoreResult<Option<LeasedRun>> {
+        self.call(|| async {
+            let mut tx = self.begin().await?;
+            let leased = sqlx::query_scalar!(
+                "WITH waiting AS (
+                     SELECT runs.id FROM runs JOIN distillations ON distillations.id = distillation_id
+                     WHERE runs.state IN ('pending', 'leased')
+                     AND (runs.state = 'pending' OR lease_until <= now_ms())
+                     AND distillations.state IN ('training', 'evaluating')
+                     ORDER BY runs.created_at, runs.id LIMIT 1 FOR NO KEY UPDATE OF runs SKIP LOCKED
+                 )
+                 UPDATE runs SET state = 'leased', fence = fence + 1, trainer = $1, lease_until = now_ms() + $2
+                 FROM waiting WHERE runs.id = waiting.id RETURNING runs.id",
+                text(trainer) as Text<'_>,
+                milliseconds(lease)
+            )
+            .fetch_optional(&mut *tx)
+            .await?;
+            let Some(id) = leased else { return Ok(None) };
+            let run = fetch(&mut tx, RunId::from_uuid(id)).await?;
+            let job = sqlx::query!(
+                "SELECT spec, dataset_id, ledger_fingerprint, traceparent FROM distillations WHERE id = $1",
+                run.distillation.as_uuid()
+            )
+            .fetch_one(&mut *tx)
+            .await?;
+            let spec: Spec = json("spec", &job.spec)?;
+            let dataset = datasets::fetch(&mut tx, DatasetId::from_uuid(job.dataset_id)).await?;
+            tx.commit().await?;
+            let (ledger_fingerprint, traceparent) = (job.ledger_fingerprint, job.traceparent);
+            Ok(Some(LeasedRun { run, spec, dataset, ledger_fingerprint, traceparent }))
+        })
+        .await
     }
 
-    pub(crate) async fn run_report(
+    async fn report_run(
         &self,
         id: RunId,
         fence: u64,
         step: u64,
-        metrics: &[MetricPoint],
+        metrics: Vec<MetricPoint>,
         lease: Duration,
-    ) -> Attempt<RunInstruction> {
-        let mut tx = self.begin().await?;
-        let run = match lock(&mut tx, id).await? {
-            // Its job was deleted.
-            None => return Ok(RunInstruction::Cancel),
-            Some(run) if run.fence == fence && run.state == RunState::Cancelled => {
-                return Ok(RunInstruction::Cancel);
-            }
-            Some(run) => held(Some(run), id, fence)?,
-        };
-        sqlx::query!(
-            "UPDATE runs SET step = $1, lease_until = now_ms() + $2 WHERE id = $3",
-            integer::<i64>(step.max(run.step))?,
-            milliseconds(lease),
-            id.as_uuid()
-        )
-        .execute(&mut *tx)
-        .await?;
-        write_metrics(&mut tx, id, metrics).await?;
-        tx.commit().await?;
-        Ok(RunInstruction::Continue)
+    ) -> StoreResult<RunInstruction> {
+        self.call(|| async {
+            let mut tx = self.begin().await?;
+            let run = lock(&mut tx, id).await?;
+            let instruction = lifecycle::report(run.as_ref(), fence)?;
+            let Some(run) = run.filter(|_| instruction == RunInstruction::Continue) else {
+                return Ok(instruction);
+            };
+            sqlx::query!(
+                "UPDATE runs SET step = $1, lease_until = now_ms() + $2 WHERE id = $3",
+                integer::<i64>(step.max(run.step))?,
+                milliseconds(lease),
+                id.as_uuid()
+            )
+            .execute(&mut *tx)
+            .await?;
+            write_metrics(&mut tx, id, &metrics).await?;
+            tx.commit().await?;
+            Ok(instruction)
+        })
+        .await
     }
 
-    pub(crate) async fn run_save_resume_point(
+    async fn save_resume_point(
         &self,
         id: RunId,
         fence: u64,
         step: u64,
         path: &str,
-    ) -> Attempt<Option<String>> {
-        let mut tx = self.begin().await?;
-        let run = held(lock(&mut tx, id).await?, id, fence)?;
-        sqlx::query!(
-            "UPDATE runs SET step = $1, resume_path = $2 WHERE id = $3",
-            integer::<i64>(step)?,
-            text(path) as Text<'_>,
-            id.as_uuid()
-        )
-        .execute(&mut *tx)
-        .await?;
-        tx.commit().await?;
-        Ok((!run.resume_path.is_empty() && run.resume_path != path).then_some(run.resume_path))
+    ) -> StoreResult<Option<String>> {
+        self.call(|| async {
+            let mut tx = self.begin().await?;
+            let run = lock(&mut tx, id).await?.ok_or_else(|| StoreError::not_found("run", id))?;
+            lifecycle::hold(&run, fence)?;
+            sqlx::query!(
+                "UPDATE runs SET step = $1, resume_path = $2 WHERE id = $3",
+                integer::<i64>(step)?,
+                text(path) as Text<'_>,
+                id.as_uuid()
+            )
+            .execute(&mut *tx)
+            .await?;
+            tx.commit().await?;
+            Ok((!run.resume_path.is_empty() && run.resume_path != path).then_some(run.resume_path))
+        })
+        .await
     }
 
-    pub(crate) async fn run_start_evaluating(&self, id: RunId, fence: u64) -> Attempt<()> {
-        let mut tx = self.begin().await?;
-        let (run, job) = lock_with_job(&mut tx, id).await?;
-        held(Some(run), id, fence)?;
-        if job.state == DistillationState::Training {
-            move_to(&mut tx, &job, DistillationState::Evaluating, "").await?;
-        }
-        Ok(tx.commit().await?)
+    async fn start_evaluating(&self, id: RunId, fence: u64) -> StoreResult<()> {
+        self.call(|| async {
+            let mut tx = self.begin().await?;
+            let (run, job) = lock_with_job(&mut tx, id).await?;
+            apply(&mut tx, job.id, lifecycle::start_evaluating(&job, &run, fence)?).await?;
+            Ok(tx.commit().await?)
+        })
+        .await
     }
 
-    pub(crate) async fn run_publish(&self, id: RunId, fence: u64, new: &NewModel) -> Attempt<Model> {
-        let mut tx = self.begin().await?;
-        let (run, job) = lock_with_job(&mut tx, id).await?;
-        if run.fence == fence && run.state == RunState::Succeeded {
-            // The answer to the first call was lost.
-            return models::of_run(&mut tx, id).await;
-        }
-        held(Some(run), id, fence)?;
-        let model = models::insert(&mut tx, &job, id, new).await?;
-        end(&mut tx, id, RunState::Succeeded, "").await?;
-        sqlx::query!(
-            "UPDATE distillations SET model_id = $1, train_seconds = $2, evaluate_seconds = $3 WHERE id = $4",
-            model.id.as_uuid(),
-            finite(new.train_seconds)?,
-            finite(new.evaluate_seconds)?,
-            job.id.as_uuid()
-        )
-        .execute(&mut *tx)
-        .await?;
-        let event =
-            EventKind::Published { model: model.id, name: model.name.clone(), version: model.version };
-        append(&mut tx, job.id, &event).await?;
-        move_to(&mut tx, &job, DistillationState::Succeeded, "").await?;
-        tx.commit().await?;
-        Ok(model)
+    async fn publish_run(&self, id: RunId, fence: u64, new: NewModel) -> StoreResult<Model> {
+        self.call(|| async {
+            let mut tx = self.begin().await?;
+            let (run, job) = lock_with_job(&mut tx, id).await?;
+            if lifecycle::publication(&run, fence)? == Publication::Repeated {
+                return models::of_run(&mut tx, id).await;
+            }
+            let model = models::insert(&mut tx, &job, id, &new).await?;
+            sqlx::query!(
+                "UPDATE distillations SET model_id = $1, train_seconds = $2, evaluate_seconds = $3 WHERE id = $4",
+                model.id.as_uuid(),
+                finite(new.train_seconds)?,
+                finite(new.evaluate_seconds)?,
+                job.id.as_uuid()
+            )
+            .execute(&mut *tx)
+            .await?;
+            end(&mut tx, &run, lifecycle::publish(&job, &run, &model)).await?;
+            tx.commit().await?;
+            Ok(model)
+        })
+        .await
     }
 
-    pub(crate) async fn run_fail(&self, id: RunId, fence: u64, reason: &str) -> Attempt<()> {
-        let mut tx = self.begin().await?;
-        let (run, job) = lock_with_job(&mut tx, id).await?;
-        held(Some(run), id, fence)?;
-        end(&mut tx, id, RunState::Failed, reason).await?;
-        move_to(&mut tx, &job, DistillationState::Failed, reason).await?;
-        Ok(tx.commit().await?)
+    async fn fail_run(&self, id: RunId, fence: u64, reason: &str) -> StoreResult<()> {
+        self.call(|| async {
+            let mut tx = self.begin().await?;
+            let (run, job) = lock_with_job(&mut tx, id).await?;
+            end(&mut tx, &run, lifecycle::fail_run(&job, &run, fence, reason)?).await?;
+            Ok(tx.commit().await?)
+        })
+        .await
     }
 
-    pub(crate) async fn run_release(&self, id: RunId, fence: u64) -> Attempt<()> {
-        let mut tx = self.begin().await?;
-        held(lock(&mut tx, id).await?, id, fence)?;
-        end(&mut tx, id, RunState::Pending, "").await?;
-        Ok(tx.commit().await?)
+    async fn release_run(&self, id: RunId, fence: u64) -> StoreResult<()> {
+        self.call(|| async {
+            let mut tx = self.begin().await?;
+            let run = lock(&mut tx, id).await?.ok_or_else(|| StoreError::not_found("run", id))?;
+            end(&mut tx, &run, lifecycle::release_run(&run, fence)?).await?;
+            Ok(tx.commit().await?)
+        })
+        .await
     }
 
-    pub(crate) async fn run_get(&self, id: RunId) -> Attempt<Run> {
-        let row = runs!("WHERE id = $1", id.as_uuid()).fetch_optional(self.pool()).await;
-        Ok(record(row)?.ok_or_else(|| StoreError::not_found("run", id))?)
+    async fn run(&self, id: RunId) -> StoreResult<Run> {
+        self.call(|| async {
+            let row = runs!("WHERE id = $1", id.as_uuid()).fetch_optional(self.pool()).await;
+            Ok(record(row)?.ok_or_else(|| StoreError::not_found("run", id))?)
+        })
+        .await
     }
 
-    pub(crate) async fn run_examples(
+    async fn training_examples(
         &self,
         id: RunId,
         split: Split,
         from: u64,
         limit: usize,
-    ) -> Attempt<Vec<TrainingExample>> {
-        let mut tx = self.begin_reading().await?;
-        let run = fetch(&mut tx, id).await?;
-        let job = distillations::fetch(&mut tx, run.distillation).await?;
-        let rows = datasets::page_of_split(&mut tx, job.dataset, split, from, limit).await?;
-        let (Some(first), Some(last)) = (rows.first(), rows.last()) else { return Ok(Vec::new()) };
-        let mut rationales = accepted(&mut tx, job.id, first.index, last.index).await?;
-        let examples = rows.into_iter().map(|Row { index, mut example }| {
-            let rationales = rationales.remove(&index).unwrap_or_default();
-            // What came with the row was judged; the trainer needs only what was accepted.
-            example.answers = Vec::new();
-            let target = target(job.spec.judging.label, split, &example, &rationales);
-            TrainingExample { row: Row { index, example }, target, rationales }
-        });
-        Ok(examples.collect())
+    ) -> StoreResult<Vec<TrainingExample>> {
+        self.call(|| async {
+            let mut tx = self.begin_reading().await?;
+            let run = fetch(&mut tx, id).await?;
+            let job = jobs::fetch(&mut tx, run.distillation).await?;
+            let rows = datasets::page_of_split(&mut tx, job.dataset, split, from, limit).await?;
+            let (Some(first), Some(last)) = (rows.first(), rows.last()) else { return Ok(Vec::new()) };
+            let mut rationales = accepted(&mut tx, job.id, first.index, last.index).await?;
+            let examples = rows.into_iter().map(|row| {
+                let rationales = rationales.remove(&row.index).unwrap_or_default();
+                training_example(row, split, job.spec.judging.label, rationales)
+            });
+            Ok(examples.collect())
+        })
+        .await
     }
 
-    pub(crate) async fn run_metrics(
-        &self,
-        id: RunId,
-        name: Option<&str>,
-        limit: usize,
-    ) -> Attempt<Vec<MetricPoint>> {
-        let rows = sqlx::query!(
-            "SELECT step, name, value FROM metrics WHERE run_id = $1 AND ($2::text IS NULL OR name = $2)
-             ORDER BY step, name LIMIT $3",
-            id.as_uuid(),
-            name.map(text) as Option<Text<'_>>,
-            i64::try_from(limit).unwrap_or(i64::MAX)
-        )
-        .fetch_all(self.pool())
-        .await?;
-        let mut points = Vec::with_capacity(rows.len());
-        for row in rows {
-            points.push(MetricPoint { step: number("step", row.step)?, name: row.name, value: row.value });
-        }
-        Ok(points)
+    async fn metrics(&self, id: RunId, name: Option<&str>, limit: usize) -> StoreResult<Vec<MetricPoint>> {
+        self.call(|| async {
+            let rows = sqlx::query_as!(
+                MetricRow,
+                "SELECT step, name, value FROM metrics WHERE run_id = $1 AND ($2::text IS NULL OR name = $2)
+                 ORDER BY step, name LIMIT $3",
+                id.as_uuid(),
+                name.map(text) as Option<Text<'_>>,
+                i64::try_from(limit).unwrap_or(i64::MAX)
+            )
+            .fetch_all(self.pool())
+            .await;
+            records(rows)
+        })
+        .await
     }
 }
 
@@ -382,17 +351,4 @@ async fn accepted(
         });
     }
     Ok(accepted)
-}
-
-/// The label that the student learns. Rows that are measured keep their gold label.
-fn target(
-    source: LabelSource,
-    split: Split,
-    example: &Example,
-    rationales: &[AcceptedRationale],
-) -> Option<String> {
-    match (source, split) {
-        (LabelSource::Teacher, Split::Train) => rationales.first().map(|rationale| rationale.label.clone()),
-        _ => example.label.clone(),
-    }
 }

@@ -2,23 +2,8 @@
 //! transaction, within a bounded time.
 
 use crate::failure::{Attempt, Failure, Tries};
-use async_trait::async_trait;
-use domain::event::{Event, EventKind};
-use domain::example::Row;
-use domain::ids::{CompletionKey, DatasetId, DistillationId, ModelId, PromptId, RequestId, RunId};
-use domain::metric::Accuracy;
-use domain::objective::TrainingExample;
-use domain::queue::Work;
-use domain::records::{
-    BaseModel, Completion, Dataset, Distillation, HarvestProgress, Harvested, LeasedRun, LedgerEntry,
-    MetricPoint, Model, NewDistillation, NewModel, NewPrompt, Prompt, RowCounts, Run, VerdictUpdate,
-};
-use domain::state::{DistillationState, PromptState};
-use domain::store::{
-    AttemptFailure, DistillationFilter, HarvestOutcome, LeaseOutcome, LedgerFilter, Page, PageRequest,
-    RunInstruction, StoreError, StoreResult,
-};
-use domain::{Example, Fault, Split, Store};
+use domain::Fault;
+use domain::ports::{StoreError, StoreResult};
 use sqlx::migrate::MigrateError;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
 use sqlx::{ConnectOptions, Connection, Postgres, Transaction};
@@ -188,6 +173,22 @@ impl PostgresStore {
         self.pool.close().await;
     }
 
+    /// Carries out a method of a port: makes the attempt, again where it collided with another transaction.
+    pub(crate) async fn call<T, Trying>(&self, attempt: impl Fn() -> Trying + Send) -> StoreResult<T>
+    where
+        Trying: Future<Output = Attempt<T>> + Send,
+    {
+        tried(self.settings.call_max, attempt).await
+    }
+
+    /// The same for a deletion.
+    pub(crate) async fn call_deletion<T, Trying>(&self, attempt: impl Fn() -> Trying + Send) -> StoreResult<T>
+    where
+        Trying: Future<Output = Attempt<T>> + Send,
+    {
+        tried(self.settings.deletion_max, attempt).await
+    }
+
     /// Where single statements are carried out.
     pub(crate) fn pool(&self) -> &PgPool {
         &self.pool
@@ -245,89 +246,22 @@ async fn version(connection: &mut PgConnection) -> sqlx::Result<i64> {
         .await
 }
 
-/// One try of a call, within its time.
-async fn within<T>(limit: Duration, attempt: impl Future<Output = Attempt<T>> + Send) -> Attempt<T> {
-    match tokio::time::timeout(limit, attempt).await {
-        Ok(result) => result,
-        Err(_) => {
-            Err(Failure::Refused(StoreError::Unavailable(format!("the call did not end within {limit:?}"))))
-        }
+/// A bounded number of tries, each within its time.
+async fn tried<T, Trying>(limit: Duration, attempt: impl Fn() -> Trying + Send) -> StoreResult<T>
+where
+    Trying: Future<Output = Attempt<T>> + Send,
+{
+    let mut tries = Tries::default();
+    loop {
+        // Boxed: the methods' states are large, and the port boxes them anyway.
+        let failure = match tokio::time::timeout(limit, Box::pin(attempt())).await {
+            Ok(Ok(value)) => return Ok(value),
+            Ok(Err(failure)) => failure,
+            Err(_) => {
+                let words = format!("the call did not end within {limit:?}");
+                Failure::Refused(StoreError::Unavailable(words))
+            }
+        };
+        tries.again(failure).await?;
     }
-}
-
-macro_rules! delegate {
-    ($($(#[$attribute:meta])* async fn $name:ident(&self $(, $argument:ident: $kind:ty)* $(,)?) -> $result:ty
-        = $target:ident($($given:expr),*) within $limit:ident;)+) => {
-        #[async_trait]
-        impl Store for PostgresStore {
-            $($(#[$attribute])* async fn $name(&self $(, $argument: $kind)*) -> StoreResult<$result> {
-                let mut tries = Tries::default();
-                loop {
-                    // Boxed: the methods' states are large, and the port boxes them anyway.
-                    let attempt = Box::pin(self.$target($($given),*));
-                    match within(self.settings.$limit, attempt).await {
-                        Ok(value) => return Ok(value),
-                        Err(failure) => tries.again(failure).await?,
-                    }
-                }
-            })+
-        }
-    };
-}
-
-delegate! {
-    async fn create_dataset(&self, request: RequestId, name: &str) -> Dataset = dataset_create(request, name) within call_max;
-    async fn append_rows(&self, dataset: DatasetId, offset: u64, rows: Vec<Example>) -> u64 = dataset_append(dataset, offset, &rows) within call_max;
-    async fn commit_dataset(&self, dataset: DatasetId, fingerprint: &str) -> Dataset = dataset_commit(dataset, fingerprint) within call_max;
-    async fn dataset(&self, dataset: DatasetId) -> Dataset = dataset_get(dataset) within call_max;
-    async fn find_dataset(&self, name: &str) -> Option<Dataset> = dataset_find(name) within call_max;
-    async fn find_dataset_by_fingerprint(&self, fingerprint: &str) -> Option<Dataset> = dataset_find_by_fingerprint(fingerprint) within call_max;
-    async fn list_datasets(&self, page: &PageRequest) -> Page<Dataset> = dataset_list(page) within call_max;
-    async fn delete_dataset(&self, dataset: DatasetId) -> () = dataset_delete(dataset) within deletion_max;
-    async fn rows(&self, dataset: DatasetId, split: Option<Split>, from: u64, limit: usize) -> Vec<Row> = dataset_rows(dataset, split, from, limit) within call_max;
-    async fn row_counts(&self, dataset: DatasetId, split: Split) -> RowCounts = dataset_row_counts(dataset, split) within call_max;
-    async fn create_distillation(&self, new: NewDistillation) -> Distillation = job_create(&new) within call_max;
-    async fn plan_prompts(&self, distillation: DistillationId, prompts: Vec<NewPrompt>) -> () = prompt_plan(distillation, &prompts) within call_max;
-    async fn distillation(&self, distillation: DistillationId) -> Distillation = job_get(distillation) within call_max;
-    async fn list_distillations(&self, filter: &DistillationFilter, page: &PageRequest) -> Page<Distillation> = job_list(filter, page) within call_max;
-    async fn transition(&self, distillation: DistillationId, from: &[DistillationState], to: DistillationState, reason: &str) -> Distillation = job_transition(distillation, from, to, reason) within call_max;
-    async fn pause(&self, distillation: DistillationId, reason: &str) -> Distillation = job_pause(distillation, reason) within call_max;
-    async fn resume(&self, distillation: DistillationId) -> Distillation = job_resume(distillation) within call_max;
-    async fn cancel(&self, distillation: DistillationId, reason: &str) -> Distillation = job_cancel(distillation, reason) within call_max;
-    async fn delete_distillation(&self, distillation: DistillationId) -> () = job_delete(distillation) within deletion_max;
-    async fn claim_distillations(&self, driver: &str, lease: Duration, limit: usize) -> Vec<Distillation> = job_claim(driver, lease, limit) within call_max;
-    async fn record_teacher(&self, distillation: DistillationId, accuracy: Option<Accuracy>, harvest_seconds: f64) -> () = job_record_teacher(distillation, accuracy, harvest_seconds) within call_max;
-    async fn events(&self, distillation: DistillationId, after: u64, limit: usize) -> Vec<Event> = job_events(distillation, after, limit) within call_max;
-    async fn append_event(&self, distillation: DistillationId, kind: EventKind) -> u64 = job_append_event(distillation, &kind) within call_max;
-    async fn harvest_progress(&self, distillation: DistillationId) -> HarvestProgress = job_progress(distillation) within call_max;
-    async fn outbox(&self, limit: usize) -> Vec<Work> = prompt_outbox(limit) within call_max;
-    async fn mark_published(&self, prompts: &[PromptId]) -> () = prompt_mark_published(prompts) within call_max;
-    async fn unfinished_prompts(&self, after: Option<PromptId>, limit: usize) -> Vec<Work> = prompt_unfinished(after, limit) within call_max;
-    async fn lease_prompts(&self, prompts: &[PromptId], worker: &str, lease: Duration) -> LeaseOutcome = lease_take(prompts, worker, lease) within call_max;
-    async fn heartbeat_prompts(&self, leases: &[(PromptId, u32)], lease: Duration) -> Vec<PromptId> = lease_heartbeat(leases, lease) within call_max;
-    async fn record_harvest(&self, harvested: Vec<Harvested>) -> HarvestOutcome = ledger_record(&harvested) within call_max;
-    async fn record_failure(&self, prompt: PromptId, attempt: u32, failure: AttemptFailure) -> PromptState = lease_fail(prompt, attempt, &failure) within call_max;
-    async fn prompt(&self, prompt: PromptId) -> Prompt = prompt_get(prompt) within call_max;
-    async fn prompts_in_state(&self, distillation: DistillationId, state: PromptState, after_row: Option<u64>, limit: usize) -> Vec<Prompt> = prompt_in_state(distillation, state, after_row, limit) within call_max;
-    async fn completion(&self, key: CompletionKey) -> Option<Completion> = ledger_completion(key) within call_max;
-    async fn record_imported(&self, distillation: DistillationId, prompts: Vec<(NewPrompt, Harvested)>) -> () = ledger_record_imported(distillation, &prompts) within call_max;
-    async fn ledger(&self, distillation: DistillationId, filter: &LedgerFilter, limit: usize) -> Vec<LedgerEntry> = ledger_page(distillation, filter, limit) within call_max;
-    async fn record_verdicts(&self, distillation: DistillationId, verdicts: Vec<VerdictUpdate>) -> () = ledger_verdicts(distillation, &verdicts) within call_max;
-    async fn start_training(&self, distillation: DistillationId, ledger_fingerprint: &str) -> Run = run_start(distillation, ledger_fingerprint) within call_max;
-    async fn lease_run(&self, trainer: &str, lease: Duration) -> Option<LeasedRun> = run_lease(trainer, lease) within call_max;
-    async fn report_run(&self, run: RunId, fence: u64, step: u64, metrics: Vec<MetricPoint>, lease: Duration) -> RunInstruction = run_report(run, fence, step, &metrics, lease) within call_max;
-    async fn save_resume_point(&self, run: RunId, fence: u64, step: u64, path: &str) -> Option<String> = run_save_resume_point(run, fence, step, path) within call_max;
-    async fn start_evaluating(&self, run: RunId, fence: u64) -> () = run_start_evaluating(run, fence) within call_max;
-    async fn publish_run(&self, run: RunId, fence: u64, model: NewModel) -> Model = run_publish(run, fence, &model) within call_max;
-    async fn fail_run(&self, run: RunId, fence: u64, reason: &str) -> () = run_fail(run, fence, reason) within call_max;
-    async fn release_run(&self, run: RunId, fence: u64) -> () = run_release(run, fence) within call_max;
-    async fn run(&self, run: RunId) -> Run = run_get(run) within call_max;
-    async fn training_examples(&self, run: RunId, split: Split, from: u64, limit: usize) -> Vec<TrainingExample> = run_examples(run, split, from, limit) within call_max;
-    async fn metrics(&self, run: RunId, name: Option<&str>, limit: usize) -> Vec<MetricPoint> = run_metrics(run, name, limit) within call_max;
-    async fn model(&self, model: ModelId) -> Model = model_get(model) within call_max;
-    async fn find_model(&self, name: &str, version: Option<u64>) -> Option<Model> = model_find(name, version) within call_max;
-    async fn list_models(&self, name: Option<&str>, page: &PageRequest) -> Page<Model> = model_list(name, page) within call_max;
-    async fn delete_model(&self, model: ModelId) -> Model = model_delete(model) within call_max;
-    async fn register_base_model(&self, name: &str, manifest_sha256: &str) -> BaseModel = model_register_base(name, manifest_sha256) within call_max;
-    async fn base_model(&self, name: &str) -> Option<BaseModel> = model_base(name) within call_max;
 }

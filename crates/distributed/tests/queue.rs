@@ -8,10 +8,10 @@
 
 mod server;
 
-use conformance::queue::{CAPACITY, VISIBILITY};
+use conformance::harness::{CAPACITY, VISIBILITY};
 use distributed::{RedisError, RedisQueue, RedisServer};
 use domain::ids::PromptId;
-use domain::queue::{Delivery, QueueError, Work};
+use domain::ports::{Delivery, QueueError, Work};
 use domain::{Fault, Queue};
 use redis::AsyncCommands;
 use server::{Prefix, connect, prefix, shared};

@@ -4,21 +4,21 @@ use crate::equation;
 use crate::example::{Answer, Example};
 use crate::fault::Violation;
 use crate::label::{Comparison, normalise};
+use crate::named::named;
 use crate::state::Reason;
 use crate::task::{AnswerShape, Task};
-use serde::{Deserialize, Serialize};
 
-/// Why a completion ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum FinishReason {
-    /// At a stop sequence or the end of text.
-    Stop,
-    /// At the limit of tokens.
-    Length,
-    /// A content filter cut it.
-    ContentFilter,
-}
+named!(
+    /// Why a completion ended.
+    FinishReason {
+        /// At a stop sequence or the end of text.
+        Stop = "stop",
+        /// At the limit of tokens.
+        Length = "length",
+        /// A content filter cut it.
+        ContentFilter = "content_filter",
+    }
+);
 
 /// A completion as the task reads it.
 #[derive(Debug, Clone, PartialEq, Eq)]

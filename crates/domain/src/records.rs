@@ -1,10 +1,11 @@
 //! What the store keeps. Records are plain data: a store fills them, a service reads them.
 
 use crate::completion::{FinishReason, Parsed};
-use crate::example::Example;
+use crate::example::{Example, Row, Split};
 use crate::ids::{CompletionKey, DatasetId, DistillationId, ModelId, PromptId, RequestId, RunId};
 use crate::metric::Accuracy;
-use crate::spec::Spec;
+use crate::objective::{AcceptedRationale, TrainingExample};
+use crate::spec::{LabelSource, Spec};
 use crate::state::{DatasetState, DistillationState, PromptState, Purpose, Reason, RunState, Verdict};
 use crate::time::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -250,6 +251,22 @@ pub struct HarvestProgress {
 }
 
 impl HarvestProgress {
+    /// Counts prompts that are alike; the verdicts of rows that measure the teacher are not counted.
+    pub fn count(
+        &mut self,
+        state: PromptState,
+        purpose: Purpose,
+        verdict: Option<Verdict>,
+        reason: Option<Reason>,
+        prompts: u64,
+    ) {
+        add(PromptState::ALL, &mut self.prompts, Some(state), prompts);
+        if purpose == Purpose::Train {
+            add(Verdict::ALL, &mut self.verdicts, verdict, prompts);
+            add(Reason::ALL, &mut self.reasons, reason, prompts);
+        }
+    }
+
     /// All prompts.
     pub fn total(&self) -> u64 {
         self.prompts.iter().sum()
@@ -270,6 +287,15 @@ impl HarvestProgress {
             .into_iter()
             .map(|state| self.in_state(state))
             .sum()
+    }
+}
+
+/// Adds to the total of one value, in the order of all of them.
+fn add<T: PartialEq + Copy>(all: &[T], totals: &mut [u64], value: Option<T>, count: u64) {
+    for (known, total) in all.iter().zip(totals) {
+        if Some(*known) == value {
+            *total += count;
+        }
     }
 }
 
@@ -320,6 +346,23 @@ pub struct MetricPoint {
     pub name: String,
     /// Its value.
     pub value: f64,
+}
+
+/// What a trainer reads of a row of a split, with the row's accepted rationales in order of sample. Rows that are measured
+/// keep their gold label.
+pub fn training_example(
+    mut row: Row,
+    split: Split,
+    label: LabelSource,
+    rationales: Vec<AcceptedRationale>,
+) -> TrainingExample {
+    // What came with the row was judged; a trainer needs only what was accepted.
+    row.example.answers = Vec::new();
+    let target = match (label, split) {
+        (LabelSource::Teacher, Split::Train) => rationales.first().map(|rationale| rationale.label.clone()),
+        _ => row.example.label.clone(),
+    };
+    TrainingExample { row, target, rationales }
 }
 
 /// A published student.

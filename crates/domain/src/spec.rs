@@ -472,6 +472,10 @@ fn teacher_violations(teacher: &TeacherSpec, found: &mut Vec<Violation>) {
     range(found, "teacher.temperature", teacher.temperature, 0.0, 2.0);
     range(found, "teacher.top_p", teacher.top_p, 0.01, 1.0);
     range(found, "teacher.tokens_max", f64::from(teacher.tokens_max), 1.0, 8192.0);
+    let limits = teacher.budget;
+    countable(found, "teacher.budget.prompts", limits.prompts);
+    countable(found, "teacher.budget.tokens", limits.tokens);
+    countable(found, "teacher.budget.money_micros", limits.money_micros);
     if teacher.samples > 1 && teacher.temperature == 0.0 {
         found.push(Violation::new(
             "teacher.temperature",
@@ -496,6 +500,15 @@ fn training_violations(training: &TrainingSpec, found: &mut Vec<Violation>) {
     range(found, "training.checkpoint_every_steps", f64::from(training.checkpoint_every_steps), 1.0, 1e7);
     range(found, "training.patience", f64::from(training.patience.unwrap_or(1)), 1.0, 1e6);
     range(found, "training.holdout_fraction", training.holdout_fraction, 0.001, 0.5);
+}
+
+/// A limit is compared with what was spent, which the records count in 63 bits.
+fn countable(found: &mut Vec<Violation>, field: &str, limit: Option<u64>) {
+    let max = i64::MAX.unsigned_abs();
+    if let Some(limit) = limit.filter(|limit| *limit > max) {
+        let words = format!("is {limit}: it must be at most {max}; leave it out for no limit");
+        found.push(Violation::new(field, words));
+    }
 }
 
 fn range(found: &mut Vec<Violation>, field: &str, value: f64, low: f64, high: f64) {

@@ -1,31 +1,19 @@
 //! Datasets and their rows.
 
-use crate::row::{Cursor, integer, internal, json, named, number, record, records, to_json};
+use crate::row::{internal, record, records};
 use crate::store::SqliteStore;
+use async_trait::async_trait;
 use domain::example::Row;
 use domain::ids::{DatasetId, RequestId};
+use domain::ports::{BATCH_MAX, DatasetStore, Page, PageRequest, StoreError, StoreResult};
 use domain::records::{Dataset, RowCounts};
+use domain::rows::{Cursor, DatasetRow, ExampleRow, integer, number, to_json};
 use domain::state::DatasetState;
-use domain::store::{BATCH_MAX, Page, PageRequest, StoreError, StoreResult};
-use domain::{Example, Split, Timestamp};
+use domain::{Example, Split};
 use sqlx::{Sqlite, Transaction};
 use std::collections::HashMap;
-use uuid::Uuid;
 
-struct DatasetRow {
-    id: Uuid,
-    name: String,
-    state: String,
-    rows: i64,
-    rows_train: i64,
-    rows_validation: i64,
-    rows_test: i64,
-    rows_labelled: i64,
-    fingerprint: String,
-    created_at: i64,
-}
-
-/// Datasets; what is given goes on after `FROM datasets`.
+/// Datasets; what is given continues the statement after `FROM datasets`.
 macro_rules! datasets {
     ($rest:literal $(, $argument:expr)* $(,)?) => {
         sqlx::query_as!(
@@ -37,47 +25,14 @@ macro_rules! datasets {
     };
 }
 
-impl TryFrom<DatasetRow> for Dataset {
-    type Error = StoreError;
-
-    fn try_from(row: DatasetRow) -> StoreResult<Self> {
-        Ok(Self {
-            id: DatasetId::from_uuid(row.id),
-            name: row.name,
-            state: named("state", &row.state)?,
-            rows: number("rows", row.rows)?,
-            rows_by_split: [
-                number("rows_train", row.rows_train)?,
-                number("rows_validation", row.rows_validation)?,
-                number("rows_test", row.rows_test)?,
-            ],
-            rows_labelled: number("rows_labelled", row.rows_labelled)?,
-            fingerprint: row.fingerprint,
-            created_at: Timestamp(row.created_at),
-        })
-    }
-}
-
-struct ExampleRow {
-    row_index: i64,
-    example: String,
-}
-
-impl TryFrom<ExampleRow> for Row {
-    type Error = StoreError;
-
-    fn try_from(row: ExampleRow) -> StoreResult<Self> {
-        Ok(Self { index: number("row_index", row.row_index)?, example: json("example", &row.example)? })
-    }
-}
-
 async fn fetch(transaction: &mut Transaction<'_, Sqlite>, id: DatasetId) -> StoreResult<Dataset> {
     let row = datasets!("WHERE id = ?", id.as_uuid()).fetch_optional(&mut **transaction).await;
     record(row)?.ok_or_else(|| StoreError::not_found("dataset", id))
 }
 
-impl SqliteStore {
-    pub(crate) async fn dataset_create(&self, request: RequestId, name: &str) -> StoreResult<Dataset> {
+#[async_trait]
+impl DatasetStore for SqliteStore {
+    async fn create_dataset(&self, request: RequestId, name: &str) -> StoreResult<Dataset> {
         let mut writer = self.write().await?;
         let mut transaction = writer.begin().await?;
         sqlx::query!(
@@ -99,12 +54,7 @@ impl SqliteStore {
         row.try_into()
     }
 
-    pub(crate) async fn dataset_append(
-        &self,
-        id: DatasetId,
-        offset: u64,
-        rows: Vec<Example>,
-    ) -> StoreResult<u64> {
+    async fn append_rows(&self, id: DatasetId, offset: u64, rows: Vec<Example>) -> StoreResult<u64> {
         let mut writer = self.write().await?;
         let mut transaction = writer.begin().await?;
         let dataset = fetch(&mut transaction, id).await?;
@@ -113,7 +63,7 @@ impl SqliteStore {
         }
         if offset > dataset.rows {
             return Err(StoreError::Conflict(format!(
-                "dataset {id} has {} rows: go on at offset {}, not at {offset}",
+                "dataset {id} has {} rows: continue at offset {}, not at {offset}",
                 dataset.rows, dataset.rows
             )));
         }
@@ -128,7 +78,7 @@ impl SqliteStore {
         Ok(dataset.rows + new.len() as u64)
     }
 
-    pub(crate) async fn dataset_commit(&self, id: DatasetId, fingerprint: &str) -> StoreResult<Dataset> {
+    async fn commit_dataset(&self, id: DatasetId, fingerprint: &str) -> StoreResult<Dataset> {
         let mut writer = self.write().await?;
         let mut transaction = writer.begin().await?;
         let dataset = fetch(&mut transaction, id).await?;
@@ -154,12 +104,12 @@ impl SqliteStore {
         Ok(dataset)
     }
 
-    pub(crate) async fn dataset_get(&self, id: DatasetId) -> StoreResult<Dataset> {
+    async fn dataset(&self, id: DatasetId) -> StoreResult<Dataset> {
         let row = datasets!("WHERE id = ?", id.as_uuid()).fetch_optional(self.readers()).await;
         record(row)?.ok_or_else(|| StoreError::not_found("dataset", id))
     }
 
-    pub(crate) async fn dataset_find(&self, name: &str) -> StoreResult<Option<Dataset>> {
+    async fn find_dataset(&self, name: &str) -> StoreResult<Option<Dataset>> {
         let row = datasets!(
             "WHERE name = ? AND state = 'committed' ORDER BY created_at DESC, id DESC LIMIT 1",
             name
@@ -169,10 +119,7 @@ impl SqliteStore {
         record(row)
     }
 
-    pub(crate) async fn dataset_find_by_fingerprint(
-        &self,
-        fingerprint: &str,
-    ) -> StoreResult<Option<Dataset>> {
+    async fn find_dataset_by_fingerprint(&self, fingerprint: &str) -> StoreResult<Option<Dataset>> {
         let row = datasets!(
             "WHERE fingerprint = ? AND state = 'committed'
              ORDER BY created_at DESC, id DESC LIMIT 1",
@@ -183,7 +130,7 @@ impl SqliteStore {
         record(row)
     }
 
-    pub(crate) async fn dataset_list(&self, page: &PageRequest) -> StoreResult<Page<Dataset>> {
+    async fn list_datasets(&self, page: &PageRequest) -> StoreResult<Page<Dataset>> {
         let cursor = Cursor::read(page)?;
         let rows = datasets!(
             "WHERE state = 'committed' AND (created_at, id) < (?, ?)
@@ -199,7 +146,7 @@ impl SqliteStore {
         Ok(Page { items, next })
     }
 
-    pub(crate) async fn dataset_delete(&self, id: DatasetId) -> StoreResult<()> {
+    async fn delete_dataset(&self, id: DatasetId) -> StoreResult<()> {
         let mut writer = self.write().await?;
         let mut transaction = writer.begin().await?;
         fetch(&mut transaction, id).await?;
@@ -223,7 +170,7 @@ impl SqliteStore {
         transaction.commit().await.map_err(internal)
     }
 
-    pub(crate) async fn dataset_rows(
+    async fn rows(
         &self,
         id: DatasetId,
         split: Option<Split>,
@@ -238,7 +185,7 @@ impl SqliteStore {
                     "SELECT row_index, example FROM examples WHERE dataset_id = ? AND row_index >= ?
                      ORDER BY row_index LIMIT ?",
                     id.as_uuid(),
-                    integer(from)?,
+                    integer::<i64>(from)?,
                     limit
                 )
                 .fetch_all(self.readers())
@@ -251,7 +198,7 @@ impl SqliteStore {
                      WHERE dataset_id = ? AND split = ? AND row_index >= ? ORDER BY row_index LIMIT ?",
                     id.as_uuid(),
                     split.as_str(),
-                    integer(from)?,
+                    integer::<i64>(from)?,
                     limit
                 )
                 .fetch_all(self.readers())
@@ -261,7 +208,7 @@ impl SqliteStore {
         records(rows)
     }
 
-    pub(crate) async fn dataset_row_counts(&self, id: DatasetId, split: Split) -> StoreResult<RowCounts> {
+    async fn row_counts(&self, id: DatasetId, split: Split) -> StoreResult<RowCounts> {
         let row = sqlx::query!(
             "SELECT count(*) AS rows, coalesce(sum(labelled), 0) AS labelled,
                  coalesce(sum(answered), 0) AS answered
@@ -331,7 +278,7 @@ async fn insert(
         "INSERT INTO examples (dataset_id, row_index, split, key, labelled, answered, example)
          SELECT ?1, ?2 + key, value ->> 0, value ->> 1, value ->> 2, value ->> 3, value -> 4 FROM json_each(?3)",
         dataset.as_uuid(),
-        integer(first)?,
+        integer::<i64>(first)?,
         to_json(&columns)?
     )
     .execute(&mut **transaction)

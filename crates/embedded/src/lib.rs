@@ -1,13 +1,13 @@
-//! Everything on one machine: records in SQLite, the work list and the allowance in memory.
+//! Everything on one machine: records in SQLite, the work list and the rate limits in memory.
 //!
 //! Invariants: embedded names no transport and no tensor; one connection writes, one process holds the folder.
 
-mod allowance;
 mod datasets;
-mod distillations;
+mod jobs;
 mod models;
 mod prompts;
 mod queue;
+mod rate_limiter;
 mod row;
 mod runs;
 mod store;
@@ -16,6 +16,6 @@ mod store;
 /// variable unseen by cargo; named here, a change of it compiles this crate anew.
 const _: Option<&str> = option_env!("DISTILLERY_SQLITE_URL");
 
-pub use allowance::MemoryAllowance;
 pub use queue::MemoryQueue;
+pub use rate_limiter::MemoryRateLimiter;
 pub use store::{Clock, OpenError, SqliteStore};

@@ -1,30 +1,16 @@
 //! Published students and base checkpoints.
 
-use crate::row::{Cursor, integer, internal, json_maybe, number, record, records, to_json};
+use crate::row::{internal, record, records};
 use crate::store::SqliteStore;
+use async_trait::async_trait;
 use domain::Timestamp;
-use domain::ids::{DistillationId, ModelId, RunId};
+use domain::ids::{ModelId, RunId};
+use domain::ports::{ModelStore, Page, PageRequest, StoreError, StoreResult};
 use domain::records::{BaseModel, Distillation, Model, NewModel};
-use domain::store::{Page, PageRequest, StoreError, StoreResult};
+use domain::rows::{Cursor, ModelRow, finite_json, integer};
 use sqlx::{Sqlite, Transaction};
-use uuid::Uuid;
 
-struct ModelRow {
-    id: Uuid,
-    name: String,
-    version: i64,
-    distillation_id: Uuid,
-    run_id: Uuid,
-    path: String,
-    manifest_sha256: String,
-    parameters: i64,
-    validation: Option<String>,
-    test: Option<String>,
-    created_at: i64,
-    traceparent: String,
-}
-
-/// Models; what is given goes on after `FROM models`.
+/// Models; what is given continues the statement after `FROM models`.
 macro_rules! models {
     ($rest:literal $(, $argument:expr)* $(,)?) => {
         sqlx::query_as!(
@@ -34,27 +20,6 @@ macro_rules! models {
             $($argument),*
         )
     };
-}
-
-impl TryFrom<ModelRow> for Model {
-    type Error = StoreError;
-
-    fn try_from(row: ModelRow) -> StoreResult<Self> {
-        Ok(Self {
-            id: ModelId::from_uuid(row.id),
-            name: row.name,
-            version: number("version", row.version)?,
-            distillation: DistillationId::from_uuid(row.distillation_id),
-            run: RunId::from_uuid(row.run_id),
-            path: row.path,
-            manifest_sha256: row.manifest_sha256,
-            parameters: number("parameters", row.parameters)?,
-            validation: json_maybe("validation", row.validation.as_deref())?,
-            test: json_maybe("test", row.test.as_deref())?,
-            created_at: Timestamp(row.created_at),
-            traceparent: row.traceparent,
-        })
-    }
 }
 
 async fn fetch(transaction: &mut Transaction<'_, Sqlite>, id: ModelId) -> StoreResult<Model> {
@@ -96,9 +61,9 @@ pub(crate) async fn insert(
         run.as_uuid(),
         &new.path,
         &new.manifest_sha256,
-        integer(new.parameters)?,
-        new.validation.as_ref().map(to_json).transpose()?,
-        new.test.as_ref().map(to_json).transpose()?,
+        integer::<i64>(new.parameters)?,
+        new.validation.as_ref().map(finite_json).transpose()?,
+        new.test.as_ref().map(finite_json).transpose()?,
         now,
         &job.traceparent
     )
@@ -108,28 +73,25 @@ pub(crate) async fn insert(
     fetch(transaction, id).await
 }
 
-impl SqliteStore {
-    pub(crate) async fn model_get(&self, id: ModelId) -> StoreResult<Model> {
+#[async_trait]
+impl ModelStore for SqliteStore {
+    async fn model(&self, id: ModelId) -> StoreResult<Model> {
         let row = models!("WHERE id = ?", id.as_uuid()).fetch_optional(self.readers()).await;
         record(row)?.ok_or_else(|| StoreError::not_found("model", id))
     }
 
-    pub(crate) async fn model_find(&self, name: &str, version: Option<u64>) -> StoreResult<Option<Model>> {
+    async fn find_model(&self, name: &str, version: Option<u64>) -> StoreResult<Option<Model>> {
         let row = models!(
             "WHERE name = ?1 AND (?2 IS NULL OR version = ?2) ORDER BY version DESC LIMIT 1",
             name,
-            version.map(integer).transpose()?
+            version.map(integer::<i64>).transpose()?
         )
         .fetch_optional(self.readers())
         .await;
         record(row)
     }
 
-    pub(crate) async fn model_list(
-        &self,
-        name: Option<&str>,
-        page: &PageRequest,
-    ) -> StoreResult<Page<Model>> {
+    async fn list_models(&self, name: Option<&str>, page: &PageRequest) -> StoreResult<Page<Model>> {
         let cursor = Cursor::read(page)?;
         let rows = models!(
             "WHERE (created_at, id) < (?1, ?2) AND (?3 IS NULL OR name = ?3)
@@ -146,7 +108,7 @@ impl SqliteStore {
         Ok(Page { items, next })
     }
 
-    pub(crate) async fn model_delete(&self, id: ModelId) -> StoreResult<Model> {
+    async fn delete_model(&self, id: ModelId) -> StoreResult<Model> {
         let mut writer = self.write().await?;
         let mut transaction = writer.begin().await?;
         let model = fetch(&mut transaction, id).await?;
@@ -158,11 +120,7 @@ impl SqliteStore {
         Ok(model)
     }
 
-    pub(crate) async fn model_register_base(
-        &self,
-        name: &str,
-        manifest_sha256: &str,
-    ) -> StoreResult<BaseModel> {
+    async fn register_base_model(&self, name: &str, manifest_sha256: &str) -> StoreResult<BaseModel> {
         let mut writer = self.write().await?;
         let mut transaction = writer.begin().await?;
         sqlx::query!(
@@ -177,7 +135,7 @@ impl SqliteStore {
         .map_err(internal)?;
         transaction.commit().await.map_err(internal)?;
         drop(writer);
-        let base = self.model_base(name).await?.ok_or_else(|| StoreError::not_found("base model", name))?;
+        let base = self.base_model(name).await?.ok_or_else(|| StoreError::not_found("base model", name))?;
         if base.manifest_sha256 == manifest_sha256 {
             return Ok(base);
         }
@@ -186,7 +144,7 @@ impl SqliteStore {
         )))
     }
 
-    pub(crate) async fn model_base(&self, name: &str) -> StoreResult<Option<BaseModel>> {
+    async fn base_model(&self, name: &str) -> StoreResult<Option<BaseModel>> {
         let row = sqlx::query!("SELECT manifest_sha256, created_at FROM base_models WHERE name = ?", name)
             .fetch_optional(self.readers())
             .await

@@ -1,19 +1,25 @@
 //! Prompts, their leases, and the ledger.
 
-use crate::distillations;
-use crate::row::{integer, internal, json, named, named_maybe, number, record, records};
+use crate::jobs;
+use crate::row::{internal, record, records};
 use crate::store::SqliteStore;
-use domain::completion::{FinishReason, Parsed};
+use async_trait::async_trait;
 use domain::ids::{CompletionKey, DistillationId, PromptId};
-use domain::queue::Work;
+use domain::lifecycle;
+use domain::ports::{
+    AttemptFailure, BATCH_MAX, HarvestOutcome, LeaseOutcome, LedgerFilter, PromptStore, StoreError,
+    StoreResult, Work,
+};
 use domain::records::{
-    Completion, Distillation, Harvested, LeasedPrompt, LedgerEntry, NewPrompt, Prompt, VerdictUpdate,
+    Completion, Distillation, HarvestProgress, Harvested, LeasedPrompt, LedgerEntry, NewPrompt, Prompt,
+    VerdictUpdate,
+};
+use domain::rows::{
+    CompletionRow, EntryRow, GroupRow, Held, PromptRow, ROW_PROMPTS_MAX, SpentRow, WorkRow, integer, json,
+    limit as counted, whole_rows,
 };
 use domain::spec::Budget;
 use domain::state::{DistillationState, PromptState, Verdict};
-use domain::store::{
-    AttemptFailure, BATCH_MAX, HarvestOutcome, LeaseOutcome, LedgerFilter, StoreError, StoreResult,
-};
 use sqlx::{Sqlite, Transaction};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -22,105 +28,19 @@ use uuid::Uuid;
 
 type Tx<'a> = Transaction<'a, Sqlite>;
 
-/// An entry of the work list.
-struct WorkRow {
-    prompt: Uuid,
-    traceparent: String,
-}
-
-impl WorkRow {
-    fn work(self) -> Work {
-        Work { prompt: PromptId::from_uuid(self.prompt), traceparent: self.traceparent }
-    }
-}
-
-struct PromptRow {
-    id: Uuid,
-    distillation_id: Uuid,
-    row_index: i64,
-    sample: i64,
-    hinted: i64,
-    purpose: String,
-    key: Vec<u8>,
-    state: String,
-    attempt: i64,
-    failures: i64,
-    error: String,
-    lease_until: i64,
-    reserved: i64,
-    tokens_reserved: i64,
-}
-
-/// Prompts; what is given goes on after `FROM prompts`.
+/// Prompts; what is given continues the statement after `FROM prompts`.
 macro_rules! prompts {
     ($rest:literal $(, $argument:expr)* $(,)?) => {
         sqlx::query_as!(
             PromptRow,
             "SELECT id, distillation_id, row_index, sample, hinted, purpose, key, state, attempt, failures,
-             error, lease_until, reserved, tokens_reserved FROM prompts " + $rest,
+             error, lease_until <= ?1 AS \"expired!: bool\", reserved, tokens_reserved FROM prompts " + $rest,
             $($argument),*
         )
     };
 }
 
-impl TryFrom<PromptRow> for Prompt {
-    type Error = StoreError;
-
-    fn try_from(row: PromptRow) -> StoreResult<Self> {
-        Ok(Self {
-            id: PromptId::from_uuid(row.id),
-            distillation: DistillationId::from_uuid(row.distillation_id),
-            row: number("row_index", row.row_index)?,
-            sample: number("sample", row.sample)?,
-            hinted: row.hinted != 0,
-            purpose: named("purpose", &row.purpose)?,
-            key: key(&row.key)?,
-            state: named("state", &row.state)?,
-            attempt: number("attempt", row.attempt)?,
-            failures: number("failures", row.failures)?,
-            error: row.error,
-        })
-    }
-}
-
-/// A prompt with its lease, live or not.
-struct Held {
-    prompt: Prompt,
-    lease_until: i64,
-    reserved: bool,
-    tokens_reserved: i64,
-}
-
-impl TryFrom<PromptRow> for Held {
-    type Error = StoreError;
-
-    fn try_from(row: PromptRow) -> StoreResult<Self> {
-        Ok(Self {
-            lease_until: row.lease_until,
-            reserved: row.reserved != 0,
-            tokens_reserved: row.tokens_reserved,
-            prompt: row.try_into()?,
-        })
-    }
-}
-
-fn key(bytes: &[u8]) -> StoreResult<CompletionKey> {
-    CompletionKey::from_slice(bytes)
-        .ok_or_else(|| StoreError::Internal("a completion's key is cut off".to_owned()))
-}
-
-struct CompletionRow {
-    key: Vec<u8>,
-    text: String,
-    finish_reason: String,
-    model: String,
-    tokens_in: i64,
-    tokens_out: i64,
-    money_micros: i64,
-    seconds: f64,
-}
-
-/// Completions; what is given goes on after `FROM completions`.
+/// Completions; what is given continues the statement after `FROM completions`.
 macro_rules! completions {
     ($rest:literal $(, $argument:expr)* $(,)?) => {
         sqlx::query_as!(
@@ -132,72 +52,8 @@ macro_rules! completions {
     };
 }
 
-impl TryFrom<CompletionRow> for Completion {
-    type Error = StoreError;
-
-    fn try_from(row: CompletionRow) -> StoreResult<Self> {
-        Ok(Self {
-            key: key(&row.key)?,
-            text: row.text,
-            finish_reason: match row.finish_reason.as_str() {
-                "length" => FinishReason::Length,
-                "content_filter" => FinishReason::ContentFilter,
-                _ => FinishReason::Stop,
-            },
-            model: row.model,
-            tokens_in: number("tokens_in", row.tokens_in)?,
-            tokens_out: number("tokens_out", row.tokens_out)?,
-            money_micros: number("money_micros", row.money_micros)?,
-            seconds: row.seconds,
-        })
-    }
-}
-
-/// An answered prompt with its completion.
-struct EntryRow {
-    id: Uuid,
-    distillation_id: Uuid,
-    row_index: i64,
-    sample: i64,
-    hinted: i64,
-    purpose: String,
-    rationale: String,
-    label: Option<String>,
-    parse_reason: Option<String>,
-    verdict: Option<String>,
-    reason: Option<String>,
-    weight: f64,
-    text: String,
-    model: String,
-}
-
-impl TryFrom<EntryRow> for LedgerEntry {
-    type Error = StoreError;
-
-    fn try_from(row: EntryRow) -> StoreResult<Self> {
-        Ok(Self {
-            distillation: DistillationId::from_uuid(row.distillation_id),
-            prompt: PromptId::from_uuid(row.id),
-            row: number("row_index", row.row_index)?,
-            sample: number("sample", row.sample)?,
-            hinted: row.hinted != 0,
-            purpose: named("purpose", &row.purpose)?,
-            parsed: Parsed {
-                rationale: row.rationale,
-                label: row.label,
-                reason: named_maybe("parse_reason", row.parse_reason.as_deref())?,
-            },
-            verdict: named_maybe("verdict", row.verdict.as_deref())?.unwrap_or(Verdict::Unjudged),
-            reason: named_maybe("reason", row.reason.as_deref())?,
-            weight: row.weight,
-            completion: row.text,
-            model: row.model,
-        })
-    }
-}
-
 /// Writes a prompt; says whether it was not known before.
-pub(crate) async fn insert(
+async fn insert(
     transaction: &mut Tx<'_>,
     job: DistillationId,
     prompt: &NewPrompt,
@@ -210,12 +66,12 @@ pub(crate) async fn insert(
          ON CONFLICT (distillation_id, row_index, sample, hinted, purpose) DO NOTHING",
         prompt.id.as_uuid(),
         job.as_uuid(),
-        integer(prompt.row)?,
+        integer::<i64>(prompt.row)?,
         i64::from(prompt.sample),
-        i64::from(prompt.hinted),
+        prompt.hinted,
         prompt.purpose.as_str(),
         prompt.key.0.as_slice(),
-        integer(prompt.tokens_reserved)?,
+        integer::<i64>(prompt.tokens_reserved)?,
         state.as_str()
     )
     .execute(&mut **transaction)
@@ -224,8 +80,8 @@ pub(crate) async fn insert(
     Ok(result.rows_affected() > 0)
 }
 
-async fn fetch(transaction: &mut Tx<'_>, id: PromptId) -> StoreResult<Option<Held>> {
-    record(prompts!("WHERE id = ?", id.as_uuid()).fetch_optional(&mut **transaction).await)
+async fn fetch(transaction: &mut Tx<'_>, now: i64, id: PromptId) -> StoreResult<Option<Held>> {
+    record(prompts!("WHERE id = ?2", now, id.as_uuid()).fetch_optional(&mut **transaction).await)
 }
 
 async fn find_completion(transaction: &mut Tx<'_>, key: CompletionKey) -> StoreResult<Option<Completion>> {
@@ -235,22 +91,17 @@ async fn find_completion(transaction: &mut Tx<'_>, key: CompletionKey) -> StoreR
 
 /// Writes a completion under its key; says whether it was not known before.
 async fn keep(transaction: &mut Tx<'_>, now: i64, completion: &Completion) -> StoreResult<bool> {
-    let finish_reason = match completion.finish_reason {
-        FinishReason::Stop => "stop",
-        FinishReason::Length => "length",
-        FinishReason::ContentFilter => "content_filter",
-    };
     let result = sqlx::query!(
         "INSERT INTO completions (key, text, finish_reason, model, tokens_in, tokens_out, money_micros,
              seconds, created_at)
          VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO NOTHING",
         completion.key.0.as_slice(),
         &completion.text,
-        finish_reason,
+        completion.finish_reason.as_str(),
         &completion.model,
-        integer(completion.tokens_in)?,
-        integer(completion.tokens_out)?,
-        integer(completion.money_micros)?,
+        integer::<i64>(completion.tokens_in)?,
+        integer::<i64>(completion.tokens_out)?,
+        integer::<i64>(completion.money_micros)?,
         completion.seconds,
         now
     )
@@ -294,9 +145,8 @@ enum Room {
 /// Reserves one call.
 async fn reserve(transaction: &mut Tx<'_>, job: &Distillation, tokens: i64) -> StoreResult<Room> {
     let budget = job.spec.teacher.as_ref().map_or_else(Budget::default, |teacher| teacher.budget);
-    let limit = |limit: Option<u64>| limit.map_or(Ok(i64::MAX), integer);
     let (prompts, all_tokens, money) =
-        (limit(budget.prompts)?, limit(budget.tokens)?, limit(budget.money_micros)?);
+        (counted(budget.prompts), counted(budget.tokens), counted(budget.money_micros));
     let result = sqlx::query!(
         "UPDATE distillations SET prompts_reserved = prompts_reserved + 1,
              tokens_reserved = tokens_reserved + ?1
@@ -329,8 +179,51 @@ async fn reserve(transaction: &mut Tx<'_>, job: &Distillation, tokens: i64) -> S
     Ok(if unspent > 0 { Room::Later } else { Room::None })
 }
 
-impl SqliteStore {
-    pub(crate) async fn prompt_outbox(&self, limit: usize) -> StoreResult<Vec<Work>> {
+#[async_trait]
+impl PromptStore for SqliteStore {
+    async fn plan_prompts(&self, id: DistillationId, prompts: Vec<NewPrompt>) -> StoreResult<()> {
+        let mut writer = self.write().await?;
+        let mut transaction = writer.begin().await?;
+        let job = jobs::fetch(&mut transaction, id).await?;
+        jobs::apply(&mut transaction, self.now(), id, lifecycle::plan(&job)?).await?;
+        for prompt in &prompts {
+            if insert(&mut transaction, id, prompt, PromptState::Pending).await? {
+                sqlx::query!("INSERT INTO outbox (prompt_id) VALUES (?)", prompt.id.as_uuid())
+                    .execute(&mut *transaction)
+                    .await
+                    .map_err(internal)?;
+            }
+        }
+        transaction.commit().await.map_err(internal)
+    }
+
+    async fn harvest_progress(&self, id: DistillationId) -> StoreResult<HarvestProgress> {
+        let spent = sqlx::query_as!(
+            SpentRow,
+            "SELECT calls, cache_hits, calls_paid_twice, tokens_in, tokens_out, money_micros
+             FROM distillations WHERE id = ?",
+            id.as_uuid()
+        )
+        .fetch_optional(self.readers())
+        .await;
+        let mut progress: HarvestProgress =
+            record(spent)?.ok_or_else(|| StoreError::not_found("distillation", id))?;
+        let groups = sqlx::query_as!(
+            GroupRow,
+            "SELECT state, purpose, verdict, reason, count(*) AS count FROM prompts WHERE distillation_id = ?
+             GROUP BY state, purpose, verdict, reason",
+            id.as_uuid()
+        )
+        .fetch_all(self.readers())
+        .await
+        .map_err(internal)?;
+        for group in &groups {
+            group.count_in(&mut progress)?;
+        }
+        Ok(progress)
+    }
+
+    async fn outbox(&self, limit: usize) -> StoreResult<Vec<Work>> {
         let rows = sqlx::query_as!(
             WorkRow,
             "SELECT outbox.prompt_id AS prompt, traceparent FROM outbox
@@ -342,10 +235,10 @@ impl SqliteStore {
         .fetch_all(self.readers())
         .await
         .map_err(internal)?;
-        Ok(rows.into_iter().map(WorkRow::work).collect())
+        Ok(rows.into_iter().map(Work::from).collect())
     }
 
-    pub(crate) async fn prompt_mark_published(&self, prompts: &[PromptId]) -> StoreResult<()> {
+    async fn mark_published(&self, prompts: &[PromptId]) -> StoreResult<()> {
         if prompts.is_empty() {
             return Ok(());
         }
@@ -360,11 +253,7 @@ impl SqliteStore {
         transaction.commit().await.map_err(internal)
     }
 
-    pub(crate) async fn prompt_unfinished(
-        &self,
-        after: Option<PromptId>,
-        limit: usize,
-    ) -> StoreResult<Vec<Work>> {
+    async fn unfinished_prompts(&self, after: Option<PromptId>, limit: usize) -> StoreResult<Vec<Work>> {
         // The cross join keeps the order of the tables: pages go along the index of unfinished prompts.
         let rows = sqlx::query_as!(
             WorkRow,
@@ -380,10 +269,10 @@ impl SqliteStore {
         .fetch_all(self.readers())
         .await
         .map_err(internal)?;
-        Ok(rows.into_iter().map(WorkRow::work).collect())
+        Ok(rows.into_iter().map(Work::from).collect())
     }
 
-    pub(crate) async fn prompt_lease(
+    async fn lease_prompts(
         &self,
         prompts: &[PromptId],
         worker: &str,
@@ -396,14 +285,14 @@ impl SqliteStore {
         let mut writer = self.write().await?;
         let mut transaction = writer.begin().await?;
         for id in prompts {
-            let Some(held) = fetch(&mut transaction, *id).await? else {
+            let Some(held) = fetch(&mut transaction, now, *id).await? else {
                 outcome.settled.push(*id);
                 continue;
             };
             let distillation = held.prompt.distillation;
             let job = match jobs.entry(distillation) {
                 Entry::Occupied(known) => known.into_mut(),
-                Entry::Vacant(new) => new.insert(distillations::fetch(&mut transaction, distillation).await?),
+                Entry::Vacant(new) => new.insert(jobs::fetch(&mut transaction, distillation).await?),
             };
             match held.prompt.state {
                 _ if job.state != DistillationState::Harvesting => {
@@ -411,7 +300,7 @@ impl SqliteStore {
                     continue;
                 }
                 PromptState::Pending => {}
-                PromptState::Leased if held.lease_until <= now => unreserve(&mut transaction, &held).await?,
+                PromptState::Leased if held.expired => unreserve(&mut transaction, &held).await?,
                 PromptState::Leased => {
                     outcome.busy.push(*id);
                     continue;
@@ -453,7 +342,7 @@ impl SqliteStore {
         Ok(outcome)
     }
 
-    pub(crate) async fn prompt_heartbeat(
+    async fn heartbeat_prompts(
         &self,
         leases: &[(PromptId, u32)],
         lease: Duration,
@@ -480,14 +369,14 @@ impl SqliteStore {
         Ok(lost)
     }
 
-    pub(crate) async fn prompt_record(&self, harvested: Vec<Harvested>) -> StoreResult<HarvestOutcome> {
+    async fn record_harvest(&self, harvested: Vec<Harvested>) -> StoreResult<HarvestOutcome> {
         let now = self.now();
         let mut outcome = HarvestOutcome::default();
         let mut writer = self.write().await?;
         let mut transaction = writer.begin().await?;
         for answer in &harvested {
             let new = keep(&mut transaction, now, &answer.completion).await?;
-            let Some(held) = fetch(&mut transaction, answer.prompt).await? else {
+            let Some(held) = fetch(&mut transaction, now, answer.prompt).await? else {
                 outcome.stale.push(answer.prompt);
                 continue;
             };
@@ -513,7 +402,7 @@ impl SqliteStore {
         Ok(outcome)
     }
 
-    pub(crate) async fn prompt_fail(
+    async fn record_failure(
         &self,
         id: PromptId,
         attempt: u32,
@@ -521,7 +410,8 @@ impl SqliteStore {
     ) -> StoreResult<PromptState> {
         let mut writer = self.write().await?;
         let mut transaction = writer.begin().await?;
-        let held = fetch(&mut transaction, id).await?.ok_or_else(|| StoreError::not_found("prompt", id))?;
+        let held = fetch(&mut transaction, self.now(), id).await?;
+        let held = held.ok_or_else(|| StoreError::not_found("prompt", id))?;
         let prompt = &held.prompt;
         if prompt.state != PromptState::Leased || prompt.attempt != attempt {
             return Ok(prompt.state);
@@ -549,12 +439,12 @@ impl SqliteStore {
         Ok(state)
     }
 
-    pub(crate) async fn prompt_get(&self, id: PromptId) -> StoreResult<Prompt> {
-        let row = prompts!("WHERE id = ?", id.as_uuid()).fetch_optional(self.readers()).await;
+    async fn prompt(&self, id: PromptId) -> StoreResult<Prompt> {
+        let row = prompts!("WHERE id = ?2", self.now(), id.as_uuid()).fetch_optional(self.readers()).await;
         record(row)?.ok_or_else(|| StoreError::not_found("prompt", id))
     }
 
-    pub(crate) async fn prompt_in_state(
+    async fn prompts_in_state(
         &self,
         job: DistillationId,
         state: PromptState,
@@ -562,11 +452,12 @@ impl SqliteStore {
         limit: usize,
     ) -> StoreResult<Vec<Prompt>> {
         let rows = prompts!(
-            "WHERE distillation_id = ? AND state = ? AND row_index > ?
-             ORDER BY row_index, sample, hinted, purpose LIMIT ?",
+            "WHERE distillation_id = ?2 AND state = ?3 AND row_index > ?4
+             ORDER BY row_index, sample, hinted, purpose LIMIT ?5",
+            self.now(),
             job.as_uuid(),
             state.as_str(),
-            after_row.map_or(Ok(-1), integer)?,
+            after_row.map_or(Ok(-1), integer::<i64>)?,
             limit.clamp(1, BATCH_MAX) as i64 + ROW_PROMPTS_MAX
         )
         .fetch_all(self.readers())
@@ -576,12 +467,12 @@ impl SqliteStore {
         Ok(prompts)
     }
 
-    pub(crate) async fn prompt_completion(&self, key: CompletionKey) -> StoreResult<Option<Completion>> {
+    async fn completion(&self, key: CompletionKey) -> StoreResult<Option<Completion>> {
         let row = completions!("WHERE key = ?", key.0.as_slice()).fetch_optional(self.readers()).await;
         record(row)
     }
 
-    pub(crate) async fn prompt_record_imported(
+    async fn record_imported(
         &self,
         id: DistillationId,
         prompts: Vec<(NewPrompt, Harvested)>,
@@ -589,19 +480,8 @@ impl SqliteStore {
         let now = self.now();
         let mut writer = self.write().await?;
         let mut transaction = writer.begin().await?;
-        let job = distillations::fetch(&mut transaction, id).await?;
-        match job.state {
-            DistillationState::Queued => {
-                distillations::move_to(&mut transaction, now, &job, DistillationState::Harvesting, "")
-                    .await?;
-            }
-            DistillationState::Harvesting => {}
-            state => {
-                return Err(StoreError::Conflict(format!(
-                    "distillation {id} is {state}: nothing is imported"
-                )));
-            }
-        }
+        let job = jobs::fetch(&mut transaction, id).await?;
+        jobs::apply(&mut transaction, now, id, lifecycle::plan(&job)?).await?;
         for (prompt, harvested) in &prompts {
             keep(&mut transaction, now, &harvested.completion).await?;
             if insert(&mut transaction, id, prompt, PromptState::Leased).await? {
@@ -611,7 +491,7 @@ impl SqliteStore {
         transaction.commit().await.map_err(internal)
     }
 
-    pub(crate) async fn prompt_ledger(
+    async fn ledger(
         &self,
         job: DistillationId,
         filter: &LedgerFilter,
@@ -626,7 +506,7 @@ impl SqliteStore {
              AND (?3 IS NULL OR verdict = ?3)
              ORDER BY row_index, sample, hinted, purpose LIMIT ?4",
             job.as_uuid(),
-            filter.after_row.map_or(Ok(-1), integer)?,
+            filter.after_row.map_or(Ok(-1), integer::<i64>)?,
             filter.verdict.map(Verdict::as_str),
             limit as i64 + ROW_PROMPTS_MAX
         )
@@ -637,11 +517,7 @@ impl SqliteStore {
         Ok(entries)
     }
 
-    pub(crate) async fn prompt_verdicts(
-        &self,
-        job: DistillationId,
-        verdicts: Vec<VerdictUpdate>,
-    ) -> StoreResult<()> {
+    async fn record_verdicts(&self, job: DistillationId, verdicts: Vec<VerdictUpdate>) -> StoreResult<()> {
         let mut writer = self.write().await?;
         let mut transaction = writer.begin().await?;
         for verdict in &verdicts {
@@ -659,15 +535,6 @@ impl SqliteStore {
         }
         transaction.commit().await.map_err(internal)
     }
-}
-
-/// Most prompts of one row: 64 samples and a hinted one, for two purposes, with room to spare.
-const ROW_PROMPTS_MAX: i64 = 256;
-
-/// Cuts a longer list before the row that `limit` falls into; the first row stays whole in any case.
-fn whole_rows<T>(items: &mut Vec<T>, limit: usize, row: impl Fn(&T) -> u64) {
-    let (Some(first), Some(cut)) = (items.first().map(&row), items.get(limit).map(&row)) else { return };
-    items.retain(|item| if cut == first { row(item) == first } else { row(item) < cut });
 }
 
 async fn asked_elsewhere(transaction: &mut Tx<'_>, prompt: &Prompt, now: i64) -> StoreResult<bool> {
@@ -721,7 +588,7 @@ async fn example(transaction: &mut Tx<'_>, job: &Distillation, row: u64) -> Stor
     let found = sqlx::query_scalar!(
         "SELECT example FROM examples WHERE dataset_id = ? AND row_index = ?",
         job.dataset.as_uuid(),
-        integer(row)?
+        integer::<i64>(row)?
     )
     .fetch_optional(&mut **transaction)
     .await
@@ -748,9 +615,9 @@ async fn spend(
         calls,
         i64::from(hit),
         i64::from(paid_twice),
-        calls * integer(completion.tokens_in)?,
-        calls * integer(completion.tokens_out)?,
-        calls * integer(completion.money_micros)?,
+        calls * integer::<i64>(completion.tokens_in)?,
+        calls * integer::<i64>(completion.tokens_out)?,
+        calls * integer::<i64>(completion.money_micros)?,
         job.as_uuid()
     )
     .execute(&mut **transaction)

@@ -1,9 +1,8 @@
 //! The work list in memory: bounded, at least once, with a time of visibility.
 
 use async_trait::async_trait;
-use domain::Queue;
 use domain::ids::PromptId;
-use domain::queue::{Delivery, QueueError, Work};
+use domain::ports::{Delivery, Queue, QueueError, Work};
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

@@ -1,36 +1,22 @@
 //! Runs: leased, fenced, published.
 
-use crate::distillations::{self, append, move_to};
+use crate::jobs::{self, append, apply};
 use crate::models;
-use crate::row::{integer, internal, named, number, record};
+use crate::row::{internal, record, records};
 use crate::store::SqliteStore;
-use domain::event::EventKind;
-use domain::example::Row;
-use domain::ids::{DistillationId, ModelId, RunId};
+use async_trait::async_trait;
+use domain::Split;
+use domain::ids::{DistillationId, RunId};
+use domain::lifecycle::{self, Publication, RunInstruction, RunTransition};
 use domain::objective::{AcceptedRationale, TrainingExample};
-use domain::records::{LeasedRun, MetricPoint, Model, NewModel, Run};
-use domain::spec::LabelSource;
-use domain::state::{DistillationState, RunState};
-use domain::store::{RunInstruction, StoreError, StoreResult};
-use domain::{Example, Split, Timestamp};
+use domain::ports::{DatasetStore, JobStore, RunStore, StoreError, StoreResult};
+use domain::records::{LeasedRun, MetricPoint, Model, NewModel, Run, training_example};
+use domain::rows::{MetricRow, RunRow, finite, integer, number};
 use sqlx::{Sqlite, Transaction};
 use std::collections::HashMap;
 use std::time::Duration;
-use uuid::Uuid;
 
-struct RunRow {
-    id: Uuid,
-    distillation_id: Uuid,
-    state: String,
-    fence: i64,
-    trainer: String,
-    step: i64,
-    resume_path: String,
-    reason: String,
-    created_at: i64,
-}
-
-/// Runs; what is given goes on after `FROM runs`.
+/// Runs; what is given continues the statement after `FROM runs`.
 macro_rules! runs {
     ($rest:literal $(, $argument:expr)* $(,)?) => {
         sqlx::query_as!(
@@ -42,102 +28,55 @@ macro_rules! runs {
     };
 }
 
-impl TryFrom<RunRow> for Run {
-    type Error = StoreError;
-
-    fn try_from(row: RunRow) -> StoreResult<Self> {
-        Ok(Self {
-            id: RunId::from_uuid(row.id),
-            distillation: DistillationId::from_uuid(row.distillation_id),
-            state: named("state", &row.state)?,
-            fence: number("fence", row.fence)?,
-            trainer: row.trainer,
-            step: number("step", row.step)?,
-            resume_path: row.resume_path,
-            reason: row.reason,
-            created_at: Timestamp(row.created_at),
-        })
-    }
+async fn find(transaction: &mut Transaction<'_, Sqlite>, id: RunId) -> StoreResult<Option<Run>> {
+    record(runs!("WHERE id = ?", id.as_uuid()).fetch_optional(&mut **transaction).await)
 }
 
 async fn fetch(transaction: &mut Transaction<'_, Sqlite>, id: RunId) -> StoreResult<Run> {
-    let row = runs!("WHERE id = ?", id.as_uuid()).fetch_optional(&mut **transaction).await;
-    record(row)?.ok_or_else(|| StoreError::not_found("run", id))
+    find(transaction, id).await?.ok_or_else(|| StoreError::not_found("run", id))
 }
 
-/// The run under this fence; another holder's is a conflict.
-async fn held(transaction: &mut Transaction<'_, Sqlite>, id: RunId, fence: u64) -> StoreResult<Run> {
-    let run = fetch(transaction, id).await?;
-    if run.fence == fence && run.state == RunState::Leased {
-        return Ok(run);
-    }
-    Err(StoreError::Conflict(format!(
-        "run {id} is {} under fence {}: the lease with fence {fence} is lost",
-        run.state, run.fence
-    )))
-}
-
-async fn set(
+/// Ends a run's lease and writes what else the transition says.
+async fn end(
     transaction: &mut Transaction<'_, Sqlite>,
-    id: RunId,
-    state: RunState,
-    reason: &str,
+    now: i64,
+    run: &Run,
+    transition: RunTransition,
 ) -> StoreResult<()> {
     sqlx::query!(
         "UPDATE runs SET state = ?, reason = ?, trainer = '', lease_until = 0 WHERE id = ?",
-        state.as_str(),
-        reason,
-        id.as_uuid()
+        transition.state.as_str(),
+        transition.reason,
+        run.id.as_uuid()
     )
     .execute(&mut **transaction)
     .await
     .map_err(internal)?;
-    Ok(())
+    for event in &transition.events {
+        append(transaction, now, run.distillation, event).await?;
+    }
+    apply(transaction, now, run.distillation, transition.job).await
 }
 
-impl SqliteStore {
-    pub(crate) async fn run_start(&self, id: DistillationId, ledger_fingerprint: &str) -> StoreResult<Run> {
+#[async_trait]
+impl RunStore for SqliteStore {
+    async fn start_training(&self, id: DistillationId, ledger_fingerprint: &str) -> StoreResult<Run> {
+        let now = self.now();
         let mut writer = self.write().await?;
         let mut transaction = writer.begin().await?;
-        let job = distillations::fetch(&mut transaction, id).await?;
-        if let Some(run) = job.run {
-            let run = fetch(&mut transaction, run).await?;
-            if job.state == DistillationState::Harvesting {
-                move_to(&mut transaction, self.now(), &job, DistillationState::Training, "").await?;
-                transaction.commit().await.map_err(internal)?;
-            }
-            return Ok(run);
-        }
-        if job.state != DistillationState::Harvesting {
-            return Err(StoreError::Conflict(format!("distillation {id} is {}: it cannot train", job.state)));
-        }
-        let run = RunId::generate();
-        let now = self.now();
-        sqlx::query!(
-            "INSERT INTO runs (id, distillation_id, state, created_at) VALUES (?, ?, 'pending', ?)",
-            run.as_uuid(),
-            id.as_uuid(),
-            now
-        )
-        .execute(&mut *transaction)
-        .await
-        .map_err(internal)?;
-        sqlx::query!(
-            "UPDATE distillations SET run_id = ?, ledger_fingerprint = ? WHERE id = ?",
-            run.as_uuid(),
-            ledger_fingerprint,
-            id.as_uuid()
-        )
-        .execute(&mut *transaction)
-        .await
-        .map_err(internal)?;
-        move_to(&mut transaction, now, &job, DistillationState::Training, "").await?;
+        let job = jobs::fetch(&mut transaction, id).await?;
+        let transition = lifecycle::start_training(&job)?;
+        let run = match job.run {
+            Some(run) => run,
+            None => insert(&mut transaction, now, id, ledger_fingerprint).await?,
+        };
+        apply(&mut transaction, now, id, transition).await?;
         let run = fetch(&mut transaction, run).await?;
         transaction.commit().await.map_err(internal)?;
         Ok(run)
     }
 
-    pub(crate) async fn run_lease(&self, trainer: &str, lease: Duration) -> StoreResult<Option<LeasedRun>> {
+    async fn lease_run(&self, trainer: &str, lease: Duration) -> StoreResult<Option<LeasedRun>> {
         let now = self.now();
         let waiting = sqlx::query_scalar!(
             "SELECT count(*) FROM runs WHERE state = 'pending' OR state = 'leased' AND lease_until <= ?",
@@ -167,7 +106,7 @@ impl SqliteStore {
         .map_err(internal)?;
         let Some(id) = leased else { return Ok(None) };
         let run = fetch(&mut transaction, RunId::from_uuid(id)).await?;
-        let job = distillations::fetch(&mut transaction, run.distillation).await?;
+        let job = jobs::fetch(&mut transaction, run.distillation).await?;
         let ledger_fingerprint = sqlx::query_scalar!(
             "SELECT ledger_fingerprint FROM distillations WHERE id = ?",
             job.id.as_uuid()
@@ -177,11 +116,11 @@ impl SqliteStore {
         .map_err(internal)?;
         transaction.commit().await.map_err(internal)?;
         drop(writer);
-        let dataset = self.dataset_get(job.dataset).await?;
+        let dataset = self.dataset(job.dataset).await?;
         Ok(Some(LeasedRun { run, spec: job.spec, dataset, ledger_fingerprint, traceparent: job.traceparent }))
     }
 
-    pub(crate) async fn run_report(
+    async fn report_run(
         &self,
         id: RunId,
         fence: u64,
@@ -189,22 +128,15 @@ impl SqliteStore {
         metrics: Vec<MetricPoint>,
         lease: Duration,
     ) -> StoreResult<RunInstruction> {
-        if let Some(point) = metrics.iter().find(|point| !point.value.is_finite()) {
-            return Err(StoreError::Invalid(format!(
-                "`{}` at step {} is {}: only finite numbers are kept",
-                point.name, point.step, point.value
-            )));
-        }
         let mut writer = self.write().await?;
         let mut transaction = writer.begin().await?;
-        let run = fetch(&mut transaction, id).await?;
-        if run.fence == fence && run.state == RunState::Cancelled {
+        let run = find(&mut transaction, id).await?;
+        if lifecycle::report(run.as_ref(), fence)? == RunInstruction::Cancel {
             return Ok(RunInstruction::Cancel);
         }
-        held(&mut transaction, id, fence).await?;
         sqlx::query!(
             "UPDATE runs SET step = max(step, ?), lease_until = ? WHERE id = ?",
-            integer(step)?,
+            integer::<i64>(step)?,
             self.now() + lease.as_millis() as i64,
             id.as_uuid()
         )
@@ -215,9 +147,9 @@ impl SqliteStore {
             sqlx::query!(
                 "INSERT OR REPLACE INTO metrics (run_id, step, name, value) VALUES (?, ?, ?, ?)",
                 id.as_uuid(),
-                integer(point.step)?,
+                integer::<i64>(point.step)?,
                 &point.name,
-                point.value
+                finite(point.value)?
             )
             .execute(&mut *transaction)
             .await
@@ -227,7 +159,7 @@ impl SqliteStore {
         Ok(RunInstruction::Continue)
     }
 
-    pub(crate) async fn run_save_resume_point(
+    async fn save_resume_point(
         &self,
         id: RunId,
         fence: u64,
@@ -236,10 +168,11 @@ impl SqliteStore {
     ) -> StoreResult<Option<String>> {
         let mut writer = self.write().await?;
         let mut transaction = writer.begin().await?;
-        let run = held(&mut transaction, id, fence).await?;
+        let run = fetch(&mut transaction, id).await?;
+        lifecycle::hold(&run, fence)?;
         sqlx::query!(
             "UPDATE runs SET step = ?, resume_path = ? WHERE id = ?",
-            integer(step)?,
+            integer::<i64>(step)?,
             path,
             id.as_uuid()
         )
@@ -250,97 +183,99 @@ impl SqliteStore {
         Ok((!run.resume_path.is_empty() && run.resume_path != path).then_some(run.resume_path))
     }
 
-    pub(crate) async fn run_start_evaluating(&self, id: RunId, fence: u64) -> StoreResult<()> {
+    async fn start_evaluating(&self, id: RunId, fence: u64) -> StoreResult<()> {
         let mut writer = self.write().await?;
         let mut transaction = writer.begin().await?;
-        let run = held(&mut transaction, id, fence).await?;
-        let job = distillations::fetch(&mut transaction, run.distillation).await?;
-        if job.state == DistillationState::Training {
-            move_to(&mut transaction, self.now(), &job, DistillationState::Evaluating, "").await?;
-        }
+        let run = fetch(&mut transaction, id).await?;
+        let job = jobs::fetch(&mut transaction, run.distillation).await?;
+        let transition = lifecycle::start_evaluating(&job, &run, fence)?;
+        apply(&mut transaction, self.now(), job.id, transition).await?;
         transaction.commit().await.map_err(internal)
     }
 
-    pub(crate) async fn run_publish(&self, id: RunId, fence: u64, new: NewModel) -> StoreResult<Model> {
+    async fn publish_run(&self, id: RunId, fence: u64, new: NewModel) -> StoreResult<Model> {
         let now = self.now();
         let mut writer = self.write().await?;
         let mut transaction = writer.begin().await?;
-        let published = fetch(&mut transaction, id).await?;
-        if published.fence == fence && published.state == RunState::Succeeded {
-            // The answer to the first call was lost.
+        let run = fetch(&mut transaction, id).await?;
+        if lifecycle::publication(&run, fence)? == Publication::Repeated {
             return models::of_run(&mut transaction, id).await;
         }
-        let run = held(&mut transaction, id, fence).await?;
-        let job = distillations::fetch(&mut transaction, run.distillation).await?;
+        let job = jobs::fetch(&mut transaction, run.distillation).await?;
         let model = models::insert(&mut transaction, now, &job, id, &new).await?;
-        set(&mut transaction, id, RunState::Succeeded, "").await?;
         sqlx::query!(
             "UPDATE distillations SET model_id = ?, train_seconds = ?, evaluate_seconds = ? WHERE id = ?",
             model.id.as_uuid(),
-            new.train_seconds,
-            new.evaluate_seconds,
+            finite(new.train_seconds)?,
+            finite(new.evaluate_seconds)?,
             job.id.as_uuid()
         )
         .execute(&mut *transaction)
         .await
         .map_err(internal)?;
-        let event = EventKind::Published {
-            model: ModelId::from_uuid(model.id.as_uuid()),
-            name: model.name.clone(),
-            version: model.version,
-        };
-        append(&mut transaction, now, job.id, &event).await?;
-        move_to(&mut transaction, now, &job, DistillationState::Succeeded, "").await?;
+        end(&mut transaction, now, &run, lifecycle::publish(&job, &run, &model)).await?;
         transaction.commit().await.map_err(internal)?;
         Ok(model)
     }
 
-    pub(crate) async fn run_fail(&self, id: RunId, fence: u64, reason: &str) -> StoreResult<()> {
+    async fn fail_run(&self, id: RunId, fence: u64, reason: &str) -> StoreResult<()> {
         let mut writer = self.write().await?;
         let mut transaction = writer.begin().await?;
-        let run = held(&mut transaction, id, fence).await?;
-        let job = distillations::fetch(&mut transaction, run.distillation).await?;
-        set(&mut transaction, id, RunState::Failed, reason).await?;
-        // A failed job resumes in training: its evaluation begins anew.
-        let from = domain::records::Distillation { state: DistillationState::Training, ..job };
-        move_to(&mut transaction, self.now(), &from, DistillationState::Failed, reason).await?;
+        let run = fetch(&mut transaction, id).await?;
+        let job = jobs::fetch(&mut transaction, run.distillation).await?;
+        let transition = lifecycle::fail_run(&job, &run, fence, reason)?;
+        end(&mut transaction, self.now(), &run, transition).await?;
         transaction.commit().await.map_err(internal)
     }
 
-    pub(crate) async fn run_release(&self, id: RunId, fence: u64) -> StoreResult<()> {
+    async fn release_run(&self, id: RunId, fence: u64) -> StoreResult<()> {
         let mut writer = self.write().await?;
         let mut transaction = writer.begin().await?;
-        held(&mut transaction, id, fence).await?;
-        set(&mut transaction, id, RunState::Pending, "").await?;
+        let run = fetch(&mut transaction, id).await?;
+        let transition = lifecycle::release_run(&run, fence)?;
+        end(&mut transaction, self.now(), &run, transition).await?;
         transaction.commit().await.map_err(internal)
     }
 
-    pub(crate) async fn run_get(&self, id: RunId) -> StoreResult<Run> {
+    async fn run(&self, id: RunId) -> StoreResult<Run> {
         let row = runs!("WHERE id = ?", id.as_uuid()).fetch_optional(self.readers()).await;
         record(row)?.ok_or_else(|| StoreError::not_found("run", id))
     }
 
-    pub(crate) async fn run_examples(
+    async fn training_examples(
         &self,
         id: RunId,
         split: Split,
         from: u64,
         limit: usize,
     ) -> StoreResult<Vec<TrainingExample>> {
-        let job = self.job_get(self.run_get(id).await?.distillation).await?;
-        let rows = self.dataset_rows(job.dataset, Some(split), from, limit).await?;
+        let job = self.distillation(self.run(id).await?.distillation).await?;
+        let rows = self.rows(job.dataset, Some(split), from, limit).await?;
         let (Some(first), Some(last)) = (rows.first(), rows.last()) else { return Ok(Vec::new()) };
         let mut rationales = self.accepted(job.id, first.index, last.index).await?;
-        let examples = rows.into_iter().map(|Row { index, mut example }| {
-            let rationales = rationales.remove(&index).unwrap_or_default();
-            // What came with the row was judged; the trainer needs only what was accepted.
-            example.answers = Vec::new();
-            let target = target(job.spec.judging.label, split, &example, &rationales);
-            TrainingExample { row: Row { index, example }, target, rationales }
+        let examples = rows.into_iter().map(|row| {
+            let rationales = rationales.remove(&row.index).unwrap_or_default();
+            training_example(row, split, job.spec.judging.label, rationales)
         });
         Ok(examples.collect())
     }
 
+    async fn metrics(&self, id: RunId, name: Option<&str>, limit: usize) -> StoreResult<Vec<MetricPoint>> {
+        let rows = sqlx::query_as!(
+            MetricRow,
+            "SELECT step, name, value FROM metrics WHERE run_id = ?1 AND (?2 IS NULL OR name = ?2)
+             ORDER BY step, name LIMIT ?3",
+            id.as_uuid(),
+            name,
+            i64::try_from(limit).unwrap_or(i64::MAX)
+        )
+        .fetch_all(self.readers())
+        .await;
+        records(rows)
+    }
+}
+
+impl SqliteStore {
     async fn accepted(
         &self,
         job: DistillationId,
@@ -352,8 +287,8 @@ impl SqliteStore {
              WHERE distillation_id = ? AND purpose = 'train' AND state = 'answered' AND verdict = 'accepted'
              AND row_index BETWEEN ? AND ? ORDER BY row_index, sample, hinted",
             job.as_uuid(),
-            integer(first)?,
-            integer(last)?
+            integer::<i64>(first)?,
+            integer::<i64>(last)?
         )
         .fetch_all(self.readers())
         .await
@@ -368,38 +303,33 @@ impl SqliteStore {
         }
         Ok(accepted)
     }
-
-    pub(crate) async fn run_metrics(
-        &self,
-        id: RunId,
-        name: Option<&str>,
-        limit: usize,
-    ) -> StoreResult<Vec<MetricPoint>> {
-        let rows = sqlx::query!(
-            "SELECT step, name, value FROM metrics WHERE run_id = ?1 AND (?2 IS NULL OR name = ?2)
-             ORDER BY step, name LIMIT ?3",
-            id.as_uuid(),
-            name,
-            i64::try_from(limit).unwrap_or(i64::MAX)
-        )
-        .fetch_all(self.readers())
-        .await
-        .map_err(internal)?;
-        rows.into_iter()
-            .map(|row| Ok(MetricPoint { step: number("step", row.step)?, name: row.name, value: row.value }))
-            .collect()
-    }
 }
 
-/// The label that the student learns. Rows that are measured keep their gold label.
-fn target(
-    source: LabelSource,
-    split: Split,
-    example: &Example,
-    rationales: &[AcceptedRationale],
-) -> Option<String> {
-    match (source, split) {
-        (LabelSource::Teacher, Split::Train) => rationales.first().map(|rationale| rationale.label.clone()),
-        _ => example.label.clone(),
-    }
+/// Makes a job's run.
+async fn insert(
+    transaction: &mut Transaction<'_, Sqlite>,
+    now: i64,
+    job: DistillationId,
+    ledger_fingerprint: &str,
+) -> StoreResult<RunId> {
+    let run = RunId::generate();
+    sqlx::query!(
+        "INSERT INTO runs (id, distillation_id, state, created_at) VALUES (?, ?, 'pending', ?)",
+        run.as_uuid(),
+        job.as_uuid(),
+        now
+    )
+    .execute(&mut **transaction)
+    .await
+    .map_err(internal)?;
+    sqlx::query!(
+        "UPDATE distillations SET run_id = ?, ledger_fingerprint = ? WHERE id = ?",
+        run.as_uuid(),
+        ledger_fingerprint,
+        job.as_uuid()
+    )
+    .execute(&mut **transaction)
+    .await
+    .map_err(internal)?;
+    Ok(run)
 }

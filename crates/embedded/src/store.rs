@@ -1,23 +1,8 @@
 //! Opening the database, and the one way to write to it.
 
 use crate::row::internal;
-use async_trait::async_trait;
-use domain::event::{Event, EventKind};
-use domain::example::Row;
-use domain::ids::{CompletionKey, DatasetId, DistillationId, ModelId, PromptId, RequestId, RunId};
-use domain::metric::Accuracy;
-use domain::objective::TrainingExample;
-use domain::queue::Work;
-use domain::records::{
-    BaseModel, Completion, Dataset, Distillation, HarvestProgress, Harvested, LeasedRun, LedgerEntry,
-    MetricPoint, Model, NewDistillation, NewModel, NewPrompt, Prompt, RowCounts, Run, VerdictUpdate,
-};
-use domain::state::{DistillationState, PromptState};
-use domain::store::{
-    AttemptFailure, DistillationFilter, HarvestOutcome, LeaseOutcome, LedgerFilter, Page, PageRequest,
-    RunInstruction, StoreError, StoreResult,
-};
-use domain::{Example, Fault, Split, Store};
+use domain::Fault;
+use domain::ports::{StoreError, StoreResult};
 use fs4::FileExt;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Connection, Sqlite, SqliteConnection, SqlitePool, Transaction};
@@ -211,72 +196,4 @@ impl Writer<'_> {
     pub(crate) async fn begin(&mut self) -> StoreResult<Transaction<'_, Sqlite>> {
         self.connection.begin_with("BEGIN IMMEDIATE").await.map_err(internal)
     }
-}
-
-macro_rules! delegate {
-    ($($(#[$attribute:meta])* async fn $name:ident(&self $(, $argument:ident: $kind:ty)* $(,)?) -> $result:ty = $target:ident;)+) => {
-        #[async_trait]
-        impl Store for SqliteStore {
-            $($(#[$attribute])* async fn $name(&self $(, $argument: $kind)*) -> $result {
-                self.$target($($argument),*).await
-            })+
-        }
-    };
-}
-
-delegate! {
-    async fn create_dataset(&self, request: RequestId, name: &str) -> StoreResult<Dataset> = dataset_create;
-    async fn append_rows(&self, dataset: DatasetId, offset: u64, rows: Vec<Example>) -> StoreResult<u64> = dataset_append;
-    async fn commit_dataset(&self, dataset: DatasetId, fingerprint: &str) -> StoreResult<Dataset> = dataset_commit;
-    async fn dataset(&self, dataset: DatasetId) -> StoreResult<Dataset> = dataset_get;
-    async fn find_dataset(&self, name: &str) -> StoreResult<Option<Dataset>> = dataset_find;
-    async fn find_dataset_by_fingerprint(&self, fingerprint: &str) -> StoreResult<Option<Dataset>> = dataset_find_by_fingerprint;
-    async fn list_datasets(&self, page: &PageRequest) -> StoreResult<Page<Dataset>> = dataset_list;
-    async fn delete_dataset(&self, dataset: DatasetId) -> StoreResult<()> = dataset_delete;
-    async fn rows(&self, dataset: DatasetId, split: Option<Split>, from: u64, limit: usize) -> StoreResult<Vec<Row>> = dataset_rows;
-    async fn row_counts(&self, dataset: DatasetId, split: Split) -> StoreResult<RowCounts> = dataset_row_counts;
-    async fn create_distillation(&self, new: NewDistillation) -> StoreResult<Distillation> = job_create;
-    async fn plan_prompts(&self, distillation: DistillationId, prompts: Vec<NewPrompt>) -> StoreResult<()> = job_plan;
-    async fn distillation(&self, distillation: DistillationId) -> StoreResult<Distillation> = job_get;
-    async fn list_distillations(&self, filter: &DistillationFilter, page: &PageRequest) -> StoreResult<Page<Distillation>> = job_list;
-    async fn transition(&self, distillation: DistillationId, from: &[DistillationState], to: DistillationState, reason: &str) -> StoreResult<Distillation> = job_transition;
-    async fn pause(&self, distillation: DistillationId, reason: &str) -> StoreResult<Distillation> = job_pause;
-    async fn resume(&self, distillation: DistillationId) -> StoreResult<Distillation> = job_resume;
-    async fn cancel(&self, distillation: DistillationId, reason: &str) -> StoreResult<Distillation> = job_cancel;
-    async fn delete_distillation(&self, distillation: DistillationId) -> StoreResult<()> = job_delete;
-    async fn claim_distillations(&self, driver: &str, lease: Duration, limit: usize) -> StoreResult<Vec<Distillation>> = job_claim;
-    async fn record_teacher(&self, distillation: DistillationId, accuracy: Option<Accuracy>, harvest_seconds: f64) -> StoreResult<()> = job_record_teacher;
-    async fn events(&self, distillation: DistillationId, after: u64, limit: usize) -> StoreResult<Vec<Event>> = job_events;
-    async fn append_event(&self, distillation: DistillationId, kind: EventKind) -> StoreResult<u64> = job_append_event;
-    async fn harvest_progress(&self, distillation: DistillationId) -> StoreResult<HarvestProgress> = job_progress;
-    async fn outbox(&self, limit: usize) -> StoreResult<Vec<Work>> = prompt_outbox;
-    async fn mark_published(&self, prompts: &[PromptId]) -> StoreResult<()> = prompt_mark_published;
-    async fn unfinished_prompts(&self, after: Option<PromptId>, limit: usize) -> StoreResult<Vec<Work>> = prompt_unfinished;
-    async fn lease_prompts(&self, prompts: &[PromptId], worker: &str, lease: Duration) -> StoreResult<LeaseOutcome> = prompt_lease;
-    async fn heartbeat_prompts(&self, leases: &[(PromptId, u32)], lease: Duration) -> StoreResult<Vec<PromptId>> = prompt_heartbeat;
-    async fn record_harvest(&self, harvested: Vec<Harvested>) -> StoreResult<HarvestOutcome> = prompt_record;
-    async fn record_failure(&self, prompt: PromptId, attempt: u32, failure: AttemptFailure) -> StoreResult<PromptState> = prompt_fail;
-    async fn prompt(&self, prompt: PromptId) -> StoreResult<Prompt> = prompt_get;
-    async fn prompts_in_state(&self, distillation: DistillationId, state: PromptState, after_row: Option<u64>, limit: usize) -> StoreResult<Vec<Prompt>> = prompt_in_state;
-    async fn completion(&self, key: CompletionKey) -> StoreResult<Option<Completion>> = prompt_completion;
-    async fn record_imported(&self, distillation: DistillationId, prompts: Vec<(NewPrompt, Harvested)>) -> StoreResult<()> = prompt_record_imported;
-    async fn ledger(&self, distillation: DistillationId, filter: &LedgerFilter, limit: usize) -> StoreResult<Vec<LedgerEntry>> = prompt_ledger;
-    async fn record_verdicts(&self, distillation: DistillationId, verdicts: Vec<VerdictUpdate>) -> StoreResult<()> = prompt_verdicts;
-    async fn start_training(&self, distillation: DistillationId, ledger_fingerprint: &str) -> StoreResult<Run> = run_start;
-    async fn lease_run(&self, trainer: &str, lease: Duration) -> StoreResult<Option<LeasedRun>> = run_lease;
-    async fn report_run(&self, run: RunId, fence: u64, step: u64, metrics: Vec<MetricPoint>, lease: Duration) -> StoreResult<RunInstruction> = run_report;
-    async fn save_resume_point(&self, run: RunId, fence: u64, step: u64, path: &str) -> StoreResult<Option<String>> = run_save_resume_point;
-    async fn start_evaluating(&self, run: RunId, fence: u64) -> StoreResult<()> = run_start_evaluating;
-    async fn publish_run(&self, run: RunId, fence: u64, model: NewModel) -> StoreResult<Model> = run_publish;
-    async fn fail_run(&self, run: RunId, fence: u64, reason: &str) -> StoreResult<()> = run_fail;
-    async fn release_run(&self, run: RunId, fence: u64) -> StoreResult<()> = run_release;
-    async fn run(&self, run: RunId) -> StoreResult<Run> = run_get;
-    async fn training_examples(&self, run: RunId, split: Split, from: u64, limit: usize) -> StoreResult<Vec<TrainingExample>> = run_examples;
-    async fn metrics(&self, run: RunId, name: Option<&str>, limit: usize) -> StoreResult<Vec<MetricPoint>> = run_metrics;
-    async fn model(&self, model: ModelId) -> StoreResult<Model> = model_get;
-    async fn find_model(&self, name: &str, version: Option<u64>) -> StoreResult<Option<Model>> = model_find;
-    async fn list_models(&self, name: Option<&str>, page: &PageRequest) -> StoreResult<Page<Model>> = model_list;
-    async fn delete_model(&self, model: ModelId) -> StoreResult<Model> = model_delete;
-    async fn register_base_model(&self, name: &str, manifest_sha256: &str) -> StoreResult<BaseModel> = model_register_base;
-    async fn base_model(&self, name: &str) -> StoreResult<Option<BaseModel>> = model_base;
 }

@@ -9,10 +9,10 @@
 
 use conformance::fixtures::{self, NAME, harvest, question, row, rows, spec};
 use domain::ids::{DatasetId, DistillationId, RequestId};
+use domain::ports::{BATCH_MAX, LedgerFilter, StoreError};
 use domain::records::NewDistillation;
 use domain::state::PromptState;
-use domain::store::{BATCH_MAX, LedgerFilter, StoreError};
-use domain::{Fault, Store};
+use domain::{DatasetStore, Fault, JobStore, ModelStore, PromptStore, RunStore};
 use embedded::{OpenError, SqliteStore};
 use sqlx::Connection;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};

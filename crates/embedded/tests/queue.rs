@@ -1,6 +1,6 @@
 //! The suite of the port of work, in memory.
 
-use conformance::queue::{CAPACITY, QueueHarness, VISIBILITY};
+use conformance::harness::{CAPACITY, QueueHarness, VISIBILITY};
 use domain::Queue;
 use embedded::MemoryQueue;
 use std::sync::Arc;

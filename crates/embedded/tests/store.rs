@@ -2,8 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail loudly too")]
 
 use async_trait::async_trait;
-use conformance::store::StoreHarness;
-use domain::Store;
+use conformance::harness::{Store, StoreHarness};
 use embedded::SqliteStore;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};

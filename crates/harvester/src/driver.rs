@@ -15,8 +15,11 @@ const JOBS_MAX: usize = 32;
 
 pub(crate) async fn run(shared: Arc<Shared>, shutdown: CancellationToken) {
     while shared.idle(&shutdown).await {
-        let claimed =
-            shared.store.claim_distillations(&shared.settings.name, shared.settings.lease, JOBS_MAX).await;
+        let claimed = shared
+            .stores
+            .jobs
+            .claim_distillations(&shared.settings.name, shared.settings.lease, JOBS_MAX)
+            .await;
         let jobs = match claimed {
             Ok(jobs) => jobs,
             Err(error) => {
@@ -42,7 +45,7 @@ async fn advance(shared: &Shared, record: Distillation) -> Result<(), HarvestErr
         wire::trace::adopt(&span, &job.traceparent);
         plan::begin(shared, &job).instrument(span).await?;
     }
-    let progress = shared.store.harvest_progress(job.id).await?;
+    let progress = shared.stores.prompts.harvest_progress(job.id).await?;
     if progress.done() < progress.total() || plan::hints(shared, &job).await? {
         return Ok(());
     }
@@ -57,8 +60,8 @@ async fn finish(shared: &Shared, job: &Job, record: &Distillation) -> Result<(),
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
     let began = u128::try_from(record.updated_at.0).unwrap_or_default();
     let seconds = now.saturating_sub(began) as f64 / 1000.0;
-    shared.store.record_teacher(job.id, judged.teacher, seconds).await?;
-    shared.store.start_training(job.id, &judged.fingerprint).await?;
+    shared.stores.jobs.record_teacher(job.id, judged.teacher, seconds).await?;
+    shared.stores.runs.start_training(job.id, &judged.fingerprint).await?;
     tracing::info!(distillation = %job.id, accepted = judged.accepted, "the harvest is over");
     Ok(())
 }
@@ -72,7 +75,7 @@ async fn give_up(shared: &Shared, id: domain::ids::DistillationId, error: &Harve
         }
         Fault::NotFound | Fault::Conflict | Fault::Invalid | Fault::Denied | Fault::Internal => {
             // A job that was cancelled or deleted in between is nobody's problem; pausing it is then refused.
-            if let Err(refused) = shared.store.pause(id, &error.to_string()).await {
+            if let Err(refused) = shared.stores.jobs.pause(id, &error.to_string()).await {
                 tracing::warn!(%error, %refused, distillation = %id, "a job cannot go on, and cannot be paused");
             }
         }

@@ -1,6 +1,6 @@
 //! What can go wrong in a harvest.
 
-use domain::store::StoreError;
+use domain::ports::StoreError;
 use domain::{Fault, Violation};
 use teacher::TeacherError;
 
@@ -12,7 +12,7 @@ pub enum HarvestError {
     Store(#[from] StoreError),
     /// The work list.
     #[error(transparent)]
-    Queue(#[from] domain::queue::QueueError),
+    Queue(#[from] domain::ports::QueueError),
     /// The teacher.
     #[error(transparent)]
     Teacher(#[from] TeacherError),

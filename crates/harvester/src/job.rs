@@ -34,7 +34,7 @@ impl Jobs {
         if let Some(job) = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&id) {
             return Ok(Arc::clone(job));
         }
-        let job = Arc::new(Job::open(shared, &shared.store.distillation(id).await?)?);
+        let job = Arc::new(Job::open(shared, &shared.stores.jobs.distillation(id).await?)?);
         let mut jobs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if jobs.len() >= JOBS_MAX {
             jobs.clear();

@@ -4,9 +4,9 @@ use crate::job::Job;
 use crate::{HarvestError, Shared};
 use domain::example::Row;
 use domain::metric::Accuracy;
+use domain::ports::{BATCH_MAX, LedgerFilter};
 use domain::records::LedgerEntry;
 use domain::state::{PromptState, Purpose, Verdict};
-use domain::store::{BATCH_MAX, LedgerFilter};
 use domain::{judge, label};
 use sha2::{Digest, Sha256};
 use std::collections::VecDeque;
@@ -49,7 +49,7 @@ pub(crate) async fn judge(shared: &Shared, job: &Job) -> Result<Judged, HarvestE
     .await?;
     while !updates.is_empty() {
         let rest = updates.split_off(updates.len().min(BATCH_MAX));
-        shared.store.record_verdicts(job.id, updates).await?;
+        shared.stores.prompts.record_verdicts(job.id, updates).await?;
         updates = rest;
     }
     let teacher = (rows > 0).then(|| Accuracy::measure(rows, correct, parsed));
@@ -78,13 +78,13 @@ pub(crate) async fn each_judged_row(
 ) -> Result<(), HarvestError> {
     let mut filter = LedgerFilter::default();
     loop {
-        let page = shared.store.ledger(job.id, &filter, BATCH_MAX).await?;
+        let page = shared.stores.prompts.ledger(job.id, &filter, BATCH_MAX).await?;
         let (Some(first), Some(last)) = (page.first(), page.last()) else { return Ok(()) };
         let (mut from, last) = (first.row, last.row);
         filter.after_row = Some(last);
         let mut page = VecDeque::from(page);
         while from <= last {
-            let rows = shared.store.rows(job.dataset, None, from, BATCH_MAX).await?;
+            let rows = shared.stores.datasets.rows(job.dataset, None, from, BATCH_MAX).await?;
             let Some(end) = rows.last() else { break };
             from = end.index + 1;
             for row in rows {
@@ -100,14 +100,14 @@ pub(crate) async fn each_judged_row(
 
 /// Why nothing was accepted, in words that say what to do.
 pub(crate) async fn explain_nothing(shared: &Shared, job: &Job) -> Result<String, HarvestError> {
-    let progress = shared.store.harvest_progress(job.id).await?;
+    let progress = shared.stores.prompts.harvest_progress(job.id).await?;
     let mut words: Vec<String> = domain::state::Reason::ALL
         .iter()
         .zip(progress.reasons)
         .filter(|(_, count)| *count > 0)
         .map(|(reason, count)| format!("{reason} {count}"))
         .collect();
-    let parked = shared.store.prompts_in_state(job.id, PromptState::Parked, None, 1).await?;
+    let parked = shared.stores.prompts.prompts_in_state(job.id, PromptState::Parked, None, 1).await?;
     if let Some(prompt) = parked.first() {
         words.push(format!("parked {} (such as: {})", progress.in_state(PromptState::Parked), prompt.error));
     }

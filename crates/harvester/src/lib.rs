@@ -17,7 +17,7 @@ mod worker;
 
 pub use error::HarvestError;
 
-use domain::{Queue, Store};
+use domain::{Queue, Stores};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -69,7 +69,7 @@ pub struct Harvester {
 /// What every part of it works with.
 pub(crate) struct Shared {
     pub(crate) settings: Settings,
-    pub(crate) store: Arc<dyn Store>,
+    pub(crate) stores: Stores,
     pub(crate) queue: Arc<dyn Queue>,
     pub(crate) teachers: BTreeMap<String, Teacher>,
     pub(crate) jobs: job::Jobs,
@@ -81,13 +81,13 @@ impl Harvester {
     /// A harvester over the ports, with the operator's teachers by profile name.
     pub fn new(
         settings: Settings,
-        store: Arc<dyn Store>,
+        stores: Stores,
         queue: Arc<dyn Queue>,
         teachers: BTreeMap<String, Teacher>,
     ) -> Self {
         meters::register();
         let shared =
-            Shared { settings, store, queue, teachers, jobs: job::Jobs::default(), changed: Notify::new() };
+            Shared { settings, stores, queue, teachers, jobs: job::Jobs::default(), changed: Notify::new() };
         Self { shared: Arc::new(shared) }
     }
 

@@ -1,9 +1,9 @@
 //! What is counted of harvesting.
 
 use crate::relay::Publisher;
+use domain::ports::HarvestOutcome;
 use domain::records::Harvested;
 use domain::state::Verdict;
-use domain::store::HarvestOutcome;
 use domain::telemetry::{self, value};
 use metrics::{counter, gauge, histogram};
 use std::time::Duration;

@@ -8,16 +8,16 @@ use domain::completion::FinishReason;
 use domain::example::Row;
 use domain::ids::{CompletionKey, PromptId};
 use domain::judge;
+use domain::ports::BATCH_MAX;
 use domain::records::{Completion, Harvested, NewPrompt};
 use domain::spec::{TeacherSource, TeacherSpec};
 use domain::state::Purpose;
-use domain::store::BATCH_MAX;
 use teacher::estimate_tokens;
 
 /// Plans the job's first stage and moves it to `harvesting`. Doing it again changes nothing.
 pub(crate) async fn begin(shared: &Shared, job: &Job) -> Result<(), HarvestError> {
     match job.spec.teacher.as_ref() {
-        None => shared.store.plan_prompts(job.id, Vec::new()).await?,
+        None => shared.stores.prompts.plan_prompts(job.id, Vec::new()).await?,
         Some(teacher) if teacher.source == TeacherSource::Imported => import(shared, job, teacher).await?,
         Some(teacher) => {
             let mut prompts = Vec::new();
@@ -31,7 +31,7 @@ pub(crate) async fn begin(shared: &Shared, job: &Job) -> Result<(), HarvestError
                 })
                 .await?;
             }
-            shared.store.plan_prompts(job.id, prompts).await?;
+            shared.stores.prompts.plan_prompts(job.id, prompts).await?;
         }
     }
     shared.changed.notify_waiters();
@@ -58,7 +58,7 @@ async fn each_row(
     let mut left = rows_max.map_or(usize::MAX, |rows| rows as usize);
     let mut from = 0;
     while left > 0 {
-        let rows = shared.store.rows(job.dataset, Some(split), from, left.min(BATCH_MAX)).await?;
+        let rows = shared.stores.datasets.rows(job.dataset, Some(split), from, left.min(BATCH_MAX)).await?;
         let Some(last) = rows.last() else { break };
         from = last.index + 1;
         left -= rows.len();
@@ -93,7 +93,7 @@ fn prompt(
 /// Plans a hinted prompt for every row where no sample agrees. Says whether there was any to plan.
 pub(crate) async fn hints(shared: &Shared, job: &Job) -> Result<bool, HarvestError> {
     let Some(teacher) = job.spec.teacher.as_ref().filter(|_| job.spec.judging.hint) else { return Ok(false) };
-    let before = shared.store.harvest_progress(job.id).await?.total();
+    let before = shared.stores.prompts.harvest_progress(job.id).await?.total();
     let mut prompts = Vec::new();
     crate::judging::each_judged_row(shared, job, |row, entries| {
         let train: Vec<_> = entries.iter().filter(|entry| entry.purpose == Purpose::Train).cloned().collect();
@@ -111,10 +111,10 @@ pub(crate) async fn hints(shared: &Shared, job: &Job) -> Result<bool, HarvestErr
     if prompts.is_empty() {
         return Ok(false);
     }
-    shared.store.plan_prompts(job.id, prompts).await?;
+    shared.stores.prompts.plan_prompts(job.id, prompts).await?;
     shared.changed.notify_waiters();
     // Prompts that were planned before (and parked, say) are not planned twice: then this stage is over.
-    Ok(shared.store.harvest_progress(job.id).await?.total() > before)
+    Ok(shared.stores.prompts.harvest_progress(job.id).await?.total() > before)
 }
 
 /// Writes the answers that came with the data into the ledger.
@@ -133,10 +133,10 @@ async fn import(shared: &Shared, job: &Job, teacher: &TeacherSpec) -> Result<(),
         .await?;
     }
     // Nothing to record still moves the job on.
-    shared.store.plan_prompts(job.id, Vec::new()).await?;
+    shared.stores.prompts.plan_prompts(job.id, Vec::new()).await?;
     while !answered.is_empty() {
         let rest = answered.split_off(answered.len().min(BATCH_MAX));
-        shared.store.record_imported(job.id, answered).await?;
+        shared.stores.prompts.record_imported(job.id, answered).await?;
         answered = rest;
     }
     Ok(())

@@ -2,7 +2,7 @@
 
 use crate::{HarvestError, Shared, meters};
 use domain::ids::PromptId;
-use domain::queue::{QueueError, Work};
+use domain::ports::{QueueError, Work};
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -87,7 +87,7 @@ async fn publish(shared: &Shared, bound: &mut Option<usize>) -> Result<(), Harve
     }
     *bound = None;
     loop {
-        let work = shared.store.outbox(BATCH).await?;
+        let work = shared.stores.prompts.outbox(BATCH).await?;
         if work.is_empty() || !publish_batch(shared, &work, Publisher::Relay, bound).await? {
             return Ok(());
         }
@@ -110,7 +110,7 @@ async fn publish_batch(
         Err(error) => return Err(error.into()),
     };
     let published: Vec<PromptId> = work.iter().take(fitted).map(|work| work.prompt).collect();
-    shared.store.mark_published(&published).await?;
+    shared.stores.prompts.mark_published(&published).await?;
     meters::published(by, published.len());
     Ok(fitted == work.len())
 }
@@ -118,7 +118,7 @@ async fn publish_batch(
 async fn reconcile(shared: &Shared) -> Result<(), HarvestError> {
     let mut after = None;
     loop {
-        let work = shared.store.unfinished_prompts(after, BATCH).await?;
+        let work = shared.stores.prompts.unfinished_prompts(after, BATCH).await?;
         let Some(last) = work.last() else { return Ok(()) };
         after = Some(last.prompt);
         let prompts: Vec<PromptId> = work.iter().map(|work| work.prompt).collect();

@@ -5,10 +5,10 @@ use crate::{HarvestError, Shared};
 use domain::example::Row;
 use domain::ids::{DatasetId, DistillationId, RequestId};
 use domain::label::normalise;
+use domain::ports::BATCH_MAX;
 use domain::records::{Distillation, NewDistillation};
 use domain::spec::{LabelSource, Spec, Start, TeacherSource, suggestion};
 use domain::state::DatasetState;
-use domain::store::BATCH_MAX;
 use domain::task::AnswerShape;
 use domain::{Split, Task, Violation};
 
@@ -35,7 +35,7 @@ pub(crate) async fn submit(
     // What is done for the job goes on with the trace of this call.
     let traceparent = wire::trace::current_text();
     let new = NewDistillation { id: DistillationId::generate(), request, spec, dataset, traceparent };
-    let job = shared.store.create_distillation(new).await?;
+    let job = shared.stores.jobs.create_distillation(new).await?;
     shared.changed.notify_waiters();
     Ok(job)
 }
@@ -53,7 +53,7 @@ async fn check_names(shared: &Shared, spec: &Spec, found: &mut Vec<Violation>) -
         ));
     }
     if let Start::Base { name } = &spec.start
-        && shared.store.base_model(name).await?.is_none()
+        && shared.stores.models.base_model(name).await?.is_none()
     {
         found.push(Violation::new("student.base", format!("there is no registered base model `{name}`")));
     }
@@ -66,12 +66,12 @@ async fn check_rows(
     dataset: DatasetId,
     found: &mut Vec<Violation>,
 ) -> Result<(), HarvestError> {
-    let record = shared.store.dataset(dataset).await?;
+    let record = shared.stores.datasets.dataset(dataset).await?;
     if record.state != DatasetState::Committed {
         found.push(Violation::new("dataset_id", "is not committed yet: finish its upload first"));
         return Ok(());
     }
-    let train = shared.store.row_counts(dataset, Split::Train).await?;
+    let train = shared.stores.datasets.row_counts(dataset, Split::Train).await?;
     if train.rows == 0 {
         found.push(Violation::new("dataset_id", format!("dataset `{}` has no train rows", record.name)));
     }
@@ -105,7 +105,7 @@ async fn check_template(
     found: &mut Vec<Violation>,
 ) -> Result<(), HarvestError> {
     let Some(teacher) = &spec.teacher else { return Ok(()) };
-    let rows = shared.store.rows(dataset, Some(Split::Train), 0, 1).await?;
+    let rows = shared.stores.datasets.rows(dataset, Some(Split::Train), 0, 1).await?;
     let Some(row) = rows.first() else { return Ok(()) };
     let draft = Distillation {
         id: DistillationId::generate(),
@@ -138,7 +138,7 @@ async fn check_labels(
 ) -> Result<(), HarvestError> {
     let (mut from, mut outside) = (0, 0_usize);
     loop {
-        let rows = shared.store.rows(dataset, None, from, BATCH_MAX).await?;
+        let rows = shared.stores.datasets.rows(dataset, None, from, BATCH_MAX).await?;
         let Some(last) = rows.last() else { break };
         from = last.index + 1;
         for row in rows {

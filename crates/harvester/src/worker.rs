@@ -10,10 +10,10 @@ use domain::completion;
 use domain::completion::{FinishReason, Parsed};
 use domain::ids::{DistillationId, PromptId};
 use domain::judge;
-use domain::queue::Delivery;
+use domain::ports::AttemptFailure;
+use domain::ports::Delivery;
 use domain::records::{Completion, Harvested, LeasedPrompt};
 use domain::state::{PromptState, Purpose, Reason};
-use domain::store::AttemptFailure;
 use domain::telemetry::span;
 use domain::{Fault, Traceparent};
 use std::collections::{HashMap, HashSet};
@@ -112,7 +112,8 @@ impl Worker {
             return Ok(());
         }
         let prompts: Vec<PromptId> = taken.iter().map(|delivery| delivery.work.prompt).collect();
-        let outcome = self.shared.store.lease_prompts(&prompts, name, self.shared.settings.lease).await?;
+        let outcome =
+            self.shared.stores.prompts.lease_prompts(&prompts, name, self.shared.settings.lease).await?;
         let mut deliveries: HashMap<PromptId, Delivery> =
             taken.into_iter().map(|delivery| (delivery.work.prompt, delivery)).collect();
         let done: Vec<String> = outcome
@@ -271,7 +272,7 @@ impl Worker {
             self.pause(leased.prompt.distillation, &error).await?;
         }
         let prompt = &leased.prompt;
-        let state = self.shared.store.record_failure(prompt.id, prompt.attempt, failure).await?;
+        let state = self.shared.stores.prompts.record_failure(prompt.id, prompt.attempt, failure).await?;
         if state == PromptState::Pending {
             self.shared.queue.postpone(delivery, delay).await?;
         } else {
@@ -293,9 +294,9 @@ impl Worker {
     }
 
     async fn pause(&self, job: DistillationId, error: &HarvestError) -> Result<(), HarvestError> {
-        match self.shared.store.pause(job, &error.to_string()).await {
+        match self.shared.stores.jobs.pause(job, &error.to_string()).await {
             // Another prompt of the same job was faster, or the job was cancelled.
-            Ok(_) | Err(domain::store::StoreError::Conflict(_)) => Ok(()),
+            Ok(_) | Err(domain::ports::StoreError::Conflict(_)) => Ok(()),
             Err(error) => Err(error.into()),
         }
     }
@@ -386,7 +387,7 @@ async fn store(shared: &Shared, leases: &Leases, batch: Vec<Asked>) {
     let mut wait = FAILURE_DELAY;
     loop {
         let began = Instant::now();
-        match shared.store.record_harvest(harvested.clone()).await {
+        match shared.stores.prompts.record_harvest(harvested.clone()).await {
             Ok(outcome) => {
                 meters::written(&harvested, &outcome, began.elapsed());
                 if !outcome.stale.is_empty() {
@@ -434,7 +435,7 @@ async fn beat(shared: Arc<Shared>, leases: Leases, stopped: CancellationToken) {
         let fenced: Vec<(PromptId, u32)> =
             held.iter().map(|(prompt, attempt, _)| (*prompt, *attempt)).collect();
         let handles: Vec<String> = held.into_iter().map(|(_, _, handle)| handle).collect();
-        if let Err(error) = shared.store.heartbeat_prompts(&fenced, shared.settings.lease).await {
+        if let Err(error) = shared.stores.prompts.heartbeat_prompts(&fenced, shared.settings.lease).await {
             tracing::warn!(%error, "leases cannot be prolonged");
         }
         if let Err(error) = shared.queue.extend(&shared.settings.name, &handles).await {

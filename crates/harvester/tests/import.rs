@@ -9,10 +9,10 @@
 )]
 
 use conformance::fixtures;
+use domain::ports::LedgerFilter;
 use domain::spec::TeacherSource;
 use domain::state::DistillationState;
-use domain::store::LedgerFilter;
-use domain::{Answer, Example, Queue, Store};
+use domain::{Answer, Example, JobStore, PromptStore, Queue, Stores};
 use embedded::{MemoryQueue, SqliteStore};
 use harvester::{Harvester, Settings};
 use std::collections::BTreeMap;
@@ -33,7 +33,7 @@ fn answered(index: u64) -> Example {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_import_that_a_crash_cut_short_is_completed() {
     let folder = tempfile::tempdir().unwrap();
-    let store: Arc<dyn Store> = Arc::new(SqliteStore::open(folder.path()).await.unwrap());
+    let store = Arc::new(SqliteStore::open(folder.path()).await.unwrap());
     let dataset = fixtures::dataset(store.as_ref(), (0..ROWS).map(answered).collect()).await;
     let mut spec = fixtures::spec(fixtures::NAME);
     spec.teacher.as_mut().unwrap().source = TeacherSource::Imported;
@@ -42,7 +42,7 @@ async fn an_import_that_a_crash_cut_short_is_completed() {
     store.plan_prompts(job.id, Vec::new()).await.unwrap();
 
     let queue: Arc<dyn Queue> = Arc::new(MemoryQueue::new(100, Duration::from_secs(30)));
-    let harvester = Harvester::new(Settings::new("test"), Arc::clone(&store), queue, BTreeMap::new());
+    let harvester = Harvester::new(Settings::new("test"), Stores::of(&store), queue, BTreeMap::new());
     let shutdown = CancellationToken::new();
     let (works, end) = (harvester.clone(), shutdown.clone());
     let running = tokio::spawn(async move { works.run(end).await });

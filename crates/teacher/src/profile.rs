@@ -1,6 +1,6 @@
 //! A teacher as the operator configures it.
 
-use domain::allowance::Limits;
+use domain::ports::Limits;
 use std::fmt;
 use std::time::Duration;
 

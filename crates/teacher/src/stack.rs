@@ -1,4 +1,4 @@
-//! The tower around the asking. Outermost first: retry (bounded), rate limit (the shared allowance), concurrency limit,
+//! The tower around the asking. Outermost first: retry (bounded), rate limit (shared by every process), concurrency limit,
 //! one call with its timeouts. Adaptive concurrency and a breaker take their places between the last two.
 
 use crate::attempt::{Failure, backoff};
@@ -7,8 +7,7 @@ use crate::error::TeacherError;
 use crate::meters::{self, Meters};
 use crate::profile::Profile;
 use crate::{Question, Reply, estimate_tokens};
-use domain::Allowance;
-use domain::allowance::{AllowanceError, Reservation};
+use domain::ports::{RateLimitError, RateLimiter, Reservation};
 use domain::telemetry::span;
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -34,15 +33,19 @@ impl std::fmt::Debug for Teacher {
 }
 
 impl Teacher {
-    /// A teacher by its profile, within the shared `allowance`.
+    /// A teacher by its profile, within the limits that `rate_limiter` shares.
     ///
     /// # Errors
     /// The profile's URL is none.
-    pub fn new(profile: Profile, allowance: Arc<dyn Allowance>) -> Result<Self, TeacherError> {
+    pub fn new(profile: Profile, rate_limiter: Arc<dyn RateLimiter>) -> Result<Self, TeacherError> {
         let client = Client::new(profile.clone())?;
         let rate_limited = tower::layer::layer_fn({
             let profile = profile.clone();
-            move |inner| RateLimit { inner, profile: profile.clone(), allowance: Arc::clone(&allowance) }
+            move |inner| RateLimit {
+                inner,
+                profile: profile.clone(),
+                rate_limiter: Arc::clone(&rate_limiter),
+            }
         });
         let calls = ServiceBuilder::new()
             .layer(rate_limited)
@@ -151,7 +154,7 @@ impl Service<Question> for Call {
 struct RateLimit<S> {
     inner: S,
     profile: Profile,
-    allowance: Arc<dyn Allowance>,
+    rate_limiter: Arc<dyn RateLimiter>,
 }
 
 impl<S> Service<Question> for RateLimit<S>
@@ -169,17 +172,17 @@ where
     }
 
     fn call(&mut self, question: Question) -> Self::Future {
-        let (inner, profile, allowance) =
-            (self.inner.clone(), self.profile.clone(), Arc::clone(&self.allowance));
+        let (inner, profile, rate_limiter) =
+            (self.inner.clone(), self.profile.clone(), Arc::clone(&self.rate_limiter));
         async move {
-            let reservation = reserve(&profile, allowance.as_ref(), &question).await?;
+            let reservation = reserve(&profile, rate_limiter.as_ref(), &question).await?;
             let result = inner.oneshot(question).await;
             let used = result.as_ref().map_or(0, |reply| reply.tokens_in + reply.tokens_out);
-            if let Err(error) = allowance.settle(&profile.name, reservation, used).await {
+            if let Err(error) = rate_limiter.settle(&profile.name, reservation, used).await {
                 tracing::warn!(%error, "a reservation could not be settled");
             }
             if let Err(Failure::Final(TeacherError::Wait { wait, .. })) = &result
-                && let Err(error) = allowance.hold(&profile.name, *wait).await
+                && let Err(error) = rate_limiter.hold(&profile.name, *wait).await
             {
                 tracing::warn!(%error, "the teacher's wait could not be shared");
             }
@@ -189,18 +192,22 @@ where
     }
 }
 
-async fn reserve(profile: &Profile, allowance: &dyn Allowance, question: &Question) -> Result<u64, Failure> {
+async fn reserve(
+    profile: &Profile,
+    rate_limiter: &dyn RateLimiter,
+    question: &Question,
+) -> Result<u64, Failure> {
     let estimate = estimate_tokens(&question.prompt) + estimate_tokens(&question.instruction);
     let tokens = estimate + u64::from(question.sampling.tokens_max);
     loop {
-        match allowance.reserve(&profile.name, profile.limits, tokens).await {
+        match rate_limiter.reserve(&profile.name, profile.limits, tokens).await {
             Ok(Reservation::Granted(reservation)) => return Ok(reservation),
             Ok(Reservation::Wait(wait)) => tokio::time::sleep(wait).await,
-            Err(error @ AllowanceError::NeverFits { .. }) => {
+            Err(error @ RateLimitError::NeverFits { .. }) => {
                 let message = format!("teacher `{}`: {error}", profile.name);
                 return Err(Failure::Final(TeacherError::Invalid(message)));
             }
-            Err(error @ AllowanceError::Unavailable(_)) => {
+            Err(error @ RateLimitError::Unavailable(_)) => {
                 let url = profile.url.clone();
                 let error = TeacherError::Unavailable {
                     profile: profile.name.clone(),

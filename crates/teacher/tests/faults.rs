@@ -9,9 +9,8 @@
 )]
 
 use bytes::Bytes;
-use domain::Allowance;
-use domain::allowance::{AllowanceError, Limits, Reservation};
 use domain::completion::FinishReason;
+use domain::ports::{Limits, RateLimitError, RateLimiter, Reservation};
 use http_body_util::{BodyExt, Full};
 use hyper::service::service_fn;
 use hyper::{Response, StatusCode};
@@ -30,16 +29,16 @@ type Answer = (u16, &'static [(&'static str, &'static str)], String);
 struct NoLimits;
 
 #[async_trait::async_trait]
-impl Allowance for NoLimits {
-    async fn reserve(&self, _: &str, _: Limits, _: u64) -> Result<Reservation, AllowanceError> {
+impl RateLimiter for NoLimits {
+    async fn reserve(&self, _: &str, _: Limits, _: u64) -> Result<Reservation, RateLimitError> {
         Ok(Reservation::Granted(0))
     }
 
-    async fn settle(&self, _: &str, _: u64, _: u64) -> Result<(), AllowanceError> {
+    async fn settle(&self, _: &str, _: u64, _: u64) -> Result<(), RateLimitError> {
         Ok(())
     }
 
-    async fn hold(&self, _: &str, _: Duration) -> Result<(), AllowanceError> {
+    async fn hold(&self, _: &str, _: Duration) -> Result<(), RateLimitError> {
         Ok(())
     }
 }

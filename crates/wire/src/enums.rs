@@ -4,7 +4,7 @@
 use crate::convert::Checked;
 use crate::v1;
 use domain::Violation;
-use domain::store::RunInstruction;
+use domain::lifecycle::RunInstruction;
 
 /// A domain enumeration that has a message.
 pub(crate) trait Named: Sized {

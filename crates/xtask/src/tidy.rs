@@ -68,7 +68,6 @@ const KNOWN_CIRCLES: &[circles::Edge] = &[
     ("crates/cli/src/upload.rs", "crates/cli/src/commands/rows.rs"),
     ("crates/domain/src/task.rs", "crates/domain/src/completion.rs"),
     ("crates/domain/src/task.rs", "crates/domain/src/records.rs"),
-    ("crates/embedded/src/prompts.rs", "crates/embedded/src/distillations.rs"),
     ("crates/harvester/src/lib.rs", "crates/harvester/src/driver.rs"),
     ("crates/harvester/src/lib.rs", "crates/harvester/src/job.rs"),
     ("crates/harvester/src/lib.rs", "crates/harvester/src/services/mod.rs"),

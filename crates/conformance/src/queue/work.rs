@@ -1,11 +1,11 @@
 //! Entries: published, delivered at least once, kept, postponed, acknowledged.
 #![allow(missing_docs, reason = "a case's name is what it checks")]
 
-use super::{CAPACITY, QueueHarness, VISIBILITY};
 use crate::fixtures::at_once;
+use crate::harness::{CAPACITY, QueueHarness, VISIBILITY};
 use domain::Queue;
 use domain::ids::PromptId;
-use domain::queue::{Delivery, QueueError, Work};
+use domain::ports::{Delivery, QueueError, Work};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -1,16 +1,16 @@
 //! Budgets: hard limits on prompts, tokens and money, reserved before each call.
 #![allow(missing_docs, reason = "a case's name is what it checks")]
 
-use super::StoreHarness;
 use crate::fixtures::{
     MONEY_USED, TOKENS_RESERVED, TOKENS_USED, answer, answer_all, harvest, harvest_of, lease, lease_one,
     question, same_question, spec_within,
 };
+use crate::harness::StoreHarness;
 use domain::ids::PromptId;
+use domain::ports::{AttemptFailure, LeaseOutcome};
 use domain::records::{LeasedPrompt, NewPrompt};
 use domain::spec::Budget;
 use domain::state::PromptState;
-use domain::store::{AttemptFailure, LeaseOutcome};
 
 const UNLIMITED: Budget = Budget { prompts: None, tokens: None, money_micros: None };
 /// Tokens of one answer.

@@ -1,15 +1,15 @@
 //! Datasets: staged, appended to, committed, deleted.
 #![allow(missing_docs, reason = "a case's name is what it checks")]
 
-use super::StoreHarness;
 use crate::fixtures::{
     committed, conflict, dataset, invalid, job, job_in, names_number, not_found, row, rows, spec,
 };
+use crate::harness::{Store, StoreHarness};
 use domain::ids::{DatasetId, RequestId};
+use domain::ports::{BATCH_MAX, PageRequest};
 use domain::records::{Dataset, RowCounts};
 use domain::state::{DatasetState, DistillationState};
-use domain::store::{BATCH_MAX, PageRequest};
-use domain::{Answer, Example, Split, Store};
+use domain::{Answer, Example, Split};
 
 async fn staged(store: &dyn Store) -> DatasetId {
     store.create_dataset(RequestId::generate(), "numbers").await.unwrap().id
@@ -332,7 +332,7 @@ pub async fn foreign_cursors_are_invalid(harness: &dyn StoreHarness) {
     for cursor in ["", "-", "1", "next", "12-zz", "é", "'; DROP TABLE datasets; --"] {
         let page = PageRequest { size: 1, cursor: Some(cursor.to_owned()) };
         invalid(store.list_datasets(&page).await);
-        invalid(store.list_distillations(&domain::store::DistillationFilter::default(), &page).await);
+        invalid(store.list_distillations(&domain::ports::DistillationFilter::default(), &page).await);
         invalid(store.list_models(None, &page).await);
     }
 }

@@ -1,18 +1,19 @@
 //! Distillations: created, planned, moved, driven, and what happens to them in order.
 #![allow(missing_docs, reason = "a case's name is what it checks")]
 
-use super::StoreHarness;
 use crate::fixtures::{
     LONG, NAME, answer, answer_all, conflict, dataset, harvest, harvest_of, invalid, job, job_in, lease,
     lease_run, new_job, not_found, prompts_of, question, rows, spec, student,
 };
+use crate::harness::{Store, StoreHarness};
+use domain::Timestamp;
 use domain::event::{Event, EventKind};
 use domain::ids::{DatasetId, DistillationId, ModelId, RequestId, RunId};
+use domain::lifecycle::RunInstruction;
 use domain::metric::Accuracy;
+use domain::ports::{AttemptFailure, DistillationFilter, LedgerFilter, PageRequest};
 use domain::records::{HarvestProgress, NewDistillation, NewPrompt, PhaseSeconds};
 use domain::state::{DistillationState, PromptState, Purpose, Reason, Verdict};
-use domain::store::{AttemptFailure, DistillationFilter, LedgerFilter, PageRequest, RunInstruction};
-use domain::{Store, Timestamp};
 use std::time::Duration;
 
 use DistillationState::{Cancelled, Evaluating, Failed, Harvesting, Paused, Queued, Succeeded, Training};
@@ -127,25 +128,22 @@ pub async fn only_a_queued_or_harvesting_job_is_planned(harness: &dyn StoreHarne
     }
 }
 
-pub async fn a_transition_is_guarded_and_tells_what_happened(harness: &dyn StoreHarness) {
+pub async fn a_move_is_dated_and_tells_what_happened(harness: &dyn StoreHarness) {
     let store = harness.store();
     let job = job_in(harness, Harvesting).await;
     let before = store.distillation(job).await.unwrap();
-    let words = conflict(store.transition(job, &[Queued, Training], Failed, "why").await);
-    assert!(words.contains("harvesting"), "the present state is named: {words}");
-    assert_eq!(store.distillation(job).await.unwrap(), before, "nothing is written");
     harness.advance(Duration::from_secs(3)).await;
-    let failed = store.transition(job, &[Queued, Harvesting], Failed, "no rows").await.unwrap();
-    assert_eq!((failed.state, failed.reason.as_str()), (Failed, "no rows"));
-    assert!(failed.updated_at >= before.updated_at, "{} and {}", failed.updated_at.0, before.updated_at.0);
-    assert_eq!(store.distillation(job).await.unwrap(), failed);
+    let paused = store.pause(job, "no rows").await.unwrap();
+    assert_eq!((paused.state, paused.reason.as_str()), (Paused, "no rows"));
+    assert!(paused.updated_at >= before.updated_at, "{} and {}", paused.updated_at.0, before.updated_at.0);
+    assert_eq!(paused.created_at, before.created_at);
+    let words = conflict(store.pause(job, "again").await);
+    assert!(words.contains("paused"), "the present state is named: {words}");
+    assert_eq!(store.distillation(job).await.unwrap(), paused, "nothing is written");
     assert_eq!(
         kinds(store.as_ref(), job).await,
-        [moved(None, Queued, ""), moved(Queued, Harvesting, ""), moved(Harvesting, Failed, "no rows")]
+        [moved(None, Queued, ""), moved(Queued, Harvesting, ""), moved(Harvesting, Paused, "no rows")]
     );
-    conflict(store.transition(job, &[], Queued, "").await);
-    let resumed = store.resume(job).await.unwrap();
-    assert_eq!((resumed.state, resumed.reason.as_str()), (Harvesting, ""), "it goes on where it failed");
 }
 
 /// What a call does to a job in each state, in the order of `DistillationState::ALL`: the state it is in afterwards, or
@@ -485,7 +483,6 @@ pub async fn unknown_jobs_are_not_found(harness: &dyn StoreHarness) {
     let unknown = DistillationId::generate();
     not_found(store.distillation(unknown).await, unknown);
     not_found(store.plan_prompts(unknown, Vec::new()).await, unknown);
-    not_found(store.transition(unknown, DistillationState::ALL, Failed, "").await, unknown);
     not_found(store.pause(unknown, "").await, unknown);
     not_found(store.resume(unknown).await, unknown);
     not_found(store.cancel(unknown, "").await, unknown);

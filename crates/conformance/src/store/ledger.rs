@@ -1,17 +1,16 @@
 //! The ledger: every completion with what was read in it and what became of it.
 #![allow(missing_docs, reason = "a case's name is what it checks")]
 
-use super::StoreHarness;
 use crate::fixtures::{
     NAME, answer, answer_all, completion, conflict, dataset, harvest, harvest_of, invalid, job, job_in,
     lease, prompts_of, question, rows, spec,
 };
-use domain::Store;
+use crate::harness::{Store, StoreHarness};
 use domain::completion::Parsed;
 use domain::ids::{DistillationId, PromptId};
+use domain::ports::LedgerFilter;
 use domain::records::{Harvested, LedgerEntry, NewPrompt, VerdictUpdate};
 use domain::state::{DistillationState, PromptState, Purpose, Reason, Verdict};
-use domain::store::LedgerFilter;
 
 async fn entries(store: &dyn Store, job: DistillationId) -> Vec<LedgerEntry> {
     store.ledger(job, &LedgerFilter::default(), 1_000).await.unwrap()

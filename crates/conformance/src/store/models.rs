@@ -1,11 +1,11 @@
 //! Published students and base checkpoints.
 #![allow(missing_docs, reason = "a case's name is what it checks")]
 
-use super::StoreHarness;
 use crate::fixtures::{conflict, lease_run, not_found, student, training};
+use crate::harness::StoreHarness;
 use domain::ids::ModelId;
+use domain::ports::PageRequest;
 use domain::records::Model;
-use domain::store::PageRequest;
 use std::time::Duration;
 
 async fn published(harness: &dyn StoreHarness, name: &str) -> Model {

@@ -1,19 +1,19 @@
 //! Prompts: published, leased, fenced, answered, failed.
 #![allow(missing_docs, reason = "a case's name is what it checks")]
 
-use super::StoreHarness;
 use crate::fixtures::{
     LONG, NAME, TOKENS_USED, answer, answer_all, completion, dataset, harvest, harvest_of, invalid, job_in,
     lease, lease_one, lease_run, new_job, not_found, prompts_of, question, row, rows, same_question, spec,
     student,
 };
+use crate::harness::StoreHarness;
 use domain::Example;
 use domain::completion::FinishReason;
 use domain::ids::{DistillationId, PromptId};
-use domain::queue::Work;
+use domain::ports::Work;
+use domain::ports::{AttemptFailure, BATCH_MAX, HarvestOutcome, LeaseOutcome};
 use domain::records::{Completion, NewDistillation, NewPrompt};
 use domain::state::{DistillationState, PromptState};
-use domain::store::{AttemptFailure, BATCH_MAX, HarvestOutcome, LeaseOutcome};
 use std::time::Duration;
 
 async fn outcome(harness: &dyn StoreHarness, prompts: &[PromptId], worker: &str) -> LeaseOutcome {

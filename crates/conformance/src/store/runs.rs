@@ -1,19 +1,20 @@
 //! Runs: leased, fenced, reported on, published; and what a trainer reads.
 #![allow(missing_docs, reason = "a case's name is what it checks")]
 
-use super::StoreHarness;
 use crate::fixtures::{
     NAME, answer, conflict, harvest_of, invalid, job_in, lease, lease_run, names_number, not_found, question,
     row, spec, student, training,
 };
+use crate::harness::{Store, StoreHarness};
 use domain::event::EventKind;
 use domain::ids::{DistillationId, RunId};
+use domain::lifecycle::RunInstruction;
 use domain::objective::{AcceptedRationale, TrainingExample};
+use domain::ports::{BATCH_MAX, PageRequest, StoreResult};
 use domain::records::{Harvested, MetricPoint, Model, Run};
 use domain::spec::LabelSource;
 use domain::state::{DistillationState, Reason, RunState, Verdict};
-use domain::store::{BATCH_MAX, PageRequest, RunInstruction, StoreResult};
-use domain::{Answer, Example, Split, Store};
+use domain::{Answer, Example, Split};
 use std::time::Duration;
 
 use DistillationState::{Cancelled, Evaluating, Failed, Harvesting, Paused, Queued, Succeeded, Training};
@@ -150,7 +151,7 @@ async fn check_refused(store: &dyn Store, run: RunId, fence: u64, why: &str) {
         ("release", store.release_run(run, fence).await.map(|()| String::new())),
     ];
     for (call, refused) in refusals {
-        assert!(matches!(refused, Err(domain::store::StoreError::Conflict(_))), "{call} {why}: {refused:?}");
+        assert!(matches!(refused, Err(domain::ports::StoreError::Conflict(_))), "{call} {why}: {refused:?}");
     }
     assert_eq!(store.run(run).await.unwrap(), before, "{why}");
     assert_eq!(store.distillation(job.id).await.unwrap(), job, "{why}");

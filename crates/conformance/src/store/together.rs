@@ -1,18 +1,18 @@
 //! What many callers do in the same instant.
 #![allow(missing_docs, reason = "a case's name is what it checks")]
 
-use super::StoreHarness;
 use crate::fixtures::{
     NAME, TOKENS_RESERVED, answer, at_once, dataset, harvest, harvest_of, job_in, lease, lease_run, new_job,
     prompts_of, question, rows, same_question, spec, spec_within, student, training,
 };
+use crate::harness::StoreHarness;
 use domain::event::EventKind;
 use domain::ids::{DatasetId, DistillationId, PromptId, RequestId, RunId};
 use domain::metric::Accuracy;
+use domain::ports::{AttemptFailure, LedgerFilter, PageRequest};
 use domain::records::Harvested;
 use domain::spec::Budget;
 use domain::state::{DistillationState, PromptState};
-use domain::store::{AttemptFailure, LedgerFilter, PageRequest};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 

@@ -2,12 +2,11 @@
 
 use crate::database::Database;
 use conformance::fixtures::{NAME, answer, at_once, harvest_of, lease, question, same_question, spec};
-use conformance::store::StoreHarness;
-use domain::Store;
+use conformance::harness::{Store, StoreHarness};
 use domain::ids::{DistillationId, PromptId};
+use domain::ports::AttemptFailure;
 use domain::records::{MetricPoint, NewPrompt, VerdictUpdate};
 use domain::state::{PromptState, Verdict};
-use domain::store::AttemptFailure;
 use sqlx::{Connection, PgConnection};
 use std::pin::Pin;
 use std::sync::Arc;

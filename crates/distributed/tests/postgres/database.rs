@@ -1,9 +1,8 @@
 //! A database for each test, on one server for all of them.
 
 use async_trait::async_trait;
-use conformance::store::StoreHarness;
+use conformance::harness::{Store, StoreHarness};
 use distributed::{PostgresSettings, PostgresStore};
-use domain::Store;
 use sqlx::postgres::{PgPool, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};

@@ -5,15 +5,14 @@ use conformance::fixtures::{
     NAME, answer, dataset, harvest, invalid, job_in, lease, lease_one, lease_run, rows, spec, student,
     training,
 };
-use conformance::store::StoreHarness;
+use conformance::harness::StoreHarness;
 use distributed::{PostgresSettings, PostgresStore};
-use domain::Store;
 use domain::event::EventKind;
 use domain::ids::{DistillationId, RequestId};
 use domain::metric::Accuracy;
+use domain::ports::{AttemptFailure, LedgerFilter, StoreError};
 use domain::state::{DistillationState, PromptState};
-use domain::store::{AttemptFailure, LedgerFilter, StoreError};
-use domain::{Example, Fault};
+use domain::{DatasetStore, Example, Fault, JobStore};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tests::postgres::Postgres;

@@ -1,10 +1,10 @@
 //! A key prefix for each test, on one server for all of them.
 
 use async_trait::async_trait;
-use conformance::allowance::AllowanceHarness;
-use conformance::queue::{CAPACITY, QueueHarness, VISIBILITY};
-use distributed::{RedisAllowance, RedisQueue, RedisServer};
-use domain::{Allowance, Queue};
+use conformance::harness::RateLimiterHarness;
+use conformance::harness::{CAPACITY, QueueHarness, VISIBILITY};
+use distributed::{RedisQueue, RedisRateLimiter, RedisServer};
+use domain::{Queue, RateLimiter};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
 use tests::redis::Redis;
@@ -23,18 +23,18 @@ pub(crate) fn prefix() -> String {
     format!("case-{}", PREFIXES.fetch_add(1, Ordering::Relaxed))
 }
 
-/// A part of the server of the test's own, with a queue and an allowance in it.
+/// A part of the server of the test's own, with a queue and an rate_limiter in it.
 pub(crate) struct Prefix {
     queue: Arc<RedisQueue>,
-    allowance: Arc<RedisAllowance>,
+    rate_limiter: Arc<RedisRateLimiter>,
 }
 
 impl Prefix {
     pub(crate) async fn open() -> Self {
         let server = connect(shared(), &prefix()).await;
         let queue = Arc::new(RedisQueue::new(&server, CAPACITY, VISIBILITY));
-        let allowance = Arc::new(RedisAllowance::new(&server));
-        Self { queue, allowance }
+        let rate_limiter = Arc::new(RedisRateLimiter::new(&server));
+        Self { queue, rate_limiter }
     }
 }
 
@@ -51,8 +51,8 @@ impl QueueHarness for Prefix {
 }
 
 #[async_trait]
-impl AllowanceHarness for Prefix {
-    fn allowance(&self) -> Arc<dyn Allowance> {
-        Arc::clone(&self.allowance) as Arc<dyn Allowance>
+impl RateLimiterHarness for Prefix {
+    fn rate_limiter(&self) -> Arc<dyn RateLimiter> {
+        Arc::clone(&self.rate_limiter) as Arc<dyn RateLimiter>
     }
 }

@@ -3,8 +3,8 @@
 use super::{Answer, CHUNK_ROWS, Stream, fail, id, page, stream};
 use crate::Shared;
 use domain::ids::DatasetId;
+use domain::ports::{BATCH_MAX, StoreError};
 use domain::spec::is_name;
-use domain::store::{BATCH_MAX, StoreError};
 use domain::{Example, Split, Violation};
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
@@ -30,7 +30,7 @@ impl DatasetsService for Datasets {
                 "must have 1 to 64 letters, digits, `-`, `_` or `.`, and begin with a letter or digit";
             return Err(wire::invalid(vec![Violation::new("name", words)]));
         }
-        let dataset = self.0.store.create_dataset(request_id, &request.name).await.map_err(fail)?;
+        let dataset = self.0.stores.datasets.create_dataset(request_id, &request.name).await.map_err(fail)?;
         Ok(Response::new(v1::CreateDatasetResponse { dataset: Some(dataset.into()) }))
     }
 
@@ -49,7 +49,7 @@ impl DatasetsService for Datasets {
             }
             dataset = Some(this);
             let examples = read_chunk(chunk.offset, chunk.examples).map_err(wire::invalid)?;
-            rows = self.0.store.append_rows(this, chunk.offset, examples).await.map_err(fail)?;
+            rows = self.0.stores.datasets.append_rows(this, chunk.offset, examples).await.map_err(fail)?;
         }
         if dataset.is_none() {
             return Err(wire::invalid(vec![Violation::new(
@@ -66,13 +66,13 @@ impl DatasetsService for Datasets {
     ) -> Answer<v1::CommitDatasetResponse> {
         let dataset = id("dataset_id", &request.into_inner().dataset_id)?;
         let fingerprint = fingerprint(&self.0, dataset).await?;
-        let dataset = self.0.store.commit_dataset(dataset, &fingerprint).await.map_err(fail)?;
+        let dataset = self.0.stores.datasets.commit_dataset(dataset, &fingerprint).await.map_err(fail)?;
         Ok(Response::new(v1::CommitDatasetResponse { dataset: Some(dataset.into()) }))
     }
 
     async fn get_dataset(&self, request: Request<v1::GetDatasetRequest>) -> Answer<v1::GetDatasetResponse> {
         let which = wire::present("which", request.into_inner().which).map_err(wire::invalid)?;
-        let store = &self.0.store;
+        let store = &self.0.stores.datasets;
         let absent = |name: &str| fail(StoreError::not_found("dataset", name));
         let dataset = match which {
             Which::DatasetId(text) => store.dataset(id("dataset_id", &text)?).await.map_err(fail)?,
@@ -92,7 +92,8 @@ impl DatasetsService for Datasets {
         &self,
         request: Request<v1::ListDatasetsRequest>,
     ) -> Answer<v1::ListDatasetsResponse> {
-        let found = self.0.store.list_datasets(&page(request.into_inner().page)).await.map_err(fail)?;
+        let found =
+            self.0.stores.datasets.list_datasets(&page(request.into_inner().page)).await.map_err(fail)?;
         Ok(Response::new(v1::ListDatasetsResponse {
             datasets: found.items.into_iter().map(Into::into).collect(),
             next_page_token: found.next.unwrap_or_default(),
@@ -105,12 +106,13 @@ impl DatasetsService for Datasets {
         let request = request.into_inner();
         let dataset: DatasetId = id("dataset_id", &request.dataset_id)?;
         let split = wire::filter::<Split>("split", request.split).map_err(wire::invalid)?;
-        self.0.store.dataset(dataset).await.map_err(fail)?;
+        self.0.stores.datasets.dataset(dataset).await.map_err(fail)?;
         let shared = Arc::clone(&self.0);
         Ok(Response::new(stream(|sink| async move {
             let mut from = request.from_index;
             loop {
-                let rows = shared.store.rows(dataset, split, from, CHUNK_ROWS).await.map_err(fail)?;
+                let rows =
+                    shared.stores.datasets.rows(dataset, split, from, CHUNK_ROWS).await.map_err(fail)?;
                 let Some(last) = rows.last() else { return Ok(()) };
                 from = last.index + 1;
                 let rows = rows.into_iter().map(Into::into).collect();
@@ -126,7 +128,7 @@ impl DatasetsService for Datasets {
         request: Request<v1::DeleteDatasetRequest>,
     ) -> Answer<v1::DeleteDatasetResponse> {
         let dataset = id("dataset_id", &request.into_inner().dataset_id)?;
-        self.0.store.delete_dataset(dataset).await.map_err(fail)?;
+        self.0.stores.datasets.delete_dataset(dataset).await.map_err(fail)?;
         Ok(Response::new(v1::DeleteDatasetResponse {}))
     }
 }
@@ -157,7 +159,7 @@ async fn fingerprint(shared: &Shared, dataset: DatasetId) -> Result<String, Stat
     let mut hasher = Sha256::new();
     let mut from = 0;
     loop {
-        let rows = shared.store.rows(dataset, None, from, BATCH_MAX).await.map_err(fail)?;
+        let rows = shared.stores.datasets.rows(dataset, None, from, BATCH_MAX).await.map_err(fail)?;
         let Some(last) = rows.last() else { break };
         from = last.index + 1;
         for row in &rows {

@@ -4,8 +4,8 @@ use super::{Answer, Sink, Stream, fail, id, page, stream};
 use crate::{Shared, submit};
 use domain::Timestamp;
 use domain::ids::DistillationId;
+use domain::ports::DistillationFilter;
 use domain::state::DistillationState;
-use domain::store::DistillationFilter;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tonic::{Request, Response, Status};
@@ -42,10 +42,10 @@ impl DistillationsService for Distillations {
         request: Request<v1::GetDistillationRequest>,
     ) -> Answer<v1::GetDistillationResponse> {
         let job = id("distillation_id", &request.into_inner().distillation_id)?;
-        let store = &self.0.store;
-        let job = store.distillation(job).await.map_err(fail)?;
-        let harvest = store.harvest_progress(job.id).await.map_err(fail)?;
-        let dataset = store.dataset(job.dataset).await.ok();
+        let stores = &self.0.stores;
+        let job = stores.jobs.distillation(job).await.map_err(fail)?;
+        let harvest = stores.prompts.harvest_progress(job.id).await.map_err(fail)?;
+        let dataset = stores.datasets.dataset(job.dataset).await.ok();
         Ok(Response::new(v1::GetDistillationResponse {
             distillation: Some(job.into()),
             harvest: Some(harvest.into()),
@@ -63,7 +63,8 @@ impl DistillationsService for Distillations {
             states.extend(wire::filter::<DistillationState>("states", number).map_err(wire::invalid)?);
         }
         let filter = DistillationFilter { states, name: (!request.name.is_empty()).then_some(request.name) };
-        let found = self.0.store.list_distillations(&filter, &page(request.page)).await.map_err(fail)?;
+        let found =
+            self.0.stores.jobs.list_distillations(&filter, &page(request.page)).await.map_err(fail)?;
         Ok(Response::new(v1::ListDistillationsResponse {
             distillations: found.items.into_iter().map(Into::into).collect(),
             next_page_token: found.next.unwrap_or_default(),
@@ -78,7 +79,7 @@ impl DistillationsService for Distillations {
     ) -> Answer<Self::WatchDistillationStream> {
         let request = request.into_inner();
         let job = id("distillation_id", &request.distillation_id)?;
-        self.0.store.distillation(job).await.map_err(fail)?;
+        self.0.stores.jobs.distillation(job).await.map_err(fail)?;
         let shared = Arc::clone(&self.0);
         let after = request.after_sequence;
         Ok(Response::new(stream(move |sink| async move { watch(&shared, job, after, &sink).await })))
@@ -90,7 +91,7 @@ impl DistillationsService for Distillations {
     ) -> Answer<v1::CancelDistillationResponse> {
         let request = request.into_inner();
         let job = id("distillation_id", &request.distillation_id)?;
-        let job = self.0.store.cancel(job, &request.reason).await.map_err(fail)?;
+        let job = self.0.stores.jobs.cancel(job, &request.reason).await.map_err(fail)?;
         self.0.changed.notify_waiters();
         Ok(Response::new(v1::CancelDistillationResponse { distillation: Some(job.into()) }))
     }
@@ -100,7 +101,7 @@ impl DistillationsService for Distillations {
         request: Request<v1::ResumeDistillationRequest>,
     ) -> Answer<v1::ResumeDistillationResponse> {
         let job = id("distillation_id", &request.into_inner().distillation_id)?;
-        let job = self.0.store.resume(job).await.map_err(fail)?;
+        let job = self.0.stores.jobs.resume(job).await.map_err(fail)?;
         self.0.changed.notify_waiters();
         Ok(Response::new(v1::ResumeDistillationResponse { distillation: Some(job.into()) }))
     }
@@ -110,7 +111,7 @@ impl DistillationsService for Distillations {
         request: Request<v1::DeleteDistillationRequest>,
     ) -> Answer<v1::DeleteDistillationResponse> {
         let job = id("distillation_id", &request.into_inner().distillation_id)?;
-        self.0.store.delete_distillation(job).await.map_err(fail)?;
+        self.0.stores.jobs.delete_distillation(job).await.map_err(fail)?;
         Ok(Response::new(v1::DeleteDistillationResponse {}))
     }
 }
@@ -125,13 +126,13 @@ async fn watch(
     let mut snapshot: Option<Instant> = None;
     while !sink.is_closed() {
         // The state is read before the events, so that a job seen at rest has no events still to come.
-        let state = shared.store.distillation(job).await.map_err(fail)?.state;
+        let state = shared.stores.jobs.distillation(job).await.map_err(fail)?.state;
         let harvesting = matches!(state, DistillationState::Queued | DistillationState::Harvesting);
         if harvesting && snapshot.is_none_or(|last| last.elapsed() >= SNAPSHOT_EVERY) {
             snapshot = Some(Instant::now());
             send_snapshot(shared, job, None, sink).await?;
         }
-        let events = shared.store.events(job, after, EVENTS).await.map_err(fail)?;
+        let events = shared.stores.jobs.events(job, after, EVENTS).await.map_err(fail)?;
         let more = events.len() == EVENTS;
         for event in events {
             after = event.sequence;
@@ -165,7 +166,7 @@ async fn send_snapshot(
     at: Option<Timestamp>,
     sink: &Sink<v1::WatchDistillationResponse>,
 ) -> Result<(), Status> {
-    let progress = shared.store.harvest_progress(job).await.map_err(fail)?;
+    let progress = shared.stores.prompts.harvest_progress(job).await.map_err(fail)?;
     let event = Some(Event::HarvestProgress(progress.into()));
     sink.send(v1::WatchDistillationResponse { sequence: 0, at: at.map(wire::timestamp), event }).await;
     Ok(())

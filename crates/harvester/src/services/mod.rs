@@ -7,7 +7,7 @@ mod rationales;
 mod runs;
 
 use crate::Shared;
-use domain::store::{BATCH_MAX, PageRequest, StoreError};
+use domain::ports::{BATCH_MAX, PageRequest, StoreError};
 use std::sync::Arc;
 use tonic::service::Routes;
 use tonic::{Response, Status};

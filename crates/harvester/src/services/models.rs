@@ -2,10 +2,10 @@
 
 use super::{Answer, Stream, fail, id, page, stream};
 use crate::Shared;
+use domain::ports::{PageRequest, StoreError, StoreResult};
 use domain::records::Model;
 use domain::spec::is_name;
-use domain::store::{PageRequest, StoreError, StoreResult};
-use domain::{Store, Violation};
+use domain::{ModelStore, Violation};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +23,7 @@ pub(super) struct Models(pub(super) Arc<Shared>);
 impl ModelsService for Models {
     async fn get_model(&self, request: Request<v1::GetModelRequest>) -> Answer<v1::GetModelResponse> {
         let which = wire::present("which", request.into_inner().which).map_err(wire::invalid)?;
-        let store = &self.0.store;
+        let store = &self.0.stores.models;
         let model = match which {
             Which::ModelId(text) => store.model(id("model_id", &text)?).await.map_err(fail)?,
             Which::ModelName(name) => {
@@ -38,7 +38,7 @@ impl ModelsService for Models {
     async fn list_models(&self, request: Request<v1::ListModelsRequest>) -> Answer<v1::ListModelsResponse> {
         let request = request.into_inner();
         let name = (!request.name.is_empty()).then_some(request.name.as_str());
-        let found = self.0.store.list_models(name, &page(request.page)).await.map_err(fail)?;
+        let found = self.0.stores.models.list_models(name, &page(request.page)).await.map_err(fail)?;
         Ok(Response::new(v1::ListModelsResponse {
             models: found.items.into_iter().map(Into::into).collect(),
             next_page_token: found.next.unwrap_or_default(),
@@ -52,7 +52,7 @@ impl ModelsService for Models {
         Ok(Response::new(stream(move |sink| async move {
             let mut sent = None;
             while !sink.is_closed() {
-                let models = newest(shared.store.as_ref()).await.map_err(fail)?;
+                let models = newest(shared.stores.models.as_ref()).await.map_err(fail)?;
                 if sent.as_ref() != Some(&models) {
                     let message = models.values().cloned().map(Into::into).collect();
                     if !sink.send(v1::WatchModelsResponse { models: message }).await {
@@ -71,7 +71,7 @@ impl ModelsService for Models {
         request: Request<v1::DeleteModelRequest>,
     ) -> Answer<v1::DeleteModelResponse> {
         let model = id("model_id", &request.into_inner().model_id)?;
-        self.0.store.delete_model(model).await.map_err(fail)?;
+        self.0.stores.models.delete_model(model).await.map_err(fail)?;
         Ok(Response::new(v1::DeleteModelResponse {}))
     }
 
@@ -83,14 +83,19 @@ impl ModelsService for Models {
         if !is_name(&request.name) {
             return Err(wire::invalid(vec![Violation::new("name", "is no name of a checkpoint")]));
         }
-        let base =
-            self.0.store.register_base_model(&request.name, &request.manifest_sha256).await.map_err(fail)?;
+        let base = self
+            .0
+            .stores
+            .models
+            .register_base_model(&request.name, &request.manifest_sha256)
+            .await
+            .map_err(fail)?;
         Ok(Response::new(v1::RegisterBaseModelResponse { base_model: Some(base.into()) }))
     }
 }
 
 /// The newest version of every name.
-async fn newest(store: &dyn Store) -> StoreResult<BTreeMap<String, Model>> {
+async fn newest(store: &dyn ModelStore) -> StoreResult<BTreeMap<String, Model>> {
     let mut models: BTreeMap<String, Model> = BTreeMap::new();
     let mut page = PageRequest { size: 1_000, cursor: None };
     loop {

@@ -4,8 +4,8 @@ use super::{Answer, CHUNK_ROWS, Stream, fail, id, page, stream};
 use crate::Shared;
 use domain::Violation;
 use domain::ids::DistillationId;
+use domain::ports::LedgerFilter;
 use domain::state::{PromptState, Verdict};
-use domain::store::LedgerFilter;
 use std::sync::Arc;
 use tonic::{Request, Response, Status};
 use wire::v1;
@@ -45,8 +45,8 @@ impl RationalesService for Rationales {
         let verdict = wire::filter::<Verdict>("verdict", request.verdict).map_err(wire::invalid)?;
         let page = page(request.page);
         let filter = LedgerFilter { verdict, after_row: after_row(page.cursor)? };
-        self.0.store.distillation(job).await.map_err(fail)?;
-        let entries = self.0.store.ledger(job, &filter, page.size).await.map_err(fail)?;
+        self.0.stores.jobs.distillation(job).await.map_err(fail)?;
+        let entries = self.0.stores.prompts.ledger(job, &filter, page.size).await.map_err(fail)?;
         // A page that is not full may still be cut at a row's end, so only an empty one is the last.
         let next_page_token = token(!entries.is_empty(), entries.last().map(|entry| entry.row));
         let rationales = entries.into_iter().map(Into::into).collect();
@@ -62,12 +62,12 @@ impl RationalesService for Rationales {
         let request = request.into_inner();
         let job: DistillationId = id("distillation_id", &request.distillation_id)?;
         let verdict = wire::filter::<Verdict>("verdict", request.verdict).map_err(wire::invalid)?;
-        self.0.store.distillation(job).await.map_err(fail)?;
+        self.0.stores.jobs.distillation(job).await.map_err(fail)?;
         let shared = Arc::clone(&self.0);
         Ok(Response::new(stream(move |sink| async move {
             let mut filter = LedgerFilter { verdict, after_row: None };
             loop {
-                let entries = shared.store.ledger(job, &filter, CHUNK_ROWS).await.map_err(fail)?;
+                let entries = shared.stores.prompts.ledger(job, &filter, CHUNK_ROWS).await.map_err(fail)?;
                 let Some(last) = entries.last() else { return Ok(()) };
                 filter.after_row = Some(last.row);
                 let rationales = entries.into_iter().map(Into::into).collect();
@@ -86,8 +86,13 @@ impl RationalesService for Rationales {
         let job = id("distillation_id", &request.distillation_id)?;
         let page = page(request.page);
         let after = after_row(page.cursor)?;
-        let prompts =
-            self.0.store.prompts_in_state(job, PromptState::Parked, after, page.size).await.map_err(fail)?;
+        let prompts = self
+            .0
+            .stores
+            .prompts
+            .prompts_in_state(job, PromptState::Parked, after, page.size)
+            .await
+            .map_err(fail)?;
         let next_page_token = token(!prompts.is_empty(), prompts.last().map(|prompt| prompt.row));
         let prompts = prompts.into_iter().map(Into::into).collect();
         Ok(Response::new(v1::ListParkedPromptsResponse { prompts, next_page_token }))

@@ -41,7 +41,8 @@ impl RunsService for Runs {
         if request.trainer.is_empty() || request.trainer.len() > 256 {
             return Err(wire::invalid(vec![Violation::new("trainer", "must have 1 to 256 bytes")]));
         }
-        let leased = self.0.store.lease_run(&request.trainer, lease(request.lease)?).await.map_err(fail)?;
+        let leased =
+            self.0.stores.runs.lease_run(&request.trainer, lease(request.lease)?).await.map_err(fail)?;
         Ok(Response::new(v1::LeaseRunResponse { leased: leased.map(Into::into) }))
     }
 
@@ -55,13 +56,13 @@ impl RunsService for Runs {
         let run: RunId = id("run_id", &request.run_id)?;
         let split = wire::filter::<Split>("split", request.split).map_err(wire::invalid)?;
         let split = wire::present("split", split).map_err(wire::invalid)?;
-        self.0.store.run(run).await.map_err(fail)?;
+        self.0.stores.runs.run(run).await.map_err(fail)?;
         let shared = Arc::clone(&self.0);
         Ok(Response::new(stream(move |sink| async move {
             let mut from = request.from_index;
             loop {
                 let examples =
-                    shared.store.training_examples(run, split, from, CHUNK_ROWS).await.map_err(fail)?;
+                    shared.stores.runs.training_examples(run, split, from, CHUNK_ROWS).await.map_err(fail)?;
                 let Some(last) = examples.last() else { return Ok(()) };
                 from = last.row.index + 1;
                 let examples = examples.into_iter().map(Into::into).collect();
@@ -86,23 +87,23 @@ impl RunsService for Runs {
             .filter(|point| Some(point.step) == points.last().map(|last| last.step))
             .map(|point| (point.name.clone(), point.value))
             .collect();
-        let store = &self.0.store;
+        let stores = &self.0.stores;
         let instruction =
-            store.report_run(id, request.fence, request.step, points, lease).await.map_err(fail)?;
-        let run = store.run(id).await.map_err(fail)?;
+            stores.runs.report_run(id, request.fence, request.step, points, lease).await.map_err(fail)?;
+        let run = stores.runs.run(id).await.map_err(fail)?;
         if let Some(evaluation) = request.evaluation {
             let split = wire::filter::<Split>("evaluation.split", evaluation.split).map_err(wire::invalid)?;
             if let (Some(split), Some(accuracy)) = (split, accuracy("evaluation", evaluation.accuracy)?) {
                 let split = split.to_string();
                 let event = EventKind::Evaluated { run: id, step: evaluation.step, split, accuracy };
-                store.append_event(run.distillation, event).await.map_err(fail)?;
+                stores.jobs.append_event(run.distillation, event).await.map_err(fail)?;
             }
         }
         if !latest.is_empty() {
             let steps = self.0.jobs.get(&self.0, run.distillation).await?.spec.training.steps;
             let steps = u64::from(steps);
             let event = EventKind::TrainingProgress { run: id, step: request.step, steps, metrics: latest };
-            store.append_event(run.distillation, event).await.map_err(fail)?;
+            stores.jobs.append_event(run.distillation, event).await.map_err(fail)?;
         }
         let instruction = v1::RunInstruction::from(instruction).into();
         Ok(Response::new(v1::ReportRunResponse { instruction }))
@@ -116,7 +117,8 @@ impl RunsService for Runs {
         let run = id("run_id", &request.run_id)?;
         let orphaned = self
             .0
-            .store
+            .stores
+            .runs
             .save_resume_point(run, request.fence, request.step, &request.path)
             .await
             .map_err(fail)?;
@@ -129,7 +131,7 @@ impl RunsService for Runs {
     ) -> Answer<v1::StartEvaluatingResponse> {
         let request = request.into_inner();
         let run = id("run_id", &request.run_id)?;
-        self.0.store.start_evaluating(run, request.fence).await.map_err(fail)?;
+        self.0.stores.runs.start_evaluating(run, request.fence).await.map_err(fail)?;
         Ok(Response::new(v1::StartEvaluatingResponse {}))
     }
 
@@ -145,27 +147,27 @@ impl RunsService for Runs {
             train_seconds: request.train_seconds,
             evaluate_seconds: request.evaluate_seconds,
         };
-        let model = self.0.store.publish_run(run, request.fence, model).await.map_err(fail)?;
+        let model = self.0.stores.runs.publish_run(run, request.fence, model).await.map_err(fail)?;
         Ok(Response::new(v1::PublishRunResponse { model: Some(model.into()) }))
     }
 
     async fn fail_run(&self, request: Request<v1::FailRunRequest>) -> Answer<v1::FailRunResponse> {
         let request = request.into_inner();
         let run = id("run_id", &request.run_id)?;
-        self.0.store.fail_run(run, request.fence, &request.reason).await.map_err(fail)?;
+        self.0.stores.runs.fail_run(run, request.fence, &request.reason).await.map_err(fail)?;
         Ok(Response::new(v1::FailRunResponse {}))
     }
 
     async fn release_run(&self, request: Request<v1::ReleaseRunRequest>) -> Answer<v1::ReleaseRunResponse> {
         let request = request.into_inner();
         let run = id("run_id", &request.run_id)?;
-        self.0.store.release_run(run, request.fence).await.map_err(fail)?;
+        self.0.stores.runs.release_run(run, request.fence).await.map_err(fail)?;
         Ok(Response::new(v1::ReleaseRunResponse {}))
     }
 
     async fn get_run(&self, request: Request<v1::GetRunRequest>) -> Answer<v1::GetRunResponse> {
         let run = id("run_id", &request.into_inner().run_id)?;
-        let run = self.0.store.run(run).await.map_err(fail)?;
+        let run = self.0.stores.runs.run(run).await.map_err(fail)?;
         Ok(Response::new(v1::GetRunResponse { run: Some(run.into()) }))
     }
 
@@ -176,7 +178,7 @@ impl RunsService for Runs {
         let request = request.into_inner();
         let run = id("run_id", &request.run_id)?;
         let name = (!request.name.is_empty()).then_some(request.name.as_str());
-        let metrics = self.0.store.metrics(run, name, METRICS_MAX).await.map_err(fail)?;
+        let metrics = self.0.stores.runs.metrics(run, name, METRICS_MAX).await.map_err(fail)?;
         Ok(Response::new(v1::ListMetricsResponse { metrics: metrics.into_iter().map(Into::into).collect() }))
     }
 }

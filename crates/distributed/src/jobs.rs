@@ -1,0 +1,310 @@
+//! Jobs, their transitions and their events.
+
+use crate::datasets;
+use crate::failure::Attempt;
+use crate::row::{Text, milliseconds, record, records, text};
+use crate::store::{PostgresStore, Tx};
+use async_trait::async_trait;
+use domain::event::{Event, EventKind};
+use domain::ids::DistillationId;
+use domain::lifecycle::{self, Decision, Transition};
+use domain::metric::Accuracy;
+use domain::ports::{BATCH_MAX, DistillationFilter, JobStore, Page, PageRequest, StoreError, StoreResult};
+use domain::records::{Distillation, NewDistillation};
+use domain::rows::{Cursor, DistillationRow, EventRow, finite, finite_json, integer, number};
+use domain::spec::Budget;
+use std::time::Duration;
+
+/// Jobs; what is given continues the statement after `FROM distillations`.
+macro_rules! distillations {
+    ($rest:literal $(, $argument:expr)* $(,)?) => {
+        sqlx::query_as!(
+            DistillationRow,
+            "SELECT id, spec, dataset_id, state, reason, resume_state, created_at, updated_at, run_id,
+             model_id, teacher_accuracy, harvest_seconds, train_seconds, evaluate_seconds, traceparent
+             FROM distillations " + $rest,
+            $($argument),*
+        )
+    };
+}
+
+pub(crate) async fn fetch(tx: &mut Tx, id: DistillationId) -> Attempt<Distillation> {
+    let row = distillations!("WHERE id = $1", id.as_uuid()).fetch_optional(&mut **tx).await;
+    Ok(record(row)?.ok_or_else(|| StoreError::not_found("distillation", id))?)
+}
+
+/// A job that no other transaction changes until the transaction ends.
+pub(crate) async fn lock(tx: &mut Tx, id: DistillationId) -> Attempt<Distillation> {
+    let row = distillations!("WHERE id = $1 FOR NO KEY UPDATE", id.as_uuid()).fetch_optional(&mut **tx).await;
+    Ok(record(row)?.ok_or_else(|| StoreError::not_found("distillation", id))?)
+}
+
+/// Writes what a transition of a locked job says.
+pub(crate) async fn apply(tx: &mut Tx, id: DistillationId, transition: Option<Transition>) -> Attempt<()> {
+    let Some(transition) = transition else { return Ok(()) };
+    sqlx::query!(
+        "UPDATE distillations SET state = $1, reason = $2, resume_state = $3, updated_at = now_ms()
+         WHERE id = $4",
+        transition.state.as_str(),
+        text(&transition.reason) as Text<'_>,
+        transition.resume_state.map(|state| state.as_str()),
+        id.as_uuid()
+    )
+    .execute(&mut **tx)
+    .await?;
+    for change in &transition.runs {
+        sqlx::query!(
+            "UPDATE runs SET state = $1, reason = '' WHERE distillation_id = $2 AND state = $3",
+            change.to.as_str(),
+            id.as_uuid(),
+            change.from.as_str()
+        )
+        .execute(&mut **tx)
+        .await?;
+    }
+    for change in &transition.prompts {
+        sqlx::query!(
+            "UPDATE prompts SET state = $1, failures = 0 WHERE distillation_id = $2 AND state = $3",
+            change.to.as_str(),
+            id.as_uuid(),
+            change.from.as_str()
+        )
+        .execute(&mut **tx)
+        .await?;
+    }
+    for event in &transition.events {
+        append(tx, id, event).await?;
+    }
+    Ok(())
+}
+
+/// Appends an event to a locked job.
+pub(crate) async fn append(tx: &mut Tx, id: DistillationId, kind: &EventKind) -> Attempt<u64> {
+    let sequence = sqlx::query_scalar!(
+        "INSERT INTO events (distillation_id, sequence, at, kind)
+         SELECT $1, coalesce(max(sequence), 0) + 1, now_ms(), $2 FROM events WHERE distillation_id = $1
+         RETURNING sequence",
+        id.as_uuid(),
+        finite_json(kind)?
+    )
+    .fetch_one(&mut **tx)
+    .await?;
+    Ok(number("sequence", sequence)?)
+}
+
+impl PostgresStore {
+    /// Asks what becomes of a job, and writes that.
+    async fn decide(
+        &self,
+        id: DistillationId,
+        decide: impl Fn(&Distillation) -> Decision + Send,
+    ) -> Attempt<Distillation> {
+        let mut tx = self.begin().await?;
+        let job = lock(&mut tx, id).await?;
+        apply(&mut tx, id, decide(&job)?).await?;
+        let job = fetch(&mut tx, id).await?;
+        tx.commit().await?;
+        Ok(job)
+    }
+}
+
+#[async_trait]
+impl JobStore for PostgresStore {
+    async fn create_distillation(&self, new: NewDistillation) -> StoreResult<Distillation> {
+        StoreError::refuse(&new.spec.violations())?;
+        self.call(|| async {
+            let mut tx = self.begin().await?;
+            let known =
+                distillations!("WHERE request_id = $1", new.request.as_uuid()).fetch_optional(&mut *tx).await;
+            if let Some(job) = record(known)? {
+                return Ok(job);
+            }
+            let state = datasets::keep(&mut tx, new.dataset).await?;
+            let state = state.ok_or_else(|| StoreError::not_found("dataset", new.dataset))?;
+            let event = lifecycle::submit(new.dataset, state)?;
+            let budget = new.spec.teacher.as_ref().map_or_else(Budget::default, |teacher| teacher.budget);
+            let limit = |limit: Option<u64>| limit.and_then(|limit| i64::try_from(limit).ok());
+            let made = sqlx::query!(
+                "INSERT INTO distillations (id, request_id, name, dataset_id, spec, state, prompts_max, tokens_max,
+                     money_micros_max, traceparent, created_at, updated_at)
+                 VALUES ($1, $2, $3, $4, $5, 'queued', $6, $7, $8, $9, now_ms(), now_ms())
+                 ON CONFLICT (request_id) DO NOTHING",
+                new.id.as_uuid(),
+                new.request.as_uuid(),
+                text(&new.spec.name) as Text<'_>,
+                new.dataset.as_uuid(),
+                finite_json(&new.spec)?,
+                limit(budget.prompts),
+                limit(budget.tokens),
+                limit(budget.money_micros),
+                text(&new.traceparent) as Text<'_>
+            )
+            .execute(&mut *tx)
+            .await?;
+            if made.rows_affected() > 0 {
+                sqlx::query!("INSERT INTO drivers (distillation_id) VALUES ($1)", new.id.as_uuid())
+                    .execute(&mut *tx)
+                    .await?;
+                append(&mut tx, new.id, &event).await?;
+            }
+            // Where another call with this request came first, its job.
+            let job = distillations!("WHERE request_id = $1", new.request.as_uuid()).fetch_one(&mut *tx).await?;
+            tx.commit().await?;
+            Ok(job.try_into()?)
+        })
+        .await
+    }
+
+    async fn distillation(&self, id: DistillationId) -> StoreResult<Distillation> {
+        self.call(|| async {
+            let row = distillations!("WHERE id = $1", id.as_uuid()).fetch_optional(self.pool()).await;
+            Ok(record(row)?.ok_or_else(|| StoreError::not_found("distillation", id))?)
+        })
+        .await
+    }
+
+    async fn list_distillations(
+        &self,
+        filter: &DistillationFilter,
+        page: &PageRequest,
+    ) -> StoreResult<Page<Distillation>> {
+        self.call(|| async {
+            let cursor = Cursor::read(page)?;
+            let states: Vec<&str> = filter.states.iter().map(|state| state.as_str()).collect();
+            let rows = distillations!(
+                "WHERE (created_at, id) < ($1, $2) AND (cardinality($3::text[]) = 0 OR state = ANY ($3))
+                 AND ($4::text IS NULL OR name = $4) ORDER BY created_at DESC, id DESC LIMIT $5",
+                cursor.created_at,
+                cursor.id,
+                &states as &[&str],
+                filter.name.as_deref().map(text) as Option<Text<'_>>,
+                cursor.limit
+            )
+            .fetch_all(self.pool())
+            .await;
+            let items: Vec<Distillation> = records(rows)?;
+            let next =
+                cursor.next(items.len(), items.last().map(|last| (last.created_at, last.id.as_uuid())));
+            Ok(Page { items, next })
+        })
+        .await
+    }
+
+    async fn pause(&self, id: DistillationId, reason: &str) -> StoreResult<Distillation> {
+        self.call(|| self.decide(id, |job| lifecycle::pause(job, reason))).await
+    }
+
+    async fn resume(&self, id: DistillationId) -> StoreResult<Distillation> {
+        self.call(|| async {
+            let mut tx = self.begin().await?;
+            let job = lock(&mut tx, id).await?;
+            let has_dataset = datasets::keep(&mut tx, job.dataset).await?.is_some();
+            apply(&mut tx, id, lifecycle::resume(&job, has_dataset)?).await?;
+            let job = fetch(&mut tx, id).await?;
+            tx.commit().await?;
+            Ok(job)
+        })
+        .await
+    }
+
+    async fn cancel(&self, id: DistillationId, reason: &str) -> StoreResult<Distillation> {
+        self.call(|| self.decide(id, |job| lifecycle::cancel(job, reason))).await
+    }
+
+    async fn delete_distillation(&self, id: DistillationId) -> StoreResult<()> {
+        self.call_deletion(|| async {
+            let mut tx = self.begin_deletion().await?;
+            let row = distillations!("WHERE id = $1 FOR UPDATE", id.as_uuid()).fetch_optional(&mut *tx).await;
+            let job: Distillation = record(row)?.ok_or_else(|| StoreError::not_found("distillation", id))?;
+            lifecycle::delete(&job)?;
+            sqlx::query!("DELETE FROM distillations WHERE id = $1", id.as_uuid()).execute(&mut *tx).await?;
+            Ok(tx.commit().await?)
+        })
+        .await
+    }
+
+    async fn claim_distillations(
+        &self,
+        driver: &str,
+        lease: Duration,
+        limit: usize,
+    ) -> StoreResult<Vec<Distillation>> {
+        self.call(|| async {
+            let mut tx = self.begin().await?;
+            let claimed = sqlx::query_scalar!(
+                "WITH free AS (
+                     SELECT distillation_id FROM drivers JOIN distillations ON id = distillation_id
+                     WHERE state IN ('queued', 'harvesting') AND (driver = $1 OR lease_until <= now_ms())
+                     ORDER BY created_at, id LIMIT $3 FOR NO KEY UPDATE OF drivers SKIP LOCKED
+                 )
+                 UPDATE drivers SET driver = $1, lease_until = now_ms() + $2 FROM free
+                 WHERE drivers.distillation_id = free.distillation_id RETURNING drivers.distillation_id",
+                text(driver) as Text<'_>,
+                milliseconds(lease),
+                limit.clamp(1, BATCH_MAX) as i64
+            )
+            .fetch_all(&mut *tx)
+            .await?;
+            let rows = distillations!("WHERE id = ANY ($1) ORDER BY created_at, id", &claimed)
+                .fetch_all(&mut *tx)
+                .await;
+            let jobs = records(rows)?;
+            tx.commit().await?;
+            Ok(jobs)
+        })
+        .await
+    }
+
+    async fn record_teacher(
+        &self,
+        id: DistillationId,
+        accuracy: Option<Accuracy>,
+        harvest_seconds: f64,
+    ) -> StoreResult<()> {
+        self.call(|| async {
+            let mut tx = self.begin().await?;
+            lock(&mut tx, id).await?;
+            sqlx::query!(
+                "UPDATE distillations SET teacher_accuracy = $1, harvest_seconds = $2 WHERE id = $3",
+                accuracy.as_ref().map(finite_json).transpose()?,
+                finite(harvest_seconds)?,
+                id.as_uuid()
+            )
+            .execute(&mut *tx)
+            .await?;
+            if let Some(accuracy) = accuracy {
+                append(&mut tx, id, &EventKind::TeacherMeasured { accuracy }).await?;
+            }
+            Ok(tx.commit().await?)
+        })
+        .await
+    }
+
+    async fn events(&self, id: DistillationId, after: u64, limit: usize) -> StoreResult<Vec<Event>> {
+        self.call(|| async {
+            let rows = sqlx::query_as!(
+                EventRow,
+                "SELECT distillation_id, sequence, at, kind FROM events
+                 WHERE distillation_id = $1 AND sequence > $2 ORDER BY sequence LIMIT $3",
+                id.as_uuid(),
+                integer::<i64>(after)?,
+                limit.clamp(1, BATCH_MAX) as i64
+            )
+            .fetch_all(self.pool())
+            .await;
+            records(rows)
+        })
+        .await
+    }
+
+    async fn append_event(&self, id: DistillationId, kind: EventKind) -> StoreResult<u64> {
+        self.call(|| async {
+            let mut tx = self.begin().await?;
+            lock(&mut tx, id).await?;
+            let sequence = append(&mut tx, id, &kind).await?;
+            tx.commit().await?;
+            Ok(sequence)
+        })
+        .await
+    }
+}

@@ -1,0 +1,621 @@
+//! The life of a distillation and of its runs: what each call does to them, as pure functions of the records.
+//!
+//! A caller locks the records, asks here what the call does, applies the answer and appends its events, all in one
+//! transaction. Nothing else decides what a job or a run may do next.
+//!
+//! ```text
+//! queued -> harvesting -> training -> evaluating -> succeeded
+//!    pause: any of the first four -> paused          resume: -> where it stopped
+//!    fail:  training, evaluating  -> failed          resume: -> training
+//!    cancel: all but the ends     -> cancelled
+//! ```
+//!
+//! A job moves with its own run, the one that [`Distillation::run`] names; what happens to another run of the same job
+//! changes that run alone.
+
+use crate::event::EventKind;
+use crate::ids::{DatasetId, DistillationId, RunId};
+use crate::records::{Distillation, Model, Run};
+use crate::state::{DatasetState, DistillationState, PromptState, RunState};
+
+use DistillationState::{Cancelled, Evaluating, Failed, Harvesting, Paused, Queued, Succeeded, Training};
+
+/// What a call does to a job.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Transition {
+    /// The state it is in now.
+    pub state: DistillationState,
+    /// The state that resuming it returns to.
+    pub resume_state: Option<DistillationState>,
+    /// Why it is paused, failed or cancelled; empty otherwise.
+    pub reason: String,
+    /// What becomes of its runs; those that change have no reason any more.
+    pub runs: Vec<Change<RunState>>,
+    /// What becomes of its prompts; the failures of those that change are counted anew.
+    pub prompts: Vec<Change<PromptState>>,
+    /// What is appended to its events, in order.
+    pub events: Vec<EventKind>,
+}
+
+/// What becomes of everything that is in one state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Change<State> {
+    /// The state that it is in.
+    pub from: State,
+    /// The state that it gets.
+    pub to: State,
+}
+
+/// What a call does to a run: its lease ends.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RunTransition {
+    /// The state it is in now.
+    pub state: RunState,
+    /// Why it failed; empty otherwise.
+    pub reason: String,
+    /// What is appended to the events of its job, before those of `job`.
+    pub events: Vec<EventKind>,
+    /// What becomes of its job.
+    pub job: Option<Transition>,
+}
+
+/// What a trainer has to do after a report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RunInstruction {
+    /// Keep training.
+    Continue,
+    /// The job was cancelled or deleted: stop within a step.
+    Cancel,
+}
+
+/// What a publication is to a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Publication {
+    /// The run's model is still to be written.
+    New,
+    /// It is written: the reply to the first call was lost.
+    Repeated,
+}
+
+/// Why a call is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Conflict {
+    /// The job's state forbids it.
+    #[error("distillation {job} is {state}: it cannot {action}")]
+    State {
+        /// The job.
+        job: DistillationId,
+        /// The state it is in.
+        state: DistillationState,
+        /// What was asked of it.
+        action: &'static str,
+    },
+    /// Its rows are gone.
+    #[error("distillation {job} cannot be resumed: its dataset {dataset} was deleted")]
+    DatasetDeleted {
+        /// The job.
+        job: DistillationId,
+        /// Its dataset.
+        dataset: DatasetId,
+    },
+    /// Its rows are not complete yet.
+    #[error("dataset {dataset} is not committed yet: finish its upload first")]
+    DatasetStaged {
+        /// The dataset.
+        dataset: DatasetId,
+    },
+    /// Another trainer holds the run, or none does.
+    #[error("run {run} is {state} under fence {fence}: the lease with fence {lost} is lost")]
+    LeaseLost {
+        /// The run.
+        run: RunId,
+        /// The state it is in.
+        state: RunState,
+        /// Its present fence.
+        fence: u64,
+        /// The caller's.
+        lost: u64,
+    },
+}
+
+/// What a call does to a job; `None` where it is so already and nothing changes.
+pub type Decision = Result<Option<Transition>, Conflict>;
+
+/// Accepts a job over a dataset in that state: the event that its life begins with.
+///
+/// # Errors
+/// The dataset is still being uploaded.
+pub fn submit(dataset: DatasetId, state: DatasetState) -> Result<EventKind, Conflict> {
+    match state {
+        DatasetState::Staged => Err(Conflict::DatasetStaged { dataset }),
+        DatasetState::Committed => {
+            Ok(EventKind::StateChanged { from: None, to: Queued, reason: String::new() })
+        }
+    }
+}
+
+/// Gives a job prompts, to be asked or answered already: a queued job begins to harvest.
+///
+/// # Errors
+/// It is past its harvest, or paused.
+pub fn plan(job: &Distillation) -> Decision {
+    match job.state {
+        Queued => Ok(Some(moved(job, Harvesting, ""))),
+        Harvesting => Ok(None),
+        Training | Evaluating | Succeeded | Failed | Cancelled | Paused => Err(refused(job, "take prompts")),
+    }
+}
+
+/// Ends the harvest: the job trains, with a run of its own, which the caller makes where it has none yet.
+///
+/// # Errors
+/// It has no run, and is not harvesting.
+pub fn start_training(job: &Distillation) -> Decision {
+    match job.state {
+        Harvesting => Ok(Some(moved(job, Training, ""))),
+        _ if job.run.is_some() => Ok(None),
+        Queued | Training | Evaluating | Succeeded | Failed | Cancelled | Paused => {
+            Err(refused(job, "start training"))
+        }
+    }
+}
+
+/// Pauses a job; it returns to the present state when it is resumed.
+///
+/// # Errors
+/// It has ended, or is paused already.
+pub fn pause(job: &Distillation, reason: &str) -> Decision {
+    match job.state {
+        Queued | Harvesting | Training | Evaluating => {
+            Ok(Some(Transition { resume_state: Some(job.state), ..moved(job, Paused, reason) }))
+        }
+        Succeeded | Failed | Cancelled | Paused => Err(refused(job, "be paused")),
+    }
+}
+
+/// Returns a paused or failed job to the state it stopped in; its parked and skipped prompts are pending again, its failed
+/// runs too. A job that is running stays as it is.
+///
+/// # Errors
+/// It has succeeded or was cancelled, or its dataset was deleted.
+pub fn resume(job: &Distillation, has_dataset: bool) -> Decision {
+    match job.state {
+        Queued | Harvesting | Training | Evaluating => Ok(None),
+        Succeeded | Cancelled => Err(refused(job, "be resumed")),
+        Paused | Failed if !has_dataset => {
+            Err(Conflict::DatasetDeleted { job: job.id, dataset: job.dataset })
+        }
+        Paused | Failed => Ok(Some(Transition {
+            runs: vec![Change { from: RunState::Failed, to: RunState::Pending }],
+            prompts: [PromptState::Parked, PromptState::Skipped]
+                .map(|from| Change { from, to: PromptState::Pending })
+                .to_vec(),
+            ..moved(job, job.resume_state.unwrap_or(Queued), "")
+        })),
+    }
+}
+
+/// Ends a job, and every run of it that has not ended. A cancelled job stays as it is.
+///
+/// # Errors
+/// It has succeeded or failed.
+pub fn cancel(job: &Distillation, reason: &str) -> Decision {
+    match job.state {
+        Queued | Harvesting | Training | Evaluating | Paused => Ok(Some(Transition {
+            runs: [RunState::Pending, RunState::Leased]
+                .map(|from| Change { from, to: RunState::Cancelled })
+                .to_vec(),
+            ..moved(job, Cancelled, reason)
+        })),
+        Cancelled => Ok(None),
+        Succeeded | Failed => Err(refused(job, "be cancelled")),
+    }
+}
+
+/// Whether a job can be deleted.
+///
+/// # Errors
+/// It is running.
+pub fn delete(job: &Distillation) -> Result<(), Conflict> {
+    match job.state {
+        Succeeded | Failed | Cancelled | Paused => Ok(()),
+        Queued | Harvesting | Training | Evaluating => Err(refused(job, "be deleted: cancel it first")),
+    }
+}
+
+/// Checks that a call holds a run's lease: whoever leased it last is the one who may write.
+///
+/// # Errors
+/// The lease was lost.
+pub fn hold(run: &Run, fence: u64) -> Result<(), Conflict> {
+    if run.fence == fence && run.state == RunState::Leased {
+        return Ok(());
+    }
+    Err(Conflict::LeaseLost { run: run.id, state: run.state, fence: run.fence, lost: fence })
+}
+
+/// What a trainer that reports has to do; a run that was deleted with its job is `None`.
+///
+/// # Errors
+/// The lease was lost.
+pub fn report(run: Option<&Run>, fence: u64) -> Result<RunInstruction, Conflict> {
+    match run {
+        None => Ok(RunInstruction::Cancel),
+        Some(run) if run.fence == fence && run.state == RunState::Cancelled => Ok(RunInstruction::Cancel),
+        Some(run) => hold(run, fence).map(|()| RunInstruction::Continue),
+    }
+}
+
+/// Begins the evaluation of a run: its job is evaluating where it was training.
+///
+/// # Errors
+/// The lease was lost.
+pub fn start_evaluating(job: &Distillation, run: &Run, fence: u64) -> Decision {
+    hold(run, fence)?;
+    Ok((moves_with(job, run) && job.state == Training).then(|| moved(job, Evaluating, "")))
+}
+
+/// Whether a run may publish a model, or has done so.
+///
+/// # Errors
+/// The lease was lost.
+pub fn publication(run: &Run, fence: u64) -> Result<Publication, Conflict> {
+    if run.fence == fence && run.state == RunState::Succeeded {
+        return Ok(Publication::Repeated);
+    }
+    hold(run, fence).map(|()| Publication::New)
+}
+
+/// Ends a run whose [`publication`] is new with its model.
+pub fn publish(job: &Distillation, run: &Run, model: &Model) -> RunTransition {
+    let event = EventKind::Published { model: model.id, name: model.name.clone(), version: model.version };
+    RunTransition {
+        state: RunState::Succeeded,
+        reason: String::new(),
+        events: vec![event],
+        job: moves_with(job, run).then(|| moved(job, Succeeded, "")),
+    }
+}
+
+/// Ends a run, and its job with it, without a model. A failed job resumes in training: its evaluation begins anew.
+///
+/// # Errors
+/// The lease was lost.
+pub fn fail_run(job: &Distillation, run: &Run, fence: u64, reason: &str) -> Result<RunTransition, Conflict> {
+    hold(run, fence)?;
+    let stopped = if job.state == Paused { job.resume_state } else { Some(job.state) };
+    let resume_state = stopped.map(|state| if state == Evaluating { Training } else { state });
+    Ok(RunTransition {
+        state: RunState::Failed,
+        reason: reason.to_owned(),
+        events: Vec::new(),
+        job: moves_with(job, run).then(|| Transition { resume_state, ..moved(job, Failed, reason) }),
+    })
+}
+
+/// Hands a run's lease back: it waits for a trainer again.
+///
+/// # Errors
+/// The lease was lost.
+pub fn release_run(run: &Run, fence: u64) -> Result<RunTransition, Conflict> {
+    hold(run, fence)?;
+    Ok(RunTransition { state: RunState::Pending, reason: String::new(), events: Vec::new(), job: None })
+}
+
+/// Whether the job moves with this run: it is its own, and the job has not ended.
+fn moves_with(job: &Distillation, run: &Run) -> bool {
+    job.run == Some(run.id) && !job.state.is_terminal()
+}
+
+/// A move with its event and nothing else.
+fn moved(job: &Distillation, to: DistillationState, reason: &str) -> Transition {
+    Transition {
+        state: to,
+        resume_state: None,
+        reason: reason.to_owned(),
+        runs: Vec::new(),
+        prompts: Vec::new(),
+        events: vec![EventKind::StateChanged { from: Some(job.state), to, reason: reason.to_owned() }],
+    }
+}
+
+fn refused(job: &Distillation, action: &'static str) -> Conflict {
+    Conflict::State { job: job.id, state: job.state, action }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::ModelId;
+    use crate::records::PhaseSeconds;
+    use crate::spec::{Draft, JudgingDraft, StudentDraft, TeacherDraft, TrainingDraft};
+    use crate::{Task, Timestamp};
+
+    const WHY: &str = "out of quota";
+    const FENCE: u64 = 3;
+
+    /// A job in that state with a run of its own; a paused one stopped in its evaluation.
+    fn job(state: DistillationState) -> Distillation {
+        let draft = Draft {
+            name: "job".into(),
+            task: Task::built_in("equation").unwrap(),
+            teacher: TeacherDraft { profile: Some("local".into()), ..TeacherDraft::default() },
+            judging: JudgingDraft::default(),
+            student: StudentDraft::default(),
+            training: TrainingDraft::default(),
+        };
+        Distillation {
+            id: DistillationId::generate(),
+            spec: draft.resolve().unwrap(),
+            dataset: DatasetId::generate(),
+            state,
+            reason: String::new(),
+            resume_state: match state {
+                Paused => Some(Evaluating),
+                Failed => Some(Training),
+                _ => None,
+            },
+            created_at: Timestamp(1),
+            updated_at: Timestamp(1),
+            run: Some(RunId::generate()),
+            model: None,
+            teacher_accuracy: None,
+            seconds: PhaseSeconds::default(),
+            traceparent: String::new(),
+        }
+    }
+
+    fn run(job: &Distillation, id: RunId, state: RunState) -> Run {
+        Run {
+            id,
+            distillation: job.id,
+            state,
+            fence: FENCE,
+            trainer: String::new(),
+            step: 0,
+            resume_path: String::new(),
+            reason: String::new(),
+            created_at: Timestamp(1),
+        }
+    }
+
+    fn model(job: &Distillation, run: &Run) -> Model {
+        Model {
+            id: ModelId::generate(),
+            name: "job".into(),
+            version: 7,
+            distillation: job.id,
+            run: run.id,
+            path: String::new(),
+            manifest_sha256: String::new(),
+            parameters: 1,
+            validation: None,
+            test: None,
+            created_at: Timestamp(1),
+            traceparent: String::new(),
+        }
+    }
+
+    /// What a verb does to a job.
+    #[derive(Debug, Clone, Copy)]
+    enum Does {
+        /// It moves there, and would resume in the second state.
+        Move(DistillationState, Option<DistillationState>),
+        Nothing,
+        Refuse,
+    }
+    use Does::{Move, Nothing, Refuse};
+
+    /// The verb over every state, in the order of `DistillationState::ALL`.
+    type Row = [Does; 8];
+
+    #[track_caller]
+    fn check(verb: &str, decide: impl Fn(&Distillation) -> Decision, reason: &str, row: Row) {
+        for (state, does) in DistillationState::ALL.iter().zip(row) {
+            let job = job(*state);
+            match (does, decide(&job)) {
+                (Move(to, resume_state), Ok(Some(done))) => {
+                    let event = EventKind::StateChanged { from: Some(*state), to, reason: reason.to_owned() };
+                    assert_eq!((done.state, done.resume_state), (to, resume_state), "{verb} {state}");
+                    assert_eq!((done.reason.as_str(), done.events), (reason, vec![event]), "{verb} {state}");
+                }
+                (Nothing, Ok(None)) => {}
+                (Refuse, Err(conflict)) => {
+                    let words = conflict.to_string();
+                    assert!(words.contains(state.as_str()), "{verb} {state} names the state: {words}");
+                    assert!(words.contains(&job.id.to_string()), "{verb} {state} names the job: {words}");
+                }
+                (does, decided) => panic!("{verb} {state}: expected {does:?}, got {decided:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn every_verb_in_every_state() {
+        // queued, harvesting, training, evaluating, succeeded, failed, cancelled, paused
+        let to_harvesting = Move(Harvesting, None);
+        check("plan", plan, "", [to_harvesting, Nothing, Refuse, Refuse, Refuse, Refuse, Refuse, Refuse]);
+        let without_run = |job: &Distillation| start_training(&Distillation { run: None, ..job.clone() });
+        let to_training = Move(Training, None);
+        check(
+            "train without a run",
+            without_run,
+            "",
+            [Refuse, to_training, Refuse, Refuse, Refuse, Refuse, Refuse, Refuse],
+        );
+        check(
+            "train again",
+            start_training,
+            "",
+            [Nothing, to_training, Nothing, Nothing, Nothing, Nothing, Nothing, Nothing],
+        );
+        let pauses = |state| Move(Paused, Some(state));
+        check(
+            "pause",
+            |job| pause(job, WHY),
+            WHY,
+            [
+                pauses(Queued),
+                pauses(Harvesting),
+                pauses(Training),
+                pauses(Evaluating),
+                Refuse,
+                Refuse,
+                Refuse,
+                Refuse,
+            ],
+        );
+        check(
+            "resume",
+            |job| resume(job, true),
+            "",
+            [
+                Nothing,
+                Nothing,
+                Nothing,
+                Nothing,
+                Refuse,
+                Move(Training, None),
+                Refuse,
+                Move(Evaluating, None),
+            ],
+        );
+        let ends = Move(Cancelled, None);
+        check("cancel", |job| cancel(job, WHY), WHY, [ends, ends, ends, ends, Refuse, Refuse, Nothing, ends]);
+        let deletes = |job: &Distillation| delete(job).map(|()| None);
+        check("delete", deletes, "", [Refuse, Refuse, Refuse, Refuse, Nothing, Nothing, Nothing, Nothing]);
+        let evaluates = |job: &Distillation| {
+            let run = run(job, job.run.unwrap(), RunState::Leased);
+            start_evaluating(job, &run, FENCE)
+        };
+        check(
+            "evaluate",
+            evaluates,
+            "",
+            [Nothing, Nothing, Move(Evaluating, None), Nothing, Nothing, Nothing, Nothing, Nothing],
+        );
+        let publishes = |job: &Distillation| {
+            let run = run(job, job.run.unwrap(), RunState::Leased);
+            Ok(publish(job, &run, &model(job, &run)).job)
+        };
+        let succeeds = Move(Succeeded, None);
+        check(
+            "publish",
+            publishes,
+            "",
+            [succeeds, succeeds, succeeds, succeeds, Nothing, Nothing, Nothing, succeeds],
+        );
+        let fails = |job: &Distillation| {
+            let run = run(job, job.run.unwrap(), RunState::Leased);
+            fail_run(job, &run, FENCE, WHY).map(|failed| failed.job)
+        };
+        let fails_in = |state| Move(Failed, Some(state));
+        check(
+            "fail",
+            fails,
+            WHY,
+            [
+                fails_in(Queued),
+                fails_in(Harvesting),
+                fails_in(Training),
+                fails_in(Training),
+                Nothing,
+                Nothing,
+                Nothing,
+                fails_in(Training),
+            ],
+        );
+    }
+
+    #[test]
+    fn resuming_retries_prompts_and_runs_and_needs_the_rows() {
+        for state in [Paused, Failed] {
+            let done = resume(&job(state), true).unwrap().unwrap();
+            let pending = |from| Change { from, to: PromptState::Pending };
+            assert_eq!(done.prompts, [pending(PromptState::Parked), pending(PromptState::Skipped)]);
+            assert_eq!(done.runs, [Change { from: RunState::Failed, to: RunState::Pending }]);
+            let job = job(state);
+            let gone = Conflict::DatasetDeleted { job: job.id, dataset: job.dataset };
+            assert_eq!(resume(&job, false), Err(gone), "{state}");
+        }
+        assert_eq!(resume(&job(Training), false), Ok(None), "a running job is not resumed");
+        let fresh = Distillation { resume_state: None, ..job(Paused) };
+        assert_eq!(resume(&fresh, true).unwrap().unwrap().state, Queued);
+    }
+
+    #[test]
+    fn cancelling_ends_what_has_not_ended() {
+        let runs = cancel(&job(Training), WHY).unwrap().unwrap().runs;
+        let cancelled = |from| Change { from, to: RunState::Cancelled };
+        assert_eq!(runs, [cancelled(RunState::Pending), cancelled(RunState::Leased)]);
+    }
+
+    #[test]
+    fn a_job_is_accepted_over_a_committed_dataset() {
+        let dataset = DatasetId::generate();
+        let queued = EventKind::StateChanged { from: None, to: Queued, reason: String::new() };
+        assert_eq!(submit(dataset, DatasetState::Committed), Ok(queued));
+        assert_eq!(submit(dataset, DatasetState::Staged), Err(Conflict::DatasetStaged { dataset }));
+    }
+
+    #[test]
+    fn only_the_holder_of_a_lease_writes() {
+        let job = job(Training);
+        for state in RunState::ALL {
+            for fence in [FENCE - 1, FENCE, FENCE + 1] {
+                let run = run(&job, RunId::generate(), *state);
+                let holds = fence == FENCE && *state == RunState::Leased;
+                let lost = Conflict::LeaseLost { run: run.id, state: *state, fence: FENCE, lost: fence };
+                let expected = if holds { Ok(()) } else { Err(lost.clone()) };
+                assert_eq!(hold(&run, fence), expected, "{state} {fence}");
+                assert_eq!(start_evaluating(&job, &run, fence).map(drop), expected, "{state} {fence}");
+                assert_eq!(fail_run(&job, &run, fence, "").map(drop), expected, "{state} {fence}");
+                assert_eq!(release_run(&run, fence).map(drop), expected, "{state} {fence}");
+                let repeated = fence == FENCE && *state == RunState::Succeeded;
+                let expected = match (holds, repeated) {
+                    (true, _) => Ok(Publication::New),
+                    (_, true) => Ok(Publication::Repeated),
+                    _ => Err(lost.clone()),
+                };
+                assert_eq!(publication(&run, fence), expected, "{state} {fence}");
+                let cancelled = fence == FENCE && *state == RunState::Cancelled;
+                let expected = match (holds, cancelled) {
+                    (true, _) => Ok(RunInstruction::Continue),
+                    (_, true) => Ok(RunInstruction::Cancel),
+                    _ => Err(lost),
+                };
+                assert_eq!(report(Some(&run), fence), expected, "{state} {fence}");
+            }
+        }
+        assert_eq!(report(None, FENCE), Ok(RunInstruction::Cancel), "it was deleted with its job");
+    }
+
+    #[test]
+    fn a_run_ends_with_its_events_and_only_its_own_job() {
+        let job = job(Evaluating);
+        for (id, own) in [(job.run.unwrap(), true), (RunId::generate(), false)] {
+            let run = run(&job, id, RunState::Leased);
+            let model = model(&job, &run);
+            let done = publish(&job, &run, &model);
+            let event = EventKind::Published { model: model.id, name: "job".into(), version: 7 };
+            assert_eq!(
+                (done.state, done.events, done.job.is_some()),
+                (RunState::Succeeded, vec![event], own)
+            );
+            let failed = fail_run(&job, &run, FENCE, WHY).unwrap();
+            assert_eq!((failed.state, failed.reason.as_str()), (RunState::Failed, WHY));
+            assert_eq!((failed.events, failed.job.is_some()), (Vec::new(), own));
+            let released = release_run(&run, FENCE).unwrap();
+            assert_eq!((released.state, released.reason.as_str()), (RunState::Pending, ""));
+            assert_eq!((released.events, released.job), (Vec::new(), None));
+        }
+        let mut training = job.clone();
+        training.state = Training;
+        let other = run(&training, RunId::generate(), RunState::Leased);
+        assert_eq!(
+            start_evaluating(&training, &other, FENCE),
+            Ok(None),
+            "another run's evaluation moves no job"
+        );
+    }
+}

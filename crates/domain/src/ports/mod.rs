@@ -1,0 +1,32 @@
+//! The ports: what the services need of a database, a work list and a rate limiter.
+//!
+//! The records have one port a subject ([`DatasetStore`], [`JobStore`], [`PromptStore`], [`RunStore`], [`ModelStore`]), the
+//! prompts to be asked have [`Queue`], the teachers' limits have [`RateLimiter`]. Each port has two adapters and one suite
+//! (`conformance`), which both adapters pass.
+//!
+//! What every method of the records promises: it is one transaction, and its time is the store's own clock. A method that
+//! creates takes a [`RequestId`](crate::ids::RequestId): the same id again returns what the first call made. Leases carry a
+//! fencing number (`attempt`, `fence`); a write under an old number changes nothing and reports it. What a call does to a
+//! job or a run is decided by [`lifecycle`](crate::lifecycle); an adapter only applies it.
+
+mod datasets;
+mod error;
+mod jobs;
+mod models;
+mod page;
+mod prompts;
+mod queue;
+mod rate_limiter;
+mod runs;
+mod stores;
+
+pub use datasets::DatasetStore;
+pub use error::{StoreError, StoreResult};
+pub use jobs::{DistillationFilter, JobStore};
+pub use models::ModelStore;
+pub use page::{BATCH_MAX, Page, PageRequest};
+pub use prompts::{AttemptFailure, HarvestOutcome, LeaseOutcome, LedgerFilter, PromptStore};
+pub use queue::{Delivery, Queue, QueueError, Work};
+pub use rate_limiter::{Limits, RateLimitError, RateLimiter, Reservation};
+pub use runs::RunStore;
+pub use stores::Stores;

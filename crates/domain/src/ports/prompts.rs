@@ -1,0 +1,135 @@
+//! The port of prompts and the ledger.
+
+use super::error::StoreResult;
+use super::queue::Work;
+use crate::ids::{CompletionKey, DistillationId, PromptId};
+use crate::records::{
+    Completion, HarvestProgress, Harvested, LeasedPrompt, LedgerEntry, NewPrompt, Prompt, VerdictUpdate,
+};
+use crate::state::{PromptState, Verdict};
+use async_trait::async_trait;
+use std::time::Duration;
+
+/// Which ledger entries to list, in order of (row, sample).
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct LedgerFilter {
+    /// Only with this verdict.
+    pub verdict: Option<Verdict>,
+    /// Only after this row (exclusive): whole rows are returned, never a part of one.
+    pub after_row: Option<u64>,
+}
+
+/// What a failed attempt at a prompt was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AttemptFailure {
+    /// The teacher asked us to wait, or we are shutting down: back to pending, nothing counted.
+    Delayed,
+    /// The teacher failed on this prompt (an error that belongs to the prompt): counted; parked at `failures_max`.
+    Teacher {
+        /// The teacher's message.
+        error: String,
+        /// Failures after which the prompt is parked.
+        failures_max: u32,
+    },
+}
+
+/// What became of the leases that were asked for.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct LeaseOutcome {
+    /// Leased to the caller.
+    pub leased: Vec<LeasedPrompt>,
+    /// Nothing more to do for these: answered, parked, skipped, deleted, or their job no longer harvests. The caller
+    /// acknowledges them.
+    pub settled: Vec<PromptId>,
+    /// Another live lease holds this prompt or its key: try later.
+    pub busy: Vec<PromptId>,
+    /// The job's budget is exhausted: they are `skipped` now.
+    pub out_of_budget: Vec<PromptId>,
+}
+
+/// What became of what a worker brought back.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct HarvestOutcome {
+    /// Written.
+    pub stored: Vec<PromptId>,
+    /// The lease was lost: the completion is kept under its key, the prompt untouched.
+    pub stale: Vec<PromptId>,
+}
+
+/// Prompts from their planning to their answer, and the ledger of the answers.
+#[async_trait]
+pub trait PromptStore: Send + Sync + 'static {
+    /// Plans a stage of a harvest: writes the prompts (an already known (row, sample, hinted, purpose) is left as it is)
+    /// with their outbox rows, and moves the job as [`lifecycle::plan`](crate::lifecycle::plan) says. A driver's claim
+    /// outlasts it.
+    async fn plan_prompts(&self, distillation: DistillationId, prompts: Vec<NewPrompt>) -> StoreResult<()>;
+    /// Numbers of a job's harvest.
+    async fn harvest_progress(&self, distillation: DistillationId) -> StoreResult<HarvestProgress>;
+    /// Prompts whose outbox rows wait to be published, oldest first, each with its job's trace context; they stay until
+    /// [`mark_published`](Self::mark_published).
+    async fn outbox(&self, limit: usize) -> StoreResult<Vec<Work>>;
+    /// Removes outbox rows.
+    async fn mark_published(&self, prompts: &[PromptId]) -> StoreResult<()>;
+    /// Unfinished prompts of harvesting jobs without a live lease and without an outbox row, after `after` in order of
+    /// id: what the reconciler looks for in the queue.
+    async fn unfinished_prompts(&self, after: Option<PromptId>, limit: usize) -> StoreResult<Vec<Work>>;
+    /// Leases each prompt to `worker`, reserving its budget. A key that another live lease is asking is busy; so is a
+    /// prompt that only the reservations of calls in flight keep out of the budget: it is skipped once the budget is
+    /// exhausted.
+    async fn lease_prompts(
+        &self,
+        prompts: &[PromptId],
+        worker: &str,
+        lease: Duration,
+    ) -> StoreResult<LeaseOutcome>;
+    /// Prolongs leases held under (prompt, attempt); returns those that were lost.
+    async fn heartbeat_prompts(
+        &self,
+        leases: &[(PromptId, u32)],
+        lease: Duration,
+    ) -> StoreResult<Vec<PromptId>>;
+    /// Writes completions under their keys (also those of lost leases), settles budgets, and writes ledger entries for
+    /// the leases that still hold. Repeated after a lost reply it does nothing and reports `stored` again. An answer counts
+    /// as paid twice only where another was paid for the same prompt.
+    async fn record_harvest(&self, harvested: Vec<Harvested>) -> StoreResult<HarvestOutcome>;
+    /// Ends a lease without an answer; the reservation is returned. A lost lease does nothing. Returns the prompt's new
+    /// state.
+    async fn record_failure(
+        &self,
+        prompt: PromptId,
+        attempt: u32,
+        failure: AttemptFailure,
+    ) -> StoreResult<PromptState>;
+    /// One prompt.
+    async fn prompt(&self, prompt: PromptId) -> StoreResult<Prompt>;
+    /// Prompts of a job in one state, in order of (row, sample), after `after_row` (exclusive, whole rows).
+    async fn prompts_in_state(
+        &self,
+        distillation: DistillationId,
+        state: PromptState,
+        after_row: Option<u64>,
+        limit: usize,
+    ) -> StoreResult<Vec<Prompt>>;
+    /// A completion by its address.
+    async fn completion(&self, key: CompletionKey) -> StoreResult<Option<Completion>>;
+    /// Writes a ledger entry for an answer that came with the data: the completion under its key, an answered prompt,
+    /// its entry. A known (row, sample, purpose) is left as it is. Moves the job as planning does.
+    async fn record_imported(
+        &self,
+        distillation: DistillationId,
+        prompts: Vec<(NewPrompt, Harvested)>,
+    ) -> StoreResult<()>;
+    /// Ledger entries in order of (row, sample); at least one whole row where there is any, else up to `limit` entries.
+    async fn ledger(
+        &self,
+        distillation: DistillationId,
+        filter: &LedgerFilter,
+        limit: usize,
+    ) -> StoreResult<Vec<LedgerEntry>>;
+    /// Writes final verdicts.
+    async fn record_verdicts(
+        &self,
+        distillation: DistillationId,
+        verdicts: Vec<VerdictUpdate>,
+    ) -> StoreResult<()>;
+}

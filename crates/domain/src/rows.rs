@@ -1,0 +1,568 @@
+//! Records as the columns of a database hold them, and back. Both adapters read and write their columns through this
+//! module, so that a column means one thing.
+//!
+//! Integers are 64 bits wide and signed, states and reasons are their names, structures are JSON.
+#![allow(missing_docs, reason = "the fields of a row are the columns of the migrations")]
+
+use crate::completion::Parsed;
+use crate::event::{Event, EventKind};
+use crate::example::{Example, Row};
+use crate::ids::{CompletionKey, DatasetId, DistillationId, ModelId, PromptId, RunId};
+use crate::ports::{BATCH_MAX, PageRequest, StoreError, StoreResult, Work};
+use crate::records::{
+    Completion, Dataset, Distillation, HarvestProgress, LedgerEntry, MetricPoint, Model, PhaseSeconds,
+    Prompt, Run,
+};
+use crate::state::Verdict;
+use crate::time::Timestamp;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::str::FromStr;
+use uuid::Uuid;
+
+/// Most prompts of one row: 64 samples and a hinted one, for two purposes, with room to spare.
+pub const ROW_PROMPTS_MAX: i64 = 256;
+
+/// A count or index.
+///
+/// # Errors
+/// The column holds a number out of its range.
+pub fn number<T: TryFrom<i64>>(column: &str, number: i64) -> StoreResult<T> {
+    T::try_from(number).map_err(|_| damaged(column, number))
+}
+
+/// A state or another value that is kept by its name.
+///
+/// # Errors
+/// The column holds an unknown name.
+pub fn named<T: FromStr>(column: &str, text: &str) -> StoreResult<T> {
+    text.parse().map_err(|_| damaged(column, text))
+}
+
+fn named_maybe<T: FromStr>(column: &str, text: Option<&str>) -> StoreResult<Option<T>> {
+    text.map(|text| named(column, text)).transpose()
+}
+
+/// A value kept as JSON.
+///
+/// # Errors
+/// The column holds other text.
+pub fn json<T: DeserializeOwned>(column: &str, text: &str) -> StoreResult<T> {
+    serde_json::from_str(text).map_err(|error| damaged(column, error))
+}
+
+fn json_maybe<T: DeserializeOwned>(column: &str, text: Option<&str>) -> StoreResult<Option<T>> {
+    text.map(|text| json(column, text)).transpose()
+}
+
+/// A content address.
+///
+/// # Errors
+/// The column holds too few or too many bytes.
+pub fn key(bytes: &[u8]) -> StoreResult<CompletionKey> {
+    CompletionKey::from_slice(bytes).ok_or_else(|| damaged("key", format!("{} bytes", bytes.len())))
+}
+
+fn damaged(column: &str, value: impl std::fmt::Display) -> StoreError {
+    StoreError::Internal(format!("column {column} holds {value}, which no version of this program wrote"))
+}
+
+/// A value as JSON.
+///
+/// # Errors
+/// It has no such form.
+pub fn to_json(value: &impl Serialize) -> StoreResult<String> {
+    serde_json::to_string(value).map_err(|error| StoreError::Internal(error.to_string()))
+}
+
+/// A value with numbers as JSON. One that is not finite would be written as `null`, and could never be read again.
+///
+/// # Errors
+/// A number is not finite.
+pub fn finite_json<T: Serialize + DeserializeOwned>(value: &T) -> StoreResult<String> {
+    let text = to_json(value)?;
+    let read: Result<T, _> = serde_json::from_str(&text);
+    read.map_err(|_| StoreError::Invalid("a number is not finite: it cannot be kept".to_owned()))?;
+    Ok(text)
+}
+
+/// A number that can be kept: finite.
+///
+/// # Errors
+/// It is not.
+pub fn finite(number: f64) -> StoreResult<f64> {
+    if number.is_finite() {
+        return Ok(number);
+    }
+    Err(StoreError::Invalid(format!("{number} is not finite: it cannot be kept")))
+}
+
+/// A number as a column holds it, in 32 or 64 bits.
+///
+/// # Errors
+/// It is too large.
+pub fn integer<T: TryFrom<u64>>(number: impl Into<u64>) -> StoreResult<T> {
+    let number = number.into();
+    T::try_from(number).map_err(|_| StoreError::Invalid(format!("{number} is too large")))
+}
+
+/// A limit as it is compared with what is counted. One beyond what a column can count is as good as none.
+pub fn limit(limit: Option<u64>) -> i64 {
+    limit.and_then(|limit| i64::try_from(limit).ok()).unwrap_or(i64::MAX)
+}
+
+/// Cuts a longer list before the row that `limit` falls into; the first row stays whole in any case.
+pub fn whole_rows<T>(items: &mut Vec<T>, limit: usize, row: impl Fn(&T) -> u64) {
+    let (Some(first), Some(cut)) = (items.first().map(&row), items.get(limit).map(&row)) else { return };
+    items.retain(|item| if cut == first { row(item) == first } else { row(item) < cut });
+}
+
+/// Where a page of a list begins: after everything that is not older than (created_at, id). The first page begins before
+/// the newest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cursor {
+    /// Milliseconds of the last item of the page before.
+    pub created_at: i64,
+    /// Its id.
+    pub id: Uuid,
+    /// Most items of the page.
+    pub limit: i64,
+}
+
+impl Cursor {
+    /// The place that a caller asks for.
+    ///
+    /// # Errors
+    /// The cursor is not one that [`next`](Self::next) made.
+    pub fn read(page: &PageRequest) -> StoreResult<Self> {
+        let limit = page.size.clamp(1, BATCH_MAX) as i64;
+        let Some(text) = &page.cursor else {
+            return Ok(Self { created_at: i64::MAX, id: Uuid::max(), limit });
+        };
+        let parts =
+            text.split_once('-').and_then(|(at, id)| Some((at.parse().ok()?, Uuid::try_parse(id).ok()?)));
+        let (created_at, id) = parts.ok_or_else(|| {
+            StoreError::Invalid("invalid page token; omit it to start from the first page".to_owned())
+        })?;
+        Ok(Self { created_at, id, limit })
+    }
+
+    /// The cursor after the last of so many items, where the page is full.
+    pub fn next(&self, items: usize, last: Option<(Timestamp, Uuid)>) -> Option<String> {
+        let (at, id) = last.filter(|_| items as i64 == self.limit)?;
+        Some(format!("{}-{}", at.0, id.simple()))
+    }
+}
+
+/// A row of `datasets`.
+#[derive(Debug)]
+pub struct DatasetRow {
+    pub id: Uuid,
+    pub name: String,
+    pub state: String,
+    pub rows: i64,
+    pub rows_train: i64,
+    pub rows_validation: i64,
+    pub rows_test: i64,
+    pub rows_labelled: i64,
+    pub fingerprint: String,
+    pub created_at: i64,
+}
+
+impl TryFrom<DatasetRow> for Dataset {
+    type Error = StoreError;
+
+    fn try_from(row: DatasetRow) -> StoreResult<Self> {
+        Ok(Self {
+            id: DatasetId::from_uuid(row.id),
+            name: row.name,
+            state: named("state", &row.state)?,
+            rows: number("rows", row.rows)?,
+            rows_by_split: [
+                number("rows_train", row.rows_train)?,
+                number("rows_validation", row.rows_validation)?,
+                number("rows_test", row.rows_test)?,
+            ],
+            rows_labelled: number("rows_labelled", row.rows_labelled)?,
+            fingerprint: row.fingerprint,
+            created_at: Timestamp(row.created_at),
+        })
+    }
+}
+
+/// A row of `examples`.
+#[derive(Debug)]
+pub struct ExampleRow {
+    pub row_index: i64,
+    pub example: String,
+}
+
+impl TryFrom<ExampleRow> for Row {
+    type Error = StoreError;
+
+    fn try_from(row: ExampleRow) -> StoreResult<Self> {
+        let example: Example = json("example", &row.example)?;
+        Ok(Self { index: number("row_index", row.row_index)?, example })
+    }
+}
+
+/// A row of `distillations`.
+#[derive(Debug)]
+pub struct DistillationRow {
+    pub id: Uuid,
+    pub spec: String,
+    pub dataset_id: Uuid,
+    pub state: String,
+    pub reason: String,
+    pub resume_state: Option<String>,
+    pub created_at: i64,
+    pub updated_at: i64,
+    pub run_id: Option<Uuid>,
+    pub model_id: Option<Uuid>,
+    pub teacher_accuracy: Option<String>,
+    pub harvest_seconds: f64,
+    pub train_seconds: f64,
+    pub evaluate_seconds: f64,
+    pub traceparent: String,
+}
+
+impl TryFrom<DistillationRow> for Distillation {
+    type Error = StoreError;
+
+    fn try_from(row: DistillationRow) -> StoreResult<Self> {
+        Ok(Self {
+            id: DistillationId::from_uuid(row.id),
+            spec: json("spec", &row.spec)?,
+            dataset: DatasetId::from_uuid(row.dataset_id),
+            state: named("state", &row.state)?,
+            reason: row.reason,
+            resume_state: named_maybe("resume_state", row.resume_state.as_deref())?,
+            created_at: Timestamp(row.created_at),
+            updated_at: Timestamp(row.updated_at),
+            run: row.run_id.map(RunId::from_uuid),
+            model: row.model_id.map(ModelId::from_uuid),
+            teacher_accuracy: json_maybe("teacher_accuracy", row.teacher_accuracy.as_deref())?,
+            seconds: PhaseSeconds {
+                harvest: row.harvest_seconds,
+                train: row.train_seconds,
+                evaluate: row.evaluate_seconds,
+            },
+            traceparent: row.traceparent,
+        })
+    }
+}
+
+/// A row of `events`.
+#[derive(Debug)]
+pub struct EventRow {
+    pub distillation_id: Uuid,
+    pub sequence: i64,
+    pub at: i64,
+    pub kind: String,
+}
+
+impl TryFrom<EventRow> for Event {
+    type Error = StoreError;
+
+    fn try_from(row: EventRow) -> StoreResult<Self> {
+        let kind: EventKind = json("kind", &row.kind)?;
+        Ok(Self {
+            distillation: DistillationId::from_uuid(row.distillation_id),
+            sequence: number("sequence", row.sequence)?,
+            at: Timestamp(row.at),
+            kind,
+        })
+    }
+}
+
+/// What a job has spent, from its row of `distillations`.
+#[derive(Debug)]
+pub struct SpentRow {
+    pub calls: i64,
+    pub cache_hits: i64,
+    pub calls_paid_twice: i64,
+    pub tokens_in: i64,
+    pub tokens_out: i64,
+    pub money_micros: i64,
+}
+
+impl TryFrom<SpentRow> for HarvestProgress {
+    type Error = StoreError;
+
+    fn try_from(row: SpentRow) -> StoreResult<Self> {
+        Ok(Self {
+            calls: number("calls", row.calls)?,
+            cache_hits: number("cache_hits", row.cache_hits)?,
+            calls_paid_twice: number("calls_paid_twice", row.calls_paid_twice)?,
+            tokens_in: number("tokens_in", row.tokens_in)?,
+            tokens_out: number("tokens_out", row.tokens_out)?,
+            money_micros: number("money_micros", row.money_micros)?,
+            ..Self::default()
+        })
+    }
+}
+
+/// How many prompts of a job are alike.
+#[derive(Debug)]
+pub struct GroupRow {
+    pub state: String,
+    pub purpose: String,
+    pub verdict: Option<String>,
+    pub reason: Option<String>,
+    pub count: i64,
+}
+
+impl GroupRow {
+    /// Counts the group in a job's progress.
+    ///
+    /// # Errors
+    /// A column is damaged.
+    pub fn count_in(&self, progress: &mut HarvestProgress) -> StoreResult<()> {
+        progress.count(
+            named("state", &self.state)?,
+            named("purpose", &self.purpose)?,
+            named_maybe("verdict", self.verdict.as_deref())?,
+            named_maybe("reason", self.reason.as_deref())?,
+            number("count", self.count)?,
+        );
+        Ok(())
+    }
+}
+
+/// An entry for the work list: a row of `outbox` or `prompts` with its job's trace.
+#[derive(Debug)]
+pub struct WorkRow {
+    pub prompt: Uuid,
+    pub traceparent: String,
+}
+
+impl From<WorkRow> for Work {
+    fn from(row: WorkRow) -> Self {
+        Self { prompt: PromptId::from_uuid(row.prompt), traceparent: row.traceparent }
+    }
+}
+
+/// A row of `prompts`, as far as it is a question and its lease.
+#[derive(Debug)]
+pub struct PromptRow {
+    pub id: Uuid,
+    pub distillation_id: Uuid,
+    pub row_index: i64,
+    pub sample: i64,
+    pub hinted: bool,
+    pub purpose: String,
+    pub key: Vec<u8>,
+    pub state: String,
+    pub attempt: i64,
+    pub failures: i64,
+    pub error: String,
+    /// Its lease, where it has one, ran out.
+    pub expired: bool,
+    pub reserved: bool,
+    pub tokens_reserved: i64,
+}
+
+impl TryFrom<PromptRow> for Prompt {
+    type Error = StoreError;
+
+    fn try_from(row: PromptRow) -> StoreResult<Self> {
+        Ok(Self {
+            id: PromptId::from_uuid(row.id),
+            distillation: DistillationId::from_uuid(row.distillation_id),
+            row: number("row_index", row.row_index)?,
+            sample: number("sample", row.sample)?,
+            hinted: row.hinted,
+            purpose: named("purpose", &row.purpose)?,
+            key: key(&row.key)?,
+            state: named("state", &row.state)?,
+            attempt: number("attempt", row.attempt)?,
+            failures: number("failures", row.failures)?,
+            error: row.error,
+        })
+    }
+}
+
+/// A prompt with its lease, live or not.
+#[derive(Debug)]
+pub struct Held {
+    pub prompt: Prompt,
+    /// Its lease, where it has one, ran out.
+    pub expired: bool,
+    /// Its job's account holds its reservation.
+    pub reserved: bool,
+    /// Tokens of the reservation.
+    pub tokens_reserved: i64,
+}
+
+impl TryFrom<PromptRow> for Held {
+    type Error = StoreError;
+
+    fn try_from(row: PromptRow) -> StoreResult<Self> {
+        Ok(Self {
+            expired: row.expired,
+            reserved: row.reserved,
+            tokens_reserved: row.tokens_reserved,
+            prompt: row.try_into()?,
+        })
+    }
+}
+
+/// A row of `completions`.
+#[derive(Debug)]
+pub struct CompletionRow {
+    pub key: Vec<u8>,
+    pub text: String,
+    pub finish_reason: String,
+    pub model: String,
+    pub tokens_in: i64,
+    pub tokens_out: i64,
+    pub money_micros: i64,
+    pub seconds: f64,
+}
+
+impl TryFrom<CompletionRow> for Completion {
+    type Error = StoreError;
+
+    fn try_from(row: CompletionRow) -> StoreResult<Self> {
+        Ok(Self {
+            key: key(&row.key)?,
+            text: row.text,
+            finish_reason: named("finish_reason", &row.finish_reason)?,
+            model: row.model,
+            tokens_in: number("tokens_in", row.tokens_in)?,
+            tokens_out: number("tokens_out", row.tokens_out)?,
+            money_micros: number("money_micros", row.money_micros)?,
+            seconds: row.seconds,
+        })
+    }
+}
+
+/// An answered row of `prompts` with its completion.
+#[derive(Debug)]
+pub struct EntryRow {
+    pub id: Uuid,
+    pub distillation_id: Uuid,
+    pub row_index: i64,
+    pub sample: i64,
+    pub hinted: bool,
+    pub purpose: String,
+    pub rationale: String,
+    pub label: Option<String>,
+    pub parse_reason: Option<String>,
+    pub verdict: Option<String>,
+    pub reason: Option<String>,
+    pub weight: f64,
+    pub text: String,
+    pub model: String,
+}
+
+impl TryFrom<EntryRow> for LedgerEntry {
+    type Error = StoreError;
+
+    fn try_from(row: EntryRow) -> StoreResult<Self> {
+        Ok(Self {
+            distillation: DistillationId::from_uuid(row.distillation_id),
+            prompt: PromptId::from_uuid(row.id),
+            row: number("row_index", row.row_index)?,
+            sample: number("sample", row.sample)?,
+            hinted: row.hinted,
+            purpose: named("purpose", &row.purpose)?,
+            parsed: Parsed {
+                rationale: row.rationale,
+                label: row.label,
+                reason: named_maybe("parse_reason", row.parse_reason.as_deref())?,
+            },
+            verdict: named_maybe("verdict", row.verdict.as_deref())?.unwrap_or(Verdict::Unjudged),
+            reason: named_maybe("reason", row.reason.as_deref())?,
+            weight: row.weight,
+            completion: row.text,
+            model: row.model,
+        })
+    }
+}
+
+/// A row of `runs`.
+#[derive(Debug)]
+pub struct RunRow {
+    pub id: Uuid,
+    pub distillation_id: Uuid,
+    pub state: String,
+    pub fence: i64,
+    pub trainer: String,
+    pub step: i64,
+    pub resume_path: String,
+    pub reason: String,
+    pub created_at: i64,
+}
+
+impl TryFrom<RunRow> for Run {
+    type Error = StoreError;
+
+    fn try_from(row: RunRow) -> StoreResult<Self> {
+        Ok(Self {
+            id: RunId::from_uuid(row.id),
+            distillation: DistillationId::from_uuid(row.distillation_id),
+            state: named("state", &row.state)?,
+            fence: number("fence", row.fence)?,
+            trainer: row.trainer,
+            step: number("step", row.step)?,
+            resume_path: row.resume_path,
+            reason: row.reason,
+            created_at: Timestamp(row.created_at),
+        })
+    }
+}
+
+/// A row of `metrics`.
+#[derive(Debug)]
+pub struct MetricRow {
+    pub step: i64,
+    pub name: String,
+    pub value: f64,
+}
+
+impl TryFrom<MetricRow> for MetricPoint {
+    type Error = StoreError;
+
+    fn try_from(row: MetricRow) -> StoreResult<Self> {
+        Ok(Self { step: number("step", row.step)?, name: row.name, value: row.value })
+    }
+}
+
+/// A row of `models`.
+#[derive(Debug)]
+pub struct ModelRow {
+    pub id: Uuid,
+    pub name: String,
+    pub version: i64,
+    pub distillation_id: Uuid,
+    pub run_id: Uuid,
+    pub path: String,
+    pub manifest_sha256: String,
+    pub parameters: i64,
+    pub validation: Option<String>,
+    pub test: Option<String>,
+    pub created_at: i64,
+    pub traceparent: String,
+}
+
+impl TryFrom<ModelRow> for Model {
+    type Error = StoreError;
+
+    fn try_from(row: ModelRow) -> StoreResult<Self> {
+        Ok(Self {
+            id: ModelId::from_uuid(row.id),
+            name: row.name,
+            version: number("version", row.version)?,
+            distillation: DistillationId::from_uuid(row.distillation_id),
+            run: RunId::from_uuid(row.run_id),
+            path: row.path,
+            manifest_sha256: row.manifest_sha256,
+            parameters: number("parameters", row.parameters)?,
+            validation: json_maybe("validation", row.validation.as_deref())?,
+            test: json_maybe("test", row.test.as_deref())?,
+            created_at: Timestamp(row.created_at),
+            traceparent: row.traceparent,
+        })
+    }
+}
