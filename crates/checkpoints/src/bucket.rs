@@ -143,6 +143,9 @@ impl Bucket {
     async fn download_file(&self, key: &Key, file: &Path) -> Result<(), CheckpointError> {
         let io = |source| CheckpointError::io(file, source);
         let mut chunks = self.store.get(key).await.map_err(|error| self.failed(&error))?.into_stream();
+        if let Some(folder) = file.parent() {
+            tokio::fs::create_dir_all(folder).await.map_err(io)?;
+        }
         let mut to = tokio::fs::File::create(file).await.map_err(io)?;
         while let Some(chunk) = chunks.try_next().await.map_err(|error| self.failed(&error))? {
             to.write_all(&chunk).await.map_err(io)?;

@@ -11,6 +11,7 @@ mod error;
 mod folder;
 mod import;
 mod manifest;
+mod predictions;
 mod provenance;
 mod sentencepiece;
 
@@ -19,6 +20,7 @@ pub use error::CheckpointError;
 pub use folder::check_folder;
 pub use import::{Imported, import_checkpoint};
 pub use manifest::{MANIFEST, Manifest};
+pub use predictions::{Header, PREDICTIONS, Prediction, Predictions};
 pub use provenance::{PROVENANCE, Provenance, StartedFrom, model_card};
 
 use bucket::Bucket;

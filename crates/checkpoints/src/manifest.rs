@@ -12,10 +12,10 @@ use std::path::Path;
 /// Its name.
 pub const MANIFEST: &str = "manifest.json";
 
-/// The files of a folder.
+/// The files of a folder, and of the folders in it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
-    /// By name.
+    /// By path: names joined by `/`.
     pub files: BTreeMap<String, Entry>,
 }
 
@@ -32,13 +32,19 @@ impl Manifest {
     /// Writes the manifest of what lies in `folder`, after everything in it has reached the disk. Returns its sha256.
     pub(crate) fn write(folder: &Path) -> Result<String, CheckpointError> {
         let mut files = BTreeMap::new();
-        for entry in fs::read_dir(folder).map_err(|source| CheckpointError::io(folder, source))? {
-            let path = entry.map_err(|source| CheckpointError::io(folder, source))?.path();
-            let name = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-            if path.is_file() && name != MANIFEST {
-                let io = |source| CheckpointError::io(&path, source);
-                File::open(&path).and_then(|file| file.sync_all()).map_err(io)?;
-                files.insert(name, measure(&path)?);
+        let mut folders = vec![(folder.to_owned(), String::new())];
+        while let Some((folder, prefix)) = folders.pop() {
+            for path in crate::entries(&folder)? {
+                let name =
+                    path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+                let name = format!("{prefix}{name}");
+                if path.is_dir() {
+                    folders.push((path, format!("{name}/")));
+                } else if name != MANIFEST {
+                    let io = |source| CheckpointError::io(&path, source);
+                    File::open(&path).and_then(|file| file.sync_all()).map_err(io)?;
+                    files.insert(name, measure(&path)?);
+                }
             }
         }
         let path = folder.join(MANIFEST);
@@ -73,7 +79,7 @@ impl Manifest {
         Ok(())
     }
 
-    /// The manifest and its sha256. It names plain files only, wherever it comes from.
+    /// The manifest and its sha256. It names files below the folder only, wherever it comes from.
     fn load(folder: &Path) -> Result<(Self, String), CheckpointError> {
         let path = folder.join(MANIFEST);
         let bytes = fs::read(&path).map_err(|_| CheckpointError::Damaged {
@@ -82,8 +88,8 @@ impl Manifest {
         })?;
         let json = |message: String| CheckpointError::Json { path: path.clone(), message };
         let manifest: Self = serde_json::from_slice(&bytes).map_err(|error| json(error.to_string()))?;
-        match manifest.files.keys().find(|name| !is_name(name)) {
-            Some(name) => Err(json(format!("names `{name}`, which is not a plain file name"))),
+        match manifest.files.keys().find(|path| !path.split('/').all(is_name)) {
+            Some(path) => Err(json(format!("names `{path}`, which is not a file below the folder"))),
             None => Ok((manifest, hex::encode(Sha256::digest(&bytes)))),
         }
     }

@@ -32,6 +32,10 @@ pub struct Provenance {
     pub threads: u32,
     /// How many parameters there are.
     pub parameters: u64,
+    /// Most tokens of a label, where the objective writes labels alone: a little more than the longest one that it trained
+    /// on. `None` for `training.target_tokens_max`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label_tokens_max: Option<u32>,
     /// On the validation rows.
     pub validation: Option<Accuracy>,
     /// On the test rows.

@@ -2,80 +2,77 @@
 
 use crate::meters::{self, Meters, Outcome, Refusal};
 use crate::queue::{Waiting, assemble};
-use crate::served::{Loaded, Served};
-use crate::text::Growing;
+use crate::served::Served;
 use crate::{InferenceError, Settings};
 use domain::telemetry;
 use std::cell::Cell;
 use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
-use t5::{GenerateOptions, Strategy};
-use tch::{Kind, Tensor};
-use tokio::sync::mpsc;
+use student::{Ask, Choice, Event, Predictor, Prompt, Strategy};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tracing::Span;
 
 /// Requests that wait at most, whatever their length.
 const REQUESTS_MAX: usize = 4096;
-
-/// What is asked.
-#[derive(Debug, Clone)]
-pub(crate) enum Ask {
-    /// Text, piece by piece.
-    Text {
-        /// How its tokens are chosen.
-        strategy: Strategy,
-        /// Most tokens.
-        tokens_max: usize,
-    },
-    /// The log-likelihood of each candidate.
-    Score(Vec<Vec<i64>>),
-}
 
 /// What is answered.
 #[derive(Debug)]
 pub(crate) enum Piece {
     /// The next words.
     Text(String),
-    /// One log-likelihood a candidate.
-    Scores(Vec<f64>),
+    /// The likeliest label, with the probabilities of its set.
+    Choice(Choice),
 }
 
 /// A request in the queue.
 pub(crate) struct Request {
     pub(crate) served: Arc<Served>,
-    pub(crate) ids: Vec<i64>,
-    pub(crate) ask: Ask,
+    pub(crate) prompt: Prompt,
     pub(crate) deadline: Option<Instant>,
-    /// Has room for everything that this request can be answered ([`Ask::pieces_max`]): the thread never waits for a
-    /// caller who reads slowly.
+    /// Has room for everything that this request can be answered ([`pieces_max`]): the thread never waits for a caller who
+    /// reads slowly.
     pub(crate) reply: mpsc::Sender<Result<Piece, InferenceError>>,
     /// `None` until it is admitted.
-    pub(crate) life: Option<Life>,
+    pub(crate) guard: Option<RequestGuard>,
 }
 
-/// A request from its admission to its end: counted, and told of in a span, when it is dropped.
-pub(crate) struct Life {
+/// What happens where the queue is full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Admission {
+    /// The request is refused: the caller tries again later.
+    Refuse,
+    /// The request waits for room: it belongs to a call that was admitted.
+    Wait,
+}
+
+/// A request from its admission to its end. Dropping it counts the request and closes its span.
+pub(crate) struct RequestGuard {
     task: &'static str,
     admitted: Instant,
     outcome: Cell<Outcome>,
+    has_token: Cell<bool>,
     span: Span,
+    /// Its share of the queue, given back when it is taken from there.
+    room: Option<OwnedSemaphorePermit>,
 }
 
-impl Life {
-    fn begin(request: &Request) -> Self {
-        let task = request.ask.task();
+impl RequestGuard {
+    fn begin(request: &Request, room: OwnedSemaphorePermit) -> Self {
+        let task = task(&request.prompt.ask);
         Self {
             task,
             admitted: Instant::now(),
             outcome: Cell::new(Outcome::Ok),
+            has_token: Cell::new(false),
             span: answer_span(request, task),
+            room: Some(room),
         }
     }
 }
 
-impl Drop for Life {
+impl Drop for RequestGuard {
     fn drop(&mut self) {
         let outcome = self.outcome.get();
         self.span.record("distillery.outcome", outcome.name());
@@ -97,7 +94,7 @@ fn answer_span(request: &Request, task: &'static str) -> Span {
         distillery.model = %request.served.name,
         distillery.version = request.served.version,
         distillery.task = task,
-        distillery.tokens_in = request.ids.len(),
+        distillery.tokens_in = request.prompt.ids.len(),
         distillery.outcome = tracing::field::Empty,
         otel.status_code = tracing::field::Empty,
     );
@@ -105,21 +102,19 @@ fn answer_span(request: &Request, task: &'static str) -> Span {
     span
 }
 
-impl Ask {
-    /// What the metrics call it.
-    fn task(&self) -> &'static str {
-        match self {
-            Self::Text { .. } => "text",
-            Self::Score(_) => "score",
-        }
+/// What the metrics call it.
+fn task(ask: &Ask) -> &'static str {
+    match ask {
+        Ask::Text { .. } => "text",
+        Ask::Choice(_) => "score",
     }
+}
 
-    /// Pieces of the longest answer: one a token, or the scores, and an error behind them.
-    pub(crate) fn pieces_max(&self) -> usize {
-        match self {
-            Self::Text { tokens_max, .. } => tokens_max + 1,
-            Self::Score(_) => 2,
-        }
+/// Pieces of the longest answer: one a token and what is left behind the last, or the choice; and an error behind them.
+pub(crate) fn pieces_max(ask: &Ask) -> usize {
+    match ask {
+        Ask::Text { tokens_max, .. } => tokens_max + 2,
+        Ask::Choice(_) => 2,
     }
 }
 
@@ -128,14 +123,50 @@ impl Request {
         self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
     }
 
+    /// Whether somebody still waits for the answer. Where the deadline has passed, the caller is told.
+    fn is_awaited(&self) -> bool {
+        if self.is_late() {
+            self.note(Outcome::Deadline);
+            let _ = self.reply.try_send(Err(InferenceError::Deadline));
+            return false;
+        }
+        if self.reply.is_closed() {
+            self.note(Outcome::Cancelled);
+            return false;
+        }
+        true
+    }
+
     fn note(&self, outcome: Outcome) {
-        if let Some(life) = &self.life {
-            life.outcome.set(outcome);
+        if let Some(guard) = &self.guard {
+            guard.outcome.set(outcome);
         }
     }
 
-    fn admitted(&self) -> Option<Instant> {
-        self.life.as_ref().map(|life| life.admitted)
+    fn send(&self, piece: Piece) {
+        if self.reply.try_send(Ok(piece)).is_err() {
+            self.note(Outcome::Cancelled);
+        }
+    }
+
+    fn fail(&self, error: InferenceError) {
+        self.note(Outcome::Failed);
+        let _ = self.reply.try_send(Err(error));
+    }
+
+    /// Its first token is there; the later ones change nothing.
+    fn has_token(&self, meters: &Meters) {
+        if let Some(guard) = self.guard.as_ref().filter(|guard| !guard.has_token.replace(true)) {
+            meters.first_token(guard.admitted);
+        }
+    }
+
+    /// It leaves the queue.
+    fn leave_queue(&mut self, meters: &Meters) {
+        if let Some(guard) = &mut self.guard {
+            meters.left_queue(guard.admitted);
+            guard.room = None;
+        }
     }
 }
 
@@ -145,7 +176,7 @@ impl Waiting for Request {
     }
 
     fn tokens(&self) -> usize {
-        self.ids.len()
+        self.prompt.ids.len()
     }
 }
 
@@ -153,26 +184,46 @@ impl Waiting for Request {
 #[derive(Clone)]
 pub(crate) struct Engine {
     requests: mpsc::Sender<Request>,
-    waiting: Arc<AtomicUsize>,
+    room: Room,
     draining: Arc<AtomicBool>,
-    tokens_max: usize,
     meters: Meters,
+}
+
+/// The source tokens that may wait at once.
+#[derive(Clone)]
+struct Room {
+    tokens: Arc<Semaphore>,
+    tokens_max: usize,
+}
+
+impl Room {
+    fn new(tokens_max: usize) -> Self {
+        let tokens_max = tokens_max.clamp(1, Semaphore::MAX_PERMITS);
+        Self { tokens: Arc::new(Semaphore::new(tokens_max)), tokens_max }
+    }
+
+    fn waiting(&self) -> usize {
+        self.tokens_max.saturating_sub(self.tokens.available_permits())
+    }
+
+    /// What a request of so many tokens takes. A longer one than the whole queue takes it all: it waits alone.
+    fn share(&self, tokens: usize) -> u32 {
+        u32::try_from(tokens.clamp(1, self.tokens_max)).unwrap_or(u32::MAX)
+    }
 }
 
 impl Engine {
     pub(crate) fn start(settings: Settings) -> Result<Self, InferenceError> {
         let (requests, received) = mpsc::channel(REQUESTS_MAX);
-        let waiting = Arc::new(AtomicUsize::new(0));
-        let counted = Arc::clone(&waiting);
+        let room = Room::new(settings.queue_tokens_max);
         let batch_tokens_max = settings.batch_tokens_max;
         let meters = Meters::new();
-        let counts = meters.clone();
+        let (emptied, counts) = (room.clone(), meters.clone());
         std::thread::Builder::new()
             .name("inference".to_owned())
-            .spawn(move || run(received, &counted, batch_tokens_max, &counts))
+            .spawn(move || run(received, &emptied, batch_tokens_max, &counts))
             .map_err(|error| InferenceError::Internal(format!("the engine cannot be started: {error}")))?;
-        let draining = Arc::default();
-        Ok(Self { requests, waiting, draining, tokens_max: settings.queue_tokens_max, meters })
+        Ok(Self { requests, room, draining: Arc::default(), meters })
     }
 
     pub(crate) fn drain(&self) {
@@ -183,33 +234,52 @@ impl Engine {
         self.draining.load(Ordering::SeqCst)
     }
 
-    /// Admits a request, or says why not.
-    pub(crate) fn submit(&self, mut request: Request) -> Result<(), InferenceError> {
+    /// Admits a request, now or when there is room, or says why not. Its deadline ends the waiting.
+    pub(crate) async fn submit(&self, request: Request, admission: Admission) -> Result<(), InferenceError> {
+        match (admission, request.deadline) {
+            (Admission::Refuse, _) => self.submit_now(request),
+            (Admission::Wait, Some(deadline)) => {
+                let waiting = tokio::time::timeout_at(deadline.into(), self.submit_when_room(request));
+                waiting.await.map_err(|_| InferenceError::Deadline)?
+            }
+            (Admission::Wait, None) => self.submit_when_room(request).await,
+        }
+    }
+
+    fn submit_now(&self, request: Request) -> Result<(), InferenceError> {
         if self.is_draining() {
             meters::refused(Refusal::Draining);
             return Err(InferenceError::Draining);
         }
-        let tokens = request.ids.len();
-        let waiting = self.waiting.fetch_add(tokens, Ordering::SeqCst);
-        let place = self.requests.try_reserve().ok().filter(|_| waiting + tokens <= self.tokens_max);
-        let Some(place) = place else {
-            self.waiting.fetch_sub(tokens, Ordering::SeqCst);
+        let share = self.room.share(request.tokens());
+        let room = Arc::clone(&self.room.tokens).try_acquire_many_owned(share).ok();
+        let (Some(room), Ok(place)) = (room, self.requests.try_reserve()) else {
             meters::refused(Refusal::Overloaded);
-            return Err(InferenceError::Overloaded { waiting, limit: self.tokens_max });
+            let (waiting, limit) = (self.room.waiting(), self.room.tokens_max);
+            return Err(InferenceError::Overloaded { waiting, limit });
         };
-        self.meters.waiting(waiting + tokens);
-        request.life = Some(Life::begin(&request));
-        place.send(request);
+        self.admit(request, room, place);
         Ok(())
+    }
+
+    async fn submit_when_room(&self, request: Request) -> Result<(), InferenceError> {
+        let ended = |_| InferenceError::Internal("the engine ended".to_owned());
+        let share = self.room.share(request.tokens());
+        let room = Arc::clone(&self.room.tokens).acquire_many_owned(share).await;
+        let room = room.map_err(|error| InferenceError::Internal(error.to_string()))?;
+        let place = self.requests.reserve().await.map_err(ended)?;
+        self.admit(request, room, place);
+        Ok(())
+    }
+
+    fn admit(&self, mut request: Request, room: OwnedSemaphorePermit, place: mpsc::Permit<'_, Request>) {
+        self.meters.waiting(self.room.waiting());
+        request.guard = Some(RequestGuard::begin(&request, room));
+        place.send(request);
     }
 }
 
-fn run(
-    mut received: mpsc::Receiver<Request>,
-    waiting: &AtomicUsize,
-    batch_tokens_max: usize,
-    meters: &Meters,
-) {
+fn run(mut received: mpsc::Receiver<Request>, room: &Room, batch_tokens_max: usize, meters: &Meters) {
     let mut queue: Vec<Request> = Vec::new();
     loop {
         if queue.is_empty() {
@@ -224,135 +294,89 @@ fn run(
         let places = assemble(&queue, batch_tokens_max);
         let mut batch = Vec::with_capacity(places.len());
         for place in places.into_iter().rev() {
-            batch.push(queue.remove(place));
+            let mut request = queue.remove(place);
+            request.leave_queue(meters);
+            batch.push(request);
         }
         batch.reverse();
-        let taken = batch.iter().map(Waiting::tokens).sum();
-        meters.waiting(waiting.fetch_sub(taken, Ordering::SeqCst).saturating_sub(taken));
-        for admitted in batch.iter().filter_map(Request::admitted) {
-            meters.left_queue(admitted);
-        }
+        meters.waiting(room.waiting());
         answer(batch, meters);
     }
 }
 
 /// Answers a batch of one model's requests. Callers that left, and deadlines that passed, cost nothing any more.
 fn answer(batch: Vec<Request>, meters: &Meters) {
-    let (late, alive): (Vec<Request>, Vec<Request>) = batch.into_iter().partition(Request::is_late);
-    for request in late {
-        request.note(Outcome::Deadline);
-        let _ = request.reply.try_send(Err(InferenceError::Deadline));
-    }
-    let (left, alive): (Vec<Request>, Vec<Request>) =
-        alive.into_iter().partition(|request| request.reply.is_closed());
-    for request in left {
-        request.note(Outcome::Cancelled);
-    }
-    let Some(served) = alive.first().map(|request| Arc::clone(&request.served)) else { return };
-    let loaded = served.loaded.lock().unwrap_or_else(PoisonError::into_inner);
-    let (scores, texts): (Vec<Request>, Vec<Request>) =
-        alive.into_iter().partition(|request| matches!(request.ask, Ask::Score(_)));
-    told(&scores, score(&loaded, &scores, meters));
-    drop(scores);
+    let Some(served) = batch.first().map(|request| Arc::clone(&request.served)) else { return };
+    let (choices, texts): (Vec<Request>, Vec<Request>) =
+        batch.into_iter().partition(|request| matches!(request.prompt.ask, Ask::Choice(_)));
     let (greedy, sampled): (Vec<Request>, Vec<Request>) = texts
         .into_iter()
-        .partition(|request| matches!(request.ask, Ask::Text { strategy: Strategy::Greedy, .. }));
-    told(&greedy, write(&loaded, &served, &greedy, meters));
-    drop(greedy);
-    for request in sampled {
-        let alone = [request];
-        told(&alone, write(&loaded, &served, &alone, meters));
+        .partition(|request| matches!(request.prompt.ask, Ask::Text { strategy: Strategy::Greedy, .. }));
+    served.student.with(|predictor| {
+        for request in choices {
+            choose(predictor, &request, meters);
+        }
+        write(predictor, greedy, meters);
+        for request in sampled {
+            write(predictor, vec![request], meters);
+        }
+    });
+}
+
+fn choose(predictor: &Predictor<'_>, request: &Request, meters: &Meters) {
+    let Ask::Choice(candidates) = &request.prompt.ask else { return };
+    if !request.is_awaited() {
+        return;
+    }
+    meters.batch(&[request.tokens()]);
+    match predictor.choose(&request.prompt.ids, candidates) {
+        Ok(choice) => request.send(Piece::Choice(choice)),
+        Err(error) => request.fail(request.served.error(error)),
     }
 }
 
-/// A pass that failed is told to everyone in it.
-fn told(requests: &[Request], result: Result<(), InferenceError>) {
-    if let Err(error) = result {
-        for request in requests {
-            request.note(Outcome::Failed);
-            let _ = request.reply.try_send(Err(error.clone()));
+/// Writes texts, all greedy or one alone. A pass that fails is reported to everyone in it.
+fn write(predictor: &Predictor<'_>, mut requests: Vec<Request>, meters: &Meters) {
+    requests.retain(Request::is_awaited);
+    if requests.is_empty() {
+        return;
+    }
+    let lengths: Vec<usize> = requests.iter().map(Waiting::tokens).collect();
+    meters.batch(&lengths);
+    let prompts: Vec<&Prompt> = requests.iter().map(|request| &request.prompt).collect();
+    let passed = predictor.write(&prompts, &mut |row, event| match requests.get(row) {
+        Some(request) => take(request, event, meters),
+        None => ControlFlow::Break(()),
+    });
+    if let Err(error) = passed
+        && let Some(error) = requests.first().map(|request| request.served.error(error))
+    {
+        for request in &requests {
+            request.fail(error.clone());
         }
     }
 }
 
-fn score(loaded: &Loaded, requests: &[Request], meters: &Meters) -> Result<(), InferenceError> {
-    if requests.is_empty() {
-        return Ok(());
-    }
-    let rows: Vec<&[i64]> = requests.iter().map(|request| request.ids.as_slice()).collect();
-    meters.batch(rows.iter().map(|row| row.len()), width(&rows));
-    let (ids, mask) = tensors(&rows);
-    let encoded = loaded.model.encode(&loaded.weights, &ids, &mask)?;
-    for (row, request) in (0_i64..).zip(requests) {
-        if let Ask::Score(candidates) = &request.ask {
-            let scores = t5::score(&loaded.model, &loaded.weights, &encoded, row, candidates)?;
-            if request.reply.try_send(Ok(Piece::Scores(scores))).is_err() {
-                request.note(Outcome::Cancelled);
+/// Hands one event of a row to its caller, and says whether the row is still of use.
+fn take(request: &Request, event: Event, meters: &Meters) -> ControlFlow<()> {
+    match event {
+        Event::Token(piece) => {
+            meters.wrote(1);
+            request.has_token(meters);
+            if !piece.is_empty() {
+                request.send(Piece::Text(piece));
             }
         }
+        Event::Done { rest, .. } => {
+            if !rest.is_empty() {
+                request.send(Piece::Text(rest));
+            }
+            return ControlFlow::Break(());
+        }
+        Event::Failed(error) => {
+            request.fail(request.served.error(error));
+            return ControlFlow::Break(());
+        }
     }
-    Ok(())
-}
-
-fn write(
-    loaded: &Loaded,
-    served: &Served,
-    requests: &[Request],
-    meters: &Meters,
-) -> Result<(), InferenceError> {
-    let Some(Ask::Text { strategy, .. }) = requests.first().map(|request| &request.ask) else {
-        return Ok(());
-    };
-    let room = |request: &Request| match request.ask {
-        Ask::Text { tokens_max, .. } => tokens_max,
-        Ask::Score(_) => 0,
-    };
-    let longest = requests.iter().map(room).max().unwrap_or(0);
-    let rows: Vec<&[i64]> = requests.iter().map(|request| request.ids.as_slice()).collect();
-    meters.batch(rows.iter().map(|row| row.len()), width(&rows));
-    let (ids, mask) = tensors(&rows);
-    let options = GenerateOptions { tokens_max: longest, strategy: *strategy, compute: loaded.compute };
-    let mut growing: Vec<(Growing, usize)> = requests.iter().map(|_| Default::default()).collect();
-    t5::generate_with(&loaded.model, &loaded.weights, &ids, &mask, &options, &mut |row, token| {
-        let (Some(request), Some((text, count))) = (requests.get(row), growing.get_mut(row)) else {
-            return ControlFlow::Break(());
-        };
-        if request.is_late() {
-            request.note(Outcome::Deadline);
-            let _ = request.reply.try_send(Err(InferenceError::Deadline));
-            return ControlFlow::Break(());
-        }
-        *count += 1;
-        if let (1, Some(admitted)) = (*count, request.admitted()) {
-            meters.first_token(admitted);
-        }
-        let words = text.push(served, token);
-        let heard = words.is_empty() || request.reply.try_send(Ok(Piece::Text(words))).is_ok();
-        if !heard || request.reply.is_closed() {
-            request.note(Outcome::Cancelled);
-            return ControlFlow::Break(());
-        }
-        if *count < room(request) { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-    })?;
-    meters.wrote(growing.iter().map(|(_, count)| count).sum());
-    Ok(())
-}
-
-/// Positions of each row of a batch: the longest, padded to a multiple of 8.
-fn width(rows: &[&[i64]]) -> usize {
-    rows.iter().map(|row| row.len()).max().unwrap_or(1).max(1).next_multiple_of(8)
-}
-
-/// Rows as ids and mask, both `[batch, source]`, padded.
-pub(crate) fn tensors(rows: &[&[i64]]) -> (Tensor, Tensor) {
-    let length = width(rows);
-    let mut ids = Vec::with_capacity(rows.len() * length);
-    let mut mask = Vec::with_capacity(rows.len() * length);
-    for row in rows {
-        ids.extend_from_slice(row);
-        ids.extend(std::iter::repeat_n(0, length - row.len()));
-        mask.extend((0..length).map(|place| place < row.len()));
-    }
-    let shape = [rows.len() as i64, length as i64];
-    (Tensor::from_slice(&ids).reshape(shape), Tensor::from_slice(&mask).reshape(shape).to_kind(Kind::Bool))
+    if request.is_awaited() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
 }

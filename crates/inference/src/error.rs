@@ -16,13 +16,24 @@ pub enum InferenceError {
     /// The caller must name one of several.
     #[error("`model` is empty, and there are several models here: {0}")]
     Ambiguous(String),
-    /// An input that the model was never trained to read.
-    #[error("example: its input has {tokens} tokens, and the model reads at most {limit}: shorten it")]
-    TooLong {
-        /// Its length.
-        tokens: usize,
-        /// The model's limit.
-        limit: usize,
+    /// An input that the model cannot answer.
+    #[error("example: {0}")]
+    Input(String),
+    /// A model that computes no probabilities for an input.
+    #[error("the model `{model}`: {message}")]
+    NoAnswer {
+        /// Its name and version.
+        model: String,
+        /// What happened.
+        message: String,
+    },
+    /// One row of a call with several.
+    #[error("rows[{row}]: {error}")]
+    Row {
+        /// Its place, from 0.
+        row: usize,
+        /// What is wrong with it.
+        error: Box<InferenceError>,
     },
     /// Too much waits already.
     #[error("{waiting} tokens wait already, and the limit is {limit}: try again in a second")]
@@ -51,10 +62,20 @@ impl InferenceError {
     pub fn fault(&self) -> Fault {
         match self {
             Self::NoModel { .. } => Fault::NotFound,
-            Self::Ambiguous(_) | Self::TooLong { .. } | Self::Model(_) => Fault::Invalid,
+            Self::Ambiguous(_) | Self::Input(_) | Self::Model(_) => Fault::Invalid,
+            Self::NoAnswer { .. } => Fault::Conflict,
+            Self::Row { error, .. } => error.fault(),
             Self::Overloaded { .. } => Fault::Overloaded,
             Self::Draining | Self::Deadline => Fault::Unavailable,
             Self::Internal(_) => Fault::Internal,
+        }
+    }
+
+    /// As a failure of the row at `row`, where it is one; the others concern the call as a whole.
+    pub(crate) fn at(self, row: usize) -> Self {
+        match self {
+            Self::Input(_) | Self::NoAnswer { .. } => Self::Row { row, error: Box::new(self) },
+            other => other,
         }
     }
 }
@@ -65,11 +86,5 @@ impl From<InferenceError> for tonic::Status {
             InferenceError::Deadline => Self::deadline_exceeded(error.to_string()),
             other => wire::status(other.fault(), other.to_string()),
         }
-    }
-}
-
-impl From<t5::Error> for InferenceError {
-    fn from(error: t5::Error) -> Self {
-        Self::Model(error.to_string())
     }
 }

@@ -1,8 +1,9 @@
-//! Serving students: admission at the door, one bounded queue, and one thread that owns the device.
+//! Serving students: admission, one bounded queue, and one thread that owns the device.
 //!
-//! `service` is the door, `open_inference` a second one for standard clients, `queue` assembles batches (a pure function), `engine` is the thread, `registry` knows the models
-//! by name. Invariants: inference names no database; a row's answer is the same alone and in any batch; nothing waits
-//! without a bound.
+//! `service` is the gRPC service, `open_inference` the standard protocol over it, `queue` assembles batches (a pure
+//! function), `engine` is the thread, `registry` knows the models by name. What a student answers is computed in `student`.
+//! Invariants: inference names no database and no tensor; a row's answer is the same alone and in any batch; nothing waits
+//! without a bound; an admitted call is not refused later.
 
 mod engine;
 mod error;
@@ -12,7 +13,6 @@ mod queue;
 mod registry;
 mod served;
 mod service;
-mod text;
 mod watch;
 
 pub use error::InferenceError;
@@ -50,7 +50,7 @@ impl Default for Settings {
 pub struct Inference {
     registry: Arc<registry::Registry>,
     engine: engine::Engine,
-    device: tch::Device,
+    device: student::Device,
     models: tokio::sync::watch::Sender<Option<BTreeMap<String, u64>>>,
 }
 
@@ -60,10 +60,8 @@ impl Inference {
     /// # Errors
     /// The thread cannot be started.
     pub fn start(settings: Settings) -> Result<Self, InferenceError> {
-        let device = if settings.use_cuda { t5::device::select() } else { tch::Device::Cpu };
-        if settings.threads > 0 {
-            tch::set_num_threads(i32::try_from(settings.threads).unwrap_or(1));
-        }
+        let device = student::device(settings.use_cuda);
+        student::use_threads(settings.threads);
         let engine = engine::Engine::start(settings)?;
         Ok(Self { registry: Arc::default(), engine, device, models: Default::default() })
     }

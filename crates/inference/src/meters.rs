@@ -54,13 +54,13 @@ impl Meters {
         self.queue_seconds.record(admitted.elapsed().as_secs_f64());
     }
 
-    /// A pass reads these rows, `width` positions each.
-    pub(crate) fn batch(&self, lengths: impl ExactSizeIterator<Item = usize>, width: usize) {
-        let rows = lengths.len();
-        let tokens: usize = lengths.sum();
-        self.batch_rows.record(rows as f64);
+    /// A pass reads rows of these lengths.
+    pub(crate) fn batch(&self, lengths: &[usize]) {
+        let padded = lengths.len().saturating_mul(student::width(lengths.iter().copied()));
+        let tokens: usize = lengths.iter().sum();
+        self.batch_rows.record(lengths.len() as f64);
         self.tokens_in.increment(tokens as u64);
-        self.padding.increment((rows * width).saturating_sub(tokens) as u64);
+        self.padding.increment(padded.saturating_sub(tokens) as u64);
     }
 
     /// A request that was admitted then has its first token.

@@ -2,10 +2,11 @@
 //! a row; labels, their probabilities and rationales go back as tensors of as many.
 
 use crate::InferenceError;
+use crate::engine::Admission;
 use crate::served::Served;
-use crate::service::{Answered, Service, deadline};
+use crate::service::{Answered, Asked, Service, deadline};
 use domain::task::LabelSet;
-use domain::{Example, Violation};
+use domain::{Example, Task, Violation};
 use futures::{StreamExt, TryStreamExt};
 use std::sync::Arc;
 use std::time::Instant;
@@ -108,7 +109,7 @@ impl GrpcInferenceService for OpenInference {
             shape: shape.to_vec(),
         };
         let mut outputs = vec![tensor(LABEL, TEXT, &[-1])];
-        if served.has_label_set() {
+        if served.student.codec().has_label_set() {
             outputs.push(tensor(PROBABILITY, NUMBER, &[-1]));
         }
         outputs.push(tensor(RATIONALE, TEXT, &[-1]));
@@ -116,7 +117,7 @@ impl GrpcInferenceService for OpenInference {
             name: served.name.clone(),
             versions: vec![served.version.to_string()],
             platform: "distillery_t5".to_owned(),
-            inputs: inputs_of(&served)
+            inputs: inputs_of(&served.student.codec().task)
                 .iter()
                 .map(|name| tensor(name, TEXT, if *name == CHOICES { &[-1, -1] } else { &[-1] }))
                 .collect(),
@@ -133,7 +134,8 @@ impl GrpcInferenceService for OpenInference {
         let served = self.find(&request.model_name, &request.model_version)?;
         let wanted = Wanted::read(&served, &request).map_err(wire::invalid)?;
         let is_raw = !request.raw_input_contents.is_empty();
-        let rows = rows(request.inputs, request.raw_input_contents).map_err(wire::invalid)?;
+        let declared = inputs_of(&served.student.codec().task);
+        let rows = rows(&declared, request.inputs, request.raw_input_contents).map_err(wire::invalid)?;
         let answers = self.answer(&served, rows, wanted.rationale, deadline).await?;
         let mut response = v2::ModelInferResponse {
             model_name: served.name.clone(),
@@ -141,7 +143,7 @@ impl GrpcInferenceService for OpenInference {
             id: request.id,
             ..Default::default()
         };
-        for column in wanted.columns(answers) {
+        for column in wanted.columns(answers)? {
             column.write(is_raw, &mut response);
         }
         Ok(Response::new(response))
@@ -149,7 +151,7 @@ impl GrpcInferenceService for OpenInference {
 }
 
 impl OpenInference {
-    /// One answer a row, in order. They wait in the queue together, and make batches there.
+    /// One answer a row, in order. A full queue refuses the first row, and with it the call; the others wait their turn.
     async fn answer(
         &self,
         served: &Arc<Served>,
@@ -157,20 +159,36 @@ impl OpenInference {
         explain: bool,
         deadline: Option<Instant>,
     ) -> Result<Vec<Answered>, InferenceError> {
-        let answers = futures::stream::iter(rows).map(|row| {
+        let asked = {
+            let served = Arc::clone(served);
+            tokio::task::spawn_blocking(move || questions(&served, &rows, explain))
+                .await
+                .map_err(|error| InferenceError::Internal(error.to_string()))??
+        };
+        let answers = futures::stream::iter(asked.into_iter().enumerate()).map(|(row, asked)| {
             let (service, served) = (Arc::clone(&self.service), Arc::clone(served));
-            async move { service.answer(&served, &row, explain, 0, deadline).await }
+            let admission = if row == 0 { Admission::Refuse } else { Admission::Wait };
+            async move {
+                let answered = service.answer(&served, asked, deadline, admission).await;
+                answered.map_err(|error| error.at(row))
+            }
         });
         answers.buffered(ROWS_AT_ONCE).try_collect().await
     }
 }
 
-/// The tensors that a model reads.
-fn inputs_of(served: &Served) -> Vec<&'static str> {
-    if served.task.template.contains("example.premise") {
+/// The questions of every row: a row that cannot be asked is found before any is answered.
+fn questions(served: &Served, rows: &[Example], explain: bool) -> Result<Vec<Asked>, InferenceError> {
+    let asked = |(row, example)| Asked::of(served, example, explain, 0).map_err(|error| error.at(row));
+    rows.iter().enumerate().map(asked).collect()
+}
+
+/// The tensors that a task reads: all of them, and no others.
+fn inputs_of(task: &Task) -> Vec<&'static str> {
+    if task.template.contains("example.premise") {
         return vec![PREMISE, HYPOTHESIS];
     }
-    match served.task.labels {
+    match task.labels {
         LabelSet::Choices => vec![INPUT, CHOICES],
         LabelSet::Open | LabelSet::Closed(_) => vec![INPUT],
     }
@@ -192,7 +210,7 @@ impl Wanted {
         };
         let known = |name: &str| match name {
             LABEL | RATIONALE => true,
-            PROBABILITY => served.has_label_set(),
+            PROBABILITY => served.student.codec().has_label_set(),
             _ => false,
         };
         let unknown = request.outputs.iter().filter(|output| !known(&output.name)).map(|output| {
@@ -203,30 +221,36 @@ impl Wanted {
         if !unknown.is_empty() {
             return Err(unknown);
         }
-        let probability = has(PROBABILITY) && served.has_label_set();
+        let probability = has(PROBABILITY) && served.student.codec().has_label_set();
         Ok(Self { label: has(LABEL), probability, rationale: has(RATIONALE) })
     }
 
     /// The answers as columns, in the order of the metadata.
-    fn columns(self, answers: Vec<Answered>) -> Vec<Column> {
+    fn columns(self, answers: Vec<Answered>) -> Result<Vec<Column>, InferenceError> {
         let (mut labels, mut probabilities, mut rationales) = (Vec::new(), Vec::new(), Vec::new());
         for answer in answers {
-            let chosen = answer.probabilities.iter().find(|entry| entry.label == answer.label);
-            probabilities.push(chosen.map_or(f64::NAN, |entry| entry.probability));
+            probabilities.extend(answer.choice.and_then(|choice| {
+                let entry = choice.probabilities.into_iter().find(|entry| entry.label == choice.label);
+                entry.map(|entry| entry.probability)
+            }));
             labels.push(answer.label.into_bytes());
             rationales.push(answer.rationale.into_bytes());
         }
+        let rows = labels.len();
         let mut columns = Vec::new();
         if self.label {
             columns.push(Column::Texts(LABEL, labels));
         }
         if self.probability {
+            if probabilities.len() != rows {
+                return Err(InferenceError::Internal("a label has no probability".to_owned()));
+            }
             columns.push(Column::Numbers(PROBABILITY, probabilities));
         }
         if self.rationale {
             columns.push(Column::Texts(RATIONALE, rationales));
         }
-        columns
+        Ok(columns)
     }
 }
 
@@ -271,8 +295,13 @@ impl Column {
     }
 }
 
-/// The rows that the input tensors hold.
-fn rows(inputs: Vec<InferInputTensor>, raw: Vec<Vec<u8>>) -> Result<Vec<Example>, Vec<Violation>> {
+/// The rows that the input tensors hold: each of the declared ones once, and no other.
+fn rows(
+    declared: &[&str],
+    inputs: Vec<InferInputTensor>,
+    raw: Vec<Vec<u8>>,
+) -> Result<Vec<Example>, Vec<Violation>> {
+    check_names(declared, &inputs)?;
     let wrong = |field: &str, words: String| vec![Violation::new(field, words)];
     if !raw.is_empty() && raw.len() != inputs.len() {
         let words = format!("has {} entries for {} inputs: give one each", raw.len(), inputs.len());
@@ -285,6 +314,9 @@ fn rows(inputs: Vec<InferInputTensor>, raw: Vec<Vec<u8>>) -> Result<Vec<Example>
         let field = format!("inputs.{name}");
         let width = if name == CHOICES { 2 } else { 1 };
         let (count, each) = shape(&input, width).map_err(|words| wrong(&field, words))?;
+        if name == CHOICES && each == 0 {
+            return Err(wrong(&field, "has no choices: give at least 2 for every row".to_owned()));
+        }
         let texts = texts(input, raw.next()).map_err(|words| wrong(&field, words))?;
         if count.checked_mul(each) != Some(texts.len()) {
             let words = format!("holds {} texts, and its shape says {count} times {each}", texts.len());
@@ -301,13 +333,33 @@ fn rows(inputs: Vec<InferInputTensor>, raw: Vec<Vec<u8>>) -> Result<Vec<Example>
                 INPUT => row.input = texts.next().unwrap_or_default(),
                 PREMISE => row.premise = texts.next(),
                 HYPOTHESIS => row.hypothesis = texts.next(),
-                _ => return Err(wrong("inputs", format!("`{name}` is no input: ModelMetadata lists them"))),
+                _ => {}
             }
         }
     }
     let rows =
-        rows.filter(|rows| !rows.is_empty()).ok_or_else(|| wrong("inputs", "hold no row".to_owned()))?;
+        rows.filter(|rows| !rows.is_empty()).ok_or_else(|| wrong("inputs", "have no rows".to_owned()))?;
     check(rows)
+}
+
+/// The inputs are the declared ones.
+fn check_names(declared: &[&str], inputs: &[InferInputTensor]) -> Result<(), Vec<Violation>> {
+    let mut found = Vec::new();
+    for (place, input) in inputs.iter().enumerate() {
+        let name = input.name.as_str();
+        if !declared.contains(&name) {
+            let words = format!("is not an input of this model, which reads {}", declared.join(" and "));
+            found.push(Violation::new(format!("inputs.{name}"), words));
+        } else if inputs.iter().take(place).any(|earlier| earlier.name == name) {
+            found.push(Violation::new(format!("inputs.{name}"), "is given twice"));
+        }
+    }
+    let absent = declared.iter().filter(|name| inputs.iter().all(|input| input.name != **name));
+    found.extend(absent.map(|name| {
+        let words = format!("is missing: this model reads {}", declared.join(" and "));
+        Violation::new(format!("inputs.{name}"), words)
+    }));
+    if found.is_empty() { Ok(()) } else { Err(found) }
 }
 
 /// Every row is one that could be labelled, or every mistake of all of them is named.
@@ -384,63 +436,99 @@ mod tests {
         InferInputTensor { contents: None, ..tensor(name, shape, &[]) }
     }
 
+    const TEXTS: &[&str] = &[INPUT];
+    const WITH_CHOICES: &[&str] = &[INPUT, CHOICES];
+    const PAIRS: &[&str] = &[PREMISE, HYPOTHESIS];
+
     #[test]
     fn tensors_are_rows() {
-        let read = rows(vec![tensor(INPUT, &[2], &["a", "b"])], Vec::new()).unwrap();
+        let read = rows(TEXTS, vec![tensor(INPUT, &[2], &["a", "b"])], Vec::new()).unwrap();
         assert_eq!(read.iter().map(|row| row.input.as_str()).collect::<Vec<_>>(), ["a", "b"]);
-        let column = rows(vec![tensor(INPUT, &[2, 1], &["a", "b"])], Vec::new()).unwrap();
+        let column = rows(TEXTS, vec![tensor(INPUT, &[2, 1], &["a", "b"])], Vec::new()).unwrap();
         assert_eq!(column, read);
-        let raw = rows(vec![bare(INPUT, &[2])], vec![b"\x01\0\0\0a\x01\0\0\0b".to_vec()]).unwrap();
+        let raw = rows(TEXTS, vec![bare(INPUT, &[2])], vec![b"\x01\0\0\0a\x01\0\0\0b".to_vec()]).unwrap();
         assert_eq!(raw, read);
         let choices = vec![tensor(INPUT, &[1], &["a"]), tensor(CHOICES, &[1, 2], &["x", "y"])];
-        assert_eq!(rows(choices, Vec::new()).unwrap()[0].choices, ["x", "y"]);
+        assert_eq!(rows(WITH_CHOICES, choices, Vec::new()).unwrap()[0].choices, ["x", "y"]);
         let pair = vec![tensor(PREMISE, &[1], &["p"]), tensor(HYPOTHESIS, &[1], &["h"])];
-        let pair = rows(pair, Vec::new()).unwrap();
+        let pair = rows(PAIRS, pair, Vec::new()).unwrap();
         assert_eq!((pair[0].premise.as_deref(), pair[0].hypothesis.as_deref()), (Some("p"), Some("h")));
     }
 
     #[test]
     fn what_is_no_row_is_named() {
-        let check = |inputs: Vec<InferInputTensor>, raw: Vec<Vec<u8>>, wanted: &str| {
-            let found = rows(inputs, raw).unwrap_err();
+        let check = |declared: &[&str], inputs: Vec<InferInputTensor>, raw: Vec<Vec<u8>>, wanted: &str| {
+            let found = rows(declared, inputs, raw).unwrap_err();
             let words: Vec<String> = found.iter().map(ToString::to_string).collect();
             assert!(words.join("; ").contains(wanted), "{words:?}");
         };
-        check(vec![], vec![], "inputs: hold no row");
-        check(vec![tensor(INPUT, &[0], &[])], vec![], "inputs: hold no row");
-        check(vec![tensor("text", &[1], &["a"])], vec![], "`text` is no input");
-        check(vec![tensor(INPUT, &[2], &["a"])], vec![], "holds 1 texts, and its shape says 2 times 1");
-        check(vec![tensor(INPUT, &[-1], &["a"])], vec![], "inputs.input: has the shape [-1]");
-        check(vec![tensor(INPUT, &[1, 2], &["a", "b"])], vec![], "needs 1 dimensions");
-        check(vec![tensor(INPUT, &[9_999], &[])], vec![], "the limit of a call is 1000");
-        check(vec![tensor(CHOICES, &[i64::MAX, i64::MAX], &[])], vec![], "the limit of a call is 1000");
-        check(vec![tensor(CHOICES, &[1_000, i64::MAX], &[])], vec![], "its shape says");
-        check(vec![tensor(INPUT, &[1], &[""])], vec![], "rows[0].input");
-        check(vec![bare(INPUT, &[1])], vec![b"\xff\xff\xff\xffa".to_vec()], "no texts with their lengths");
-        check(vec![bare(INPUT, &[1])], vec![b"\x01\0\0\0\xff".to_vec()], "is not UTF-8");
-        check(vec![tensor(INPUT, &[1], &["a"])], vec![b"\x01\0\0\0a".to_vec()], "elements twice");
-        check(vec![bare(INPUT, &[1])], vec![vec![], vec![]], "has 2 entries for 1 inputs");
-        let two = vec![tensor(PREMISE, &[1], &["p"]), tensor(HYPOTHESIS, &[2], &["h", "i"])];
-        check(two, vec![], "has 2 rows, and another input has 1");
+        let text = |inputs: Vec<InferInputTensor>, wanted: &str| check(TEXTS, inputs, vec![], wanted);
+        text(vec![], "inputs.input: is missing: this model reads input");
+        text(vec![tensor(INPUT, &[0], &[])], "inputs: have no rows");
+        text(vec![tensor(INPUT, &[2], &["a"])], "holds 1 texts, and its shape says 2 times 1");
+        text(vec![tensor(INPUT, &[-1], &["a"])], "inputs.input: has the shape [-1]");
+        text(vec![tensor(INPUT, &[1, 2], &["a", "b"])], "needs 1 dimensions");
+        text(vec![tensor(INPUT, &[9_999], &[])], "the limit of a call is 1000");
+        text(vec![tensor(INPUT, &[1], &[""])], "rows[0].input");
         let number = InferInputTensor { datatype: "FP32".to_owned(), ..tensor(INPUT, &[1], &["a"]) };
-        check(vec![number], vec![], "has the type `FP32`");
+        text(vec![number], "has the type `FP32`");
+        let raw = |raw: Vec<Vec<u8>>, wanted: &str| check(TEXTS, vec![bare(INPUT, &[1])], raw, wanted);
+        raw(vec![b"\xff\xff\xff\xffa".to_vec()], "no texts with their lengths");
+        raw(vec![b"\x01\0\0\0\xff".to_vec()], "is not UTF-8");
+        raw(vec![vec![], vec![]], "has 2 entries for 1 inputs");
+        check(TEXTS, vec![tensor(INPUT, &[1], &["a"])], vec![b"\x01\0\0\0a".to_vec()], "elements twice");
+        let two = vec![tensor(PREMISE, &[1], &["p"]), tensor(HYPOTHESIS, &[2], &["h", "i"])];
+        check(PAIRS, two, vec![], "has 2 rows, and another input has 1");
+        let choices = |shape: &[i64], wanted: &str| {
+            let inputs = vec![tensor(INPUT, &[1], &["a"]), tensor(CHOICES, shape, &[])];
+            check(WITH_CHOICES, inputs, vec![], wanted);
+        };
+        choices(&[i64::MAX, i64::MAX], "the limit of a call is 1000");
+        choices(&[1_000, i64::MAX], "its shape says");
+        choices(&[1, 0], "inputs.choices: has no choices: give at least 2");
+    }
+
+    #[test]
+    fn inputs_are_those_of_the_metadata() {
+        let check = |task: &str, names: &[&str], wanted: &[&str]| {
+            let declared = inputs_of(&Task::built_in(task).unwrap());
+            let inputs: Vec<InferInputTensor> = names.iter().map(|name| tensor(name, &[1], &["a"])).collect();
+            let found = check_names(&declared, &inputs).err().unwrap_or_default();
+            let words: Vec<String> = found.iter().map(ToString::to_string).collect();
+            assert_eq!(words, wanted, "{task}: {names:?}");
+        };
+        check("equation", &[INPUT], &[]);
+        check("choice", &[CHOICES, INPUT], &[]);
+        check("esnli", &[PREMISE, HYPOTHESIS], &[]);
+        check("choice", &[INPUT], &["inputs.choices: is missing: this model reads input and choices"]);
+        check("nli", &[PREMISE], &["inputs.hypothesis: is missing: this model reads premise and hypothesis"]);
+        let undeclared = "inputs.choices: is not an input of this model, which reads input";
+        check("classify", &[INPUT, CHOICES], &[undeclared]);
+        let wrong = "inputs.text: is not an input of this model, which reads input";
+        check("equation", &["text"], &[wrong, "inputs.input: is missing: this model reads input"]);
+        check("equation", &[INPUT, INPUT], &["inputs.input: is given twice"]);
     }
 
     #[test]
     fn answers_go_back_as_they_came() {
-        let entry = |label: &str, probability: f64| wire::v1::LabelProbability {
+        let entry = |label: &str, probability: f64| student::LabelProbability {
             label: label.to_owned(),
             probability,
         };
         let answer = |label: &str| Answered {
             label: label.to_owned(),
-            probabilities: vec![entry("a", 0.25), entry("bc", 0.75)],
+            choice: Some(student::Choice {
+                label: label.to_owned(),
+                probabilities: vec![entry("a", 0.25), entry("bc", 0.75)],
+                log_probability: 0.0,
+                tokens: 1,
+            }),
             rationale: "why".to_owned(),
         };
         let wanted = Wanted { label: true, probability: true, rationale: false };
         let written = |is_raw: bool| {
             let mut response = v2::ModelInferResponse::default();
-            for column in wanted.columns(vec![answer("a"), answer("bc")]) {
+            for column in wanted.columns(vec![answer("a"), answer("bc")]).unwrap() {
                 column.write(is_raw, &mut response);
             }
             response

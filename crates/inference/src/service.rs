@@ -1,14 +1,13 @@
-//! The door: requests become rows of the queue, pieces become answers.
+//! The gRPC service: requests become questions in the queue, pieces become answers.
 
 use crate::InferenceError;
-use crate::engine::{Ask, Engine, Piece, Request};
+use crate::engine::{Admission, Engine, Piece, Request, pieces_max};
 use crate::registry::Registry;
 use crate::served::Served;
-use domain::objective::Read;
 use domain::{Example, Violation};
 use std::sync::Arc;
 use std::time::Instant;
-use t5::Strategy;
+use student::{Choice, Prompt, Strategy, StudentError};
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
@@ -16,9 +15,6 @@ use tonic::metadata::MetadataMap;
 use tonic::{Response, Status};
 use wire::v1;
 use wire::v1::inference_service_server::InferenceService;
-
-/// Most tokens that a caller may ask for.
-const TOKENS_MAX: usize = 2048;
 
 pub(crate) struct Service {
     pub(crate) registry: Arc<Registry>,
@@ -28,134 +24,123 @@ pub(crate) struct Service {
 type Pieces = mpsc::Receiver<Result<Piece, InferenceError>>;
 type Stream<T> = std::pin::Pin<Box<dyn tokio_stream::Stream<Item = Result<T, Status>> + Send>>;
 
-impl Service {
-    fn submit(
-        &self,
-        served: &Arc<Served>,
-        ids: Vec<i64>,
-        ask: Ask,
-        deadline: Option<Instant>,
-    ) -> Result<Pieces, InferenceError> {
-        let (reply, pieces) = mpsc::channel(ask.pieces_max());
-        self.engine.submit(Request { served: Arc::clone(served), ids, ask, deadline, reply, life: None })?;
-        Ok(pieces)
-    }
+/// The questions of one row.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    predict: Prompt,
+    /// Where a rationale is wanted, and is not written with the label.
+    explain: Option<Prompt>,
+    wants_rationale: bool,
+}
 
-    fn greedy(
-        &self,
-        served: &Arc<Served>,
-        ids: Vec<i64>,
-        tokens_max: u32,
-        deadline: Option<Instant>,
-    ) -> Result<Pieces, InferenceError> {
-        let tokens_max = limit(served, tokens_max);
-        self.submit(served, ids, Ask::Text { strategy: Strategy::Greedy, tokens_max }, deadline)
-    }
-
-    /// The label of an example, and its rationale where that is asked for: both wait at once, and go through the model
-    /// together.
-    pub(crate) async fn answer(
-        &self,
-        served: &Arc<Served>,
+impl Asked {
+    /// The questions for the label of `example`, and for its rationale where `explain` says so.
+    pub(crate) fn of(
+        served: &Served,
         example: &Example,
         explain: bool,
         tokens_max: u32,
-        deadline: Option<Instant>,
-    ) -> Result<Answered, InferenceError> {
-        let explained = match explain && served.objective.writes_label_alone() {
-            true => Some(self.greedy(served, served.explain_ids(example)?, tokens_max, deadline)?),
-            false => None,
+    ) -> Result<Self, InferenceError> {
+        let codec = served.student.codec();
+        let asked = || -> Result<Self, StudentError> {
+            let separately = explain && codec.explains_separately();
+            Ok(Self {
+                predict: codec.predict(example)?,
+                explain: separately.then(|| codec.explain(example, tokens_max)).transpose()?,
+                wants_rationale: explain,
+            })
         };
-        let (read, probabilities) = self.label(served, example, deadline).await?;
-        let rationale = match explained {
-            Some(pieces) => text(pieces).await?,
-            None => read.rationale.filter(|_| explain).unwrap_or_default(),
-        };
-        Ok(Answered { label: read.label, probabilities, rationale })
-    }
-
-    /// The label of an example, with the closed set's probabilities, and the rationale where the objective writes it
-    /// beside the label.
-    async fn label(
-        &self,
-        served: &Arc<Served>,
-        example: &Example,
-        deadline: Option<Instant>,
-    ) -> Result<(Read, Vec<v1::LabelProbability>), InferenceError> {
-        let ids = served.predict_ids(example)?;
-        let set = served.task.label_set(example).filter(|set| served.has_label_set() && !set.is_empty());
-        match set {
-            Some(set) => {
-                let candidates =
-                    set.iter().map(|label| served.label_ids(label)).collect::<Result<Vec<_>, _>>()?;
-                let pieces = self.submit(served, ids, Ask::Score(candidates), deadline)?;
-                let scores = scores(pieces).await?;
-                Ok(likeliest(set, &scores))
-            }
-            None => {
-                let text = text(self.greedy(served, ids, 0, deadline)?).await?;
-                Ok((served.objective.split(&text), Vec::new()))
-            }
-        }
+        asked().map_err(|error| served.error(error))
     }
 }
 
-/// What a student says to one example.
+/// What a student says to one row.
 #[derive(Debug)]
 pub(crate) struct Answered {
     pub(crate) label: String,
-    /// The closed set's, in its order; empty for open sets.
-    pub(crate) probabilities: Vec<v1::LabelProbability>,
+    /// Where the label was chosen from a set.
+    pub(crate) choice: Option<Choice>,
     /// Empty where it was not asked for.
     pub(crate) rationale: String,
 }
 
-/// The likeliest label, and each one's probability: the softmax over the sequences' log-likelihoods.
-fn likeliest(set: &[String], scores: &[f64]) -> (Read, Vec<v1::LabelProbability>) {
-    let highest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    let mass: f64 = scores.iter().map(|score| (score - highest).exp()).sum();
-    let probabilities: Vec<v1::LabelProbability> = set
-        .iter()
-        .zip(scores)
-        .map(|(label, score)| v1::LabelProbability {
-            label: label.clone(),
-            probability: (score - highest).exp() / mass,
-        })
-        .collect();
-    let mut best: Option<&v1::LabelProbability> = None;
-    for candidate in &probabilities {
-        if best.is_none_or(|best| candidate.probability > best.probability) {
-            best = Some(candidate);
-        }
+impl Answered {
+    /// Each label's probability, in the order of the set; empty for open sets.
+    fn probabilities(&mut self) -> Vec<v1::LabelProbability> {
+        let chosen = self.choice.take().map(|choice| choice.probabilities).unwrap_or_default();
+        let entry = |entry: student::LabelProbability| v1::LabelProbability {
+            label: entry.label,
+            probability: entry.probability,
+        };
+        chosen.into_iter().map(entry).collect()
     }
-    let label = best.map_or_else(String::new, |best| best.label.clone());
-    (Read { label, rationale: None }, probabilities)
 }
 
-async fn text(mut pieces: Pieces) -> Result<String, InferenceError> {
+impl Service {
+    async fn submit(
+        &self,
+        served: &Arc<Served>,
+        prompt: Prompt,
+        deadline: Option<Instant>,
+        admission: Admission,
+    ) -> Result<Pieces, InferenceError> {
+        let (reply, pieces) = mpsc::channel(pieces_max(&prompt.ask));
+        let request = Request { served: Arc::clone(served), prompt, deadline, reply, guard: None };
+        self.engine.submit(request, admission).await?;
+        Ok(pieces)
+    }
+
+    /// The answers to the questions of one row: both wait at once, and go through the model together. `admission` is that of
+    /// the first one; the second belongs to a call that was admitted.
+    pub(crate) async fn answer(
+        &self,
+        served: &Arc<Served>,
+        asked: Asked,
+        deadline: Option<Instant>,
+        admission: Admission,
+    ) -> Result<Answered, InferenceError> {
+        let Asked { predict, explain, wants_rationale } = asked;
+        let predicted = self.submit(served, predict, deadline, admission).await?;
+        let explained = match explain {
+            Some(prompt) => Some(self.submit(served, prompt, deadline, Admission::Wait).await?),
+            None => None,
+        };
+        let (label, choice, written) = match whole(predicted).await? {
+            Whole::Choice(choice) => (choice.label.clone(), Some(choice), None),
+            Whole::Text(text) => {
+                let read = served.student.codec().read(&text);
+                (read.label, None, read.rationale)
+            }
+        };
+        let rationale = match explained {
+            Some(pieces) => text(pieces).await?,
+            None => written.filter(|_| wants_rationale).unwrap_or_default(),
+        };
+        Ok(Answered { label, choice, rationale })
+    }
+}
+
+/// A whole answer.
+enum Whole {
+    Text(String),
+    Choice(Choice),
+}
+
+async fn whole(mut pieces: Pieces) -> Result<Whole, InferenceError> {
     let mut text = String::new();
     while let Some(piece) = pieces.recv().await {
-        if let Piece::Text(words) = piece? {
-            text.push_str(&words);
+        match piece? {
+            Piece::Text(words) => text.push_str(&words),
+            Piece::Choice(choice) => return Ok(Whole::Choice(choice)),
         }
     }
-    Ok(text)
+    Ok(Whole::Text(text))
 }
 
-async fn scores(mut pieces: Pieces) -> Result<Vec<f64>, InferenceError> {
-    match pieces.recv().await {
-        Some(Ok(Piece::Scores(scores))) => Ok(scores),
-        Some(Err(error)) => Err(error),
-        Some(Ok(Piece::Text(_))) | None => {
-            Err(InferenceError::Internal("the engine did not answer".to_owned()))
-        }
-    }
-}
-
-fn limit(served: &Served, tokens_max: u32) -> usize {
-    match tokens_max as usize {
-        0 => served.target_tokens_max,
-        tokens => tokens.min(TOKENS_MAX),
+async fn text(pieces: Pieces) -> Result<String, InferenceError> {
+    match whole(pieces).await? {
+        Whole::Text(text) => Ok(text),
+        Whole::Choice(choice) => Ok(choice.label),
     }
 }
 
@@ -183,7 +168,7 @@ fn stream<T: Send + 'static>(
     let mut first = answerer(served);
     Box::pin(ReceiverStream::new(pieces).map(move |piece| match piece {
         Ok(Piece::Text(words)) => Ok(message(words, first.take())),
-        Ok(Piece::Scores(_)) => Err(Status::internal("an internal error: the server's log has the details")),
+        Ok(Piece::Choice(choice)) => Ok(message(choice.label, first.take())),
         Err(error) => Err(error.into()),
     }))
 }
@@ -197,10 +182,11 @@ impl InferenceService for Service {
         let deadline = deadline(request.metadata());
         let request = request.into_inner();
         let served = self.registry.find(&request.model, request.version)?;
-        let (read, probabilities) = self.label(&served, &example(request.example)?, deadline).await?;
+        let asked = Asked::of(&served, &example(request.example)?, false, 0)?;
+        let mut answered = self.answer(&served, asked, deadline, Admission::Refuse).await?;
         Ok(Response::new(v1::PredictResponse {
-            label: read.label,
-            probabilities,
+            probabilities: answered.probabilities(),
+            label: answered.label,
             answerer: answerer(&served),
         }))
     }
@@ -214,9 +200,18 @@ impl InferenceService for Service {
         let deadline = deadline(request.metadata());
         let request = request.into_inner();
         let served = self.registry.find(&request.model, request.version)?;
-        let ids = served.explain_ids(&example(request.example)?)?;
-        let pieces = self.greedy(&served, ids, request.tokens_max, deadline)?;
-        Ok(Response::new(stream(pieces, &served, |text, answerer| v1::ExplainResponse { text, answerer })))
+        let codec = served.student.codec();
+        let prompt = codec.explain(&example(request.example)?, request.tokens_max);
+        let prompt = prompt.map_err(|error| served.error(error))?;
+        let pieces = self.submit(&served, prompt, deadline, Admission::Refuse).await?;
+        let message = |text, answerer| v1::ExplainResponse { text, answerer };
+        if codec.explains_separately() {
+            return Ok(Response::new(stream(pieces, &served, message)));
+        }
+        // Written with the label: the rationale is known when the text is whole.
+        let rationale = codec.read(&text(pieces).await?).rationale.unwrap_or_default();
+        let whole = message(rationale, answerer(&served));
+        Ok(Response::new(Box::pin(tokio_stream::once(Ok(whole)))))
     }
 
     async fn predict_and_explain(
@@ -226,11 +221,11 @@ impl InferenceService for Service {
         let deadline = deadline(request.metadata());
         let request = request.into_inner();
         let served = self.registry.find(&request.model, request.version)?;
-        let example = example(request.example)?;
-        let answered = self.answer(&served, &example, true, request.tokens_max, deadline).await?;
+        let asked = Asked::of(&served, &example(request.example)?, true, request.tokens_max)?;
+        let mut answered = self.answer(&served, asked, deadline, Admission::Refuse).await?;
         Ok(Response::new(v1::PredictAndExplainResponse {
+            probabilities: answered.probabilities(),
             label: answered.label,
-            probabilities: answered.probabilities,
             rationale: answered.rationale,
             answerer: answerer(&served),
         }))
@@ -256,9 +251,9 @@ impl InferenceService for Service {
             let top_k = request.top_k as usize;
             Strategy::Sample { temperature: request.temperature, top_k, top_p, seed: request.seed }
         };
-        let ids = served.encode(&request.input)?;
-        let tokens_max = limit(&served, request.tokens_max);
-        let pieces = self.submit(&served, ids, Ask::Text { strategy, tokens_max }, deadline)?;
+        let prompt = served.student.codec().generate(&request.input, strategy, request.tokens_max);
+        let prompt = prompt.map_err(|error| served.error(error))?;
+        let pieces = self.submit(&served, prompt, deadline, Admission::Refuse).await?;
         Ok(Response::new(stream(pieces, &served, |text, answerer| v1::GenerateResponse { text, answerer })))
     }
 }

@@ -6,7 +6,7 @@ use crate::{Inference, InferenceError, meters};
 use checkpoints::Checkpoints;
 use std::collections::HashSet;
 use std::time::Duration;
-use tch::Device;
+use student::Device;
 use tokio_util::sync::CancellationToken;
 use tracing::Span;
 use wire::v1::models_service_client::ModelsServiceClient;

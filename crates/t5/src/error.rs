@@ -118,6 +118,11 @@ pub enum Error {
     /// Ids, masks or labels that do not fit the model or each other.
     #[error("{0}")]
     Input(String),
+    /// Logits that are infinite or not a number.
+    #[error(
+        "the logits are not finite: the weights overflow in this number format; use another checkpoint, or float32"
+    )]
+    NotFinite,
     /// The tensor library.
     #[error("the tensor library failed: {0}")]
     Tensor(#[from] tch::TchError),

@@ -72,17 +72,39 @@ pub fn generate(
     let rows = usize::try_from(input_ids.size().first().copied().unwrap_or(0)).unwrap_or(0);
     let mut texts = vec![Vec::new(); rows];
     let weights = model.weights(options.compute)?;
-    generate_with(model, &weights, input_ids, input_mask, options, &mut |row, token| {
-        if let Some(text) = texts.get_mut(row) {
-            text.push(token);
+    let mut all_finite = true;
+    generate_with(model, &weights, input_ids, input_mask, options, &mut |row, step| {
+        match step {
+            Step::Token { id, .. } => texts.iter_mut().skip(row).take(1).for_each(|text| text.push(id)),
+            Step::End { .. } => {}
+            Step::NotFinite => all_finite = false,
         }
         ControlFlow::Continue(())
     })?;
-    Ok(texts)
+    if all_finite { Ok(texts) } else { Err(Error::Logits) }
 }
 
-/// Calls `on_token(row, token)` for every token as it is chosen; `Break` ends that row. Greedy or sampled only. `weights`
-/// are the model's in the number format of the passes: made once, they serve every call.
+/// One step of one row.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Step {
+    /// A token was chosen.
+    Token {
+        /// Its id.
+        id: i64,
+        /// The natural logarithm of its probability under the model.
+        log_probability: f64,
+    },
+    /// The end token was chosen: the row is complete.
+    End {
+        /// The natural logarithm of the end token's probability.
+        log_probability: f64,
+    },
+    /// The row's logits are not finite: it ends without an answer.
+    NotFinite,
+}
+
+/// Calls `on_step(row, step)` for every step of every row; `Break` ends that row. Greedy or sampled only. `weights` are the
+/// model's in the number format of the passes: computed once, they serve every call.
 ///
 /// # Errors
 /// Ids outside the vocabulary, or a beam.
@@ -92,7 +114,7 @@ pub fn generate_with(
     input_ids: &Tensor,
     input_mask: &Tensor,
     options: &GenerateOptions,
-    on_token: &mut dyn FnMut(usize, i64) -> ControlFlow<()>,
+    on_step: &mut dyn FnMut(usize, Step) -> ControlFlow<()>,
 ) -> Result<()> {
     let encoded = model.encode(weights, input_ids, input_mask)?;
     let mut choosers = choosers(options.strategy, input_ids.size().first().copied().unwrap_or(0))?;
@@ -104,10 +126,15 @@ pub fn generate_with(
         let logits = model.step(weights, &mut state, &tokens)?;
         let chosen = choose(&logits, &rows, &mut choosers)?;
         let (mut kept, mut next) = (Vec::new(), Vec::new());
-        for ((place, row), token) in (0_i64..).zip(&rows).zip(chosen) {
-            if !config.ends(token) && on_token(*row, token).is_continue() {
+        for ((place, row), (id, log_probability)) in (0_i64..).zip(&rows).zip(chosen) {
+            let step = match id {
+                _ if !log_probability.is_finite() => Step::NotFinite,
+                id if config.ends(id) => Step::End { log_probability },
+                id => Step::Token { id, log_probability },
+            };
+            if on_step(*row, step).is_continue() && matches!(step, Step::Token { .. }) {
                 kept.push((place, *row));
-                next.push(token);
+                next.push(id);
             }
         }
         if kept.is_empty() {
@@ -142,8 +169,9 @@ fn choosers(strategy: Strategy, rows: i64) -> Result<Vec<Chooser>> {
         .collect()
 }
 
-/// The next token of every row; `logits` is `[rows, vocab]`.
-fn choose(logits: &Tensor, rows: &[usize], choosers: &mut [Chooser]) -> Result<Vec<i64>> {
+/// The next token of every row and its log-probability, which is not finite where one of the row's logits is not;
+/// `logits` is `[rows, vocab]`.
+fn choose(logits: &Tensor, rows: &[usize], choosers: &mut [Chooser]) -> Result<Vec<(i64, f64)>> {
     let greedy: Vec<i64> = Vec::try_from(logits.argmax(-1, false))?;
     let mut chosen = Vec::with_capacity(rows.len());
     for ((place, row), likeliest) in (0_i64..).zip(rows).zip(greedy) {
@@ -155,7 +183,11 @@ fn choose(logits: &Tensor, rows: &[usize], choosers: &mut [Chooser]) -> Result<V
             Some(Chooser::Greedy) | None => likeliest,
         });
     }
-    Ok(chosen)
+    let ids = Tensor::from_slice(&chosen).to_device(logits.device()).unsqueeze(1);
+    let own = logits.gather(1, &ids, false).squeeze_dim(1);
+    let log_probabilities: Vec<f64> =
+        Vec::try_from((own - logits.logsumexp(&[-1_i64][..], false)).to_kind(Kind::Double))?;
+    Ok(chosen.into_iter().zip(log_probabilities).collect())
 }
 
 /// splitmix64: small, and a row's own.
@@ -293,6 +325,9 @@ fn continuations(scores: &Tensor, open: &[Hypothesis], count: usize) -> Result<V
     let (values, places) = flat.topk((count as i64).min(flat.size1()?), 0, true, true);
     let values: Vec<f32> = Vec::try_from(values)?;
     let places: Vec<i64> = Vec::try_from(places)?;
+    if values.iter().any(|value| value.is_nan()) {
+        return Err(Error::Logits);
+    }
     Ok(places
         .into_iter()
         .zip(values)
@@ -300,7 +335,8 @@ fn continuations(scores: &Tensor, open: &[Hypothesis], count: usize) -> Result<V
         .collect())
 }
 
-/// The log-likelihood of each candidate (the end token counted) as the answer to row `row` of `encoded`.
+/// The log-likelihood of each candidate (the end token counted) as the answer to row `row` of `encoded`. It is not finite
+/// where the model's logits are not.
 ///
 /// # Errors
 /// Ids outside the vocabulary.

@@ -26,7 +26,7 @@ mod weights;
 
 pub use config::{Activation, Config, FeedForward, Size};
 pub use error::Error;
-pub use generate::{GenerateOptions, Strategy, generate, generate_with, score};
+pub use generate::{GenerateOptions, Step, Strategy, generate, generate_with, score};
 pub use loss::{mean_loss, token_losses};
 pub use model::{Batch, DecoderState, Encoded, ForwardOptions, Model};
 pub use weights::Weights;

@@ -13,7 +13,7 @@
 mod common;
 
 use common::{Golden, chance, close, device, difference, padded, pass, rows, tolerance};
-use t5::{Batch, Compute, Config, ForwardOptions, GenerateOptions, Model, Size, Strategy};
+use t5::{Batch, Compute, Config, ForwardOptions, GenerateOptions, Model, Size, Step, Strategy};
 use tch::{Kind, Tensor};
 
 const GREEDY: GenerateOptions =
@@ -225,8 +225,15 @@ fn a_listener_ends_its_own_row_only() {
     let golden = Golden::open("v1_0");
     let weights = golden.model.weights(Compute::Float32).unwrap();
     let mut heard = vec![Vec::new(); 3];
-    t5::generate_with(&golden.model, &weights, &golden.ids(), &golden.mask(), &GREEDY, &mut |row, token| {
-        heard[row].push(token);
+    t5::generate_with(&golden.model, &weights, &golden.ids(), &golden.mask(), &GREEDY, &mut |row, step| {
+        match step {
+            Step::Token { id, log_probability } => {
+                assert!(log_probability < 0.0);
+                heard[row].push(id);
+            }
+            Step::End { .. } => {}
+            Step::NotFinite => panic!("row {row} is not finite"),
+        }
         if row == 1 && heard[row].len() == 2 {
             std::ops::ControlFlow::Break(())
         } else {

@@ -1,11 +1,11 @@
 //! The job's rows as token ids.
 
 use crate::TrainError;
-use crate::tokenizer::Tokenizer;
 use domain::metric::SplitMix;
 use domain::objective::{Text, TrainingExample};
 use domain::spec::Spec;
 use std::cell::Cell;
+use student::Tokenizer;
 
 /// One row of a forward pass.
 #[derive(Debug, Clone, PartialEq)]
@@ -71,12 +71,9 @@ pub fn encode(
     let (input, target) = (spec.training.input_tokens_max as usize, spec.training.target_tokens_max as usize);
     let cut = [Cell::new(0_usize), Cell::new(0)];
     let fit = |text: &str, tokens_max: usize, cut: &Cell<usize>| {
-        let ids = tokenizer.encode(text, tokens_max + 1)?;
-        if ids.len() <= tokens_max {
-            return Ok(ids);
-        }
-        cut.set(cut.get() + 1);
-        tokenizer.encode(text, tokens_max)
+        let (ids, is_cut) = tokenizer.encode_cut(text, tokens_max)?;
+        cut.set(cut.get() + usize::from(is_cut));
+        Ok::<_, TrainError>(ids)
     };
     let row = |text: &Text| -> Result<Encoded, TrainError> {
         let [sources, targets] = &cut;

@@ -62,9 +62,9 @@ pub enum TrainError {
         /// Where it lies.
         folder: std::path::PathBuf,
     },
-    /// The tokenizer.
-    #[error("tokenizer: {0}")]
-    Tokenizer(String),
+    /// The student's files, or its answers.
+    #[error(transparent)]
+    Student(#[from] student::StudentError),
     /// The tensor library.
     #[error("the tensor library failed: {0}")]
     Tensor(#[from] tch::TchError),
@@ -79,11 +79,10 @@ impl TrainError {
         match self {
             Self::Interrupted | Self::Unavailable(_) => Fault::Unavailable,
             Self::Cancelled | Self::Lost(_) => Fault::Conflict,
-            Self::Data(_)
-            | Self::NotFinite { .. }
-            | Self::OutOfMemory { .. }
-            | Self::Tokenizer(_)
-            | Self::Model(_) => Fault::Invalid,
+            Self::Data(_) | Self::NotFinite { .. } | Self::OutOfMemory { .. } | Self::Model(_) => {
+                Fault::Invalid
+            }
+            Self::Student(error) => error.fault(),
             Self::Checkpoint(error) | Self::Resume { error, .. } => error.fault(),
             Self::Tensor(_) | Self::Internal(_) => Fault::Internal,
         }

@@ -15,9 +15,8 @@ pub mod optimizer;
 mod publish;
 pub mod resume;
 pub mod schedule;
+mod state;
 pub mod step;
-mod student;
-pub mod tokenizer;
 pub mod training;
 
 pub use error::TrainError;
@@ -71,7 +70,7 @@ impl Settings {
 /// # Errors
 /// No student can start from it: the file, tensor or token is named.
 pub fn check_base(folder: &Path) -> Result<(), TrainError> {
-    student::opened(folder, tch::Device::Cpu).map(drop)
+    Ok(student::open_checkpoint(folder, tch::Device::Cpu).map(drop)?)
 }
 
 /// Leases and trains one run after another until `shutdown`; then writes the resume state of the one at hand and hands
@@ -151,8 +150,8 @@ fn carry_out(
     let _within = span.enter();
     let _active = meters::begin();
     let ended = std::panic::catch_unwind(AssertUnwindSafe(|| {
-        student::Student::open(settings, checkpoints, leased, &mut link)
-            .and_then(|student| training::train(student, &mut link, checkpoints))
+        state::TrainState::open(settings, checkpoints, leased, &mut link)
+            .and_then(|state| training::train(state, &mut link, checkpoints))
             .and_then(|trained| publish::publish(trained, leased, &mut link, checkpoints))
     }));
     // Told to the store, or the next trainer would take the run up and fall over it as well.

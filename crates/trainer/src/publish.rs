@@ -1,16 +1,20 @@
-//! The end of a run: the best weights, measured once on the test rows, published with their provenance.
+//! The end of a run: the best weights, opened as they will be served, measured once on the validation and test rows, and
+//! published with what they said and with their provenance.
 
 use crate::TrainError;
 use crate::evaluate;
 use crate::link::Link;
 use crate::meters::Checkpoint;
-use crate::student::Student;
-use crate::training::measured;
-use checkpoints::{Checkpoints, Provenance, StartedFrom};
+use crate::state::TrainState;
+use checkpoints::{CheckpointError, Checkpoints, Predictions, Provenance, StartedFrom};
 use domain::Split;
+use domain::metric::Accuracy;
+use domain::objective::TrainingExample;
 use domain::records::LeasedRun;
 use domain::spec::Start;
+use std::path::Path;
 use std::time::Instant;
+use student::Student;
 use t5::Compute;
 use wire::v1;
 
@@ -19,64 +23,100 @@ const SHARD_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
 
 /// Measures and publishes the student; returns the model's name and version.
 pub(crate) fn publish(
-    mut student: Student,
+    mut state: TrainState,
     leased: &LeasedRun,
     link: &mut Link,
     checkpoints: &Checkpoints,
 ) -> Result<String, TrainError> {
     let began = Instant::now();
     link.start_evaluating()?;
-    let selected = match student.progress.best.take() {
-        Some(best) => {
-            student.model.set_trainable(false);
-            student.model.copy_from(&best.weights)?;
-            best.step
-        }
-        None => student.progress.step,
-    };
-    let validation = measured(evaluate::measure(&student, &student.validation, link)?);
+    let selected = select(&mut state)?;
+    let device = state.model.device();
+    let mut provenance = provenance(&state, leased, selected);
+    let path = Checkpoints::run_path(link.run_id(), link.fence(), state.progress.step, "model");
+    let train_seconds = state.progress.train_seconds;
+    let staged = Checkpoint::Model.written(|| -> Result<_, TrainError> {
+        let staged = checkpoints.stage()?;
+        state.model.save(staged.path(), SHARD_BYTES_MAX)?;
+        state.codec.tokenizer.save(staged.path())?;
+        provenance.write(staged.path())?;
+        Ok(staged)
+    })?;
+    let validation = std::mem::take(&mut state.validation);
+    // Two models of the largest size need not fit into memory.
+    drop(state);
+    let student = Student::open(staged.path(), device)?;
+    provenance.validation = measure(&student, Split::Validation, &validation, staged.path(), link)?;
     let test = link.examples(Split::Test)?;
-    let test = measured(evaluate::measure(&student, &test, link)?);
-    if let Some(accuracy) = test {
+    provenance.test = measure(&student, Split::Test, &test, staged.path(), link)?;
+    drop(student);
+    if let Some(accuracy) = provenance.test {
         link.report(Some((selected, Split::Test, accuracy)))?;
     }
-    let provenance = Provenance {
-        code_version: env!("CARGO_PKG_VERSION").to_owned(),
-        started_from: match &student.spec.start {
-            Start::Scratch { .. } => StartedFrom::Scratch,
-            Start::Base { name } => StartedFrom::Base { name: name.clone() },
-        },
-        spec: student.spec.clone(),
-        dataset_fingerprint: leased.dataset.fingerprint.clone(),
-        ledger_fingerprint: leased.ledger_fingerprint.clone(),
-        steps: student.progress.step,
-        selected_step: selected,
-        precision: if student.compute == Compute::BFloat16 { "bfloat16" } else { "float32" }.to_owned(),
-        threads: student.threads,
-        parameters: u64::try_from(student.model.parameter_count()).unwrap_or_default(),
-        validation,
-        test,
-    };
-    let path = Checkpoints::run_path(link.run_id(), link.fence(), student.progress.step, "model");
-    let manifest_sha256 = Checkpoint::Model.written(|| -> Result<String, TrainError> {
-        let staged = checkpoints.stage()?;
-        student.model.save(staged.path(), SHARD_BYTES_MAX)?;
-        student.tokenizer.save(staged.path())?;
-        provenance.write(staged.path())?;
-        Ok(checkpoints.publish(staged, &path)?)
-    })?;
+    provenance.write(staged.path())?;
+    let manifest_sha256 = checkpoints.publish(staged, &path)?;
     let model = link.publish(v1::PublishRunRequest {
         run_id: link.run_id().to_owned(),
         fence: link.fence(),
         path,
         manifest_sha256,
         parameters: provenance.parameters,
-        validation: validation.map(Into::into),
-        test: test.map(Into::into),
-        train_seconds: student.progress.train_seconds,
+        validation: provenance.validation.map(Into::into),
+        test: provenance.test.map(Into::into),
+        train_seconds,
         evaluate_seconds: began.elapsed().as_secs_f64(),
     })?;
-    // The student is published: what its run would resume from is no use any more, nor what killed trainers left.
+    // The student is published: its run does not resume any more, and what killed trainers left is of no use.
     checkpoints.prune_run(link.run_id(), &model.path)?;
     Ok(format!("{}@{}", model.name, model.version))
+}
+
+/// Puts the best weights in place; returns the step that they are of.
+fn select(state: &mut TrainState) -> Result<u64, TrainError> {
+    let Some(best) = state.progress.best.take() else { return Ok(state.progress.step) };
+    state.model.set_trainable(false);
+    state.model.copy_from(&best.weights)?;
+    Ok(best.step)
+}
+
+/// Where the student comes from; not measured yet.
+fn provenance(state: &TrainState, leased: &LeasedRun, selected_step: u64) -> Provenance {
+    Provenance {
+        code_version: env!("CARGO_PKG_VERSION").to_owned(),
+        started_from: match &state.spec.start {
+            Start::Scratch { .. } => StartedFrom::Scratch,
+            Start::Base { name } => StartedFrom::Base { name: name.clone() },
+        },
+        spec: state.spec.clone(),
+        dataset_fingerprint: leased.dataset.fingerprint.clone(),
+        ledger_fingerprint: leased.ledger_fingerprint.clone(),
+        steps: state.progress.step,
+        selected_step,
+        precision: if state.compute == Compute::BFloat16 { "bfloat16" } else { "float32" }.to_owned(),
+        threads: state.threads,
+        parameters: u64::try_from(state.model.parameter_count()).unwrap_or_default(),
+        label_tokens_max: state.label_tokens_max,
+        validation: None,
+        test: None,
+    }
+}
+
+/// Writes what the student says to the rows into `folder`; returns the accuracy of the file. `None` where no row has a gold
+/// label.
+fn measure(
+    student: &Student,
+    split: Split,
+    examples: &[TrainingExample],
+    folder: &Path,
+    link: &mut Link,
+) -> Result<Option<Accuracy>, TrainError> {
+    student
+        .with(|predictor| {
+            evaluate::predict(student.codec(), predictor, split, examples, &mut || link.beat())
+        })?
+        .write(folder)?;
+    let written = Predictions::read(folder, split)?;
+    let absent =
+        || CheckpointError::Damaged { path: folder.to_owned(), missing: format!("predictions of {split}") };
+    Ok(written.ok_or_else(absent)?.accuracy())
 }

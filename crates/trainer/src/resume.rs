@@ -3,7 +3,7 @@
 use crate::TrainError;
 use crate::link::Link;
 use crate::meters::Checkpoint;
-use crate::student::Student;
+use crate::state::TrainState;
 use checkpoints::{CheckpointError, Checkpoints};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -78,9 +78,9 @@ pub(crate) fn read_best(folder: &Path) -> Result<Option<Best>, TrainError> {
 }
 
 /// Writes the resume state, points the run at it, and removes the one before.
-pub(crate) fn save(student: &Student, link: &mut Link, checkpoints: &Checkpoints) -> Result<(), TrainError> {
-    let step = student.progress.step;
-    let path = Checkpoint::Resume.written(|| write(student, link, checkpoints))?;
+pub(crate) fn save(state: &TrainState, link: &mut Link, checkpoints: &Checkpoints) -> Result<(), TrainError> {
+    let step = state.progress.step;
+    let path = Checkpoint::Resume.written(|| write(state, link, checkpoints))?;
     if let Some(orphan) = link.save_resume_point(step, &path)? {
         checkpoints.delete(&orphan)?;
     }
@@ -88,20 +88,20 @@ pub(crate) fn save(student: &Student, link: &mut Link, checkpoints: &Checkpoints
 }
 
 /// Writes the resume state; returns its path in the store.
-fn write(student: &Student, link: &Link, checkpoints: &Checkpoints) -> Result<String, TrainError> {
+fn write(state: &TrainState, link: &Link, checkpoints: &Checkpoints) -> Result<String, TrainError> {
     let staged = checkpoints.stage()?;
     let folder = staged.path();
-    student.model.save(folder, u64::MAX)?;
-    student.tokenizer.save(folder)?;
-    student.optimizer.save(&folder.join(MOMENTS))?;
-    if let Some(best) = &student.progress.best {
+    state.model.save(folder, u64::MAX)?;
+    state.codec.tokenizer.save(folder)?;
+    state.optimizer.save(&folder.join(MOMENTS))?;
+    if let Some(best) = &state.progress.best {
         t5::checkpoint::save_tensors(&folder.join(BEST), &best.weights)?;
     }
     let path = folder.join(PROGRESS);
-    let text = serde_json::to_vec_pretty(&student.progress)
+    let text = serde_json::to_vec_pretty(&state.progress)
         .map_err(|error| CheckpointError::Json { path: path.clone(), message: error.to_string() })?;
     std::fs::write(&path, text).map_err(|source| CheckpointError::io(&path, source))?;
-    let path = Checkpoints::run_path(link.run_id(), link.fence(), student.progress.step, "resume");
+    let path = Checkpoints::run_path(link.run_id(), link.fence(), state.progress.step, "resume");
     checkpoints.publish(staged, &path)?;
     Ok(path)
 }

@@ -8,52 +8,51 @@ use crate::link::Link;
 use crate::meters::Steps;
 use crate::resume::{self, Best};
 use crate::schedule::learning_rate;
+use crate::state::TrainState;
 use crate::step::{Losses, optimise, pass};
-use crate::student::Student;
 use checkpoints::Checkpoints;
 use domain::Split;
-use domain::metric::Accuracy;
 use std::time::Instant;
 
 /// Trains to the last step, or until nothing gets better. What it returns holds the best weights beside the last.
 pub(crate) fn train(
-    mut student: Student,
+    mut state: TrainState,
     link: &mut Link,
     checkpoints: &Checkpoints,
-) -> Result<Student, TrainError> {
-    let training = student.spec.training.clone();
-    let (steps, options) = (u64::from(training.steps), student.options());
-    let mut batches = Batches::new(&student);
+) -> Result<TrainState, TrainError> {
+    let training = state.spec.training.clone();
+    let (steps, options) = (u64::from(training.steps), state.options());
+    let mut batches = Batches::new(&state);
     let mut began = Instant::now();
     let mut pace = Pace::default();
     let meters = Steps::new();
-    while student.progress.step < steps && !student.progress.stopped_early {
-        let (step, step_began) = (student.progress.step, Instant::now());
+    while state.progress.step < steps && !state.progress.stopped_early {
+        let (step, step_began) = (state.progress.step, Instant::now());
         let batch = batches.of(step);
-        let items: Vec<&Item> = batch.iter().filter_map(|place| student.items.get(*place)).collect();
-        let (optimizer, tokens_max) = (&mut student.optimizer, &mut student.progress.batch_tokens_max);
+        let items: Vec<&Item> = batch.iter().filter_map(|place| state.items.get(*place)).collect();
+        let (optimizer, tokens_max) = (&mut state.optimizer, &mut state.progress.batch_tokens_max);
         let losses =
-            optimise(&training, optimizer, &items, step, tokens_max, &mut pass(&student.model, options))?;
-        student.progress.step = step + 1;
+            optimise(&training, optimizer, &items, step, tokens_max, &mut pass(&state.model, options))?;
+        state.progress.step = step + 1;
         pace.count(items.len());
         meters.count(items.len(), &losses, step_began.elapsed());
         if link.is_due() {
             link.note(step + 1, &numbers(&losses, learning_rate(&training, step), &mut pace))?;
         }
         if due(step + 1, training.evaluate_every_steps, steps) {
-            validate(&mut student, link)?;
+            validate(&mut state, link)?;
         }
         if due(step + 1, training.checkpoint_every_steps, steps) || link.is_interrupted() {
-            student.progress.train_seconds += began.elapsed().as_secs_f64();
+            state.progress.train_seconds += began.elapsed().as_secs_f64();
             began = Instant::now();
-            resume::save(&student, link, checkpoints)?;
+            resume::save(&state, link, checkpoints)?;
         }
         if link.is_interrupted() {
             return Err(TrainError::Interrupted);
         }
     }
-    student.progress.train_seconds += began.elapsed().as_secs_f64();
-    Ok(student)
+    state.progress.train_seconds += began.elapsed().as_secs_f64();
+    Ok(state)
 }
 
 fn due(step: u64, every: u32, steps: u64) -> bool {
@@ -69,11 +68,11 @@ struct Batches {
 }
 
 impl Batches {
-    fn new(student: &Student) -> Self {
+    fn new(state: &TrainState) -> Self {
         Self {
-            lengths: student.items.iter().map(Item::length).collect(),
-            batch: student.spec.training.batch_examples as usize,
-            seed: student.spec.training.seed,
+            lengths: state.items.iter().map(Item::length).collect(),
+            batch: state.spec.training.batch_examples as usize,
+            seed: state.spec.training.seed,
             epoch: None,
         }
     }
@@ -90,24 +89,20 @@ impl Batches {
 }
 
 /// Measures the student on validation rows, and remembers the weights where it is the best so far.
-fn validate(student: &mut Student, link: &mut Link) -> Result<(), TrainError> {
-    if student.sampled.is_empty() {
-        return Ok(());
-    }
-    let accuracy = evaluate::measure(student, &student.sampled, link)?;
-    let step = student.progress.step;
+fn validate(state: &mut TrainState, link: &mut Link) -> Result<(), TrainError> {
+    let Some(accuracy) = evaluate::validate(state, link)? else { return Ok(()) };
+    let step = state.progress.step;
     link.note(step, &[("validation_accuracy", accuracy.value())])?;
     link.report(Some((step, Split::Validation, accuracy)))?;
-    if student.progress.best.as_ref().is_none_or(|best| accuracy.correct > best.correct) {
-        student.progress.best =
-            Some(Best { step, correct: accuracy.correct, weights: student.model.snapshot() });
-        student.progress.evaluations_without_better = 0;
+    if state.progress.best.as_ref().is_none_or(|best| accuracy.correct > best.correct) {
+        state.progress.best = Some(Best { step, correct: accuracy.correct, weights: state.model.snapshot() });
+        state.progress.evaluations_without_better = 0;
     } else {
-        student.progress.evaluations_without_better += 1;
+        state.progress.evaluations_without_better += 1;
     }
-    let patience = student.spec.training.patience;
-    student.progress.stopped_early =
-        patience.is_some_and(|patience| student.progress.evaluations_without_better >= patience);
+    let patience = state.spec.training.patience;
+    state.progress.stopped_early =
+        patience.is_some_and(|patience| state.progress.evaluations_without_better >= patience);
     Ok(())
 }
 
@@ -144,9 +139,4 @@ fn numbers(losses: &Losses, learning_rate: f64, pace: &mut Pace) -> Vec<(&'stati
     numbers.extend(losses.label.map(|loss| ("loss_label", loss)));
     numbers.extend(losses.rationale.map(|loss| ("loss_rationale", loss)));
     numbers
-}
-
-/// The accuracy that a report shows where there is nothing to measure.
-pub(crate) fn measured(accuracy: Accuracy) -> Option<Accuracy> {
-    (accuracy.rows > 0).then_some(accuracy)
 }

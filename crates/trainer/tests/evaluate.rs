@@ -12,6 +12,7 @@
 
 mod common;
 
+use ::student::{Codec, Limits, Predictor, Tokenizer};
 use common::{chance, example, items, options, problems, spec, student, tokenizer};
 use domain::label;
 use domain::objective::Objective;
@@ -21,14 +22,27 @@ use t5::{Compute, Model};
 use trainer::TrainError;
 use trainer::batches::tensors;
 use trainer::data::Item;
-use trainer::evaluate::Asker;
 use trainer::optimizer::AdamW;
 use trainer::step::{optimise, pass};
-use trainer::tokenizer::Tokenizer;
 
 fn answers(spec: &Spec, tokenizer: &Tokenizer, model: &Model, examples: &[TrainingExample]) -> Vec<String> {
-    let asker = Asker { model, tokenizer, spec, compute: Compute::Float32, tokens_max: 64 };
-    asker.labels(examples, &mut || Ok(())).unwrap()
+    asked(spec, tokenizer, model, examples, &mut || Ok(())).unwrap()
+}
+
+/// The labels of the rows; `pause` is called between passes.
+fn asked(
+    spec: &Spec,
+    tokenizer: &Tokenizer,
+    model: &Model,
+    examples: &[TrainingExample],
+    pause: &mut dyn FnMut() -> Result<(), TrainError>,
+) -> Result<Vec<String>, TrainError> {
+    let limits = Limits::of(&spec.training, None);
+    let codec = Codec::new(spec.task.clone(), spec.training.objective, limits, tokenizer.clone())?;
+    let weights = model.weights(Compute::Float32)?;
+    let rows: Vec<&domain::Example> = examples.iter().map(|example| &example.row.example).collect();
+    let answers = Predictor::new(&codec, model, &weights, Compute::Float32).answers(&rows, pause)?;
+    answers.into_iter().map(|answer| Ok(answer?.label)).collect()
 }
 
 const LABELS: [&str; 3] = ["entailment", "neutral", "contradiction"];
@@ -73,12 +87,11 @@ fn of_a_closed_set_the_likeliest_is_chosen() {
     let mut seen = std::collections::BTreeSet::new();
     for (example, answer) in examples.iter().zip(&found).step_by(6) {
         let input = format!("predict: {}", spec.task.student_input(&example.row.example));
-        let ids = tokenizer.encode(&input, 64).unwrap();
+        let ids = tokenizer.encode(&input).unwrap();
         let batch = tensors(&[(&ids, &[])]);
         let encoded = model.encode(&weights, &batch.input_ids, &batch.input_mask).unwrap();
         let score = |label: &str| {
-            let ids = tokenizer.encode(label, 64).unwrap();
-            t5::score(&model, &weights, &encoded, 0, &[ids[..ids.len() - 1].to_vec()]).unwrap()[0]
+            t5::score(&model, &weights, &encoded, 0, &[tokenizer.label(label).unwrap()]).unwrap()[0]
         };
         let best = LABELS.into_iter().max_by(|left, right| score(left).total_cmp(&score(right))).unwrap();
         assert_eq!(answer, best);
@@ -122,16 +135,14 @@ fn a_pause_ends_the_asking() {
     let rows = pairs();
     let tokenizer = tokenizer(&spec, &rows);
     let model = student(&tokenizer, 6);
-    let asker =
-        Asker { model: &model, tokenizer: &tokenizer, spec: &spec, compute: Compute::Float32, tokens_max: 2 };
     let mut passes = 0;
-    let ended = asker.labels(&rows, &mut || {
+    let ended = asked(&spec, &tokenizer, &model, &rows, &mut || {
         passes += 1;
         Err(TrainError::Cancelled)
     });
     assert!(matches!(ended, Err(TrainError::Cancelled)));
     assert_eq!(passes, 1);
-    assert_eq!(asker.labels(&[], &mut || Err(TrainError::Cancelled)).unwrap(), [""; 0]);
+    assert_eq!(asked(&spec, &tokenizer, &model, &[], &mut || Err(TrainError::Cancelled)).unwrap(), [""; 0]);
 }
 
 /// From scratch to every answer right, under each objective.

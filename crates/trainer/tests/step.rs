@@ -12,6 +12,7 @@
 
 mod common;
 
+use ::student::Tokenizer;
 use common::{chance, difference, gradients, items, options, problems, spec, student, tokenizer};
 use domain::objective::Objective;
 use domain::spec::Spec;
@@ -25,7 +26,6 @@ use trainer::data::Item;
 use trainer::memory::within_memory;
 use trainer::optimizer::AdamW;
 use trainer::step::{Losses, optimise, pass};
-use trainer::tokenizer::Tokenizer;
 
 struct Bench {
     spec: Spec,

@@ -32,8 +32,21 @@ const ROOMS: &[Room] = &[
     Room { name: "distributed", imports: &["domain"], never: &["tonic", "tch"] },
     Room { name: "conformance", imports: &["domain"], never: &["tonic", "tch"] },
     Room { name: "harvester", imports: &["domain", "wire", "teacher"], never: &["sqlx", "redis", "tch"] },
-    Room { name: "trainer", imports: LEARNER, never: &["sqlx", "redis"] },
-    Room { name: "inference", imports: LEARNER, never: &["sqlx", "redis"] },
+    Room {
+        name: "student",
+        imports: &["domain", "checkpoints", "t5"],
+        never: &["tokio", "tonic", "sqlx", "redis"],
+    },
+    Room {
+        name: "trainer",
+        imports: &["domain", "wire", "checkpoints", "t5", "student"],
+        never: &["sqlx", "redis", "tokenizers"],
+    },
+    Room {
+        name: "inference",
+        imports: &["domain", "wire", "checkpoints", "student"],
+        never: &["sqlx", "redis", "tch", "tokenizers"],
+    },
     Room { name: "app", imports: EVERY_ROOM_BELOW_APP, never: &[] },
     Room { name: "cli", imports: &["app", "wire", "domain", "readers"], never: &["sqlx", "redis", "tch"] },
     Room { name: "xtask", imports: &["domain"], never: &[] },
@@ -41,13 +54,13 @@ const ROOMS: &[Room] = &[
 ];
 
 const NO_SERVER: &[&str] = &["tonic", "sqlx", "redis", "tch"];
-const LEARNER: &[&str] = &["domain", "wire", "checkpoints", "t5"];
 const EVERY_ROOM_BELOW_APP: &[&str] = &[
     "domain",
     "readers",
     "checkpoints",
     "wire",
     "t5",
+    "student",
     "teacher",
     "embedded",
     "distributed",

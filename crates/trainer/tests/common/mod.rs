@@ -1,16 +1,15 @@
 //! What the tests share: rows, specifications and small students.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
+use ::student::Tokenizer;
 use domain::example::Row;
-use domain::objective::Objective;
-use domain::objective::{AcceptedRationale, TrainingExample};
+use domain::objective::{AcceptedRationale, Objective, TrainingExample};
 use domain::spec::{Draft, JudgingDraft, Precision, Spec, StudentDraft, TeacherDraft, TrainingDraft};
 use domain::{Example, Task};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use t5::{Compute, ForwardOptions, Model};
 use tch::{Device, Tensor};
 use trainer::data::{Item, encode};
-use trainer::tokenizer::Tokenizer;
 
 /// The library's generator is one for the whole process: tests that draw from it take turns. One thread each: these
 /// students are so small that threads would only wait for each other.

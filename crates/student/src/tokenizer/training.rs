@@ -1,8 +1,8 @@
-//! The student's tokenizer: one that came with a checkpoint, or one trained on the job's own text.
+//! Training a tokenizer on a job's own text.
 
-use crate::TrainError;
+use super::Tokenizer;
+use crate::StudentError;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 use tokenizers::models::unigram::{Unigram, UnigramTrainer};
 use tokenizers::normalizers::NFKC;
 use tokenizers::pre_tokenizers::digits::Digits;
@@ -15,54 +15,18 @@ use tokenizers::{
 
 /// Padding, end and unknown: T5's ids 0, 1 and 2.
 const SPECIAL: [&str; 3] = ["<pad>", "</s>", "<unk>"];
-/// The id that ends a sequence.
-pub const END: i64 = 1;
-
-/// A tokenizer that ends what it encodes.
-#[derive(Debug, Clone)]
-pub struct Tokenizer {
-    inner: tokenizers::Tokenizer,
-}
+const PAD: i64 = 0;
+const END: i64 = 1;
+const UNKNOWN: u32 = 2;
 
 impl Tokenizer {
-    /// Opens `tokenizer.json`.
-    ///
-    /// # Errors
-    /// It is absent, cannot be read, has ids beyond `vocabulary`, or no end token where T5 has it.
-    pub fn load(path: &Path, vocabulary: i64) -> Result<Self, TrainError> {
-        let wrong = |message: String| TrainError::Tokenizer(format!("{}: {message}", path.display()));
-        if !path.is_file() {
-            return Err(wrong(
-                "is not there: write it with `transformers` (AutoTokenizer.from_pretrained(..).save_pretrained(..)), \
-                 from the SentencePiece model"
-                    .to_owned(),
-            ));
-        }
-        let mut inner = tokenizers::Tokenizer::from_file(path)
-            .map_err(|error| wrong(format!("is no tokenizer: {error}")))?;
-        // Published files may cut and pad by themselves; both are decided here.
-        inner.with_truncation(None).map_err(|error| wrong(error.to_string()))?;
-        inner.with_padding(None);
-        let highest = inner.get_vocab(true).into_values().max().map_or(0, i64::from);
-        if highest >= vocabulary {
-            return Err(wrong(format!(
-                "has the id {highest}, and the model's vocabulary ends at {}: it belongs to another model",
-                vocabulary - 1
-            )));
-        }
-        if inner.token_to_id("</s>").map(i64::from) != Some(END) {
-            return Err(wrong(format!("does not have `</s>` at id {END}: it is no T5 tokenizer")));
-        }
-        Ok(Self { inner })
-    }
-
     /// Trains a Unigram tokenizer (Kudo 2018) of at most `vocabulary` pieces on `texts`; digits stand one by one. A text
     /// that supports fewer pieces gives fewer. The same texts, in whatever order, give the same bytes in every process.
     ///
     /// # Errors
     /// There is no text.
-    pub fn train(texts: impl IntoIterator<Item = String>, vocabulary: u32) -> Result<Self, TrainError> {
-        let failed = |error: tokenizers::Error| TrainError::Tokenizer(format!("training failed: {error}"));
+    pub fn train(texts: impl IntoIterator<Item = String>, vocabulary: u32) -> Result<Self, StudentError> {
+        let failed = |error: tokenizers::Error| StudentError::Tokenizer(format!("training failed: {error}"));
         let mut inner = scaffold().map_err(failed)?;
         let mut words: BTreeMap<String, u32> = BTreeMap::new();
         for text in texts {
@@ -71,12 +35,12 @@ impl Tokenizer {
             }
         }
         if words.is_empty() {
-            return Err(TrainError::Tokenizer("there is no text to train on".to_owned()));
+            return Err(StudentError::Tokenizer("there is no text to train on".to_owned()));
         }
-        // Every character is a piece; the library loses count where there is no place beside them.
+        // Every character is a piece; the library miscounts where the vocabulary has no room for more.
         let characters: BTreeSet<char> = words.keys().flat_map(|word| word.chars()).collect();
         if characters.len() + SPECIAL.len() >= vocabulary as usize {
-            return Err(TrainError::Tokenizer(format!(
+            return Err(StudentError::Tokenizer(format!(
                 "the text has {} characters, and `student.vocabulary` is {vocabulary}: raise it",
                 characters.len()
             )));
@@ -87,67 +51,19 @@ impl Tokenizer {
             .unk_token(Some("<unk>".to_owned()))
             .show_progress(false)
             .build()
-            .map_err(|error| TrainError::Tokenizer(error.to_string()))?;
+            .map_err(|error| StudentError::Tokenizer(error.to_string()))?;
         let mut model = Unigram::default();
         // The library sums over as many chunks as there are threads: one, so that no number of cores shows in the sums.
         // It counts words in a map whose order changes from process to process: here they are sorted.
         rayon::ThreadPoolBuilder::new()
             .num_threads(1)
             .build()
-            .map_err(|error| TrainError::Tokenizer(format!("a thread cannot be started: {error}")))?
+            .map_err(|error| StudentError::Tokenizer(format!("a thread cannot be started: {error}")))?
             .install(|| trainer.do_train(words.into_iter().collect(), &mut model))
             .map_err(failed)?;
         inner.with_model(sorted(&model).map_err(failed)?);
         inner.add_special_tokens(SPECIAL.map(|token| AddedToken::from(token, true))).map_err(failed)?;
-        Ok(Self { inner })
-    }
-
-    /// How many ids there are.
-    pub fn vocabulary(&self) -> i64 {
-        self.inner.get_vocab_size(true) as i64
-    }
-
-    /// `text` as ids, at most `tokens_max` with the end token that always closes it.
-    ///
-    /// # Errors
-    /// The library's.
-    pub fn encode(&self, text: &str, tokens_max: usize) -> Result<Vec<i64>, TrainError> {
-        let encoding =
-            self.inner.encode(text, true).map_err(|error| TrainError::Tokenizer(error.to_string()))?;
-        let mut ids: Vec<i64> = encoding.get_ids().iter().map(|id| i64::from(*id)).collect();
-        if ids.last() == Some(&END) {
-            ids.pop();
-        }
-        ids.truncate(tokens_max.saturating_sub(1));
-        ids.push(END);
-        Ok(ids)
-    }
-
-    /// Ids as text, special tokens left out.
-    ///
-    /// # Errors
-    /// The library's.
-    pub fn decode(&self, ids: &[i64]) -> Result<String, TrainError> {
-        let ids: Vec<u32> = ids.iter().filter_map(|id| u32::try_from(*id).ok()).collect();
-        self.inner.decode(&ids, true).map_err(|error| TrainError::Tokenizer(error.to_string()))
-    }
-
-    /// Writes `tokenizer.json`, and the small file that `transformers` looks for beside it.
-    ///
-    /// # Errors
-    /// The folder cannot be written.
-    pub fn save(&self, folder: &Path) -> Result<(), TrainError> {
-        let path = folder.join("tokenizer.json");
-        self.inner
-            .save(&path, true)
-            .map_err(|error| TrainError::Tokenizer(format!("{}: {error}", path.display())))?;
-        let settings = serde_json::json!({
-            "tokenizer_class": "PreTrainedTokenizerFast",
-            "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>",
-        });
-        let path = folder.join("tokenizer_config.json");
-        std::fs::write(&path, format!("{settings:#}\n"))
-            .map_err(|source| checkpoints::CheckpointError::io(&path, source).into())
+        Ok(Self { inner, end: END, pad: PAD, unknown: Some(UNKNOWN), appends_end: true })
     }
 }
 
@@ -217,5 +133,5 @@ fn sorted(model: &Unigram) -> tokenizers::Result<Unigram> {
     pieces.sort_by(|left, right| right.1.total_cmp(&left.1).then_with(|| left.0.cmp(&right.0)));
     let mut vocabulary: Vec<(String, f64)> = SPECIAL.iter().map(|piece| ((*piece).to_owned(), 0.0)).collect();
     vocabulary.extend(pieces);
-    Unigram::from(vocabulary, Some(2), false)
+    Unigram::from(vocabulary, Some(UNKNOWN as usize), false)
 }

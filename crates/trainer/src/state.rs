@@ -4,7 +4,6 @@ use crate::data::{self, Item};
 use crate::link::Link;
 use crate::optimizer::AdamW;
 use crate::resume::{self, Progress};
-use crate::tokenizer::{END, Tokenizer};
 use crate::{Settings, TrainError};
 use checkpoints::Checkpoints;
 use domain::Split;
@@ -13,6 +12,7 @@ use domain::objective::TrainingExample;
 use domain::records::LeasedRun;
 use domain::spec::{Precision, Spec, Start, StudentSize};
 use std::path::PathBuf;
+use student::{Codec, Limits, Tokenizer};
 use t5::{Compute, ForwardOptions, Model};
 use tch::Device;
 
@@ -20,13 +20,17 @@ use tch::Device;
 const VALIDATION_ROWS_MAX: usize = 500;
 /// The vocabulary of the model is a multiple of this: matrix products are faster so.
 const VOCABULARY_MULTIPLE: i64 = 64;
+/// Room for a label beyond the longest one that the student has seen.
+const LABEL_MARGIN: usize = 8;
 
 /// Everything that the loop works on.
-pub struct Student {
+pub(crate) struct TrainState {
     /// What was asked for.
     pub spec: Spec,
-    /// The tokenizer.
-    pub tokenizer: Tokenizer,
+    /// How the student is asked, and its tokenizer.
+    pub codec: Codec,
+    /// Most tokens of a label, where the student writes labels alone.
+    pub label_tokens_max: Option<u32>,
     /// The weights.
     pub model: Model,
     /// The optimiser.
@@ -43,11 +47,9 @@ pub struct Student {
     pub compute: Compute,
     /// Threads of the tensor library.
     pub threads: u32,
-    /// Whether it started from scratch.
-    pub from_scratch: bool,
 }
 
-impl Student {
+impl TrainState {
     pub(crate) fn open(
         settings: &Settings,
         checkpoints: &Checkpoints,
@@ -65,9 +67,9 @@ impl Student {
         tch::set_num_threads(i32::try_from(threads).unwrap_or(1));
         link.beat()?;
         let (tokenizer, model) = match (&resumed, &spec.start) {
-            (Some(folder), _) => opened(folder, device)?,
+            (Some(folder), _) => student::open_checkpoint(folder, device)?,
             (None, Start::Base { name }) => {
-                opened(&checkpoints.fetch(&format!("base/{name}"), None)?, device)?
+                student::open_checkpoint(&checkpoints.fetch(&format!("base/{name}"), None)?, device)?
             }
             (None, Start::Scratch { size, vocabulary }) => fresh(&spec, &train, *size, *vocabulary, device)?,
         };
@@ -86,6 +88,9 @@ impl Student {
         resumed: Option<PathBuf>,
     ) -> Result<Self, TrainError> {
         let items = data::encode(&spec, &tokenizer, &train)?;
+        let label_tokens_max = label_tokens_max(&spec, &items);
+        let limits = Limits::of(&spec.training, label_tokens_max);
+        let codec = Codec::new(spec.task.clone(), spec.training.objective, limits, tokenizer)?;
         model.set_trainable(true);
         let from_scratch = matches!(spec.start, Start::Scratch { .. });
         let mut optimizer = AdamW::new(&model, spec.training.weight_decay, from_scratch);
@@ -107,7 +112,8 @@ impl Student {
         let sampled = order.into_iter().filter_map(|place| validation.get(place).cloned()).collect();
         Ok(Self {
             spec,
-            tokenizer,
+            codec,
+            label_tokens_max,
             model,
             optimizer,
             items,
@@ -116,15 +122,23 @@ impl Student {
             progress,
             compute,
             threads,
-            from_scratch,
         })
     }
 
     /// How the passes are made; dropout is the specification's, else the checkpoint's.
-    pub fn options(&self) -> ForwardOptions {
+    pub(crate) fn options(&self) -> ForwardOptions {
         let dropout = self.spec.training.dropout.unwrap_or(self.model.config().dropout_rate);
         ForwardOptions { compute: self.compute, dropout }
     }
+}
+
+/// Where the student writes labels alone, it stops a little behind the longest one that it trains on: what it would write
+/// beyond is not a label.
+fn label_tokens_max(spec: &Spec, items: &[Item]) -> Option<u32> {
+    let longest = items.iter().flat_map(|item| &item.labels).map(|row| row.target.len()).max();
+    longest
+        .filter(|_| spec.training.objective.writes_label_alone())
+        .and_then(|tokens| u32::try_from(tokens + LABEL_MARGIN).ok())
 }
 
 fn threads(settings: &Settings) -> u32 {
@@ -143,20 +157,6 @@ fn compute(spec: &Spec, progress: &Progress, device: Device) -> Compute {
         (None, Precision::Auto) => t5::device::multiplies_bfloat16_fast(device),
     };
     if bfloat16 { Compute::BFloat16 } else { Compute::Float32 }
-}
-
-pub(crate) fn opened(folder: &std::path::Path, device: Device) -> Result<(Tokenizer, Model), TrainError> {
-    let model = Model::load(folder, device)?;
-    let end = model.config().eos_token_id;
-    if end != END {
-        let config = folder.join("config.json");
-        return Err(TrainError::Data(format!(
-            "{}: eos_token_id is {end}: students end what they write with id {END}, as every T5 does",
-            config.display()
-        )));
-    }
-    let tokenizer = Tokenizer::load(&folder.join("tokenizer.json"), model.config().vocab_size)?;
-    Ok((tokenizer, model))
 }
 
 /// A tokenizer trained on everything that the train rows say, and fresh weights over it.
@@ -187,27 +187,4 @@ fn fresh(
     let seed = i64::from_le_bytes(spec.training.seed.to_le_bytes());
     let model = Model::from_scratch(size.config(rows), seed, device)?;
     Ok((tokenizer, model))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_base_that_ends_otherwise_than_t5_is_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        Tokenizer::train(["one two three".to_owned()], 40).unwrap().save(folder.path()).unwrap();
-        let config = t5::Size::Tiny.config(64);
-        let saved = |eos_token_id: i64| {
-            let config = t5::Config { eos_token_id, ..config.clone() };
-            Model::from_scratch(config, 0, Device::Cpu).unwrap().save(folder.path(), u64::MAX).unwrap();
-            opened(folder.path(), Device::Cpu)
-        };
-        assert!(saved(END).is_ok());
-        let said = saved(2).err().unwrap().to_string();
-        assert!(
-            said.contains("config.json: eos_token_id is 2: students end what they write with id 1"),
-            "{said}"
-        );
-    }
 }

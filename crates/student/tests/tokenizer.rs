@@ -10,13 +10,13 @@
     reason = "helpers of tests fail loudly too, and tests have their own environment"
 )]
 
-mod common;
-
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
-use trainer::tokenizer::{END, Tokenizer};
+use student::{StudentError, Tokenizer};
 
+/// The id that ends a text of these tokenizers.
+const END: i64 = 1;
 /// Set in the processes that this file starts: where they write what they trained.
 const CHILD: &str = "DISTILLERY_TEST_TOKENIZER";
 const WAIT_MAX: Duration = Duration::from_secs(120);
@@ -37,6 +37,11 @@ fn corpus() -> Vec<String> {
         }
     }
     texts
+}
+
+/// Opens the tokenizer of `folder` for a model of so many ids.
+fn open(folder: &Path, vocab_size: i64) -> Result<Tokenizer, StudentError> {
+    Tokenizer::open(folder, &t5::Config { vocab_size, ..t5::Size::Tiny.config(vocab_size) })
 }
 
 fn trained(texts: Vec<String>, folder: &Path) -> Vec<u8> {
@@ -86,8 +91,7 @@ fn texts_come_back_whole_and_digits_stand_alone() {
     let folder = tempfile::tempdir().unwrap();
     let trained = Tokenizer::train(corpus(), 300).unwrap();
     trained.save(folder.path()).unwrap();
-    let path = folder.path().join("tokenizer.json");
-    let loaded = Tokenizer::load(&path, trained.vocabulary()).unwrap();
+    let loaded = open(folder.path(), trained.vocabulary()).unwrap();
     assert_eq!(loaded.vocabulary(), trained.vocabulary());
     for text in [
         "The granite weighs 1307 stones.",
@@ -98,7 +102,7 @@ fn texts_come_back_whole_and_digits_stand_alone() {
         "granitepellar77vishora",
     ] {
         for tokenizer in [&trained, &loaded] {
-            let ids = tokenizer.encode(text, 100).unwrap();
+            let ids = tokenizer.encode(text).unwrap();
             assert_eq!(ids.last(), Some(&END));
             assert!(!ids.contains(&0), "no padding");
             let known: String = text.chars().filter(|character| !",:.".contains(*character)).collect();
@@ -116,16 +120,18 @@ fn texts_come_back_whole_and_digits_stand_alone() {
                 assert!(digits == 0 || piece.trim().len() == 1, "`{piece}` in {text}");
             }
         }
-        assert_eq!(trained.encode(text, 100).unwrap(), loaded.encode(text, 100).unwrap());
+        assert_eq!(trained.encode(text).unwrap(), loaded.encode(text).unwrap());
     }
     // Cut texts are ended all the same.
-    let cut = trained.encode("The granite weighs 1307 stones.", 4).unwrap();
-    assert_eq!((cut.len(), cut[3]), (4, END));
-    assert_eq!(cut[..3], trained.encode("The granite weighs 1307 stones.", 100).unwrap()[..3]);
-    assert_eq!(trained.encode("", 100).unwrap(), [END]);
-    assert_eq!(trained.encode("granite", 1).unwrap(), [END]);
+    let (cut, is_cut) = trained.encode_cut("The granite weighs 1307 stones.", 4).unwrap();
+    assert_eq!((cut.len(), cut[3], is_cut), (4, END, true));
+    let (whole, is_cut) = trained.encode_cut("The granite weighs 1307 stones.", 100).unwrap();
+    assert_eq!((whole, is_cut), (trained.encode("The granite weighs 1307 stones.").unwrap(), false));
+    assert_eq!(cut[..3], trained.encode("The granite weighs 1307 stones.").unwrap()[..3]);
+    assert_eq!(trained.encode("").unwrap(), [END]);
+    assert_eq!(trained.encode_cut("granite", 1).unwrap(), (vec![END], true));
     // The paper's pairs are `premise </s> hypothesis`.
-    let pair = trained.encode("granite </s> pellar", 100).unwrap();
+    let pair = trained.encode("granite </s> pellar").unwrap();
     assert_eq!(pair.iter().filter(|id| **id == END).count(), 2);
 }
 
@@ -142,7 +148,7 @@ fn special_tokens_have_the_ids_of_t5_and_the_vocabulary_its_size() {
         assert_eq!(json["added_tokens"][id]["id"], id);
     }
     // A character that the text never had.
-    assert!(trained.encode("granite 漢", 100).unwrap().contains(&2));
+    assert!(trained.encode("granite 漢").unwrap().contains(&2));
     // A text that leaves no place beside its characters.
     let said = Tokenizer::train(["abcdefg".to_owned()], 11).unwrap_err().to_string();
     assert_eq!(said, "tokenizer: the text has 8 characters, and `student.vocabulary` is 11: raise it");
@@ -168,9 +174,9 @@ fn files_that_cut_and_pad_by_themselves_do_so_no_more() {
         "pad_id": 0, "pad_type_id": 0, "pad_token": "<pad>",
     });
     std::fs::write(&path, serde_json::to_vec(&json).unwrap()).unwrap();
-    let loaded = Tokenizer::load(&path, trained.vocabulary()).unwrap();
+    let loaded = open(folder.path(), trained.vocabulary()).unwrap();
     let text = "The granite weighs 1307 stones.";
-    assert_eq!(loaded.encode(text, 100).unwrap(), trained.encode(text, 100).unwrap());
+    assert_eq!(loaded.encode(text).unwrap(), trained.encode(text).unwrap());
 }
 
 #[test]
@@ -178,29 +184,29 @@ fn tokenizers_that_do_not_fit_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tokenizer.json");
     let refused = |vocabulary: i64, needles: &[&str]| {
-        let said = Tokenizer::load(&path, vocabulary).unwrap_err().to_string();
+        let said = open(folder.path(), vocabulary).unwrap_err().to_string();
         assert!(said.starts_with(&format!("tokenizer: {}: ", path.display())), "{said}");
         for needle in needles {
             assert!(said.contains(needle), "{said}");
         }
     };
-    refused(300, &["is not there", "save_pretrained"]);
+    refused(300, &["does not exist", "save_pretrained"]);
     let trained = Tokenizer::train(corpus(), 300).unwrap();
     trained.save(folder.path()).unwrap();
     let size = trained.vocabulary();
-    Tokenizer::load(&path, size).unwrap();
+    open(folder.path(), size).unwrap();
     let highest = format!("has the id {}, and the model's vocabulary ends at {}", size - 1, size - 2);
     refused(size - 1, &[&highest, "it belongs to another model"]);
     let whole = std::fs::read_to_string(&path).unwrap();
     for (text, needles) in [
-        (String::new(), &["is no tokenizer"][..]),
-        ("{}".to_owned(), &["is no tokenizer"]),
-        (whole.chars().take(whole.len() / 3).collect(), &["is no tokenizer"]),
-        (whole.replace("</s>", "<end>"), &["does not have `</s>` at id 1", "it is no T5 tokenizer"]),
-        // Another model's: its end token is somewhere else.
+        (String::new(), &["is not a tokenizer"][..]),
+        ("{}".to_owned(), &["is not a tokenizer"]),
+        (whole.chars().take(whole.len() / 3).collect(), &["is not a tokenizer"]),
+        // The settings next to it say otherwise.
+        (whole.replace("</s>", "<end>"), &["name the end token `</s>`", "eos_token_id 1, which is `<end>`"]),
         (
             whole.replace("</s>", "<swap>").replace("<unk>", "</s>").replace("<swap>", "<unk>"),
-            &["does not have `</s>` at id 1"],
+            &["name the end token `</s>`", "eos_token_id 1, which is `<unk>`"],
         ),
     ] {
         std::fs::write(&path, text).unwrap();

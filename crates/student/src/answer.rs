@@ -1,0 +1,51 @@
+//! What a student says to one row.
+
+use crate::Choice;
+use domain::objective::Read;
+use std::time::Duration;
+
+/// The answer to the label question of one row.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answer {
+    /// What it wrote, whole; the label where it chose one.
+    pub text: String,
+    /// The label; empty where the text has none.
+    pub label: String,
+    /// The rationale, for the objectives that write it with the label.
+    pub rationale: Option<String>,
+    /// Each label's probability, where it chose from a set.
+    pub probabilities: Vec<LabelProbability>,
+    /// The natural logarithm of the answer's probability: among the labels where it chose one, else of the text.
+    pub log_probability: f64,
+    /// Tokens of the answer, without the end token.
+    pub tokens: usize,
+    /// From the beginning of its pass to its last token.
+    pub took: Duration,
+}
+
+/// How likely a label is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LabelProbability {
+    /// The label.
+    pub label: String,
+    /// Between 0 and 1.
+    pub probability: f64,
+}
+
+impl Answer {
+    pub(crate) fn chosen(choice: Choice, took: Duration) -> Self {
+        let Choice { label, probabilities, log_probability, tokens } = choice;
+        Self { text: label.clone(), label, rationale: None, probabilities, log_probability, tokens, took }
+    }
+
+    pub(crate) fn written(
+        text: String,
+        read: Read,
+        log_probability: f64,
+        tokens: usize,
+        took: Duration,
+    ) -> Self {
+        let Read { label, rationale } = read;
+        Self { text, label, rationale, probabilities: Vec::new(), log_probability, tokens, took }
+    }
+}

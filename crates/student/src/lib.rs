@@ -1,0 +1,52 @@
+//! A published checkpoint as a predictor: the one place that says what a student answers. Training measures its students
+//! here, and inference serves them from here.
+//!
+//! `opened` reads a folder, strictly; `tokenizer` turns texts into tokens and `detokenizer` tokens into text while they are
+//! written; `codec` asks the questions of each task and objective and reads the answers; `predictor` computes them.
+//!
+//! Invariants: student names no server and no database; the label that a closed set gives, and its probabilities, do not
+//! depend on the rows next to it; no probability is NaN.
+//!
+//! ```no_run
+//! use domain::Example;
+//! use std::path::Path;
+//!
+//! # fn ask() -> Result<(), student::StudentError> {
+//! let student = student::Student::open(Path::new("models/sums"), student::device(true))?;
+//! let example = Example { input: "2 + 3?".to_owned(), ..Example::default() };
+//! let answers = student.with(|predictor| {
+//!     predictor.answers(&[&example], &mut || Ok::<(), student::StudentError>(()))
+//! })?;
+//! # Ok(())
+//! # }
+//! ```
+
+mod answer;
+mod codec;
+mod detokenizer;
+mod error;
+mod opened;
+mod predictor;
+mod tokenizer;
+
+pub use answer::{Answer, LabelProbability};
+pub use codec::{Ask, Candidate, Codec, Limits, Prompt};
+pub use detokenizer::IncrementalDetokenizer;
+pub use error::StudentError;
+pub use opened::{Student, open_checkpoint};
+pub use predictor::{Choice, Event, Predictor, width};
+pub use t5::Strategy;
+pub use tch::Device;
+pub use tokenizer::Tokenizer;
+
+/// The device that students compute on: a CUDA device where `use_cuda` allows it and there is one.
+pub fn device(use_cuda: bool) -> Device {
+    if use_cuda { t5::device::select() } else { Device::Cpu }
+}
+
+/// Sets the threads of the tensor library; 0 leaves one per core.
+pub fn use_threads(threads: u32) {
+    if threads > 0 {
+        tch::set_num_threads(i32::try_from(threads).unwrap_or(1));
+    }
+}
