@@ -16,6 +16,7 @@ use std::time::Duration;
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tonic::codec::CompressionEncoding;
 use tonic::service::Routes;
 use tonic_health::ServingStatus;
 use tonic_health::pb::health_server::HealthServer;
@@ -38,6 +39,8 @@ const OPEN_INFERENCE: &str = "inference.GRPCInferenceService";
 const WHOLE: &str = "";
 /// The health of the health service: whether the process lives.
 const LIVES: &str = "grpc.health.v1.Health";
+/// What every service accepts, and sends to callers who ask for it.
+const GZIP: CompressionEncoding = CompressionEncoding::Gzip;
 /// The services that every process has.
 const BESIDE: &[&str] =
     &[LIVES, "grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"];
@@ -275,9 +278,11 @@ fn reflection(which: Roles, routes: Routes) -> anyhow::Result<Routes> {
     let older = builder().register_encoded_file_descriptor_set(tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET);
     let newer =
         builder().register_encoded_file_descriptor_set(tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET);
+    let (newer, older) =
+        (newer.build_v1().context("server reflection")?, older.build_v1alpha().context("server reflection")?);
     Ok(routes
-        .add_service(newer.build_v1().context("server reflection")?)
-        .add_service(older.build_v1alpha().context("server reflection")?))
+        .add_service(newer.accept_compressed(GZIP).send_compressed(GZIP))
+        .add_service(older.accept_compressed(GZIP).send_compressed(GZIP)))
 }
 
 /// Who is asked whether this process serves. The whole does where every one of its services does.
@@ -313,7 +318,8 @@ impl Health {
 
     /// The health service beside `routes`.
     fn beside(&self, routes: Routes) -> Routes {
-        routes.add_service(HealthServer::new(HealthService::from_health_reporter(self.reporter.clone())))
+        let health = HealthServer::new(HealthService::from_health_reporter(self.reporter.clone()));
+        routes.add_service(health.accept_compressed(GZIP).send_compressed(GZIP))
     }
 
     async fn serving(&self, name: &str) {

@@ -53,6 +53,9 @@ pub struct Prediction {
     pub correct: bool,
     /// Whether the answer says a label.
     pub parsed: bool,
+    /// The label's probability, where the student chose it from a set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probability: Option<f64>,
     /// The natural logarithm of the answer's probability: among the labels of the set where it chose one, else of the text.
     #[serde(default)]
     pub log_probability: Option<f64>,
@@ -154,6 +157,7 @@ mod tests {
             gold: gold.to_owned(),
             correct: label == gold,
             parsed: !label.is_empty(),
+            probability: Some(0.1 + row as f64 / 3.0),
             log_probability: Some(-0.1 - row as f64 / 3.0),
             tokens: 2,
             milliseconds: 1.5,

@@ -22,6 +22,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
+use tonic::codec::CompressionEncoding;
 use wire::Channel;
 use wire::open_inference::grpc_inference_service_server::{GrpcInferenceService, GrpcInferenceServiceServer};
 use wire::v1::inference_service_server::InferenceServiceServer;
@@ -98,6 +99,8 @@ impl Inference {
         InferenceServiceServer::from_arc(self.shared())
             .max_decoding_message_size(wire::MESSAGE_BYTES_MAX)
             .max_encoding_message_size(wire::MESSAGE_BYTES_MAX)
+            .accept_compressed(CompressionEncoding::Gzip)
+            .send_compressed(CompressionEncoding::Gzip)
     }
 
     /// The same answers by the Open Inference Protocol, version 2.
@@ -106,6 +109,8 @@ impl Inference {
         GrpcInferenceServiceServer::new(open_inference::OpenInference { service: self.shared(), loaded })
             .max_decoding_message_size(wire::MESSAGE_BYTES_MAX)
             .max_encoding_message_size(wire::MESSAGE_BYTES_MAX)
+            .accept_compressed(CompressionEncoding::Gzip)
+            .send_compressed(CompressionEncoding::Gzip)
     }
 
     fn shared(&self) -> Arc<service::Service> {

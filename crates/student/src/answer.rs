@@ -33,6 +33,11 @@ pub struct LabelProbability {
 }
 
 impl Answer {
+    /// The label's probability, where it was chosen from a set.
+    pub fn probability(&self) -> Option<f64> {
+        self.probabilities.iter().find(|entry| entry.label == self.label).map(|entry| entry.probability)
+    }
+
     pub(crate) fn chosen(choice: Choice, took: Duration) -> Self {
         let Choice { label, probabilities, log_probability, tokens } = choice;
         Self { text: label.clone(), label, rationale: None, probabilities, log_probability, tokens, took }

@@ -48,6 +48,7 @@ fn prediction(metric: Comparison, row: u64, gold: &str, answer: Result<Answer, S
         gold: gold.to_owned(),
         correct: false,
         parsed: false,
+        probability: None,
         log_probability: None,
         tokens: 0,
         milliseconds: 0.0,
@@ -57,6 +58,7 @@ fn prediction(metric: Comparison, row: u64, gold: &str, answer: Result<Answer, S
         Ok(answer) => Prediction {
             correct: label::same(metric, &answer.label, gold),
             parsed: !answer.label.is_empty(),
+            probability: answer.probability(),
             answer: answer.text,
             label: answer.label,
             log_probability: Some(answer.log_probability),

@@ -9,6 +9,7 @@ mod runs;
 use crate::Shared;
 use domain::ports::{BATCH_MAX, PageRequest, StoreError};
 use std::sync::Arc;
+use tonic::codec::CompressionEncoding;
 use tonic::service::Routes;
 use tonic::{Response, Status};
 use tracing::Instrument;
@@ -39,7 +40,9 @@ pub(crate) fn routes(shared: &Arc<Shared>) -> Routes {
             routes.add_service(
                 $server::new($service)
                     .max_decoding_message_size(wire::MESSAGE_BYTES_MAX)
-                    .max_encoding_message_size(wire::MESSAGE_BYTES_MAX),
+                    .max_encoding_message_size(wire::MESSAGE_BYTES_MAX)
+                    .accept_compressed(CompressionEncoding::Gzip)
+                    .send_compressed(CompressionEncoding::Gzip),
             );
         )+};
     }

@@ -1,0 +1,132 @@
+//! Calls of many rows: they wait their turn, name the row that cannot be answered, and may be compressed.
+
+use crate::made::{INPUT_TOKENS, row, serve, spec, tensor, write};
+use domain::objective::Objective;
+use domain::spec::Precision;
+use domain::{Example, Task};
+use inference::Settings;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+use tonic::codec::CompressionEncoding;
+use tonic::{Code, Request, Status};
+use wire::open_inference as v2;
+use wire::open_inference::grpc_inference_service_client::GrpcInferenceServiceClient;
+use wire::v1::inference_service_client::InferenceServiceClient;
+use wire::{Channel, v1};
+
+/// Enough to be asked for at once.
+const ROWS: usize = 64;
+/// Nothing here takes longer.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+struct Made {
+    folder: tempfile::TempDir,
+    end: CancellationToken,
+}
+
+impl Made {
+    fn new(task: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let task = Task::built_in(task).unwrap();
+        let spec = spec(&task, Objective::StepByStep, Precision::Float32);
+        write(folder.path(), &spec, &[row(&task, 0), row(&task, 5)], 3);
+        Self { folder, end: CancellationToken::new() }
+    }
+
+    /// Serves it with room for so many tokens in the queue.
+    async fn serve(&self, queue_tokens_max: usize) -> Channel {
+        let settings = Settings { queue_tokens_max, ..Settings::default() };
+        serve("student", self.folder.path(), settings, &self.end).await
+    }
+}
+
+impl Drop for Made {
+    fn drop(&mut self) {
+        self.end.cancel();
+    }
+}
+
+/// `count` rows of almost as many tokens as the student reads, each a little different.
+fn long_rows(count: usize) -> Vec<Example> {
+    let row = |number: usize| Example {
+        input: format!("{number:02} {}", "pellar ".repeat(18)),
+        ..Example::default()
+    };
+    (0..count).map(row).collect()
+}
+
+fn request(rows: &[Example]) -> v2::ModelInferRequest {
+    let rows: Vec<&Example> = rows.iter().collect();
+    v2::ModelInferRequest {
+        model_name: "student".to_owned(),
+        inputs: vec![tensor("input", &rows)],
+        ..Default::default()
+    }
+}
+
+async fn infer(channel: &Channel, rows: &[Example]) -> Result<v2::ModelInferResponse, Status> {
+    let mut client = GrpcInferenceServiceClient::new(channel.clone());
+    let answer = tokio::time::timeout(PATIENCE, client.model_infer(request(rows))).await;
+    Ok(answer.expect("the call did not end")?.into_inner())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_on_an_idle_server_does_not_refuse_itself() {
+    let made = Made::new("classify");
+    let rows = long_rows(ROWS);
+    let wide = infer(&made.serve(65_536).await, &rows).await.unwrap();
+    // Less than one row, about two rows, and less than all of them.
+    for tokens in [1, 2 * INPUT_TOKENS as usize, 1_000] {
+        let channel = made.serve(tokens).await;
+        let narrow = infer(&channel, &rows).await.unwrap_or_else(|status| panic!("{tokens}: {status}"));
+        assert_eq!(narrow, wide, "{tokens}");
+        // One call that asks two questions.
+        let mut client = InferenceServiceClient::new(channel.clone());
+        let example = Some(v1::Example::from(rows[0].clone()));
+        let both = v1::PredictAndExplainRequest { example, ..Default::default() };
+        client.predict_and_explain(both).await.unwrap_or_else(|status| panic!("{tokens}: {status}"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_wait_for_room_end_with_the_deadline_of_their_call() {
+    let made = Made::new("generate");
+    let channel = made.serve(1).await;
+    let mut request = Request::new(request(&long_rows(1_000)));
+    request.set_timeout(Duration::from_millis(300));
+    let mut client = GrpcInferenceServiceClient::new(channel.clone());
+    let ended = tokio::time::timeout(PATIENCE, client.model_infer(request)).await.unwrap().unwrap_err();
+    assert!(matches!(ended.code(), Code::DeadlineExceeded | Code::Cancelled), "{ended}");
+    // The rows that waited do not hold the queue.
+    infer(&channel, &long_rows(2)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_row_that_cannot_be_answered_is_named() {
+    let made = Made::new("generate");
+    let channel = made.serve(65_536).await;
+    let mut rows = long_rows(5);
+    rows[3].input = "granite ".repeat(200);
+    let status = infer(&channel, &rows).await.unwrap_err();
+    assert_eq!(status.code(), Code::InvalidArgument);
+    assert!(status.message().starts_with("rows[3]: example: its input has "), "{}", status.message());
+    rows.remove(3);
+    assert_eq!(infer(&channel, &rows).await.unwrap().outputs[0].shape, [4]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn compressed_requests_are_answered_and_answers_are_compressed_when_asked() {
+    let made = Made::new("classify");
+    let channel = made.serve(65_536).await;
+    let plain = infer(&channel, &long_rows(2)).await.unwrap();
+    let mut client = GrpcInferenceServiceClient::new(channel.clone())
+        .send_compressed(CompressionEncoding::Gzip)
+        .accept_compressed(CompressionEncoding::Gzip);
+    let answer = client.model_infer(request(&long_rows(2))).await.unwrap();
+    assert_eq!(answer.metadata().get("grpc-encoding").map(|name| name.as_bytes()), Some(&b"gzip"[..]));
+    assert_eq!(answer.into_inner(), plain);
+    let mut client = InferenceServiceClient::new(channel).send_compressed(CompressionEncoding::Gzip);
+    let example = Some(v1::Example::from(long_rows(1).remove(0)));
+    let answer = client.predict(v1::PredictRequest { example, ..Default::default() }).await.unwrap();
+    assert_eq!(answer.metadata().get("grpc-encoding"), None);
+}
