@@ -503,7 +503,7 @@ mod tests {
         check("choice", &[INPUT], &["inputs.choices: is missing: this model reads input and choices"]);
         check("nli", &[PREMISE], &["inputs.hypothesis: is missing: this model reads premise and hypothesis"]);
         let undeclared = "inputs.choices: is not an input of this model, which reads input";
-        check("classify", &[INPUT, CHOICES], &[undeclared]);
+        check("equation", &[INPUT, CHOICES], &[undeclared]);
         let wrong = "inputs.text: is not an input of this model, which reads input";
         check("equation", &["text"], &[wrong, "inputs.input: is missing: this model reads input"]);
         check("equation", &[INPUT, INPUT], &["inputs.input: is given twice"]);

@@ -79,8 +79,8 @@ impl Tokenizer {
                 config.vocab_size - 1
             )));
         }
-        let end = config.eos_token_id;
-        let appends_end = check_end(&inner, end, &settings).map_err(wrong)?;
+        let appended = check_end(&inner, config, &settings).map_err(wrong)?;
+        let (end, appends_end) = (appended.unwrap_or(config.eos_token_id), appended.is_some());
         let unknown =
             file.model.unk_id.or_else(|| file.model.unk_token.and_then(|token| inner.token_to_id(&token)));
         Ok(Self { inner, end, pad: config.pad_token_id, unknown, appends_end })
@@ -222,15 +222,21 @@ fn content(token: &Value) -> Option<String> {
     token.as_str().or_else(|| token.get("content")?.as_str()).map(str::to_owned)
 }
 
-/// Checks that the tokenizer and its settings mean the end token of the configuration. Returns whether the tokenizer
-/// appends it.
-fn check_end(inner: &tokenizers::Tokenizer, end: i64, settings: &[Value]) -> Result<bool, String> {
+/// Checks that the tokenizer and its settings mean the end token of the configuration. Returns the end token that the
+/// tokenizer appends, if any.
+fn check_end(
+    inner: &tokenizers::Tokenizer,
+    config: &t5::Config,
+    settings: &[Value],
+) -> Result<Option<i64>, String> {
+    let end = config.eos_token_id;
     let token = |id: i64| u32::try_from(id).ok().and_then(|id| inner.id_to_token(id));
     let Some(own) = token(end) else {
         return Err(format!("has no token with the id {end}, which is eos_token_id in config.json"));
     };
     let named = settings.iter().filter_map(|settings| settings.get("eos_token")).find_map(content);
-    if let Some(named) = named.filter(|named| *named != own) {
+    let is_end = |named: &String| inner.token_to_id(named).is_some_and(|id| config.ends(i64::from(id)));
+    if let Some(named) = named.filter(|named| !is_end(named)) {
         return Err(format!(
             "its settings name the end token `{named}`, and config.json says eos_token_id {end}, which is `{own}`: correct \
              the one that is wrong"
@@ -248,8 +254,8 @@ fn check_end(inner: &tokenizers::Tokenizer, end: i64, settings: &[Value]) -> Res
         .find(|start| whole.get(*start..).is_some_and(|rest| rest.starts_with(&plain)));
     let appended = whole.get(text.unwrap_or(0) + plain.len()..).unwrap_or_default();
     match appended.last() {
-        None => Ok(false),
-        Some(last) if i64::from(*last) == end => Ok(true),
+        None => Ok(None),
+        Some(last) if config.ends(i64::from(*last)) => Ok(Some(i64::from(*last))),
         Some(last) => Err(format!(
             "closes every text with the id {last} (`{}`), and config.json says eos_token_id {end}, which is `{own}`: correct \
              the one that is wrong",

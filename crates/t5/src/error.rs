@@ -122,7 +122,7 @@ pub enum Error {
     #[error(
         "the logits are not finite: the weights overflow in this number format; use another checkpoint, or float32"
     )]
-    NotFinite,
+    Logits,
     /// The tensor library.
     #[error("the tensor library failed: {0}")]
     Tensor(#[from] tch::TchError),

@@ -25,9 +25,9 @@ struct Made {
 }
 
 impl Made {
-    fn new(task: &str) -> Self {
+    fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let task = Task::built_in(task).unwrap();
+        let task = Task::built_in("classify").unwrap();
         let spec = spec(&task, Objective::StepByStep, Precision::Float32);
         write(folder.path(), &spec, &[row(&task, 0), row(&task, 5)], 3);
         Self { folder, end: CancellationToken::new() }
@@ -48,8 +48,10 @@ impl Drop for Made {
 
 /// `count` rows of almost as many tokens as the student reads, each a little different.
 fn long_rows(count: usize) -> Vec<Example> {
+    let choices = ["granite", "pellar", "stovish"].map(str::to_owned);
     let row = |number: usize| Example {
         input: format!("{number:02} {}", "pellar ".repeat(18)),
+        choices: choices.to_vec(),
         ..Example::default()
     };
     (0..count).map(row).collect()
@@ -59,7 +61,7 @@ fn request(rows: &[Example]) -> v2::ModelInferRequest {
     let rows: Vec<&Example> = rows.iter().collect();
     v2::ModelInferRequest {
         model_name: "student".to_owned(),
-        inputs: vec![tensor("input", &rows)],
+        inputs: vec![tensor("input", &rows), tensor("choices", &rows)],
         ..Default::default()
     }
 }
@@ -72,7 +74,7 @@ async fn infer(channel: &Channel, rows: &[Example]) -> Result<v2::ModelInferResp
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_on_an_idle_server_does_not_refuse_itself() {
-    let made = Made::new("classify");
+    let made = Made::new();
     let rows = long_rows(ROWS);
     let wide = infer(&made.serve(65_536).await, &rows).await.unwrap();
     // Less than one row, about two rows, and less than all of them.
@@ -90,7 +92,7 @@ async fn a_call_on_an_idle_server_does_not_refuse_itself() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_that_wait_for_room_end_with_the_deadline_of_their_call() {
-    let made = Made::new("generate");
+    let made = Made::new();
     let channel = made.serve(1).await;
     let mut request = Request::new(request(&long_rows(1_000)));
     request.set_timeout(Duration::from_millis(300));
@@ -103,7 +105,7 @@ async fn rows_that_wait_for_room_end_with_the_deadline_of_their_call() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_row_that_cannot_be_answered_is_named() {
-    let made = Made::new("generate");
+    let made = Made::new();
     let channel = made.serve(65_536).await;
     let mut rows = long_rows(5);
     rows[3].input = "granite ".repeat(200);
@@ -116,7 +118,7 @@ async fn the_row_that_cannot_be_answered_is_named() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn compressed_requests_are_answered_and_answers_are_compressed_when_asked() {
-    let made = Made::new("classify");
+    let made = Made::new();
     let channel = made.serve(65_536).await;
     let plain = infer(&channel, &long_rows(2)).await.unwrap();
     let mut client = GrpcInferenceServiceClient::new(channel.clone())

@@ -16,7 +16,7 @@ use wire::open_inference as v2;
 use wire::open_inference::model_infer_request::InferInputTensor;
 
 /// Tokens of an input, and of a text, at most. The last row of every task is longer.
-pub(crate) const INPUT_TOKENS: u32 = 64;
+pub(crate) const INPUT_TOKENS: u32 = 128;
 pub(crate) const TARGET_TOKENS: u32 = 14;
 /// Tokens of a label at most, where it is written alone.
 pub(crate) const LABEL_TOKENS: u32 = 9;
@@ -47,7 +47,9 @@ pub(crate) fn row(task: &Task, place: usize) -> Example {
             row.premise = Some(text(place, long));
             row.hypothesis = Some(text(place + 1, 3));
         }
-        "choice" => row.choices = words[place % 3..].iter().take(4).map(|word| (*word).to_owned()).collect(),
+        "choice" | "classify" => {
+            row.choices = words[place % 3..].iter().take(4).map(|word| (*word).to_owned()).collect()
+        }
         _ => {}
     }
     if let LabelSet::Closed(labels) = &task.labels {

@@ -30,7 +30,11 @@ struct Prediction {
     premise: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     hypothesis: Option<String>,
-    label: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    label: Option<String>,
+    /// Why there is no label.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
     /// The gold label, where the row has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     expected: Option<String>,
@@ -39,6 +43,23 @@ struct Prediction {
     /// Each label's probability, where the task has a closed set.
     #[serde(skip_serializing_if = "serde_json::Map::is_empty")]
     probabilities: serde_json::Map<String, serde_json::Value>,
+}
+
+impl Prediction {
+    /// A row without an answer.
+    fn of(row: Example) -> Self {
+        Self {
+            id: row.key,
+            input: row.input,
+            premise: row.premise,
+            hypothesis: row.hypothesis,
+            label: None,
+            error: None,
+            expected: row.label,
+            rationale: None,
+            probabilities: serde_json::Map::new(),
+        }
+    }
 }
 
 /// See [`crate::args::Verb::Predict`].
@@ -103,12 +124,29 @@ fn rows(arguments: &PredictArguments) -> anyhow::Result<Vec<Example>> {
     }
 }
 
-/// Answers in the order of the rows, as they come.
+/// Answers in the order of the rows, as they come. A row that cannot be answered fails alone, and is named at the end.
 async fn answer_all(asked: &Asked, rows: Vec<Example>, arguments: &PredictArguments) -> anyhow::Result<()> {
-    let explain = arguments.explain;
+    let (explain, count) = (arguments.explain, rows.len());
     let answers =
         futures::stream::iter(rows).map(|row| answer(asked.clone(), row, explain)).buffered(ROWS_AT_ONCE);
-    answers.try_for_each(|prediction| async move { show(&prediction, arguments.json) }).await
+    let mut answers = std::pin::pin!(answers);
+    let (mut number, mut refused, mut first) = (0_usize, 0_usize, None);
+    while let Some(prediction) = answers.try_next().await? {
+        number += 1;
+        if let Some(error) = &prediction.error {
+            // There is one row: the message says it all.
+            if count == 1 {
+                return Err(Usage(error.clone()).into());
+            }
+            refused += 1;
+            first.get_or_insert_with(|| format!("row {number}: {error}"));
+        }
+        show(&prediction, arguments.json)?;
+    }
+    match first {
+        Some(first) => Err(Usage(format!("{refused} of {count} rows were not answered: {first}")).into()),
+        None => Ok(()),
+    }
 }
 
 /// One row's answer. A server that is crowded, or on its way down, is asked again.
@@ -120,10 +158,18 @@ async fn answer(asked: Asked, row: Example, explain: bool) -> anyhow::Result<Pre
             Err(status) if status.code() == tonic::Code::NotFound => {
                 return Err(Usage(format!("--model: {}", status.message())).into());
             }
+            Err(status) if is_of_one_row(&status) => {
+                return Ok(Prediction { error: Some(status.message().to_owned()), ..Prediction::of(row) });
+            }
             Err(status) => status,
         };
         patience.wait(lost).await.map_err(failure)?;
     }
+}
+
+/// Whether a status concerns the row and not the server.
+fn is_of_one_row(status: &tonic::Status) -> bool {
+    matches!(status.code(), tonic::Code::InvalidArgument | tonic::Code::FailedPrecondition)
 }
 
 async fn ask(asked: &Asked, row: Example, explain: bool) -> Result<Prediction, tonic::Status> {
@@ -141,17 +187,13 @@ async fn ask(asked: &Asked, row: Example, explain: bool) -> Result<Prediction, t
         (answer.label, answer.probabilities, None)
     };
     Ok(Prediction {
-        id: row.key,
-        input: row.input,
-        premise: row.premise,
-        hypothesis: row.hypothesis,
-        label,
-        expected: row.label,
+        label: Some(label),
         rationale,
         probabilities: probabilities
             .into_iter()
             .map(|entry| (entry.label, entry.probability.into()))
             .collect(),
+        ..Prediction::of(row)
     })
 }
 
@@ -167,7 +209,10 @@ fn show(prediction: &Prediction, json: bool) -> anyhow::Result<()> {
     }
     let expected =
         prediction.expected.as_ref().map_or_else(String::new, |label| format!("   (expected {label})"));
-    print_line(&format!("  label: {}{expected}", prediction.label))?;
+    match (&prediction.label, &prediction.error) {
+        (Some(label), _) => print_line(&format!("  label: {label}{expected}"))?,
+        (None, error) => print_line(&format!("  error: {}", error.as_deref().unwrap_or("no answer")))?,
+    }
     if let Some(rationale) = &prediction.rationale {
         print_line(&format!("  rationale: {rationale}"))?;
     }
