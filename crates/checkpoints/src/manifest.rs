@@ -34,7 +34,8 @@ impl Manifest {
         let mut files = BTreeMap::new();
         let mut folders = vec![(folder.to_owned(), String::new())];
         while let Some((folder, prefix)) = folders.pop() {
-            for path in crate::entries(&folder)? {
+            for entry in fs::read_dir(&folder).map_err(|source| CheckpointError::io(&folder, source))? {
+                let path = entry.map_err(|source| CheckpointError::io(&folder, source))?.path();
                 let name =
                     path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
                 let name = format!("{prefix}{name}");

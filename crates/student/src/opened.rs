@@ -82,6 +82,7 @@ impl Student {
 /// # Errors
 /// What is missing or wrong is named.
 pub fn open_checkpoint(folder: &Path, device: Device) -> Result<(Tokenizer, Model), StudentError> {
+    checkpoints::check_folder(folder)?;
     let config = t5::Config::load(folder)?;
     // First what is read at once.
     let tokenizer = Tokenizer::open(folder, &config)?;

@@ -54,13 +54,6 @@ impl Tokenizer {
     pub fn open(folder: &Path, config: &t5::Config) -> Result<Self, StudentError> {
         let path = folder.join(TOKENIZER);
         let wrong = |message: String| StudentError::Tokenizer(format!("{}: {message}", path.display()));
-        if !path.is_file() {
-            return Err(wrong(
-                "does not exist: write it with `transformers` (AutoTokenizer.from_pretrained(..).save_pretrained(..)), \
-                 from the SentencePiece model"
-                    .to_owned(),
-            ));
-        }
         let bytes = std::fs::read(&path).map_err(|source| CheckpointError::io(&path, source))?;
         let invalid = |error: &dyn std::fmt::Display| wrong(format!("is not a tokenizer: {error}"));
         let mut inner = tokenizers::Tokenizer::from_bytes(&bytes).map_err(|error| invalid(&error))?;

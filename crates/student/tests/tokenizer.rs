@@ -190,7 +190,6 @@ fn tokenizers_that_do_not_fit_are_refused() {
             assert!(said.contains(needle), "{said}");
         }
     };
-    refused(300, &["does not exist", "save_pretrained"]);
     let trained = Tokenizer::train(corpus(), 300).unwrap();
     trained.save(folder.path()).unwrap();
     let size = trained.vocabulary();
