@@ -21,7 +21,7 @@ pub use folder::check_folder;
 pub use import::{Imported, import_checkpoint};
 pub use manifest::{MANIFEST, Manifest};
 pub use predictions::{Header, PREDICTIONS, Prediction, Predictions};
-pub use provenance::{PROVENANCE, Provenance, StartedFrom, model_card};
+pub use provenance::{PROVENANCE, Provenance, RunOrigin, StartedFrom, model_card};
 
 use bucket::Bucket;
 use domain::spec::is_name;
@@ -171,6 +171,14 @@ impl Checkpoints {
             }
         }
         Ok(())
+    }
+
+    /// Deletes all that the trainers of a run wrote.
+    ///
+    /// # Errors
+    /// The path climbs out, or cannot be deleted.
+    pub fn delete_run(&self, run: &str) -> Result<(), CheckpointError> {
+        self.delete(&format!("runs/{run}"))
     }
 
     /// Copies a Hugging Face folder in under `base/`, named by `name` and its content, so that the same folder is the

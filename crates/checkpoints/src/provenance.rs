@@ -2,6 +2,7 @@
 
 use crate::CheckpointError;
 use domain::metric::Accuracy;
+use domain::run::{RunPlan, RunPurpose};
 use domain::spec::{Spec, TeacherSource};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -20,6 +21,9 @@ pub struct Provenance {
     pub dataset_fingerprint: String,
     /// sha256 over the accepted rationales.
     pub ledger_fingerprint: String,
+    /// The run that trained it. Its rules are those of `spec`.
+    #[serde(default)]
+    pub run: RunOrigin,
     /// What the weights were before training.
     pub started_from: StartedFrom,
     /// Optimiser steps made.
@@ -40,6 +44,44 @@ pub struct Provenance {
     pub validation: Option<Accuracy>,
     /// On the test rows.
     pub test: Option<Accuracy>,
+}
+
+/// Which run trained a student, and on how much.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RunOrigin {
+    /// `final`, `probe` or `cell`.
+    pub purpose: String,
+    /// The study that a cell belongs to; empty for other purposes.
+    pub study: String,
+    /// The cell's name; empty for other purposes.
+    pub cell: String,
+    /// The fraction of the train rows.
+    pub rows_fraction: f64,
+    /// The split seed.
+    pub rows_seed: u64,
+}
+
+/// A student of a version that knew one run a job: its final one, over every row.
+impl Default for RunOrigin {
+    fn default() -> Self {
+        let purpose = RunPurpose::Final.name().to_owned();
+        Self { purpose, study: String::new(), cell: String::new(), rows_fraction: 1.0, rows_seed: 0 }
+    }
+}
+
+impl RunOrigin {
+    /// The origin of a student that a run of this plan trains.
+    pub fn of(plan: &RunPlan) -> Self {
+        let (study, cell) = plan.purpose.study_and_cell();
+        Self {
+            purpose: plan.purpose.name().to_owned(),
+            study: study.to_owned(),
+            cell: cell.to_owned(),
+            rows_fraction: plan.rows.fraction(),
+            rows_seed: plan.rows.seed,
+        }
+    }
 }
 
 /// What the weights were before training.

@@ -9,9 +9,9 @@ use domain::metric::Accuracy;
 use domain::ports::Work;
 use domain::ports::{StoreError, StoreResult};
 use domain::records::{
-    Completion, Dataset, Distillation, Harvested, LeasedPrompt, LeasedRun, NewDistillation, NewModel,
-    NewPrompt, Run,
+    Completion, Dataset, Distillation, Harvested, LeasedPrompt, LeasedRun, NewDistillation, NewPrompt, Run,
 };
+use domain::run::RunResult;
 use domain::spec::{Budget, Draft, JudgingDraft, StudentDraft, TeacherDraft, TrainingDraft};
 use domain::state::{DistillationState, Purpose, Verdict};
 use domain::{Example, Spec, Task};
@@ -221,8 +221,8 @@ pub async fn lease_run(harness: &dyn StoreHarness, trainer: &str) -> LeasedRun {
 }
 
 /// What a trainer publishes.
-pub fn student(run: RunId) -> NewModel {
-    NewModel {
+pub fn student(run: RunId) -> RunResult {
+    RunResult {
         path: format!("models/{run}"),
         manifest_sha256: "5a".repeat(32),
         parameters: 1_000_000,

@@ -111,6 +111,7 @@ mod tests {
                 ("budgets", include_str!("store/budgets.rs")),
                 ("ledger", include_str!("store/ledger.rs")),
                 ("runs", include_str!("store/runs.rs")),
+                ("further_runs", include_str!("store/further_runs.rs")),
                 ("models", include_str!("store/models.rs")),
                 ("together", include_str!("store/together.rs")),
             ],

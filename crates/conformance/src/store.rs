@@ -3,6 +3,7 @@
 
 pub mod budgets;
 pub mod datasets;
+pub mod further_runs;
 pub mod jobs;
 pub mod ledger;
 pub mod lifecycle;
@@ -140,11 +141,21 @@ macro_rules! store_cases {
                 metrics_are_in_order_of_step_and_filtered_by_name
                 a_whole_learning_curve_is_read_at_once
                 numbers_that_are_not_finite_do_no_damage
-                a_trainer_reads_rows_with_their_accepted_rationales
-                a_trainer_can_learn_the_teachers_labels
-                training_rows_are_paged
-                a_job_without_a_teacher_trains_on_its_labels
                 unknown_runs_are_not_found
+            }
+            further_runs {
+                a_ledger_takes_many_runs
+                a_repeated_request_makes_one_run
+                a_further_run_is_leased_with_its_own_settings
+                a_further_run_ends_without_its_job
+                a_further_run_that_fails_leaves_its_job
+                a_lost_lease_of_a_further_run_changes_nothing
+                further_runs_go_on_while_their_job_is_paused
+                a_cancelled_job_ends_its_further_runs
+                a_ledger_that_still_grows_takes_no_run
+                a_dataset_stays_while_a_further_run_waits
+                a_deleted_job_names_the_runs_that_no_model_came_from
+                runs_are_listed_newest_first
             }
             models {
                 a_model_is_found_by_name_and_version

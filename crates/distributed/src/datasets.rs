@@ -45,7 +45,7 @@ pub(crate) async fn fetch(tx: &mut Tx, id: DatasetId) -> Attempt<Dataset> {
 }
 
 /// A page of one split's rows.
-pub(crate) async fn page_of_split(
+async fn page_of_split(
     tx: &mut Tx,
     id: DatasetId,
     split: Split,
@@ -205,14 +205,18 @@ impl DatasetStore for PostgresStore {
             lock(&mut tx, id).await?;
             let reading = sqlx::query_scalar!(
                 "SELECT count(*) AS \"count!\" FROM distillations
-                 WHERE dataset_id = $1 AND state NOT IN ('succeeded', 'failed', 'cancelled')",
+                 WHERE dataset_id = $1 AND (state NOT IN ('succeeded', 'failed', 'cancelled') OR EXISTS
+                     (SELECT 1 FROM runs WHERE distillation_id = distillations.id
+                      AND runs.state IN ('pending', 'leased')))",
                 id.as_uuid()
             )
             .fetch_one(&mut *tx)
             .await?;
             if reading > 0 {
-                let words =
-                    format!("dataset {id} is read by {reading} unfinished distillations: cancel them first");
+                let words = format!(
+                    "dataset {id} is read by {reading} distillations with unfinished work: wait for it, or cancel or \
+                     delete them"
+                );
                 return Err(StoreError::Conflict(words).into());
             }
             sqlx::query!("DELETE FROM datasets WHERE id = $1", id.as_uuid()).execute(&mut *tx).await?;

@@ -6,7 +6,7 @@ use crate::row::{Text, milliseconds, record, records, text};
 use crate::store::{PostgresStore, Tx};
 use async_trait::async_trait;
 use domain::event::{Event, EventKind};
-use domain::ids::DistillationId;
+use domain::ids::{DistillationId, RunId};
 use domain::lifecycle::{self, Decision, Transition};
 use domain::metric::Accuracy;
 use domain::ports::{BATCH_MAX, DistillationFilter, JobStore, Page, PageRequest, StoreError, StoreResult};
@@ -211,14 +211,22 @@ impl JobStore for PostgresStore {
         self.call(|| self.decide(id, |job| lifecycle::cancel(job, reason))).await
     }
 
-    async fn delete_distillation(&self, id: DistillationId) -> StoreResult<()> {
+    async fn delete_distillation(&self, id: DistillationId) -> StoreResult<Vec<RunId>> {
         self.call_deletion(|| async {
             let mut tx = self.begin_deletion().await?;
             let row = distillations!("WHERE id = $1 FOR UPDATE", id.as_uuid()).fetch_optional(&mut *tx).await;
             let job: Distillation = record(row)?.ok_or_else(|| StoreError::not_found("distillation", id))?;
             lifecycle::delete(&job)?;
+            let orphaned = sqlx::query_scalar!(
+                "SELECT id FROM runs WHERE distillation_id = $1
+                 AND NOT EXISTS (SELECT 1 FROM models WHERE models.run_id = runs.id) ORDER BY created_at, id",
+                id.as_uuid()
+            )
+            .fetch_all(&mut *tx)
+            .await?;
             sqlx::query!("DELETE FROM distillations WHERE id = $1", id.as_uuid()).execute(&mut *tx).await?;
-            Ok(tx.commit().await?)
+            tx.commit().await?;
+            Ok(orphaned.into_iter().map(RunId::from_uuid).collect())
         })
         .await
     }

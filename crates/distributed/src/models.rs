@@ -7,8 +7,9 @@ use async_trait::async_trait;
 use domain::Timestamp;
 use domain::ids::{ModelId, RunId};
 use domain::ports::{ModelStore, Page, PageRequest, StoreError, StoreResult};
-use domain::records::{BaseModel, Distillation, Model, NewModel};
+use domain::records::{BaseModel, Distillation, Model};
 use domain::rows::{Cursor, ModelRow, finite_json, integer};
+use domain::run::RunResult;
 
 /// Models; what is given continues the statement after `FROM models`.
 macro_rules! models {
@@ -22,14 +23,13 @@ macro_rules! models {
     };
 }
 
-/// The model that a run published.
-pub(crate) async fn of_run(tx: &mut Tx, run: RunId) -> Attempt<Model> {
-    let row = models!("WHERE run_id = $1", run.as_uuid()).fetch_optional(&mut **tx).await;
-    Ok(record(row)?.ok_or_else(|| StoreError::not_found("model of run", run))?)
+/// The model that a run published; a run that is not its job's final one has none.
+pub(crate) async fn of_run(tx: &mut Tx, run: RunId) -> Attempt<Option<Model>> {
+    record(models!("WHERE run_id = $1", run.as_uuid()).fetch_optional(&mut **tx).await)
 }
 
 /// The next version of a job's model.
-pub(crate) async fn insert(tx: &mut Tx, job: &Distillation, run: RunId, new: &NewModel) -> Attempt<Model> {
+pub(crate) async fn insert(tx: &mut Tx, job: &Distillation, run: RunId, new: &RunResult) -> Attempt<Model> {
     let name = text(&job.spec.name);
     let version = sqlx::query_scalar!(
         "INSERT INTO versions (name, newest) VALUES ($1, 1)
@@ -56,7 +56,7 @@ pub(crate) async fn insert(tx: &mut Tx, job: &Distillation, run: RunId, new: &Ne
     )
     .execute(&mut **tx)
     .await?;
-    of_run(tx, run).await
+    Ok(of_run(tx, run).await?.ok_or_else(|| StoreError::not_found("model of run", run))?)
 }
 
 #[async_trait]

@@ -7,37 +7,40 @@ use crate::models;
 use crate::row::{Text, milliseconds, record, records, text};
 use crate::store::{PostgresStore, Tx};
 use async_trait::async_trait;
-use domain::Split;
 use domain::ids::{DatasetId, DistillationId, RunId};
 use domain::lifecycle::{self, Publication, RunInstruction, RunTransition};
-use domain::objective::{AcceptedRationale, TrainingExample};
-use domain::ports::{RunStore, StoreError, StoreResult};
-use domain::records::{Distillation, LeasedRun, MetricPoint, Model, NewModel, Run, training_example};
-use domain::rows::{MetricRow, RunRow, finite, integer, json, number};
-use domain::spec::Spec;
-use std::collections::{BTreeMap, HashMap};
+use domain::ports::{Page, PageRequest, RunStore, StoreError, StoreResult};
+use domain::records::{Distillation, LeasedRun, MetricPoint, Model, NewRun, Run};
+use domain::rows::{Cursor, MetricRow, RunRow, bits, finite, finite_json, integer, json};
+use domain::run::RunResult;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// Runs; what is given continues the statement after `FROM runs`.
+/// Runs with the specification they carry out; what is given continues the statement after `FROM`.
 macro_rules! runs {
     ($rest:literal $(, $argument:expr)* $(,)?) => {
         sqlx::query_as!(
             RunRow,
-            "SELECT id, distillation_id, state, fence, trainer, step, resume_path, reason, created_at
-             FROM runs " + $rest,
+            r#"SELECT runs.id, distillation_id, runs.state, fence, trainer, step, resume_path, runs.reason, runs.created_at,
+             purpose, study, cell, coalesce(runs.spec, distillations.spec) AS "spec!", rows_millionths, rows_seed,
+             runs.ledger_fingerprint, path, manifest_sha256, parameters, validation, test, runs.train_seconds,
+             runs.evaluate_seconds
+             FROM runs JOIN distillations ON distillations.id = distillation_id "# + $rest,
             $($argument),*
         )
     };
 }
 
 async fn fetch(tx: &mut Tx, id: RunId) -> Attempt<Run> {
-    let row = runs!("WHERE id = $1", id.as_uuid()).fetch_optional(&mut **tx).await;
+    let row = runs!("WHERE runs.id = $1", id.as_uuid()).fetch_optional(&mut **tx).await;
     Ok(record(row)?.ok_or_else(|| StoreError::not_found("run", id))?)
 }
 
 /// A run that no other transaction changes until the transaction ends; `None` where there is none.
 async fn lock(tx: &mut Tx, id: RunId) -> Attempt<Option<Run>> {
-    record(runs!("WHERE id = $1 FOR NO KEY UPDATE", id.as_uuid()).fetch_optional(&mut **tx).await)
+    record(
+        runs!("WHERE runs.id = $1 FOR NO KEY UPDATE OF runs", id.as_uuid()).fetch_optional(&mut **tx).await,
+    )
 }
 
 /// A run and its job, both locked: the job first, as everywhere.
@@ -67,25 +70,80 @@ async fn end(tx: &mut Tx, run: &Run, transition: RunTransition) -> Attempt<()> {
     apply(tx, run.distillation, transition.job).await
 }
 
-/// Makes the run of a locked job.
-async fn insert(tx: &mut Tx, job: DistillationId, ledger_fingerprint: &str) -> Attempt<RunId> {
+/// Makes the final run of a locked job.
+async fn insert_final(tx: &mut Tx, job: DistillationId, ledger_fingerprint: &str) -> Attempt<RunId> {
     let run = RunId::generate();
     sqlx::query!(
-        "INSERT INTO runs (id, distillation_id, state, created_at) VALUES ($1, $2, 'pending', now_ms())",
+        "INSERT INTO runs (id, distillation_id, ledger_fingerprint, state, created_at)
+         VALUES ($1, $2, $3, 'pending', now_ms())",
         run.as_uuid(),
-        job.as_uuid()
+        job.as_uuid(),
+        text(ledger_fingerprint) as Text<'_>
     )
     .execute(&mut **tx)
     .await?;
-    sqlx::query!(
-        "UPDATE distillations SET run_id = $1, ledger_fingerprint = $2 WHERE id = $3",
-        run.as_uuid(),
-        text(ledger_fingerprint) as Text<'_>,
-        job.as_uuid()
-    )
-    .execute(&mut **tx)
-    .await?;
+    sqlx::query!("UPDATE distillations SET run_id = $1 WHERE id = $2", run.as_uuid(), job.as_uuid())
+        .execute(&mut **tx)
+        .await?;
     Ok(run)
+}
+
+/// Makes a further run of a locked job.
+async fn insert_further(tx: &mut Tx, job: &Distillation, new: &NewRun) -> Attempt<()> {
+    let (study, cell) = new.plan.purpose.study_and_cell();
+    sqlx::query!(
+        "INSERT INTO runs (id, distillation_id, request_id, purpose, study, cell, spec, rows_millionths, rows_seed,
+             ledger_fingerprint, state, created_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 'pending', now_ms())",
+        new.id.as_uuid(),
+        job.id.as_uuid(),
+        new.request.as_uuid(),
+        new.plan.purpose.name(),
+        study,
+        cell,
+        finite_json(&new.plan.spec(&job.spec))?,
+        i64::from(new.plan.rows.millionths()),
+        bits(new.plan.rows.seed),
+        text(&new.ledger_fingerprint) as Text<'_>
+    )
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+/// Writes the model of a locked job's final run.
+async fn publish_model(tx: &mut Tx, job: &Distillation, run: RunId, result: &RunResult) -> Attempt<Model> {
+    let model = models::insert(tx, job, run, result).await?;
+    sqlx::query!(
+        "UPDATE distillations SET model_id = $1, train_seconds = $2, evaluate_seconds = $3 WHERE id = $4",
+        model.id.as_uuid(),
+        finite(result.train_seconds)?,
+        finite(result.evaluate_seconds)?,
+        job.id.as_uuid()
+    )
+    .execute(&mut **tx)
+    .await?;
+    Ok(model)
+}
+
+/// Writes what a locked run came to.
+async fn write_result(tx: &mut Tx, run: RunId, result: &RunResult) -> Attempt<()> {
+    sqlx::query!(
+        "UPDATE runs SET path = $1, manifest_sha256 = $2, parameters = $3, validation = $4, test = $5,
+             train_seconds = $6, evaluate_seconds = $7
+         WHERE id = $8",
+        text(&result.path) as Text<'_>,
+        text(&result.manifest_sha256) as Text<'_>,
+        integer::<i64>(result.parameters)?,
+        result.validation.as_ref().map(finite_json).transpose()?,
+        result.test.as_ref().map(finite_json).transpose()?,
+        finite(result.train_seconds)?,
+        finite(result.evaluate_seconds)?,
+        run.as_uuid()
+    )
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
 }
 
 #[async_trait]
@@ -97,12 +155,51 @@ impl RunStore for PostgresStore {
             let transition = lifecycle::start_training(&job)?;
             let run = match job.run {
                 Some(run) => run,
-                None => insert(&mut tx, id, ledger_fingerprint).await?,
+                None => insert_final(&mut tx, id, ledger_fingerprint).await?,
             };
             apply(&mut tx, id, transition).await?;
             let run = fetch(&mut tx, run).await?;
             tx.commit().await?;
             Ok(run)
+        })
+        .await
+    }
+
+    async fn create_run(&self, new: NewRun) -> StoreResult<Run> {
+        self.call(|| async {
+            let mut tx = self.begin().await?;
+            let job = jobs::lock(&mut tx, new.distillation).await?;
+            let known =
+                runs!("WHERE runs.request_id = $1", new.request.as_uuid()).fetch_optional(&mut *tx).await;
+            if let Some(run) = record(known)? {
+                return Ok(run);
+            }
+            lifecycle::create_run(&job, datasets::keep(&mut tx, job.dataset).await?.is_some())?;
+            insert_further(&mut tx, &job, &new).await?;
+            let run = fetch(&mut tx, new.id).await?;
+            tx.commit().await?;
+            Ok(run)
+        })
+        .await
+    }
+
+    async fn list_runs(&self, distillation: DistillationId, page: &PageRequest) -> StoreResult<Page<Run>> {
+        self.call(|| async {
+            let cursor = Cursor::read(page)?;
+            let rows = runs!(
+                "WHERE distillation_id = $1 AND (runs.created_at, runs.id) < ($2, $3)
+                 ORDER BY runs.created_at DESC, runs.id DESC LIMIT $4",
+                distillation.as_uuid(),
+                cursor.created_at,
+                cursor.id,
+                cursor.limit
+            )
+            .fetch_all(self.pool())
+            .await;
+            let items: Vec<Run> = records(rows)?;
+            let next =
+                cursor.next(items.len(), items.last().map(|last| (last.created_at, last.id.as_uuid())));
+            Ok(Page { items, next })
         })
         .await
     }
@@ -115,7 +212,7 @@ impl RunStore for PostgresStore {
                      SELECT runs.id FROM runs JOIN distillations ON distillations.id = distillation_id
                      WHERE runs.state IN ('pending', 'leased')
                      AND (runs.state = 'pending' OR lease_until <= now_ms())
-                     AND distillations.state IN ('training', 'evaluating')
+                     AND (purpose <> 'final' OR distillations.state IN ('training', 'evaluating'))
                      ORDER BY runs.created_at, runs.id LIMIT 1 FOR NO KEY UPDATE OF runs SKIP LOCKED
                  )
                  UPDATE runs SET state = 'leased', fence = fence + 1, trainer = $1, lease_until = now_ms() + $2
@@ -128,16 +225,15 @@ impl RunStore for PostgresStore {
             let Some(id) = leased else { return Ok(None) };
             let run = fetch(&mut tx, RunId::from_uuid(id)).await?;
             let job = sqlx::query!(
-                "SELECT spec, dataset_id, ledger_fingerprint, traceparent FROM distillations WHERE id = $1",
+                "SELECT spec, dataset_id, traceparent FROM distillations WHERE id = $1",
                 run.distillation.as_uuid()
             )
             .fetch_one(&mut *tx)
             .await?;
-            let spec: Spec = json("spec", &job.spec)?;
+            let spec = run.plan.spec(&json("spec", &job.spec)?);
             let dataset = datasets::fetch(&mut tx, DatasetId::from_uuid(job.dataset_id)).await?;
             tx.commit().await?;
-            let (ledger_fingerprint, traceparent) = (job.ledger_fingerprint, job.traceparent);
-            Ok(Some(LeasedRun { run, spec, dataset, ledger_fingerprint, traceparent }))
+            Ok(Some(LeasedRun { run, spec, dataset, traceparent: job.traceparent }))
         })
         .await
     }
@@ -207,24 +303,17 @@ impl RunStore for PostgresStore {
         .await
     }
 
-    async fn publish_run(&self, id: RunId, fence: u64, new: NewModel) -> StoreResult<Model> {
+    async fn publish_run(&self, id: RunId, fence: u64, result: RunResult) -> StoreResult<Option<Model>> {
         self.call(|| async {
             let mut tx = self.begin().await?;
             let (run, job) = lock_with_job(&mut tx, id).await?;
-            if lifecycle::publication(&run, fence)? == Publication::Repeated {
-                return models::of_run(&mut tx, id).await;
-            }
-            let model = models::insert(&mut tx, &job, id, &new).await?;
-            sqlx::query!(
-                "UPDATE distillations SET model_id = $1, train_seconds = $2, evaluate_seconds = $3 WHERE id = $4",
-                model.id.as_uuid(),
-                finite(new.train_seconds)?,
-                finite(new.evaluate_seconds)?,
-                job.id.as_uuid()
-            )
-            .execute(&mut *tx)
-            .await?;
-            end(&mut tx, &run, lifecycle::publish(&job, &run, &model)).await?;
+            let model = match lifecycle::publication(&run, fence)? {
+                Publication::Repeated => return models::of_run(&mut tx, id).await,
+                Publication::Model => Some(publish_model(&mut tx, &job, id, &result).await?),
+                Publication::Result => None,
+            };
+            write_result(&mut tx, id, &result).await?;
+            end(&mut tx, &run, lifecycle::publish(&job, &run, model.as_ref())).await?;
             tx.commit().await?;
             Ok(model)
         })
@@ -253,31 +342,8 @@ impl RunStore for PostgresStore {
 
     async fn run(&self, id: RunId) -> StoreResult<Run> {
         self.call(|| async {
-            let row = runs!("WHERE id = $1", id.as_uuid()).fetch_optional(self.pool()).await;
+            let row = runs!("WHERE runs.id = $1", id.as_uuid()).fetch_optional(self.pool()).await;
             Ok(record(row)?.ok_or_else(|| StoreError::not_found("run", id))?)
-        })
-        .await
-    }
-
-    async fn training_examples(
-        &self,
-        id: RunId,
-        split: Split,
-        from: u64,
-        limit: usize,
-    ) -> StoreResult<Vec<TrainingExample>> {
-        self.call(|| async {
-            let mut tx = self.begin_reading().await?;
-            let run = fetch(&mut tx, id).await?;
-            let job = jobs::fetch(&mut tx, run.distillation).await?;
-            let rows = datasets::page_of_split(&mut tx, job.dataset, split, from, limit).await?;
-            let (Some(first), Some(last)) = (rows.first(), rows.last()) else { return Ok(Vec::new()) };
-            let mut rationales = accepted(&mut tx, job.id, first.index, last.index).await?;
-            let examples = rows.into_iter().map(|row| {
-                let rationales = rationales.remove(&row.index).unwrap_or_default();
-                training_example(row, split, job.spec.judging.label, rationales)
-            });
-            Ok(examples.collect())
         })
         .await
     }
@@ -323,32 +389,4 @@ async fn write_metrics(tx: &mut Tx, id: RunId, metrics: &[MetricPoint]) -> Attem
     .execute(&mut **tx)
     .await?;
     Ok(())
-}
-
-/// The accepted rationales of a job's rows from `first` to `last`, in order of sample.
-async fn accepted(
-    tx: &mut Tx,
-    job: DistillationId,
-    first: u64,
-    last: u64,
-) -> Attempt<HashMap<u64, Vec<AcceptedRationale>>> {
-    let rows = sqlx::query!(
-        "SELECT row_index, rationale, label, weight FROM prompts
-         WHERE distillation_id = $1 AND purpose = 'train' AND state = 'answered' AND verdict = 'accepted'
-         AND row_index BETWEEN $2 AND $3 ORDER BY row_index, sample, hinted",
-        job.as_uuid(),
-        integer::<i64>(first)?,
-        integer::<i64>(last)?
-    )
-    .fetch_all(&mut **tx)
-    .await?;
-    let mut accepted: HashMap<u64, Vec<AcceptedRationale>> = HashMap::new();
-    for row in rows {
-        accepted.entry(number("row_index", row.row_index)?).or_default().push(AcceptedRationale {
-            text: row.rationale,
-            label: row.label.unwrap_or_default(),
-            weight: row.weight,
-        });
-    }
-    Ok(accepted)
 }

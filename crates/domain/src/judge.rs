@@ -1,10 +1,16 @@
-//! Which completions train the student: a pure function of a row's ledger entries and the job's rules.
+//! Which completions train the student: a pure function of a row's ledger entries and the rules of a run.
+//!
+//! The ledger holds what was asked and answered. Verdicts follow from it: a run computes those of its own rules whenever
+//! rows are read, and what a store keeps of the job's rules is a cache for lists and counts.
 
 use crate::completion::Parsed;
+use crate::example::Row;
 use crate::label::{Comparison, same};
+use crate::objective::{AcceptedRationale, TrainingExample};
 use crate::records::{LedgerEntry, VerdictUpdate};
 use crate::spec::{Judging, LabelSource};
-use crate::state::{Reason, Verdict};
+use crate::state::{Purpose, Reason, Verdict};
+use sha2::{Digest, Sha256};
 
 /// The verdict of one sample by itself, for the live funnel: what it would be if it were alone.
 pub fn provisional(
@@ -24,28 +30,100 @@ pub fn provisional(
     }
 }
 
-/// The verdicts of all entries of one row, in their order.
+/// The verdicts of one row, in the order of its entries. Entries that measure the teacher have none, and neither have
+/// hinted ones where the rules ask for no hints: to such rules they were never asked.
 ///
 /// What cannot be read keeps its own reason. With `vote`, the readable samples vote by label (equal by the metric): the
 /// others are outvoted, and nothing is kept where no label has more votes than every other. With `agree`, what is left
 /// must agree with gold. A hinted entry does not vote, and is accepted only where its label agrees with gold, whatever
-/// the rules: it was told the answer. With `vote`, each kept rationale weighs 1/kept; without, 1.
+/// the rules: its prompt contained the answer. With `vote`, each kept rationale weighs 1/kept; without, 1.
 pub fn judge_row(
     judging: &Judging,
     metric: Comparison,
     gold: Option<&str>,
     entries: &[LedgerEntry],
 ) -> Vec<VerdictUpdate> {
-    let ballot = if judging.vote { count(metric, entries) } else { Ballot::Uncounted };
-    let mut updates: Vec<VerdictUpdate> =
-        entries.iter().map(|entry| judge_entry(judging, metric, gold, &ballot, entry)).collect();
-    let kept = updates.iter().filter(|update| update.verdict == Verdict::Accepted).count();
-    if judging.vote {
-        for update in updates.iter_mut().filter(|update| update.verdict == Verdict::Accepted) {
-            update.weight = 1.0 / kept.max(1) as f64;
+    judged(judging, metric, gold, entries).into_iter().map(|(_, verdict)| verdict).collect()
+}
+
+/// What a student learns of a train row: the label, and the rationales that the rules accept, in order of sample.
+pub fn learnt(judging: &Judging, metric: Comparison, row: Row, entries: &[LedgerEntry]) -> TrainingExample {
+    let Row { index, mut example } = row;
+    let rationales: Vec<AcceptedRationale> = judged(judging, metric, example.label.as_deref(), entries)
+        .into_iter()
+        .filter(|(_, verdict)| verdict.verdict == Verdict::Accepted)
+        .map(|(entry, verdict)| AcceptedRationale {
+            sample: entry.sample,
+            text: entry.parsed.rationale.clone(),
+            label: entry.parsed.label.clone().unwrap_or_default(),
+            weight: verdict.weight,
+        })
+        .collect();
+    // What came with the row is in the ledger.
+    example.answers = Vec::new();
+    let target = match judging.label {
+        LabelSource::Gold => example.label.clone(),
+        LabelSource::Teacher => rationales.first().map(|rationale| rationale.label.clone()),
+    };
+    TrainingExample { row: Row { index, example }, target, rationales }
+}
+
+/// A row that a student is measured on: its gold label, where there is one, and no rationale.
+pub fn measured(row: Row) -> TrainingExample {
+    let Row { index, mut example } = row;
+    example.answers = Vec::new();
+    TrainingExample { target: example.label.clone(), row: Row { index, example }, rationales: Vec::new() }
+}
+
+/// sha256 over the rationales that a run trains on, in order of row and sample. The bytes hashed are a form of their own:
+/// no new field of a record changes a fingerprint.
+#[derive(Debug, Clone, Default)]
+pub struct Fingerprint(Sha256);
+
+impl Fingerprint {
+    /// The next row.
+    pub fn add(&mut self, example: &TrainingExample) {
+        for rationale in &example.rationales {
+            for text in [
+                &example.row.index.to_string(),
+                &rationale.sample.to_string(),
+                &rationale.text,
+                &rationale.label,
+                &rationale.weight.to_string(),
+            ] {
+                self.0.update((text.len() as u64).to_le_bytes());
+                self.0.update(text.as_bytes());
+            }
         }
     }
-    updates
+
+    /// The fingerprint, in hex.
+    pub fn finish(self) -> String {
+        hex::encode(self.0.finalize())
+    }
+}
+
+/// The entries that the rules judge, each with its verdict.
+fn judged<'a>(
+    judging: &Judging,
+    metric: Comparison,
+    gold: Option<&str>,
+    entries: &'a [LedgerEntry],
+) -> Vec<(&'a LedgerEntry, VerdictUpdate)> {
+    let entries: Vec<&LedgerEntry> = entries
+        .iter()
+        .filter(|entry| entry.purpose == Purpose::Train && (judging.hint || !entry.hinted))
+        .collect();
+    let ballot = if judging.vote { count(metric, &entries) } else { Ballot::Uncounted };
+    let mut verdicts: Vec<VerdictUpdate> =
+        entries.iter().map(|entry| judge_entry(judging, metric, gold, &ballot, entry)).collect();
+    let kept = verdicts.iter().filter(|verdict| verdict.verdict == Verdict::Accepted).count();
+    if judging.vote {
+        for verdict in verdicts.iter_mut().filter(|verdict| verdict.verdict == Verdict::Accepted) {
+            verdict.weight = 1.0 / kept.max(1) as f64;
+        }
+    }
+    entries.into_iter().zip(verdicts).collect()
 }
 
 /// Whether a row whose unhinted samples are all answered wants a hinted one: `hint` is on, gold is known, and no sample
@@ -63,19 +141,6 @@ pub fn wants_hint(
         && !entries.iter().filter_map(readable).any(|label| agrees(metric, gold, label))
 }
 
-/// The label that the student learns of a row whose entries are judged: the dataset's, or that of the first accepted
-/// sample; `None` where there is none.
-pub fn target<'a>(judging: &Judging, gold: Option<&'a str>, entries: &'a [LedgerEntry]) -> Option<&'a str> {
-    match judging.label {
-        LabelSource::Gold => gold,
-        LabelSource::Teacher => entries
-            .iter()
-            .filter(|entry| entry.verdict == Verdict::Accepted)
-            .min_by_key(|entry| entry.sample)
-            .and_then(|entry| entry.parsed.label.as_deref()),
-    }
-}
-
 /// What the votes of a row say.
 enum Ballot<'a> {
     /// The rules ask for no vote.
@@ -86,9 +151,9 @@ enum Ballot<'a> {
     Undecided,
 }
 
-fn count(metric: Comparison, entries: &[LedgerEntry]) -> Ballot<'_> {
+fn count<'a>(metric: Comparison, entries: &[&'a LedgerEntry]) -> Ballot<'a> {
     let mut votes: Vec<(&str, usize)> = Vec::new();
-    for label in entries.iter().filter(|entry| !entry.hinted).filter_map(readable) {
+    for label in entries.iter().filter(|entry| !entry.hinted).filter_map(|entry| readable(entry)) {
         match votes.iter_mut().find(|(known, _)| same(metric, known, label)) {
             Some((_, count)) => *count += 1,
             None => votes.push((label, 1)),
@@ -137,8 +202,8 @@ fn agrees(metric: Comparison, gold: Option<&str>, label: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::example::Example;
     use crate::ids::{DistillationId, PromptId};
-    use crate::state::Purpose;
     use proptest::prelude::*;
 
     const PLAIN: Judging = Judging { agree: false, hint: false, vote: false, label: LabelSource::Gold };
@@ -233,7 +298,7 @@ mod tests {
     fn a_hinted_entry_agrees_or_is_rejected() {
         check(HINT, Some("6"), &[("7", DISAGREES), ("!6", None)], 1.0);
         check(HINT, Some("6"), &[("7", DISAGREES), ("!7", DISAGREES)], 1.0);
-        check(PLAIN, Some("6"), &[("7", None), ("!7", DISAGREES), ("!-", NO_ANSWER)], 1.0);
+        check(HINT, Some("6"), &[("6", None), ("!-", NO_ANSWER)], 1.0);
         let both = Judging { vote: true, ..HINT };
         check(both, Some("6"), &[("7", DISAGREES), ("7", DISAGREES), ("!6", None)], 1.0);
         // It has no vote: without it, the two tie.
@@ -269,16 +334,58 @@ mod tests {
         assert_eq!(alone(PLAIN, None, "-"), (Verdict::Rejected, NO_ANSWER));
     }
 
+    /// The sample numbers that rules accept of a row, their weight, and the label to learn.
+    fn check_learnt(
+        judging: Judging,
+        gold: Option<&str>,
+        row: &[LedgerEntry],
+        samples: &[u32],
+        target: Option<&str>,
+    ) {
+        let example = Example { label: gold.map(str::to_owned), ..Example::default() };
+        let learnt = learnt(&judging, Comparison::Equation, Row { index: 3, example }, row);
+        let accepted: Vec<u32> = learnt.rationales.iter().map(|rationale| rationale.sample).collect();
+        assert_eq!((accepted.as_slice(), learnt.target.as_deref()), (samples, target), "{judging:?}");
+    }
+
     #[test]
-    fn the_target_has_its_source() {
-        let mut row = entries(&["7", "6", "8"]);
-        row[1].verdict = Verdict::Accepted;
-        row[2].verdict = Verdict::Accepted;
-        let teacher = Judging { label: LabelSource::Teacher, ..PLAIN };
-        assert_eq!(target(&teacher, Some("9"), &row), Some("6"));
-        assert_eq!(target(&PLAIN, Some("9"), &row), Some("9"));
-        assert_eq!(target(&PLAIN, None, &row), None);
-        assert_eq!(target(&teacher, Some("9"), &row[..1]), None);
+    fn what_is_learnt_follows_from_the_ledger_and_the_rules_alone() {
+        let mut row = entries(&["7", "6", "2 * 3", "!6"]);
+        // What another set of rules made of them does not matter.
+        row[0].verdict = Verdict::Accepted;
+        row[1].verdict = Verdict::Rejected;
+        let teacher = Judging { label: LabelSource::Teacher, ..VOTE };
+        check_learnt(PLAIN, Some("6"), &row, &[0, 1, 2], Some("6"));
+        check_learnt(AGREE, Some("6"), &row, &[1, 2], Some("6"));
+        check_learnt(HINT, Some("6"), &row, &[1, 2, 3], Some("6"));
+        check_learnt(teacher, Some("9"), &row, &[1, 2], Some("6"));
+        check_learnt(teacher, Some("9"), &row[..2], &[], None);
+        check_learnt(AGREE, None, &row, &[], None);
+        row[1].purpose = Purpose::Evaluate;
+        check_learnt(PLAIN, Some("6"), &row, &[0, 2], Some("6"));
+    }
+
+    #[test]
+    fn a_fingerprint_is_that_of_what_is_accepted() {
+        let fingerprint = |judging: Judging, labels: &[&str]| {
+            let example = Example { label: Some("6".into()), ..Example::default() };
+            let mut fingerprint = Fingerprint::default();
+            fingerprint.add(&learnt(
+                &judging,
+                Comparison::Equation,
+                Row { index: 3, example },
+                &entries(labels),
+            ));
+            fingerprint.finish()
+        };
+        assert_eq!(fingerprint(AGREE, &["6", "7"]), fingerprint(AGREE, &["6", "8"]));
+        assert_ne!(fingerprint(AGREE, &["6", "7"]), fingerprint(PLAIN, &["6", "7"]));
+        assert_ne!(fingerprint(PLAIN, &["6", "6"]), fingerprint(VOTE, &["6", "6"]), "weights count");
+        assert_eq!(
+            fingerprint(AGREE, &["6", "7"]),
+            "fee7642804e707b8040c334750e03566ad86cb7ca63bfb4ffc791ed244fd60c5",
+            "the form that version 0.1.0 wrote"
+        );
     }
 
     proptest! {

@@ -71,9 +71,11 @@ pub enum RunInstruction {
 /// What a publication is to a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Publication {
-    /// The run's model is still to be written.
-    New,
-    /// It is written: the reply to the first call was lost.
+    /// The final run: its result and the job's model are still to be written.
+    Model,
+    /// Any other run: its result alone is still to be written.
+    Result,
+    /// All is written: the reply to the first call was lost.
     Repeated,
 }
 
@@ -91,12 +93,14 @@ pub enum Conflict {
         action: &'static str,
     },
     /// Its rows are gone.
-    #[error("distillation {job} cannot be resumed: its dataset {dataset} was deleted")]
+    #[error("distillation {job} cannot {action}: its dataset {dataset} was deleted")]
     DatasetDeleted {
         /// The job.
         job: DistillationId,
         /// Its dataset.
         dataset: DatasetId,
+        /// What was asked of it.
+        action: &'static str,
     },
     /// Its rows are not complete yet.
     #[error("dataset {dataset} is not committed yet: finish its upload first")]
@@ -160,6 +164,21 @@ pub fn start_training(job: &Distillation) -> Decision {
     }
 }
 
+/// Whether a job's ledger can be trained on by a further run: its harvest is over, so that the ledger stays as it is.
+///
+/// # Errors
+/// It was never harvested to the end, or its dataset was deleted.
+pub fn create_run(job: &Distillation, has_dataset: bool) -> Result<(), Conflict> {
+    if job.run.is_none() {
+        return Err(refused(job, "take further runs: its harvest is not over"));
+    }
+    if !has_dataset {
+        let action = "take further runs";
+        return Err(Conflict::DatasetDeleted { job: job.id, dataset: job.dataset, action });
+    }
+    Ok(())
+}
+
 /// Pauses a job; it returns to the present state when it is resumed.
 ///
 /// # Errors
@@ -183,7 +202,7 @@ pub fn resume(job: &Distillation, has_dataset: bool) -> Decision {
         Queued | Harvesting | Training | Evaluating => Ok(None),
         Succeeded | Cancelled => Err(refused(job, "be resumed")),
         Paused | Failed if !has_dataset => {
-            Err(Conflict::DatasetDeleted { job: job.id, dataset: job.dataset })
+            Err(Conflict::DatasetDeleted { job: job.id, dataset: job.dataset, action: "be resumed" })
         }
         Paused | Failed => Ok(Some(Transition {
             runs: vec![Change { from: RunState::Failed, to: RunState::Pending }],
@@ -255,7 +274,7 @@ pub fn start_evaluating(job: &Distillation, run: &Run, fence: u64) -> Decision {
     Ok((moves_with(job, run) && job.state == Training).then(|| moved(job, Evaluating, "")))
 }
 
-/// Whether a run may publish a model, or has done so.
+/// Whether a run may publish, or has done so.
 ///
 /// # Errors
 /// The lease was lost.
@@ -263,16 +282,21 @@ pub fn publication(run: &Run, fence: u64) -> Result<Publication, Conflict> {
     if run.fence == fence && run.state == RunState::Succeeded {
         return Ok(Publication::Repeated);
     }
-    hold(run, fence).map(|()| Publication::New)
+    hold(run, fence)?;
+    Ok(if run.plan.purpose.is_final() { Publication::Model } else { Publication::Result })
 }
 
-/// Ends a run whose [`publication`] is new with its model.
-pub fn publish(job: &Distillation, run: &Run, model: &Model) -> RunTransition {
-    let event = EventKind::Published { model: model.id, name: model.name.clone(), version: model.version };
+/// Ends a run with its result and, of a final run, the model that was made of it.
+pub fn publish(job: &Distillation, run: &Run, model: Option<&Model>) -> RunTransition {
+    let published = |model: &Model| EventKind::Published {
+        model: model.id,
+        name: model.name.clone(),
+        version: model.version,
+    };
     RunTransition {
         state: RunState::Succeeded,
         reason: String::new(),
-        events: vec![event],
+        events: model.map(published).into_iter().collect(),
         job: moves_with(job, run).then(|| moved(job, Succeeded, "")),
     }
 }
@@ -328,6 +352,7 @@ mod tests {
     use super::*;
     use crate::ids::ModelId;
     use crate::records::PhaseSeconds;
+    use crate::run::{RunPlan, RunPurpose};
     use crate::spec::{Draft, JudgingDraft, StudentDraft, TeacherDraft, TrainingDraft};
     use crate::{Task, Timestamp};
 
@@ -365,7 +390,9 @@ mod tests {
         }
     }
 
+    /// The job's final run where it has that id, else a probe.
     fn run(job: &Distillation, id: RunId, state: RunState) -> Run {
+        let purpose = if job.run == Some(id) { RunPurpose::Final } else { RunPurpose::Probe };
         Run {
             id,
             distillation: job.id,
@@ -376,6 +403,9 @@ mod tests {
             resume_path: String::new(),
             reason: String::new(),
             created_at: Timestamp(1),
+            plan: RunPlan { purpose, ..RunPlan::of_job(&job.spec) },
+            ledger_fingerprint: String::new(),
+            result: None,
         }
     }
 
@@ -496,7 +526,7 @@ mod tests {
         );
         let publishes = |job: &Distillation| {
             let run = run(job, job.run.unwrap(), RunState::Leased);
-            Ok(publish(job, &run, &model(job, &run)).job)
+            Ok(publish(job, &run, Some(&model(job, &run))).job)
         };
         let succeeds = Move(Succeeded, None);
         check(
@@ -535,12 +565,24 @@ mod tests {
             assert_eq!(done.prompts, [pending(PromptState::Parked), pending(PromptState::Skipped)]);
             assert_eq!(done.runs, [Change { from: RunState::Failed, to: RunState::Pending }]);
             let job = job(state);
-            let gone = Conflict::DatasetDeleted { job: job.id, dataset: job.dataset };
+            let gone = Conflict::DatasetDeleted { job: job.id, dataset: job.dataset, action: "be resumed" };
             assert_eq!(resume(&job, false), Err(gone), "{state}");
         }
         assert_eq!(resume(&job(Training), false), Ok(None), "a running job is not resumed");
         let fresh = Distillation { resume_state: None, ..job(Paused) };
         assert_eq!(resume(&fresh, true).unwrap().unwrap().state, Queued);
+    }
+
+    #[test]
+    fn a_ledger_takes_further_runs_once_its_harvest_is_over() {
+        for state in DistillationState::ALL {
+            let trained = job(*state);
+            assert_eq!(create_run(&trained, true), Ok(()), "{state}");
+            let gone = create_run(&trained, false).unwrap_err().to_string();
+            assert!(gone.contains("cannot take further runs") && gone.contains("was deleted"), "{gone}");
+            let words = create_run(&Distillation { run: None, ..trained }, true).unwrap_err().to_string();
+            assert!(words.contains("its harvest is not over"), "{words}");
+        }
     }
 
     #[test]
@@ -573,7 +615,7 @@ mod tests {
                 assert_eq!(release_run(&run, fence).map(drop), expected, "{state} {fence}");
                 let repeated = fence == FENCE && *state == RunState::Succeeded;
                 let expected = match (holds, repeated) {
-                    (true, _) => Ok(Publication::New),
+                    (true, _) => Ok(Publication::Result),
                     (_, true) => Ok(Publication::Repeated),
                     _ => Err(lost.clone()),
                 };
@@ -587,6 +629,8 @@ mod tests {
                 assert_eq!(report(Some(&run), fence), expected, "{state} {fence}");
             }
         }
+        let own = run(&job, job.run.unwrap(), RunState::Leased);
+        assert_eq!(publication(&own, FENCE), Ok(Publication::Model), "the final run makes a model");
         assert_eq!(report(None, FENCE), Ok(RunInstruction::Cancel), "it was deleted with its job");
     }
 
@@ -596,11 +640,11 @@ mod tests {
         for (id, own) in [(job.run.unwrap(), true), (RunId::generate(), false)] {
             let run = run(&job, id, RunState::Leased);
             let model = model(&job, &run);
-            let done = publish(&job, &run, &model);
+            let done = publish(&job, &run, own.then_some(&model));
             let event = EventKind::Published { model: model.id, name: "job".into(), version: 7 };
             assert_eq!(
                 (done.state, done.events, done.job.is_some()),
-                (RunState::Succeeded, vec![event], own)
+                (RunState::Succeeded, if own { vec![event] } else { Vec::new() }, own)
             );
             let failed = fail_run(&job, &run, FENCE, WHY).unwrap();
             assert_eq!((failed.state, failed.reason.as_str()), (RunState::Failed, WHY));

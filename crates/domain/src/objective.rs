@@ -35,6 +35,8 @@ named!(
 /// An accepted rationale of a row.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AcceptedRationale {
+    /// The sample that it is.
+    pub sample: u32,
     /// The chain of thought.
     pub text: String,
     /// The label it argues for.
@@ -48,7 +50,7 @@ pub struct AcceptedRationale {
 pub struct TrainingExample {
     /// The row.
     pub row: Row,
-    /// The label that the student learns, by the job's `judging.label`; `None` where there is none.
+    /// The label that the student learns, by the run's `judging.label`; `None` where there is none.
     pub target: Option<String>,
     /// Its accepted rationales; none for rows that were not asked, or whose answers were rejected.
     pub rationales: Vec<AcceptedRationale>,
@@ -179,7 +181,8 @@ mod tests {
     use super::*;
 
     fn example(rationales: usize) -> TrainingExample {
-        let rationale = AcceptedRationale { text: "Two twos.".into(), label: "4".into(), weight: 0.5 };
+        let rationale =
+            AcceptedRationale { sample: 0, text: "Two twos.".into(), label: "4".into(), weight: 0.5 };
         TrainingExample {
             row: Row { index: 0, example: Example { input: "2 + 2?".into(), ..Example::default() } },
             target: Some("4".into()),

@@ -1,11 +1,11 @@
 //! What the store keeps. Records are plain data: a store fills them, a service reads them.
 
 use crate::completion::{FinishReason, Parsed};
-use crate::example::{Example, Row, Split};
+use crate::example::Example;
 use crate::ids::{CompletionKey, DatasetId, DistillationId, ModelId, PromptId, RequestId, RunId};
 use crate::metric::Accuracy;
-use crate::objective::{AcceptedRationale, TrainingExample};
-use crate::spec::{LabelSource, Spec};
+use crate::run::{RunPlan, RunResult};
+use crate::spec::Spec;
 use crate::state::{DatasetState, DistillationState, PromptState, Purpose, Reason, RunState, Verdict};
 use crate::time::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -320,6 +320,27 @@ pub struct Run {
     pub reason: String,
     /// When it was made.
     pub created_at: Timestamp,
+    /// What it does.
+    pub plan: RunPlan,
+    /// sha256 (hex) over the rationales of the ledger that its rules accept in its rows.
+    pub ledger_fingerprint: String,
+    /// What it came to, once it succeeded.
+    pub result: Option<RunResult>,
+}
+
+/// A run to be created over the ledger of a job.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewRun {
+    /// The id it will have.
+    pub id: RunId,
+    /// The caller's name for this call.
+    pub request: RequestId,
+    /// The job.
+    pub distillation: DistillationId,
+    /// What it does.
+    pub plan: RunPlan,
+    /// See [`Run::ledger_fingerprint`].
+    pub ledger_fingerprint: String,
 }
 
 /// What a trainer needs to begin.
@@ -327,12 +348,10 @@ pub struct Run {
 pub struct LeasedRun {
     /// The run, with `fence` as its fencing token.
     pub run: Run,
-    /// The specification.
+    /// What it carries out: its job's specification, with the run's own settings in place.
     pub spec: Spec,
     /// The dataset's fingerprint, for the provenance.
     pub dataset: Dataset,
-    /// sha256 (hex) over the accepted ledger, for the provenance.
-    pub ledger_fingerprint: String,
     /// W3C trace context of its job; empty for none.
     pub traceparent: String,
 }
@@ -346,23 +365,6 @@ pub struct MetricPoint {
     pub name: String,
     /// Its value.
     pub value: f64,
-}
-
-/// What a trainer reads of a row of a split, with the row's accepted rationales in order of sample. Rows that are measured
-/// keep their gold label.
-pub fn training_example(
-    mut row: Row,
-    split: Split,
-    label: LabelSource,
-    rationales: Vec<AcceptedRationale>,
-) -> TrainingExample {
-    // What came with the row was judged; a trainer needs only what was accepted.
-    row.example.answers = Vec::new();
-    let target = match (label, split) {
-        (LabelSource::Teacher, Split::Train) => rationales.first().map(|rationale| rationale.label.clone()),
-        _ => row.example.label.clone(),
-    };
-    TrainingExample { row, target, rationales }
 }
 
 /// A published student.
@@ -392,25 +394,6 @@ pub struct Model {
     pub created_at: Timestamp,
     /// W3C trace context of its job; empty for none.
     pub traceparent: String,
-}
-
-/// What a trainer brings to a publication.
-#[derive(Debug, Clone, PartialEq)]
-pub struct NewModel {
-    /// The folder in the object store, complete with its manifest.
-    pub path: String,
-    /// sha256 (hex) of the manifest.
-    pub manifest_sha256: String,
-    /// How many parameters it has.
-    pub parameters: u64,
-    /// On the validation rows.
-    pub validation: Option<Accuracy>,
-    /// On the test rows.
-    pub test: Option<Accuracy>,
-    /// Seconds of training, all leases together.
-    pub train_seconds: f64,
-    /// Seconds of evaluation.
-    pub evaluate_seconds: f64,
 }
 
 /// A registered base checkpoint.

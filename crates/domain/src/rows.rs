@@ -13,7 +13,10 @@ use crate::records::{
     Completion, Dataset, Distillation, HarvestProgress, LedgerEntry, MetricPoint, Model, PhaseSeconds,
     Prompt, Run,
 };
+use crate::run::{RunPlan, RunPurpose, RunResult};
+use crate::spec::Spec;
 use crate::state::Verdict;
+use crate::subset::Subset;
 use crate::time::Timestamp;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -481,7 +484,7 @@ impl TryFrom<EntryRow> for LedgerEntry {
     }
 }
 
-/// A row of `runs`.
+/// A row of `runs`, with the specification of its job where it has none of its own.
 #[derive(Debug)]
 pub struct RunRow {
     pub id: Uuid,
@@ -493,6 +496,60 @@ pub struct RunRow {
     pub resume_path: String,
     pub reason: String,
     pub created_at: i64,
+    pub purpose: String,
+    pub study: String,
+    pub cell: String,
+    pub spec: String,
+    pub rows_millionths: i64,
+    pub rows_seed: i64,
+    pub ledger_fingerprint: String,
+    pub path: String,
+    pub manifest_sha256: String,
+    pub parameters: i64,
+    pub validation: Option<String>,
+    pub test: Option<String>,
+    pub train_seconds: f64,
+    pub evaluate_seconds: f64,
+}
+
+impl RunRow {
+    fn plan(&self) -> StoreResult<RunPlan> {
+        let spec: Spec = json("spec", &self.spec)?;
+        let purpose = RunPurpose::read(&self.purpose, &self.study, &self.cell)
+            .map_err(|violation| damaged("purpose", violation))?;
+        if purpose.is_final() {
+            return Ok(RunPlan::of_job(&spec));
+        }
+        let rows =
+            Subset::of_millionths(number("rows_millionths", self.rows_millionths)?, unsigned(self.rows_seed))
+                .ok_or_else(|| damaged("rows_millionths", self.rows_millionths))?;
+        Ok(RunPlan::new(purpose, rows, &spec))
+    }
+
+    fn result(&self) -> StoreResult<Option<RunResult>> {
+        if self.path.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(RunResult {
+            path: self.path.clone(),
+            manifest_sha256: self.manifest_sha256.clone(),
+            parameters: number("parameters", self.parameters)?,
+            validation: json_maybe("validation", self.validation.as_deref())?,
+            test: json_maybe("test", self.test.as_deref())?,
+            train_seconds: self.train_seconds,
+            evaluate_seconds: self.evaluate_seconds,
+        }))
+    }
+}
+
+/// The bits of an unsigned number as a column holds them.
+pub fn bits(number: u64) -> i64 {
+    i64::from_ne_bytes(number.to_ne_bytes())
+}
+
+/// The unsigned number whose bits a column holds.
+fn unsigned(bits: i64) -> u64 {
+    u64::from_ne_bytes(bits.to_ne_bytes())
 }
 
 impl TryFrom<RunRow> for Run {
@@ -500,6 +557,9 @@ impl TryFrom<RunRow> for Run {
 
     fn try_from(row: RunRow) -> StoreResult<Self> {
         Ok(Self {
+            plan: row.plan()?,
+            result: row.result()?,
+            ledger_fingerprint: row.ledger_fingerprint,
             id: RunId::from_uuid(row.id),
             distillation: DistillationId::from_uuid(row.distillation_id),
             state: named("state", &row.state)?,

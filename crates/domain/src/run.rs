@@ -4,8 +4,15 @@
 //! studies train other students over the same answers, without asking the teacher again.
 
 use crate::fault::Violation;
-use crate::spec::{Judging, Spec, Start, TrainingSpec, is_name};
+use crate::metric::Accuracy;
+use crate::objective::Objective;
+use crate::spec::{
+    Judging, JudgingDraft, Spec, Start, StudentDraft, TrainingDraft, TrainingSpec, contradictions, is_name,
+    resolve_judging, resolve_start, resolve_training,
+};
 use crate::subset::Subset;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 /// Why a run exists.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -112,9 +119,193 @@ impl RunPlan {
     }
 }
 
+/// What a caller wrote of a run, with holes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RunDraft {
+    /// Why it exists.
+    pub purpose: RunPurpose,
+    /// The fraction of the train rows; `None` for all.
+    pub fraction: Option<f64>,
+    /// The split seed; `None` for the job's training seed.
+    pub seed: Option<u64>,
+    /// The judging's part.
+    pub judging: JudgingDraft,
+    /// The student's part.
+    pub student: StudentDraft,
+    /// The training's part.
+    pub training: TrainingDraft,
+}
+
+impl RunDraft {
+    /// A run over the ledger of a job: what is absent is as in the job's specification.
+    ///
+    /// # Errors
+    /// Every mistake at once, each by its field.
+    pub fn resolve(self, job: &Spec) -> Result<RunPlan, Vec<Violation>> {
+        let judging = over(&job.judging, &self.judging);
+        let Judging { agree, hint, vote, label } = judging;
+        let whole =
+            JudgingDraft { agree: Some(agree), hint: Some(hint), vote: Some(vote), label: Some(label) };
+        let mut found = contradictions(&self.student, &whole);
+        if self.purpose.is_final() {
+            found.push(Violation::new("purpose", "is `final`: that run is created when the harvest ends"));
+        }
+        let rows = self.rows(job.training.seed).map_err(|violation| found.push(violation));
+        let spec = Spec {
+            judging,
+            start: start_over(&job.start, &self.student),
+            training: over(&job.training, &self.training),
+            ..job.clone()
+        };
+        found.extend(spec.violations());
+        match rows {
+            Ok(rows) if found.is_empty() => Ok(RunPlan::new(self.purpose, rows, &spec)),
+            _ => Err(found),
+        }
+    }
+
+    /// The plan of a draft that has no holes, as a server sends it.
+    ///
+    /// # Errors
+    /// The fraction is out of its range.
+    pub fn complete(self) -> Result<RunPlan, Vec<Violation>> {
+        let judging = resolve_judging(&self.judging);
+        let start = resolve_start(&self.student);
+        let objective = self.training.objective.unwrap_or_else(|| Objective::default_for(true));
+        let training = resolve_training(&self.training, &start, objective);
+        let rows = self.rows(training.seed).map_err(|violation| vec![violation])?;
+        Ok(RunPlan { purpose: self.purpose, rows, judging, start, training })
+    }
+
+    fn rows(&self, seed: u64) -> Result<Subset, Violation> {
+        Subset::new(self.fraction.unwrap_or(1.0), self.seed.unwrap_or(seed))
+    }
+}
+
+/// What the run starts from; a part of a fresh student leaves the rest as the job has it.
+fn start_over(job: &Start, draft: &StudentDraft) -> Start {
+    match (job, draft) {
+        (_, StudentDraft { base: None, size: None, vocabulary: None }) => job.clone(),
+        (Start::Scratch { size, vocabulary }, StudentDraft { base: None, .. }) => Start::Scratch {
+            size: draft.size.unwrap_or(*size),
+            vocabulary: draft.vocabulary.unwrap_or(*vocabulary),
+        },
+        _ => resolve_start(draft),
+    }
+}
+
+/// `whole` with every field that `draft` fills. Both have the same fields, which are named in their declarations alone.
+fn over<Whole: Serialize + DeserializeOwned + Clone, Draft: Serialize>(
+    whole: &Whole,
+    draft: &Draft,
+) -> Whole {
+    let (Ok(serde_json::Value::Object(mut fields)), Ok(serde_json::Value::Object(filled))) =
+        (serde_json::to_value(whole), serde_json::to_value(draft))
+    else {
+        return whole.clone();
+    };
+    fields.extend(filled.into_iter().filter(|(_, value)| !value.is_null()));
+    serde_json::from_value(serde_json::Value::Object(fields)).unwrap_or_else(|_| whole.clone())
+}
+
+/// What a run came to: its checkpoint, and the accuracies that the predictions in it give.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RunResult {
+    /// The folder in the object store, complete with its manifest.
+    pub path: String,
+    /// sha256 (hex) of the manifest.
+    pub manifest_sha256: String,
+    /// How many parameters the student has.
+    pub parameters: u64,
+    /// On the validation rows.
+    pub validation: Option<Accuracy>,
+    /// On the test rows.
+    pub test: Option<Accuracy>,
+    /// Seconds of training, all leases together.
+    pub train_seconds: f64,
+    /// Seconds of evaluation.
+    pub evaluate_seconds: f64,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::spec::{Draft, LabelSource, StudentSize, TeacherDraft};
+    use crate::task::Task;
+
+    fn job() -> Spec {
+        let draft = Draft {
+            name: "job".into(),
+            task: Task::built_in("equation").unwrap(),
+            teacher: TeacherDraft { profile: Some("local".into()), ..TeacherDraft::default() },
+            judging: JudgingDraft::default(),
+            student: StudentDraft { size: Some(StudentSize::Tiny), ..StudentDraft::default() },
+            training: TrainingDraft { patience: Some(3), seed: Some(5), ..TrainingDraft::default() },
+        };
+        draft.resolve().unwrap()
+    }
+
+    fn draft() -> RunDraft {
+        RunDraft {
+            purpose: RunPurpose::Probe,
+            fraction: None,
+            seed: None,
+            judging: JudgingDraft::default(),
+            student: StudentDraft::default(),
+            training: TrainingDraft::default(),
+        }
+    }
+
+    #[test]
+    fn what_a_draft_leaves_out_is_as_in_the_job() {
+        let same = draft().resolve(&job()).unwrap();
+        assert_eq!(same, RunPlan { purpose: RunPurpose::Probe, ..RunPlan::of_job(&job()) });
+        assert_eq!((same.rows, same.spec(&job())), (Subset::all(5), job()));
+        let other = RunDraft {
+            fraction: Some(0.25),
+            judging: JudgingDraft { agree: Some(false), ..JudgingDraft::default() },
+            student: StudentDraft { vocabulary: Some(500), ..StudentDraft::default() },
+            training: TrainingDraft {
+                objective: Some(Objective::Standard),
+                seed: Some(u64::MAX),
+                learning_rate: Some(0.1 + 0.2),
+                ..TrainingDraft::default()
+            },
+            ..draft()
+        };
+        let plan = other.resolve(&job()).unwrap();
+        assert_eq!(plan.rows, Subset::new(0.25, 5).unwrap());
+        assert_eq!(plan.judging, Judging { agree: false, ..job().judging });
+        assert_eq!(plan.start, Start::Scratch { size: StudentSize::Tiny, vocabulary: 500 });
+        let (objective, learning_rate) = (Objective::Standard, 0.1 + 0.2);
+        assert_eq!(
+            plan.training,
+            TrainingSpec { objective, seed: u64::MAX, learning_rate, ..job().training }
+        );
+    }
+
+    #[test]
+    fn every_mistake_of_a_draft_is_named_by_its_field() {
+        let check = |change: fn(&mut RunDraft), fields: &[&str]| {
+            let mut changed = draft();
+            change(&mut changed);
+            let found = changed.resolve(&job()).err().unwrap_or_default();
+            let names: Vec<&str> = found.iter().map(|violation| violation.field.as_str()).collect();
+            assert_eq!(names, fields, "{found:?}");
+        };
+        check(|_| {}, &[]);
+        check(|draft| draft.purpose = RunPurpose::Final, &["purpose"]);
+        check(
+            |draft| (draft.fraction, draft.training.alpha) = (Some(0.0), Some(2.0)),
+            &["rows.fraction", "training.alpha"],
+        );
+        check(|draft| draft.judging.vote = Some(true), &["judging.vote"]);
+        check(
+            |draft| (draft.student.base, draft.student.size) = (Some("t5".into()), Some(StudentSize::Tiny)),
+            &["student.size"],
+        );
+        check(|draft| draft.judging.label = Some(LabelSource::Teacher), &["judging.agree"]);
+    }
 
     #[test]
     fn a_purpose_is_read_by_its_names() {

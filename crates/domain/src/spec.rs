@@ -302,13 +302,7 @@ impl Draft {
         let start = resolve_start(&self.student);
         let teacher = resolve_teacher(&self.teacher, &self.task);
         let objective = self.training.objective.unwrap_or_else(|| Objective::default_for(teacher.is_some()));
-        let label = self.judging.label.unwrap_or(LabelSource::Gold);
-        let judging = Judging {
-            agree: self.judging.agree.unwrap_or(label == LabelSource::Gold),
-            hint: self.judging.hint.unwrap_or(false),
-            vote: self.judging.vote.unwrap_or(false),
-            label,
-        };
+        let judging = resolve_judging(&self.judging);
         let training = resolve_training(&self.training, &start, objective);
         let mut found = contradictions(&self.student, &self.judging);
         let spec = Spec { name: self.name, task: self.task, teacher, judging, start, training };
@@ -317,7 +311,17 @@ impl Draft {
     }
 }
 
-fn resolve_start(student: &StudentDraft) -> Start {
+pub(crate) fn resolve_judging(draft: &JudgingDraft) -> Judging {
+    let label = draft.label.unwrap_or(LabelSource::Gold);
+    Judging {
+        agree: draft.agree.unwrap_or(label == LabelSource::Gold),
+        hint: draft.hint.unwrap_or(false),
+        vote: draft.vote.unwrap_or(false),
+        label,
+    }
+}
+
+pub(crate) fn resolve_start(student: &StudentDraft) -> Start {
     match &student.base {
         Some(name) => Start::Base { name: name.clone() },
         None => Start::Scratch {
@@ -348,7 +352,7 @@ fn resolve_teacher(teacher: &TeacherDraft, task: &Task) -> Option<TeacherSpec> {
 
 /// The paper's defaults where a checkpoint is fine-tuned (section 4.1 and appendix A); defaults that learn where it
 /// starts from scratch.
-fn resolve_training(draft: &TrainingDraft, start: &Start, objective: Objective) -> TrainingSpec {
+pub(crate) fn resolve_training(draft: &TrainingDraft, start: &Start, objective: Objective) -> TrainingSpec {
     let scratch = matches!(start, Start::Scratch { .. });
     let steps = draft.steps.unwrap_or(if scratch { 2_000 } else { 10_000 });
     let pick = |scratched: f64, tuned: f64| if scratch { scratched } else { tuned };
@@ -375,7 +379,7 @@ fn resolve_training(draft: &TrainingDraft, start: &Start, objective: Objective) 
     }
 }
 
-fn contradictions(student: &StudentDraft, judging: &JudgingDraft) -> Vec<Violation> {
+pub(crate) fn contradictions(student: &StudentDraft, judging: &JudgingDraft) -> Vec<Violation> {
     let mut found = Vec::new();
     if student.base.is_some() {
         for (field, given) in

@@ -42,6 +42,16 @@ impl Subset {
         Err(Violation::new("rows.fraction", format!("is {fraction}: it must be above 0 and at most 1")))
     }
 
+    /// The subset of so many millionths, as it is stored; `None` for a number that none has.
+    pub fn of_millionths(millionths: u32, seed: u64) -> Option<Self> {
+        (1..=WHOLE).contains(&millionths).then_some(Self { millionths, seed })
+    }
+
+    /// The fraction in millionths.
+    pub fn millionths(&self) -> u32 {
+        self.millionths
+    }
+
     /// The fraction, above 0 and at most 1.
     pub fn fraction(&self) -> f64 {
         f64::from(self.millionths) / f64::from(WHOLE)

@@ -30,6 +30,15 @@ async fn fetch(transaction: &mut Transaction<'_, Sqlite>, id: DatasetId) -> Stor
     record(row)?.ok_or_else(|| StoreError::not_found("dataset", id))
 }
 
+/// Whether there is a dataset of that id.
+pub(crate) async fn exists(transaction: &mut Transaction<'_, Sqlite>, id: DatasetId) -> StoreResult<bool> {
+    let count = sqlx::query_scalar!("SELECT count(*) FROM datasets WHERE id = ?", id.as_uuid())
+        .fetch_one(&mut **transaction)
+        .await
+        .map_err(internal)?;
+    Ok(count > 0)
+}
+
 #[async_trait]
 impl DatasetStore for SqliteStore {
     async fn create_dataset(&self, request: RequestId, name: &str) -> StoreResult<Dataset> {
@@ -152,7 +161,8 @@ impl DatasetStore for SqliteStore {
         fetch(&mut transaction, id).await?;
         let reading = sqlx::query_scalar!(
             "SELECT count(*) FROM distillations
-             WHERE dataset_id = ? AND state NOT IN ('succeeded', 'failed', 'cancelled')",
+             WHERE dataset_id = ? AND (state NOT IN ('succeeded', 'failed', 'cancelled') OR EXISTS
+                 (SELECT 1 FROM runs WHERE distillation_id = distillations.id AND runs.state IN ('pending', 'leased')))",
             id.as_uuid()
         )
         .fetch_one(&mut *transaction)
@@ -160,7 +170,7 @@ impl DatasetStore for SqliteStore {
         .map_err(internal)?;
         if reading > 0 {
             return Err(StoreError::Conflict(format!(
-                "dataset {id} is read by {reading} unfinished distillations: cancel them first"
+                "dataset {id} is read by {reading} distillations with unfinished work: wait for it, or cancel or delete them"
             )));
         }
         sqlx::query!("DELETE FROM datasets WHERE id = ?", id.as_uuid())

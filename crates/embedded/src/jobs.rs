@@ -1,10 +1,11 @@
 //! Jobs, their transitions and their events.
 
+use crate::datasets;
 use crate::row::{internal, record, records};
 use crate::store::SqliteStore;
 use async_trait::async_trait;
 use domain::event::{Event, EventKind};
-use domain::ids::DistillationId;
+use domain::ids::{DistillationId, RunId};
 use domain::lifecycle::{self, Transition};
 use domain::metric::Accuracy;
 use domain::ports::{BATCH_MAX, DistillationFilter, JobStore, Page, PageRequest, StoreError, StoreResult};
@@ -197,12 +198,8 @@ impl JobStore for SqliteStore {
         let mut writer = self.write().await?;
         let mut transaction = writer.begin().await?;
         let job = fetch(&mut transaction, id).await?;
-        let datasets =
-            sqlx::query_scalar!("SELECT count(*) FROM datasets WHERE id = ?", job.dataset.as_uuid())
-                .fetch_one(&mut *transaction)
-                .await
-                .map_err(internal)?;
-        apply(&mut transaction, self.now(), id, lifecycle::resume(&job, datasets > 0)?).await?;
+        let has_dataset = datasets::exists(&mut transaction, job.dataset).await?;
+        apply(&mut transaction, self.now(), id, lifecycle::resume(&job, has_dataset)?).await?;
         let job = fetch(&mut transaction, id).await?;
         transaction.commit().await.map_err(internal)?;
         Ok(job)
@@ -212,15 +209,24 @@ impl JobStore for SqliteStore {
         self.decide(id, |job| lifecycle::cancel(job, reason)).await
     }
 
-    async fn delete_distillation(&self, id: DistillationId) -> StoreResult<()> {
+    async fn delete_distillation(&self, id: DistillationId) -> StoreResult<Vec<RunId>> {
         let mut writer = self.write().await?;
         let mut transaction = writer.begin().await?;
         lifecycle::delete(&fetch(&mut transaction, id).await?)?;
+        let orphaned = sqlx::query_scalar!(
+            "SELECT id FROM runs WHERE distillation_id = ?
+             AND NOT EXISTS (SELECT 1 FROM models WHERE models.run_id = runs.id) ORDER BY created_at, id",
+            id.as_uuid()
+        )
+        .fetch_all(&mut *transaction)
+        .await
+        .map_err(internal)?;
         sqlx::query!("DELETE FROM distillations WHERE id = ?", id.as_uuid())
             .execute(&mut *transaction)
             .await
             .map_err(internal)?;
-        transaction.commit().await.map_err(internal)
+        transaction.commit().await.map_err(internal)?;
+        Ok(orphaned.into_iter().map(RunId::from_uuid).collect())
     }
 
     async fn claim_distillations(

@@ -6,8 +6,9 @@ use async_trait::async_trait;
 use domain::Timestamp;
 use domain::ids::{ModelId, RunId};
 use domain::ports::{ModelStore, Page, PageRequest, StoreError, StoreResult};
-use domain::records::{BaseModel, Distillation, Model, NewModel};
+use domain::records::{BaseModel, Distillation, Model};
 use domain::rows::{Cursor, ModelRow, finite_json, integer};
+use domain::run::RunResult;
 use sqlx::{Sqlite, Transaction};
 
 /// Models; what is given continues the statement after `FROM models`.
@@ -27,10 +28,12 @@ async fn fetch(transaction: &mut Transaction<'_, Sqlite>, id: ModelId) -> StoreR
     record(row)?.ok_or_else(|| StoreError::not_found("model", id))
 }
 
-/// The model that a run published.
-pub(crate) async fn of_run(transaction: &mut Transaction<'_, Sqlite>, run: RunId) -> StoreResult<Model> {
-    let row = models!("WHERE run_id = ?", run.as_uuid()).fetch_optional(&mut **transaction).await;
-    record(row)?.ok_or_else(|| StoreError::not_found("model of run", run))
+/// The model that a run published; a run that is not its job's final one has none.
+pub(crate) async fn of_run(
+    transaction: &mut Transaction<'_, Sqlite>,
+    run: RunId,
+) -> StoreResult<Option<Model>> {
+    record(models!("WHERE run_id = ?", run.as_uuid()).fetch_optional(&mut **transaction).await)
 }
 
 /// The next version of a job's model.
@@ -39,7 +42,7 @@ pub(crate) async fn insert(
     now: i64,
     job: &Distillation,
     run: RunId,
-    new: &NewModel,
+    new: &RunResult,
 ) -> StoreResult<Model> {
     let version = sqlx::query_scalar!(
         "INSERT INTO versions (name, newest) VALUES (?1, 1)

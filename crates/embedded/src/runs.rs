@@ -1,35 +1,37 @@
 //! Runs: leased, fenced, published.
 
+use crate::datasets;
 use crate::jobs::{self, append, apply};
 use crate::models;
 use crate::row::{internal, record, records};
 use crate::store::SqliteStore;
 use async_trait::async_trait;
-use domain::Split;
 use domain::ids::{DistillationId, RunId};
 use domain::lifecycle::{self, Publication, RunInstruction, RunTransition};
-use domain::objective::{AcceptedRationale, TrainingExample};
-use domain::ports::{DatasetStore, JobStore, RunStore, StoreError, StoreResult};
-use domain::records::{LeasedRun, MetricPoint, Model, NewModel, Run, training_example};
-use domain::rows::{MetricRow, RunRow, finite, integer, number};
+use domain::ports::{DatasetStore, Page, PageRequest, RunStore, StoreError, StoreResult};
+use domain::records::{Distillation, LeasedRun, MetricPoint, Model, NewRun, Run};
+use domain::rows::{Cursor, MetricRow, RunRow, bits, finite, finite_json, integer};
+use domain::run::RunResult;
 use sqlx::{Sqlite, Transaction};
-use std::collections::HashMap;
 use std::time::Duration;
 
-/// Runs; what is given continues the statement after `FROM runs`.
+/// Runs with the specification they carry out; what is given continues the statement after `FROM`.
 macro_rules! runs {
     ($rest:literal $(, $argument:expr)* $(,)?) => {
         sqlx::query_as!(
             RunRow,
-            "SELECT id, distillation_id, state, fence, trainer, step, resume_path, reason, created_at
-             FROM runs " + $rest,
+            r#"SELECT runs.id, distillation_id, runs.state, fence, trainer, step, resume_path, runs.reason, runs.created_at,
+             purpose, study, cell, coalesce(runs.spec, distillations.spec) AS "spec!: String", rows_millionths, rows_seed,
+             runs.ledger_fingerprint, path, manifest_sha256, parameters, validation, test, runs.train_seconds,
+             runs.evaluate_seconds
+             FROM runs JOIN distillations ON distillations.id = distillation_id "# + $rest,
             $($argument),*
         )
     };
 }
 
 async fn find(transaction: &mut Transaction<'_, Sqlite>, id: RunId) -> StoreResult<Option<Run>> {
-    record(runs!("WHERE id = ?", id.as_uuid()).fetch_optional(&mut **transaction).await)
+    record(runs!("WHERE runs.id = ?", id.as_uuid()).fetch_optional(&mut **transaction).await)
 }
 
 async fn fetch(transaction: &mut Transaction<'_, Sqlite>, id: RunId) -> StoreResult<Run> {
@@ -68,12 +70,63 @@ impl RunStore for SqliteStore {
         let transition = lifecycle::start_training(&job)?;
         let run = match job.run {
             Some(run) => run,
-            None => insert(&mut transaction, now, id, ledger_fingerprint).await?,
+            None => insert_final(&mut transaction, now, id, ledger_fingerprint).await?,
         };
         apply(&mut transaction, now, id, transition).await?;
         let run = fetch(&mut transaction, run).await?;
         transaction.commit().await.map_err(internal)?;
         Ok(run)
+    }
+
+    async fn create_run(&self, new: NewRun) -> StoreResult<Run> {
+        let mut writer = self.write().await?;
+        let mut transaction = writer.begin().await?;
+        let known = runs!("WHERE runs.request_id = ?", new.request.as_uuid());
+        if let Some(run) = record(known.fetch_optional(&mut *transaction).await)? {
+            return Ok(run);
+        }
+        let job = jobs::fetch(&mut transaction, new.distillation).await?;
+        lifecycle::create_run(&job, datasets::exists(&mut transaction, job.dataset).await?)?;
+        let (study, cell) = new.plan.purpose.study_and_cell();
+        sqlx::query!(
+            "INSERT INTO runs (id, distillation_id, request_id, purpose, study, cell, spec, rows_millionths, rows_seed,
+                 ledger_fingerprint, state, created_at)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'pending', ?)",
+            new.id.as_uuid(),
+            job.id.as_uuid(),
+            new.request.as_uuid(),
+            new.plan.purpose.name(),
+            study,
+            cell,
+            finite_json(&new.plan.spec(&job.spec))?,
+            i64::from(new.plan.rows.millionths()),
+            bits(new.plan.rows.seed),
+            &new.ledger_fingerprint,
+            self.now()
+        )
+        .execute(&mut *transaction)
+        .await
+        .map_err(internal)?;
+        let run = fetch(&mut transaction, new.id).await?;
+        transaction.commit().await.map_err(internal)?;
+        Ok(run)
+    }
+
+    async fn list_runs(&self, distillation: DistillationId, page: &PageRequest) -> StoreResult<Page<Run>> {
+        let cursor = Cursor::read(page)?;
+        let rows = runs!(
+            "WHERE distillation_id = ?1 AND (runs.created_at, runs.id) < (?2, ?3)
+             ORDER BY runs.created_at DESC, runs.id DESC LIMIT ?4",
+            distillation.as_uuid(),
+            cursor.created_at,
+            cursor.id,
+            cursor.limit
+        )
+        .fetch_all(self.readers())
+        .await;
+        let items: Vec<Run> = records(rows)?;
+        let next = cursor.next(items.len(), items.last().map(|last| (last.created_at, last.id.as_uuid())));
+        Ok(Page { items, next })
     }
 
     async fn lease_run(&self, trainer: &str, lease: Duration) -> StoreResult<Option<LeasedRun>> {
@@ -95,7 +148,8 @@ impl RunStore for SqliteStore {
              WHERE id = (
                  SELECT runs.id FROM runs JOIN distillations ON distillations.id = runs.distillation_id
                  WHERE (runs.state = 'pending' OR runs.state = 'leased' AND runs.lease_until <= ?3)
-                 AND distillations.state IN ('training', 'evaluating') ORDER BY runs.created_at LIMIT 1)
+                 AND (purpose <> 'final' OR distillations.state IN ('training', 'evaluating'))
+                 ORDER BY runs.created_at, runs.id LIMIT 1)
              RETURNING id",
             trainer,
             now + lease.as_millis() as i64,
@@ -107,17 +161,11 @@ impl RunStore for SqliteStore {
         let Some(id) = leased else { return Ok(None) };
         let run = fetch(&mut transaction, RunId::from_uuid(id)).await?;
         let job = jobs::fetch(&mut transaction, run.distillation).await?;
-        let ledger_fingerprint = sqlx::query_scalar!(
-            "SELECT ledger_fingerprint FROM distillations WHERE id = ?",
-            job.id.as_uuid()
-        )
-        .fetch_one(&mut *transaction)
-        .await
-        .map_err(internal)?;
         transaction.commit().await.map_err(internal)?;
         drop(writer);
         let dataset = self.dataset(job.dataset).await?;
-        Ok(Some(LeasedRun { run, spec: job.spec, dataset, ledger_fingerprint, traceparent: job.traceparent }))
+        let spec = run.plan.spec(&job.spec);
+        Ok(Some(LeasedRun { run, spec, dataset, traceparent: job.traceparent }))
     }
 
     async fn report_run(
@@ -193,27 +241,19 @@ impl RunStore for SqliteStore {
         transaction.commit().await.map_err(internal)
     }
 
-    async fn publish_run(&self, id: RunId, fence: u64, new: NewModel) -> StoreResult<Model> {
+    async fn publish_run(&self, id: RunId, fence: u64, result: RunResult) -> StoreResult<Option<Model>> {
         let now = self.now();
         let mut writer = self.write().await?;
         let mut transaction = writer.begin().await?;
         let run = fetch(&mut transaction, id).await?;
-        if lifecycle::publication(&run, fence)? == Publication::Repeated {
-            return models::of_run(&mut transaction, id).await;
-        }
         let job = jobs::fetch(&mut transaction, run.distillation).await?;
-        let model = models::insert(&mut transaction, now, &job, id, &new).await?;
-        sqlx::query!(
-            "UPDATE distillations SET model_id = ?, train_seconds = ?, evaluate_seconds = ? WHERE id = ?",
-            model.id.as_uuid(),
-            finite(new.train_seconds)?,
-            finite(new.evaluate_seconds)?,
-            job.id.as_uuid()
-        )
-        .execute(&mut *transaction)
-        .await
-        .map_err(internal)?;
-        end(&mut transaction, now, &run, lifecycle::publish(&job, &run, &model)).await?;
+        let model = match lifecycle::publication(&run, fence)? {
+            Publication::Repeated => return models::of_run(&mut transaction, id).await,
+            Publication::Model => Some(publish_model(&mut transaction, now, &job, id, &result).await?),
+            Publication::Result => None,
+        };
+        write_result(&mut transaction, id, &result).await?;
+        end(&mut transaction, now, &run, lifecycle::publish(&job, &run, model.as_ref())).await?;
         transaction.commit().await.map_err(internal)?;
         Ok(model)
     }
@@ -238,26 +278,8 @@ impl RunStore for SqliteStore {
     }
 
     async fn run(&self, id: RunId) -> StoreResult<Run> {
-        let row = runs!("WHERE id = ?", id.as_uuid()).fetch_optional(self.readers()).await;
+        let row = runs!("WHERE runs.id = ?", id.as_uuid()).fetch_optional(self.readers()).await;
         record(row)?.ok_or_else(|| StoreError::not_found("run", id))
-    }
-
-    async fn training_examples(
-        &self,
-        id: RunId,
-        split: Split,
-        from: u64,
-        limit: usize,
-    ) -> StoreResult<Vec<TrainingExample>> {
-        let job = self.distillation(self.run(id).await?.distillation).await?;
-        let rows = self.rows(job.dataset, Some(split), from, limit).await?;
-        let (Some(first), Some(last)) = (rows.first(), rows.last()) else { return Ok(Vec::new()) };
-        let mut rationales = self.accepted(job.id, first.index, last.index).await?;
-        let examples = rows.into_iter().map(|row| {
-            let rationales = rationales.remove(&row.index).unwrap_or_default();
-            training_example(row, split, job.spec.judging.label, rationales)
-        });
-        Ok(examples.collect())
     }
 
     async fn metrics(&self, id: RunId, name: Option<&str>, limit: usize) -> StoreResult<Vec<MetricPoint>> {
@@ -275,38 +297,8 @@ impl RunStore for SqliteStore {
     }
 }
 
-impl SqliteStore {
-    async fn accepted(
-        &self,
-        job: DistillationId,
-        first: u64,
-        last: u64,
-    ) -> StoreResult<HashMap<u64, Vec<AcceptedRationale>>> {
-        let rows = sqlx::query!(
-            "SELECT row_index, rationale, label, weight FROM prompts
-             WHERE distillation_id = ? AND purpose = 'train' AND state = 'answered' AND verdict = 'accepted'
-             AND row_index BETWEEN ? AND ? ORDER BY row_index, sample, hinted",
-            job.as_uuid(),
-            integer::<i64>(first)?,
-            integer::<i64>(last)?
-        )
-        .fetch_all(self.readers())
-        .await
-        .map_err(internal)?;
-        let mut accepted: HashMap<u64, Vec<AcceptedRationale>> = HashMap::new();
-        for row in rows {
-            accepted.entry(number("row_index", row.row_index)?).or_default().push(AcceptedRationale {
-                text: row.rationale,
-                label: row.label.unwrap_or_default(),
-                weight: row.weight,
-            });
-        }
-        Ok(accepted)
-    }
-}
-
-/// Makes a job's run.
-async fn insert(
+/// Makes a job's final run.
+async fn insert_final(
     transaction: &mut Transaction<'_, Sqlite>,
     now: i64,
     job: DistillationId,
@@ -314,22 +306,66 @@ async fn insert(
 ) -> StoreResult<RunId> {
     let run = RunId::generate();
     sqlx::query!(
-        "INSERT INTO runs (id, distillation_id, state, created_at) VALUES (?, ?, 'pending', ?)",
+        "INSERT INTO runs (id, distillation_id, ledger_fingerprint, state, created_at)
+         VALUES (?, ?, ?, 'pending', ?)",
         run.as_uuid(),
         job.as_uuid(),
+        ledger_fingerprint,
         now
     )
     .execute(&mut **transaction)
     .await
     .map_err(internal)?;
+    sqlx::query!("UPDATE distillations SET run_id = ? WHERE id = ?", run.as_uuid(), job.as_uuid())
+        .execute(&mut **transaction)
+        .await
+        .map_err(internal)?;
+    Ok(run)
+}
+
+/// Writes the model of a job's final run.
+async fn publish_model(
+    transaction: &mut Transaction<'_, Sqlite>,
+    now: i64,
+    job: &Distillation,
+    run: RunId,
+    result: &RunResult,
+) -> StoreResult<Model> {
+    let model = models::insert(transaction, now, job, run, result).await?;
     sqlx::query!(
-        "UPDATE distillations SET run_id = ?, ledger_fingerprint = ? WHERE id = ?",
-        run.as_uuid(),
-        ledger_fingerprint,
-        job.as_uuid()
+        "UPDATE distillations SET model_id = ?, train_seconds = ?, evaluate_seconds = ? WHERE id = ?",
+        model.id.as_uuid(),
+        finite(result.train_seconds)?,
+        finite(result.evaluate_seconds)?,
+        job.id.as_uuid()
     )
     .execute(&mut **transaction)
     .await
     .map_err(internal)?;
-    Ok(run)
+    Ok(model)
+}
+
+/// Writes what a run came to.
+async fn write_result(
+    transaction: &mut Transaction<'_, Sqlite>,
+    id: RunId,
+    result: &RunResult,
+) -> StoreResult<()> {
+    sqlx::query!(
+        "UPDATE runs SET path = ?, manifest_sha256 = ?, parameters = ?, validation = ?, test = ?, train_seconds = ?,
+             evaluate_seconds = ?
+         WHERE id = ?",
+        &result.path,
+        &result.manifest_sha256,
+        integer::<i64>(result.parameters)?,
+        result.validation.as_ref().map(finite_json).transpose()?,
+        result.test.as_ref().map(finite_json).transpose()?,
+        finite(result.train_seconds)?,
+        finite(result.evaluate_seconds)?,
+        id.as_uuid()
+    )
+    .execute(&mut **transaction)
+    .await
+    .map_err(internal)?;
+    Ok(())
 }

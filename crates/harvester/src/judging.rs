@@ -1,19 +1,19 @@
 //! The end of a harvest: every row judged whole, the teacher measured, the ledger's fingerprint taken.
 
 use crate::job::Job;
+use crate::ledger::Ledger;
 use crate::{HarvestError, Shared};
 use domain::example::Row;
+use domain::judge::{self, Fingerprint};
+use domain::label;
 use domain::metric::Accuracy;
-use domain::ports::{BATCH_MAX, LedgerFilter};
+use domain::ports::BATCH_MAX;
 use domain::records::LedgerEntry;
-use domain::state::{PromptState, Purpose, Verdict};
-use domain::{judge, label};
-use sha2::{Digest, Sha256};
-use std::collections::VecDeque;
+use domain::state::{PromptState, Purpose};
 
 /// What the whole ledger came to.
 pub(crate) struct Judged {
-    /// sha256 (hex) over the accepted rationales in order.
+    /// That of the final run's rationales.
     pub(crate) fingerprint: String,
     /// How many there are.
     pub(crate) accepted: u64,
@@ -21,29 +21,25 @@ pub(crate) struct Judged {
     pub(crate) teacher: Option<Accuracy>,
 }
 
-/// Judges every row and writes the verdicts. Doing it again gives the same.
+/// Judges every row under the job's own rules and caches the verdicts, for lists and counts. Doing it again gives the
+/// same.
 pub(crate) async fn judge(shared: &Shared, job: &Job) -> Result<Judged, HarvestError> {
-    let mut hasher = Sha256::new();
-    let mut updates = Vec::new();
+    let (rules, metric) = (job.spec.judging, job.spec.task.metric);
+    let (mut fingerprint, mut updates) = (Fingerprint::default(), Vec::new());
     let (mut accepted, mut rows, mut correct, mut parsed) = (0, 0, 0, 0);
-    each_judged_row(shared, job, |row, entries| {
+    each_answered_row(shared, job, |row, entries| {
         let gold = row.example.label.as_deref();
-        let (train, evaluate): (Vec<_>, Vec<_>) =
-            entries.iter().cloned().partition(|entry| entry.purpose == Purpose::Train);
-        let verdicts = judge::judge_row(&job.spec.judging, job.spec.task.metric, gold, &train);
-        for (entry, verdict) in train.iter().zip(&verdicts) {
-            if verdict.verdict == Verdict::Accepted {
-                accepted += 1;
-                digest(&mut hasher, entry, verdict.weight);
-            }
-        }
-        updates.extend(verdicts);
-        if let (Some(entry), Some(gold)) = (evaluate.first(), gold) {
+        updates.extend(judge::judge_row(&rules, metric, gold, &entries));
+        let evaluated = entries.iter().find(|entry| entry.purpose == Purpose::Evaluate);
+        if let (Some(entry), Some(gold)) = (evaluated, gold) {
+            let answer = entry.parsed.label.as_deref();
             rows += 1;
-            parsed += u64::from(entry.parsed.label.is_some());
-            let says = entry.parsed.label.as_deref();
-            correct += u64::from(says.is_some_and(|says| label::same(job.spec.task.metric, says, gold)));
+            parsed += u64::from(answer.is_some());
+            correct += u64::from(answer.is_some_and(|answer| label::same(metric, answer, gold)));
         }
+        let learnt = judge::learnt(&rules, metric, row, &entries);
+        accepted += learnt.rationales.len() as u64;
+        fingerprint.add(&learnt);
         Ok(())
     })
     .await?;
@@ -53,49 +49,29 @@ pub(crate) async fn judge(shared: &Shared, job: &Job) -> Result<Judged, HarvestE
         updates = rest;
     }
     let teacher = (rows > 0).then(|| Accuracy::measure(rows, correct, parsed));
-    Ok(Judged { fingerprint: hex::encode(hasher.finalize()), accepted, teacher })
-}
-
-fn digest(hasher: &mut Sha256, entry: &LedgerEntry, weight: f64) {
-    let label = entry.parsed.label.as_deref().unwrap_or_default();
-    for text in [
-        &entry.row.to_string(),
-        &entry.sample.to_string(),
-        &entry.parsed.rationale,
-        label,
-        &weight.to_string(),
-    ] {
-        hasher.update((text.len() as u64).to_le_bytes());
-        hasher.update(text.as_bytes());
-    }
+    Ok(Judged { fingerprint: fingerprint.finish(), accepted, teacher })
 }
 
 /// Calls `visit` with every row that has ledger entries, in order, and its entries by sample.
-pub(crate) async fn each_judged_row(
+pub(crate) async fn each_answered_row(
     shared: &Shared,
     job: &Job,
-    mut visit: impl FnMut(&Row, &[LedgerEntry]) -> Result<(), HarvestError>,
+    mut visit: impl FnMut(Row, Vec<LedgerEntry>) -> Result<(), HarvestError>,
 ) -> Result<(), HarvestError> {
-    let mut filter = LedgerFilter::default();
-    loop {
-        let page = shared.stores.prompts.ledger(job.id, &filter, BATCH_MAX).await?;
-        let (Some(first), Some(last)) = (page.first(), page.last()) else { return Ok(()) };
-        let (mut from, last) = (first.row, last.row);
-        filter.after_row = Some(last);
-        let mut page = VecDeque::from(page);
-        while from <= last {
-            let rows = shared.stores.datasets.rows(job.dataset, None, from, BATCH_MAX).await?;
-            let Some(end) = rows.last() else { break };
-            from = end.index + 1;
-            for row in rows {
-                let count = page.iter().take_while(|entry| entry.row == row.index).count();
-                let entries: Vec<LedgerEntry> = page.drain(..count).collect();
-                if !entries.is_empty() {
-                    visit(&row, &entries)?;
-                }
+    let mut ledger = Ledger::new(shared, job.id);
+    let mut from = 0;
+    while let Some(next) = ledger.next_row(from).await? {
+        let rows = shared.stores.datasets.rows(job.dataset, None, next, BATCH_MAX).await?;
+        let Some(last) = rows.last() else { break };
+        from = last.index + 1;
+        for row in rows {
+            let entries = ledger.of(row.index).await?;
+            if !entries.is_empty() {
+                visit(row, entries)?;
             }
         }
     }
+    Ok(())
 }
 
 /// Why nothing was accepted, in words that say what to do.

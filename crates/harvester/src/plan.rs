@@ -95,15 +95,15 @@ pub(crate) async fn hints(shared: &Shared, job: &Job) -> Result<bool, HarvestErr
     let Some(teacher) = job.spec.teacher.as_ref().filter(|_| job.spec.judging.hint) else { return Ok(false) };
     let before = shared.stores.prompts.harvest_progress(job.id).await?.total();
     let mut prompts = Vec::new();
-    crate::judging::each_judged_row(shared, job, |row, entries| {
-        let train: Vec<_> = entries.iter().filter(|entry| entry.purpose == Purpose::Train).cloned().collect();
+    crate::judging::each_answered_row(shared, job, |row, mut train| {
+        train.retain(|entry| entry.purpose == Purpose::Train);
         let gold = row.example.label.as_deref();
         let asked = train.iter().any(|entry| entry.hinted);
         if !train.is_empty()
             && !asked
             && judge::wants_hint(&job.spec.judging, job.spec.task.metric, gold, &train)
         {
-            prompts.push(prompt(job, teacher, row, teacher.samples, true, Purpose::Train)?);
+            prompts.push(prompt(job, teacher, &row, teacher.samples, true, Purpose::Train)?);
         }
         Ok(())
     })

@@ -23,7 +23,8 @@ pub(crate) async fn submit(
     dataset: DatasetId,
 ) -> Result<Distillation, HarvestError> {
     let mut found = Vec::new();
-    check_names(shared, &spec, &mut found).await?;
+    check_teacher(shared, &spec, &mut found);
+    check_start(shared, &spec, &mut found).await?;
     check_rows(shared, &spec, dataset, &mut found).await?;
     if found.is_empty() {
         check_template(shared, &spec, dataset, &mut found).await?;
@@ -40,7 +41,22 @@ pub(crate) async fn submit(
     Ok(job)
 }
 
-async fn check_names(shared: &Shared, spec: &Spec, found: &mut Vec<Violation>) -> Result<(), HarvestError> {
+/// Checks what training needs: a start that is registered, and rows to learn from.
+///
+/// # Errors
+/// Every mistake at once.
+pub(crate) async fn check_training(
+    shared: &Shared,
+    spec: &Spec,
+    dataset: DatasetId,
+) -> Result<(), HarvestError> {
+    let mut found = Vec::new();
+    check_start(shared, spec, &mut found).await?;
+    check_rows(shared, spec, dataset, &mut found).await?;
+    if found.is_empty() { Ok(()) } else { Err(HarvestError::Invalid(found)) }
+}
+
+fn check_teacher(shared: &Shared, spec: &Spec, found: &mut Vec<Violation>) {
     if let Some(TeacherSource::Profile(name)) = spec.teacher.as_ref().map(|teacher| &teacher.source)
         && !shared.teachers.contains_key(name)
     {
@@ -52,6 +68,9 @@ async fn check_names(shared: &Shared, spec: &Spec, found: &mut Vec<Violation>) -
             format!("`{name}` is no teacher profile here (there are: {}){near}", known.join(", ")),
         ));
     }
+}
+
+async fn check_start(shared: &Shared, spec: &Spec, found: &mut Vec<Violation>) -> Result<(), HarvestError> {
     if let Start::Base { name } = &spec.start
         && shared.stores.models.base_model(name).await?.is_none()
     {

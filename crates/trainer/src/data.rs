@@ -37,9 +37,10 @@ impl Item {
 }
 
 /// Train rows and validation rows; where the dataset has no validation rows, some train rows are held out, always the
-/// same for the same seed.
+/// same for the same split seed, whatever fraction of the rows a run takes.
 pub fn hold_out(
     spec: &Spec,
+    split_seed: u64,
     train: Vec<TrainingExample>,
     validation: Vec<TrainingExample>,
 ) -> (Vec<TrainingExample>, Vec<TrainingExample>) {
@@ -47,8 +48,7 @@ pub fn hold_out(
         return (train, validation);
     }
     let held = |example: &TrainingExample| {
-        let mut generator =
-            SplitMix::new(spec.training.seed ^ example.row.index.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        let mut generator = SplitMix::new(split_seed ^ example.row.index.wrapping_mul(0x9E37_79B9_7F4A_7C15));
         generator.next_f64() < spec.training.holdout_fraction && example.row.example.label.is_some()
     };
     let (mut held, mut train): (Vec<_>, Vec<_>) = train.into_iter().partition(held);

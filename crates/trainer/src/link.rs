@@ -4,7 +4,8 @@ use crate::{Settings, TrainError};
 use domain::Split;
 use domain::metric::Accuracy;
 use domain::objective::TrainingExample;
-use domain::records::{LeasedRun, MetricPoint};
+use domain::records::{LeasedRun, MetricPoint, Model};
+use domain::run::RunResult;
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
@@ -178,9 +179,15 @@ impl Link {
         call!(self, start_evaluating, request).map(|_: v1::StartEvaluatingResponse| ())
     }
 
-    pub(crate) fn publish(&mut self, request: v1::PublishRunRequest) -> Result<v1::Model, TrainError> {
+    /// Commits a publication; returns the model that it is, of a job's final run.
+    pub(crate) fn publish(&mut self, result: RunResult) -> Result<Option<Model>, TrainError> {
+        let request = v1::PublishRunRequest {
+            run_id: self.run_id.clone(),
+            fence: self.fence,
+            result: Some(result.into()),
+        };
         let answer: v1::PublishRunResponse = call!(self, publish_run, request)?;
-        answer.model.ok_or_else(|| TrainError::Internal("the harvester sent no model".to_owned()))
+        answer.model.map(TryInto::try_into).transpose().map_err(malformed)
     }
 
     pub(crate) fn fail(&mut self, reason: &str) -> Result<(), TrainError> {

@@ -6,22 +6,22 @@ use crate::evaluate;
 use crate::link::Link;
 use crate::meters::Checkpoint;
 use crate::state::TrainState;
-use checkpoints::{CheckpointError, Checkpoints, Predictions, Provenance, StartedFrom};
+use checkpoints::{CheckpointError, Checkpoints, Predictions, Provenance, RunOrigin, StartedFrom};
 use domain::Split;
 use domain::metric::Accuracy;
 use domain::objective::TrainingExample;
 use domain::records::LeasedRun;
+use domain::run::RunResult;
 use domain::spec::Start;
 use std::path::Path;
 use std::time::Instant;
 use student::Student;
 use t5::Compute;
-use wire::v1;
 
 /// Larger models are written in several files.
 const SHARD_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
 
-/// Measures and publishes the student; returns the model's name and version.
+/// Measures and publishes the student; returns the model's name and version, or the folder of a run that makes no model.
 pub(crate) fn publish(
     mut state: TrainState,
     leased: &LeasedRun,
@@ -55,20 +55,18 @@ pub(crate) fn publish(
     }
     provenance.write(staged.path())?;
     let manifest_sha256 = checkpoints.publish(staged, &path)?;
-    let model = link.publish(v1::PublishRunRequest {
-        run_id: link.run_id().to_owned(),
-        fence: link.fence(),
-        path,
+    let model = link.publish(RunResult {
+        path: path.clone(),
         manifest_sha256,
         parameters: provenance.parameters,
-        validation: provenance.validation.map(Into::into),
-        test: provenance.test.map(Into::into),
+        validation: provenance.validation,
+        test: provenance.test,
         train_seconds,
         evaluate_seconds: began.elapsed().as_secs_f64(),
     })?;
     // The student is published: its run does not resume any more, and what killed trainers left is of no use.
-    checkpoints.prune_run(link.run_id(), &model.path)?;
-    Ok(format!("{}@{}", model.name, model.version))
+    checkpoints.prune_run(link.run_id(), &path)?;
+    Ok(model.map_or(path, |model| format!("{}@{}", model.name, model.version)))
 }
 
 /// Puts the best weights in place; returns the step that they are of.
@@ -89,7 +87,8 @@ fn provenance(state: &TrainState, leased: &LeasedRun, selected_step: u64) -> Pro
         },
         spec: state.spec.clone(),
         dataset_fingerprint: leased.dataset.fingerprint.clone(),
-        ledger_fingerprint: leased.ledger_fingerprint.clone(),
+        ledger_fingerprint: leased.run.ledger_fingerprint.clone(),
+        run: RunOrigin::of(&leased.run.plan),
         steps: state.progress.step,
         selected_step,
         precision: if state.compute == Compute::BFloat16 { "bfloat16" } else { "float32" }.to_owned(),

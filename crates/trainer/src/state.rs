@@ -59,7 +59,7 @@ impl TrainState {
         let spec = leased.spec.clone();
         let train = link.examples(Split::Train)?;
         let validation = link.examples(Split::Validation)?;
-        let (train, validation) = data::hold_out(&spec, train, validation);
+        let (train, validation) = data::hold_out(&spec, leased.run.plan.rows.seed, train, validation);
         let device = if settings.use_cuda { t5::device::select() } else { Device::Cpu };
         let resumed = resume::folder(checkpoints, &leased.run.resume_path)?;
         let progress = resumed.as_deref().map_or_else(|| Ok(Progress::default()), resume::read_progress)?;

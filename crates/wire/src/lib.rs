@@ -9,6 +9,7 @@ pub mod convert;
 mod deadline;
 mod enums;
 mod records;
+mod runs;
 mod spec;
 pub mod status;
 pub mod trace;
@@ -18,7 +19,7 @@ pub use codec::{Codec, Reader};
 pub use convert::{Checked, duration, duration_of, id, present, timestamp, timestamp_of, under};
 pub use deadline::{TIMEOUT_HEADER, timeout_of};
 pub use enums::filter;
-pub use records::lease_request;
+pub use runs::lease_request;
 pub use status::{fault_of, invalid, status, violations_of};
 
 /// The generated messages, clients and servers of `proto/distillery/v1`.

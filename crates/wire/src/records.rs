@@ -1,15 +1,13 @@
 //! Records: rows, datasets, jobs, events, the ledger, runs and models.
 
-use crate::convert::{Checked, duration, each, id, present, timestamp, timestamp_of, under};
+use crate::convert::{Checked, each, id, present, timestamp, timestamp_of, under};
 use crate::enums::Named;
 use crate::v1::{self, answer, watch_distillation_response};
 use domain::event::{Event, EventKind};
 use domain::example::Row;
 use domain::metric::Accuracy;
-use domain::objective::{AcceptedRationale, TrainingExample};
 use domain::records::{
-    BaseModel, Dataset, Distillation, HarvestProgress, LeasedRun, LedgerEntry, MetricPoint, Model, Prompt,
-    Run,
+    BaseModel, Dataset, Distillation, HarvestProgress, LedgerEntry, MetricPoint, Model, Prompt,
 };
 use domain::state::{PromptState, Purpose, Reason, Verdict};
 use domain::{Answer, Example, Split, Violation};
@@ -273,102 +271,6 @@ impl From<Prompt> for v1::ParkedPrompt {
     }
 }
 
-impl TryFrom<v1::Run> for Run {
-    type Error = Vec<Violation>;
-
-    fn try_from(message: v1::Run) -> Checked<Self> {
-        Ok(Self {
-            id: id("id", &message.id)?,
-            distillation: id("distillation_id", &message.distillation_id)?,
-            state: Named::required("state", message.state)?,
-            fence: message.fence,
-            trainer: message.trainer,
-            step: message.step,
-            resume_path: message.resume_path,
-            reason: message.reason,
-            created_at: timestamp_of(message.created_at),
-        })
-    }
-}
-
-impl From<Run> for v1::Run {
-    fn from(run: Run) -> Self {
-        Self {
-            id: run.id.to_string(),
-            distillation_id: run.distillation.to_string(),
-            state: run.state.number(),
-            fence: run.fence,
-            trainer: run.trainer,
-            step: run.step,
-            resume_path: run.resume_path,
-            reason: run.reason,
-            created_at: Some(timestamp(run.created_at)),
-        }
-    }
-}
-
-impl TryFrom<v1::LeasedRun> for LeasedRun {
-    type Error = Vec<Violation>;
-
-    fn try_from(message: v1::LeasedRun) -> Checked<Self> {
-        Ok(Self {
-            run: under("run", present("run", message.run)?.try_into())?,
-            spec: under("spec", present("spec", message.spec)?.try_into())?,
-            dataset: under("dataset", present("dataset", message.dataset)?.try_into())?,
-            ledger_fingerprint: message.ledger_fingerprint,
-            traceparent: message.traceparent,
-        })
-    }
-}
-
-impl From<LeasedRun> for v1::LeasedRun {
-    fn from(leased: LeasedRun) -> Self {
-        Self {
-            run: Some(leased.run.into()),
-            spec: Some(leased.spec.into()),
-            dataset: Some(leased.dataset.into()),
-            ledger_fingerprint: leased.ledger_fingerprint,
-            traceparent: leased.traceparent,
-        }
-    }
-}
-
-impl TryFrom<v1::TrainingExample> for TrainingExample {
-    type Error = Vec<Violation>;
-
-    fn try_from(message: v1::TrainingExample) -> Checked<Self> {
-        let rationales = message
-            .rationales
-            .into_iter()
-            .map(|rationale| AcceptedRationale {
-                text: rationale.text,
-                label: rationale.label,
-                weight: rationale.weight,
-            })
-            .collect();
-        Ok(Self {
-            row: under("row", present("row", message.row)?.try_into())?,
-            target: message.target,
-            rationales,
-        })
-    }
-}
-
-impl From<TrainingExample> for v1::TrainingExample {
-    fn from(example: TrainingExample) -> Self {
-        let rationales = example
-            .rationales
-            .into_iter()
-            .map(|rationale| v1::AcceptedRationale {
-                text: rationale.text,
-                label: rationale.label,
-                weight: rationale.weight,
-            })
-            .collect();
-        Self { row: Some(example.row.into()), target: example.target, rationales }
-    }
-}
-
 impl TryFrom<v1::Model> for Model {
     type Error = Vec<Violation>;
 
@@ -420,11 +322,6 @@ impl From<BaseModel> for v1::BaseModel {
             created_at: Some(timestamp(base.created_at)),
         }
     }
-}
-
-/// A trainer's request for a run.
-pub fn lease_request(trainer: &str, lease: std::time::Duration) -> v1::LeaseRunRequest {
-    v1::LeaseRunRequest { trainer: trainer.to_owned(), lease: Some(duration(lease)) }
 }
 
 #[cfg(test)]

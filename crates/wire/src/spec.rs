@@ -119,7 +119,7 @@ fn teacher(message: v1::TeacherSpec) -> TeacherDraft {
     }
 }
 
-fn judging(message: v1::JudgingSpec) -> Checked<JudgingDraft> {
+pub(crate) fn judging(message: v1::JudgingSpec) -> Checked<JudgingDraft> {
     Ok(JudgingDraft {
         agree: message.agree,
         hint: message.hint,
@@ -128,7 +128,7 @@ fn judging(message: v1::JudgingSpec) -> Checked<JudgingDraft> {
     })
 }
 
-fn student(message: v1::StudentSpec) -> Checked<StudentDraft> {
+pub(crate) fn student(message: v1::StudentSpec) -> Checked<StudentDraft> {
     Ok(StudentDraft {
         size: Named::read("student.size", message.size)?,
         vocabulary: message.vocabulary,
@@ -136,7 +136,7 @@ fn student(message: v1::StudentSpec) -> Checked<StudentDraft> {
     })
 }
 
-fn training(message: v1::TrainingSpec) -> Checked<TrainingDraft> {
+pub(crate) fn training(message: v1::TrainingSpec) -> Checked<TrainingDraft> {
     let mut found = Vec::new();
     let mut keep = |violations: Vec<Violation>| found.extend(violations);
     let objective = Named::read("training.objective", message.objective).map_err(&mut keep);

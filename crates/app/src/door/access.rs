@@ -54,6 +54,8 @@ pub(crate) const METHODS: &[Method] = &[
     call("/distillery.v1.RationalesService/ListRationales", Needs::Read),
     call("/distillery.v1.RationalesService/StreamRationales", Needs::Read),
     call("/distillery.v1.RationalesService/ListParkedPrompts", Needs::Read),
+    call("/distillery.v1.RunsService/CreateRun", Needs::Submit),
+    call("/distillery.v1.RunsService/ListRuns", Needs::Read),
     call("/distillery.v1.RunsService/LeaseRun", Needs::Work),
     call("/distillery.v1.RunsService/StreamExamples", Needs::Work),
     call("/distillery.v1.RunsService/ReportRun", Needs::Work),

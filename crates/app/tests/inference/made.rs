@@ -96,6 +96,7 @@ pub(crate) fn write(folder: &Path, spec: &Spec, rows: &[Example], seed: i64) {
         spec: spec.clone(),
         dataset_fingerprint: String::new(),
         ledger_fingerprint: String::new(),
+        run: checkpoints::RunOrigin::default(),
         started_from: StartedFrom::Scratch,
         steps: 0,
         selected_step: 0,

@@ -1,25 +1,22 @@
-//! Runs: leased, fenced, reported on, published; and what a trainer reads.
+//! The final run of a job: leased, fenced, reported on, published.
 #![allow(missing_docs, reason = "a case's name is what it checks")]
 
 use crate::fixtures::{
-    NAME, answer, conflict, harvest_of, invalid, job_in, lease, lease_run, names_number, not_found, question,
-    row, spec, student, training,
+    NAME, conflict, invalid, job_in, lease_run, names_number, not_found, spec, student, training,
 };
 use crate::harness::{Store, StoreHarness};
 use domain::event::EventKind;
 use domain::ids::{DistillationId, RunId};
 use domain::lifecycle::RunInstruction;
-use domain::objective::{AcceptedRationale, TrainingExample};
 use domain::ports::{BATCH_MAX, PageRequest, StoreResult};
-use domain::records::{Harvested, MetricPoint, Model, Run};
-use domain::spec::LabelSource;
-use domain::state::{DistillationState, Reason, RunState, Verdict};
-use domain::{Answer, Example, Split};
+use domain::records::{MetricPoint, Model, Run};
+use domain::run::RunPlan;
+use domain::state::{DistillationState, RunState};
 use std::time::Duration;
 
 use DistillationState::{Cancelled, Evaluating, Failed, Harvesting, Paused, Queued, Succeeded, Training};
 
-async fn state(store: &dyn Store, job: DistillationId) -> DistillationState {
+pub(super) async fn state(store: &dyn Store, job: DistillationId) -> DistillationState {
     store.distillation(job).await.unwrap().state
 }
 
@@ -35,7 +32,7 @@ fn point(step: u64, name: &str, value: f64) -> MetricPoint {
     MetricPoint { step, name: name.to_owned(), value }
 }
 
-async fn free_run(harness: &dyn StoreHarness) -> Option<RunId> {
+pub(super) async fn free_run(harness: &dyn StoreHarness) -> Option<RunId> {
     harness.store().lease_run("other", harness.lease()).await.unwrap().map(|leased| leased.run.id)
 }
 
@@ -53,6 +50,9 @@ pub async fn training_starts_once(harness: &dyn StoreHarness) {
         resume_path: String::new(),
         reason: String::new(),
         created_at: run.created_at,
+        plan: RunPlan::of_job(&spec(NAME)),
+        ledger_fingerprint: "ledger-1".to_owned(),
+        result: None,
     };
     assert_eq!(run, expected);
     let record = store.distillation(job).await.unwrap();
@@ -61,7 +61,7 @@ pub async fn training_starts_once(harness: &dyn StoreHarness) {
     let events = store.events(job, 0, 100).await.unwrap().len();
     assert_eq!(store.start_training(job, "ledger-2").await.unwrap(), run, "the same run");
     let leased = lease_run(harness, "trainer").await;
-    assert_eq!(leased.ledger_fingerprint, "ledger-1", "of the first call");
+    assert_eq!(leased.run.ledger_fingerprint, "ledger-1", "of the first call");
     assert_eq!(store.start_training(job, "ledger-1").await.unwrap().id, run.id);
     assert_eq!(store.events(job, 0, 100).await.unwrap().len(), events, "nothing happened twice");
 }
@@ -89,7 +89,7 @@ pub async fn a_leased_run_brings_what_a_trainer_needs(harness: &dyn StoreHarness
     let job = store.distillation(run.distillation).await.unwrap();
     assert_eq!(leased.spec, job.spec);
     assert_eq!(leased.dataset, store.dataset(job.dataset).await.unwrap());
-    assert_eq!(leased.ledger_fingerprint, "ledger");
+    assert_eq!(leased.run.ledger_fingerprint, "ledger");
 }
 
 pub async fn the_oldest_run_is_leased_first(harness: &dyn StoreHarness) {
@@ -128,7 +128,7 @@ pub async fn a_report_prolongs_the_lease_and_writes_numbers(harness: &dyn StoreH
 }
 
 /// What a trainer says under `fence`; each is refused, and changes nothing.
-async fn check_refused(store: &dyn Store, run: RunId, fence: u64, why: &str) {
+pub(super) async fn check_refused(store: &dyn Store, run: RunId, fence: u64, why: &str) {
     let before = store.run(run).await.unwrap();
     let job = store.distillation(before.distillation).await.unwrap();
     let events = store.events(job.id, 0, 1_000).await.unwrap();
@@ -247,7 +247,7 @@ pub async fn a_publication_ends_run_and_job_and_can_be_repeated(harness: &dyn St
     lease_run(harness, "trainer").await;
     store.start_evaluating(run.id, 1).await.unwrap();
     let new = student(run.id);
-    let model = store.publish_run(run.id, 1, new.clone()).await.unwrap();
+    let model = store.publish_run(run.id, 1, new.clone()).await.unwrap().unwrap();
     let expected = Model {
         id: model.id,
         name: NAME.to_owned(),
@@ -268,11 +268,12 @@ pub async fn a_publication_ends_run_and_job_and_can_be_repeated(harness: &dyn St
     assert_eq!((job.seconds.train, job.seconds.evaluate), (12.5, 2.25));
     let ended = store.run(run.id).await.unwrap();
     assert_eq!((ended.state, ended.trainer.as_str()), (RunState::Succeeded, ""));
+    assert_eq!(ended.result, Some(new.clone()), "the run keeps what it came to");
     let events = store.events(job.id, 0, 100).await.unwrap();
     let published = EventKind::Published { model: model.id, name: NAME.to_owned(), version: 1 };
     let kinds: Vec<EventKind> = events.iter().map(|event| event.kind.clone()).collect();
     assert!(kinds.ends_with(&[published, moved(Evaluating, Succeeded, "")]), "{kinds:?}");
-    assert_eq!(store.publish_run(run.id, 1, new).await.unwrap(), model, "the answer was lost");
+    assert_eq!(store.publish_run(run.id, 1, new).await.unwrap().unwrap(), model, "the answer was lost");
     assert_eq!(store.events(job.id, 0, 100).await.unwrap(), events);
     let models = store.list_models(None, &PageRequest { size: 10, cursor: None }).await.unwrap();
     assert_eq!(models.items, [model], "one model");
@@ -285,8 +286,8 @@ pub async fn a_student_without_accuracies_is_published(harness: &dyn StoreHarnes
     let store = harness.store();
     let run = training(store.as_ref(), NAME).await.id;
     lease_run(harness, "trainer").await;
-    let new = domain::records::NewModel { validation: None, test: None, ..student(run) };
-    let model = store.publish_run(run, 1, new).await.unwrap();
+    let new = domain::run::RunResult { validation: None, test: None, ..student(run) };
+    let model = store.publish_run(run, 1, new).await.unwrap().unwrap();
     assert_eq!((model.validation, model.test), (None, None));
     assert_eq!(store.model(model.id).await.unwrap(), model);
 }
@@ -296,7 +297,7 @@ pub async fn versions_count_up_by_name(harness: &dyn StoreHarness) {
     for (name, version) in [("sums", 1), ("words", 1), ("sums", 2), ("sums", 3), ("words", 2)] {
         let run = training(store.as_ref(), name).await.id;
         lease_run(harness, "trainer").await;
-        let model = store.publish_run(run, 1, student(run)).await.unwrap();
+        let model = store.publish_run(run, 1, student(run)).await.unwrap().unwrap();
         assert_eq!((model.name.as_str(), model.version), (name, version));
     }
 }
@@ -324,7 +325,7 @@ pub async fn a_failed_run_can_be_resumed(harness: &dyn StoreHarness) {
         let leased = lease_run(harness, "other").await.run;
         assert_eq!((leased.id, leased.fence), (run.id, 2));
         assert_eq!((leased.step, leased.resume_path.as_str()), (100, "resume/100"), "nothing is lost");
-        store.publish_run(run.id, 2, student(run.id)).await.unwrap();
+        store.publish_run(run.id, 2, student(run.id)).await.unwrap().unwrap();
     }
 }
 
@@ -396,142 +397,10 @@ pub async fn numbers_that_are_not_finite_do_no_damage(harness: &dyn StoreHarness
     assert_eq!(told, RunInstruction::Continue);
 }
 
-/// Six train rows, a validation row and a test row between them; the last train row has no gold label.
-fn learnt_rows() -> Vec<Example> {
-    let mut rows: Vec<Example> = (0..8).map(row).collect();
-    rows[2].split = Split::Validation;
-    rows[5].split = Split::Test;
-    rows[7].label = None;
-    let text = "An imported one.".to_owned();
-    rows[0].answers = vec![Answer::Rationale { teacher: "import".into(), text, label: None }];
-    rows
-}
-
-/// A job over [`learnt_rows`]: row 0 has samples 0 and 1 accepted and 2 rejected, row 1 one that is rejected, row 3 one
-/// that is accepted, row 7 one that is accepted and names label `(9 + 9)`; rows 4 and 6 were not asked.
-async fn learnt(harness: &dyn StoreHarness, label: LabelSource) -> RunId {
-    let store = harness.store();
-    let dataset = crate::fixtures::dataset(store.as_ref(), learnt_rows()).await.id;
-    let mut spec = spec(NAME);
-    spec.judging.label = label;
-    let job = crate::fixtures::job(store.as_ref(), spec, dataset).await.id;
-    let asked = [(7, 0), (0, 1), (0, 2), (0, 0), (1, 0), (3, 0)];
-    let prompts: Vec<_> = asked.iter().map(|(row, sample)| question(*row, *sample)).collect();
-    let ids: Vec<_> = prompts.iter().map(|prompt| prompt.id).collect();
-    store.plan_prompts(job, prompts).await.unwrap();
-    let mut answers: Vec<Harvested> = lease(harness, &ids).await.iter().map(answer).collect();
-    for (answer, (row, sample)) in answers.iter_mut().zip(asked) {
-        answer.parsed.rationale = format!("Rationale {sample} of row {row}.");
-        if (row, sample) == (0, 2) || row == 1 {
-            (answer.verdict, answer.reason) = (Verdict::Rejected, Some(Reason::Disagrees));
-        }
-        if row == 7 {
-            answer.parsed.label = Some("(9 + 9)".to_owned());
-        }
-    }
-    store.record_harvest(answers).await.unwrap();
-    let weighed = [(1, Verdict::Accepted, 0.5), (3, Verdict::Accepted, 0.5)];
-    let updates = weighed.map(|(place, verdict, weight)| domain::records::VerdictUpdate {
-        prompt: ids[place],
-        verdict,
-        reason: None,
-        weight,
-    });
-    store.record_verdicts(job, updates.to_vec()).await.unwrap();
-    store.start_training(job, "ledger").await.unwrap().id
-}
-
-fn rationale(row: u64, sample: u32, label: &str, weight: f64) -> AcceptedRationale {
-    AcceptedRationale { text: format!("Rationale {sample} of row {row}."), label: label.to_owned(), weight }
-}
-
-fn targets(examples: &[TrainingExample]) -> Vec<(u64, Option<&str>, usize)> {
-    examples
-        .iter()
-        .map(|example| (example.row.index, example.target.as_deref(), example.rationales.len()))
-        .collect()
-}
-
-pub async fn a_trainer_reads_rows_with_their_accepted_rationales(harness: &dyn StoreHarness) {
-    let store = harness.store();
-    let run = learnt(harness, LabelSource::Gold).await;
-    let examples = store.training_examples(run, Split::Train, 0, 100).await.unwrap();
-    let gold: Vec<String> = (0..8).map(|index| format!("({index} + 1)")).collect();
-    assert_eq!(
-        targets(&examples),
-        [
-            (0, Some(gold[0].as_str()), 2),
-            (1, Some(gold[1].as_str()), 0),
-            (3, Some(gold[3].as_str()), 1),
-            (4, Some(gold[4].as_str()), 0),
-            (6, Some(gold[6].as_str()), 0),
-            (7, None, 1),
-        ]
-    );
-    let expected = [rationale(0, 0, "(0 + 1)", 0.5), rationale(0, 1, "(0 + 1)", 0.5)];
-    assert_eq!(examples[0].rationales, expected, "in order of sample, with their weights");
-    assert_eq!(examples[2].rationales, [rationale(3, 0, "(3 + 1)", 1.0)]);
-    for example in &examples {
-        let whole = &learnt_rows()[example.row.index as usize];
-        assert_eq!((&example.row.example.input, &example.row.example.label), (&whole.input, &whole.label));
-    }
-}
-
-pub async fn a_trainer_can_learn_the_teachers_labels(harness: &dyn StoreHarness) {
-    let store = harness.store();
-    let run = learnt(harness, LabelSource::Teacher).await;
-    let examples = store.training_examples(run, Split::Train, 0, 100).await.unwrap();
-    assert_eq!(
-        targets(&examples),
-        [
-            (0, Some("(0 + 1)"), 2),
-            (1, None, 0),
-            (3, Some("(3 + 1)"), 1),
-            (4, None, 0),
-            (6, None, 0),
-            (7, Some("(9 + 9)"), 1)
-        ],
-        "a row without an accepted rationale has no label to learn"
-    );
-    for (split, index) in [(Split::Validation, 2), (Split::Test, 5)] {
-        let measured = store.training_examples(run, split, 0, 100).await.unwrap();
-        let gold = format!("({index} + 1)");
-        assert_eq!(targets(&measured), [(index, Some(gold.as_str()), 0)], "measured by gold: {split}");
-    }
-}
-
-pub async fn training_rows_are_paged(harness: &dyn StoreHarness) {
-    let store = harness.store();
-    let run = learnt(harness, LabelSource::Gold).await;
-    for (split, from, limit, expected) in [
-        (Split::Train, 0, 2, vec![0, 1]),
-        (Split::Train, 2, 2, vec![3, 4]),
-        (Split::Train, 5, 100, vec![6, 7]),
-        (Split::Train, 8, 100, vec![]),
-        (Split::Validation, 0, 1, vec![2]),
-        (Split::Test, 6, 1, vec![]),
-    ] {
-        let page = store.training_examples(run, split, from, limit).await.unwrap();
-        let found: Vec<u64> = page.iter().map(|example| example.row.index).collect();
-        assert_eq!(found, expected, "{split} from {from}, {limit} at most");
-    }
-    let page = store.training_examples(run, Split::Train, 3, 1).await.unwrap();
-    assert_eq!(page[0].rationales.len(), 1, "a page has the rationales of its rows");
-}
-
-pub async fn a_job_without_a_teacher_trains_on_its_labels(harness: &dyn StoreHarness) {
-    let store = harness.store();
-    let harvest = harvest_of(store.as_ref(), spec(NAME), Vec::new()).await;
-    let run = store.start_training(harvest.job, "ledger").await.unwrap().id;
-    let examples = store.training_examples(run, Split::Train, 0, 10).await.unwrap();
-    assert_eq!(targets(&examples), [(0, Some("(0 + 1)"), 0)]);
-}
-
 pub async fn unknown_runs_are_not_found(harness: &dyn StoreHarness) {
     let store = harness.store();
     let unknown = RunId::generate();
     not_found(store.run(unknown).await, unknown);
-    not_found(store.training_examples(unknown, Split::Train, 0, 1).await, unknown);
     not_found(store.save_resume_point(unknown, 1, 1, "path").await, unknown);
     not_found(store.start_evaluating(unknown, 1).await, unknown);
     not_found(store.publish_run(unknown, 1, student(unknown)).await, unknown);

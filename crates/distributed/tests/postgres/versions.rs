@@ -1,9 +1,18 @@
 //! Migrating, and opening only what was migrated.
 
 use crate::database::empty;
+use conformance::fixtures::{NAME, spec};
 use distributed::{OpenError, PostgresSettings, PostgresStore};
-use domain::Fault;
+use domain::ids::{DistillationId, ModelId, RunId};
+use domain::metric::Accuracy;
+use domain::ports::PageRequest;
+use domain::rows::to_json;
+use domain::run::{RunPlan, RunResult};
+use domain::state::RunState;
+use domain::{Fault, RunStore};
+use sqlx::migrate::Migrator;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use std::path::Path;
 use std::time::Duration;
 
 fn settings() -> PostgresSettings {
@@ -48,6 +57,63 @@ async fn an_empty_database_is_migrated_once_by_however_many() {
     assert_eq!(PostgresStore::migrate(&url).await.unwrap(), PostgresStore::version());
     assert_eq!(schema(&url).await, migrated, "again changes nothing");
     PostgresStore::open(&url, settings()).await.unwrap();
+}
+
+/// The newest migration of version 0.1.0.
+const VERSION_0_1_0: i64 = 3;
+
+/// A database as version 0.1.0 migrated it.
+async fn of_0_1_0() -> String {
+    let url = empty().await;
+    let mut connection = PgConnection::connect(&url).await.unwrap();
+    let mut migrator = Migrator::new(Path::new("../../migrations/postgres")).await.unwrap();
+    migrator.migrations.to_mut().retain(|migration| migration.version <= VERSION_0_1_0);
+    migrator.run_direct(None, &mut connection, false).await.unwrap();
+    connection.close().await.unwrap();
+    url
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_runs_of_0_1_0_are_the_final_runs_of_their_jobs() {
+    let url = of_0_1_0().await;
+    let test = Accuracy::measure(40, 29, 38);
+    let (job, run, model) = (DistillationId::generate(), RunId::generate(), ModelId::generate());
+    let (spec_json, test_json) = (to_json(&spec(NAME)).unwrap(), to_json(&test).unwrap());
+    let dump = format!(
+        "INSERT INTO distillations (id, request_id, name, dataset_id, spec, state, run_id, model_id,
+             ledger_fingerprint, train_seconds, evaluate_seconds, created_at, updated_at)
+         VALUES ('{job}', '{job}', 'sums', '{job}', $json${spec_json}$json$, 'succeeded', '{run}', '{model}',
+             'ledger', 12.5, 2.25, 1, 1);
+         INSERT INTO runs (id, distillation_id, state, fence, step, resume_path, created_at)
+         VALUES ('{run}', '{job}', 'succeeded', 3, 100, 'resume/100', 1);
+         INSERT INTO metrics (run_id, step, name, value) VALUES ('{run}', 100, 'loss_label', 0.25);
+         INSERT INTO models (id, name, version, distillation_id, run_id, path, manifest_sha256, parameters, test,
+             created_at)
+         VALUES ('{model}', 'sums', 1, '{job}', '{run}', 'runs/model', '5a', 1000, $json${test_json}$json$, 1)"
+    );
+    execute(&url, &dump).await;
+    PostgresStore::migrate(&url).await.unwrap();
+    let store = PostgresStore::open(&url, settings()).await.unwrap();
+    let found = store.run(run).await.unwrap();
+    assert_eq!(
+        (found.distillation, found.state, found.fence, found.step),
+        (job, RunState::Succeeded, 3, 100)
+    );
+    assert_eq!((found.resume_path.as_str(), found.ledger_fingerprint.as_str()), ("resume/100", "ledger"));
+    assert_eq!(found.plan, RunPlan::of_job(&spec(NAME)));
+    let result = RunResult {
+        path: "runs/model".to_owned(),
+        manifest_sha256: "5a".to_owned(),
+        parameters: 1_000,
+        validation: None,
+        test: Some(test),
+        train_seconds: 12.5,
+        evaluate_seconds: 2.25,
+    };
+    assert_eq!(found.result, Some(result));
+    assert_eq!(store.metrics(run, None, 10).await.unwrap().len(), 1, "its curve is kept");
+    let runs = store.list_runs(job, &PageRequest { size: 10, cursor: None }).await.unwrap().items;
+    assert_eq!(runs, [found]);
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use super::error::StoreResult;
 use super::page::{Page, PageRequest};
 use crate::event::{Event, EventKind};
-use crate::ids::DistillationId;
+use crate::ids::{DistillationId, RunId};
 use crate::metric::Accuracy;
 use crate::records::{Distillation, NewDistillation};
 use crate::state::DistillationState;
@@ -40,8 +40,9 @@ pub trait JobStore: Send + Sync + 'static {
     /// See [`lifecycle::cancel`](crate::lifecycle::cancel).
     async fn cancel(&self, distillation: DistillationId, reason: &str) -> StoreResult<Distillation>;
     /// Deletes a job that [`lifecycle::delete`](crate::lifecycle::delete) allows to be deleted, with its prompts, entries,
-    /// events and metrics. Completions stay (they were paid for), and so do published models.
-    async fn delete_distillation(&self, distillation: DistillationId) -> StoreResult<()>;
+    /// events, runs and metrics. Completions stay (they were paid for), and so do published models. Returns the runs that
+    /// no model came from, so that their folders can be collected.
+    async fn delete_distillation(&self, distillation: DistillationId) -> StoreResult<Vec<RunId>>;
     /// Leases up to `limit` jobs in `queued` or `harvesting` to one driver, so that any replica may drive and no two do.
     async fn claim_distillations(
         &self,

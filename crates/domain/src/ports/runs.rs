@@ -1,24 +1,29 @@
 //! The port of runs.
 
 use super::error::StoreResult;
-use crate::example::Split;
+use super::page::{Page, PageRequest};
 use crate::ids::{DistillationId, RunId};
 use crate::lifecycle::RunInstruction;
-use crate::objective::TrainingExample;
-use crate::records::{LeasedRun, MetricPoint, Model, NewModel, Run};
+use crate::records::{LeasedRun, MetricPoint, Model, NewRun, Run};
+use crate::run::RunResult;
 use async_trait::async_trait;
 use std::time::Duration;
 
-/// Runs: started, leased, fenced, reported on, published; and what a trainer reads.
+/// Runs: started, leased, fenced, reported on, published.
 #[async_trait]
 pub trait RunStore: Send + Sync + 'static {
-    /// Makes the job's run, pending, and moves the job as [`lifecycle::start_training`](crate::lifecycle::start_training)
+    /// Makes the job's final run, pending, and moves the job as [`lifecycle::start_training`](crate::lifecycle::start_training)
     /// says. Doing it again returns the same run.
     async fn start_training(
         &self,
         distillation: DistillationId,
         ledger_fingerprint: &str,
     ) -> StoreResult<Run>;
+    /// Creates a run over the ledger of a job that [`lifecycle::create_run`](crate::lifecycle::create_run) allows. The same
+    /// request again returns the same run.
+    async fn create_run(&self, new: NewRun) -> StoreResult<Run>;
+    /// Runs of a job, newest first.
+    async fn list_runs(&self, distillation: DistillationId, page: &PageRequest) -> StoreResult<Page<Run>>;
     /// Leases the oldest run that is pending or whose lease ran out; its fence grows by one. `None` where there is none.
     async fn lease_run(&self, trainer: &str, lease: Duration) -> StoreResult<Option<LeasedRun>>;
     /// Prolongs the lease, writes numbers, and returns what the trainer has to do. A lost lease is a conflict; numbers that
@@ -41,23 +46,16 @@ pub trait RunStore: Send + Sync + 'static {
     ) -> StoreResult<Option<String>>;
     /// See [`lifecycle::start_evaluating`](crate::lifecycle::start_evaluating). Fenced; doing it again does nothing.
     async fn start_evaluating(&self, run: RunId, fence: u64) -> StoreResult<()>;
-    /// The commit of a publication: the model with its next version, and what [`lifecycle::publish`](crate::lifecycle::publish)
-    /// says of the run and the job, one transaction. Fenced; doing it again returns the same model.
-    async fn publish_run(&self, run: RunId, fence: u64, model: NewModel) -> StoreResult<Model>;
+    /// The commit of a publication: the run's result, of a final run the model with its next version, and what
+    /// [`lifecycle::publish`](crate::lifecycle::publish) says of the run and the job, one transaction. Fenced; doing it
+    /// again returns the same model.
+    async fn publish_run(&self, run: RunId, fence: u64, result: RunResult) -> StoreResult<Option<Model>>;
     /// See [`lifecycle::fail_run`](crate::lifecycle::fail_run). Fenced.
     async fn fail_run(&self, run: RunId, fence: u64, reason: &str) -> StoreResult<()>;
     /// See [`lifecycle::release_run`](crate::lifecycle::release_run). Fenced.
     async fn release_run(&self, run: RunId, fence: u64) -> StoreResult<()>;
     /// One run.
     async fn run(&self, run: RunId) -> StoreResult<Run>;
-    /// Rows of a job for training or evaluation with index >= `from`, in order, with their accepted rationales.
-    async fn training_examples(
-        &self,
-        run: RunId,
-        split: Split,
-        from: u64,
-        limit: usize,
-    ) -> StoreResult<Vec<TrainingExample>>;
     /// All numbers of a run in order of step; only `name`, where it is given.
     async fn metrics(&self, run: RunId, name: Option<&str>, limit: usize) -> StoreResult<Vec<MetricPoint>>;
 }

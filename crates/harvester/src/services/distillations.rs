@@ -111,8 +111,9 @@ impl DistillationsService for Distillations {
         request: Request<v1::DeleteDistillationRequest>,
     ) -> Answer<v1::DeleteDistillationResponse> {
         let job = id("distillation_id", &request.into_inner().distillation_id)?;
-        self.0.stores.jobs.delete_distillation(job).await.map_err(fail)?;
-        Ok(Response::new(v1::DeleteDistillationResponse {}))
+        let orphaned = self.0.stores.jobs.delete_distillation(job).await.map_err(fail)?;
+        let orphaned_run_ids = orphaned.iter().map(ToString::to_string).collect();
+        Ok(Response::new(v1::DeleteDistillationResponse { orphaned_run_ids }))
     }
 }
 

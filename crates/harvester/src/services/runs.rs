@@ -1,11 +1,13 @@
-//! Runs: leased, fed, reported on and published.
+//! Runs: created, listed, leased, fed, reported on and published.
 
-use super::{Answer, Stream, fail, id, stream};
+use super::{Answer, Stream, fail, id, page, stream};
 use crate::Shared;
+use crate::runs::{self, Examples};
 use domain::event::EventKind;
 use domain::ids::RunId;
+use domain::lifecycle::RunInstruction;
 use domain::metric::Accuracy;
-use domain::records::{MetricPoint, NewModel};
+use domain::records::{MetricPoint, Run};
 use domain::{Split, Violation};
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,13 +31,62 @@ fn lease(span: Option<prost_types::Duration>) -> Result<Duration, Status> {
     wire::duration_of("lease", span, LEASE_MIN, LEASE_MAX).map_err(wire::invalid)
 }
 
-fn accuracy(field: &str, accuracy: Option<v1::Accuracy>) -> Result<Option<Accuracy>, Status> {
-    let read = |accuracy| wire::under(field, Accuracy::try_from(accuracy)).map_err(wire::invalid);
-    accuracy.map(read).transpose()
+/// A measurement: after which step, on which rows, what. One without rows or result says nothing.
+type Evaluation = (u64, Split, Accuracy);
+
+fn evaluation(message: v1::RunEvaluation) -> Result<Option<Evaluation>, Status> {
+    let split = wire::filter::<Split>("evaluation.split", message.split).map_err(wire::invalid)?;
+    let read = |accuracy| wire::under("evaluation", Accuracy::try_from(accuracy)).map_err(wire::invalid);
+    let accuracy = message.accuracy.map(read).transpose()?;
+    Ok(split.zip(accuracy).map(|(split, accuracy)| (message.step, split, accuracy)))
+}
+
+impl Runs {
+    /// Appends what a trainer reported of a job's final run to the events of the job.
+    async fn append_events(
+        &self,
+        run: &Run,
+        step: u64,
+        metrics: Vec<(String, f64)>,
+        evaluation: Option<Evaluation>,
+    ) -> Result<(), Status> {
+        let jobs = &self.0.stores.jobs;
+        if let Some((step, split, accuracy)) = evaluation {
+            let event = EventKind::Evaluated { run: run.id, step, split: split.to_string(), accuracy };
+            jobs.append_event(run.distillation, event).await.map_err(fail)?;
+        }
+        if !metrics.is_empty() {
+            let steps = u64::from(run.plan.training.steps);
+            let event = EventKind::TrainingProgress { run: run.id, step, steps, metrics };
+            jobs.append_event(run.distillation, event).await.map_err(fail)?;
+        }
+        Ok(())
+    }
 }
 
 #[tonic::async_trait]
 impl RunsService for Runs {
+    async fn create_run(&self, request: Request<v1::CreateRunRequest>) -> Answer<v1::CreateRunResponse> {
+        let request = request.into_inner();
+        let (request_id, job) =
+            (id("request_id", &request.request_id)?, id("distillation_id", &request.distillation_id)?);
+        let draft = request.plan.unwrap_or_default().try_into().map_err(wire::invalid)?;
+        let run = runs::create(&self.0, request_id, job, draft).await?;
+        Ok(Response::new(v1::CreateRunResponse { run: Some(run.into()) }))
+    }
+
+    async fn list_runs(&self, request: Request<v1::ListRunsRequest>) -> Answer<v1::ListRunsResponse> {
+        let request = request.into_inner();
+        let job = id("distillation_id", &request.distillation_id)?;
+        let stores = &self.0.stores;
+        stores.jobs.distillation(job).await.map_err(fail)?;
+        let found = stores.runs.list_runs(job, &page(request.page)).await.map_err(fail)?;
+        Ok(Response::new(v1::ListRunsResponse {
+            runs: found.items.into_iter().map(Into::into).collect(),
+            next_page_token: found.next.unwrap_or_default(),
+        }))
+    }
+
     async fn lease_run(&self, request: Request<v1::LeaseRunRequest>) -> Answer<v1::LeaseRunResponse> {
         let request = request.into_inner();
         if request.trainer.is_empty() || request.trainer.len() > 256 {
@@ -56,20 +107,19 @@ impl RunsService for Runs {
         let run: RunId = id("run_id", &request.run_id)?;
         let split = wire::filter::<Split>("split", request.split).map_err(wire::invalid)?;
         let split = wire::present("split", split).map_err(wire::invalid)?;
-        self.0.stores.runs.run(run).await.map_err(fail)?;
+        let run = self.0.stores.runs.run(run).await.map_err(fail)?;
+        let job = self.0.stores.jobs.distillation(run.distillation).await.map_err(fail)?;
         let shared = Arc::clone(&self.0);
         Ok(Response::new(stream(move |sink| async move {
-            let mut from = request.from_index;
-            loop {
-                let examples =
-                    shared.stores.runs.training_examples(run, split, from, CHUNK_ROWS).await.map_err(fail)?;
-                let Some(last) = examples.last() else { return Ok(()) };
-                from = last.row.index + 1;
-                let examples = examples.into_iter().map(Into::into).collect();
+            let mut examples =
+                Examples::open(&shared, &job, &run.plan, split, request.from_index).await.map_err(fail)?;
+            while let Some(chunk) = examples.next(CHUNK_ROWS).await.map_err(fail)? {
+                let examples = chunk.into_iter().map(Into::into).collect();
                 if !sink.send(v1::StreamExamplesResponse { examples }).await {
                     return Ok(());
                 }
             }
+            Ok(())
         })))
     }
 
@@ -87,23 +137,16 @@ impl RunsService for Runs {
             .filter(|point| Some(point.step) == points.last().map(|last| last.step))
             .map(|point| (point.name.clone(), point.value))
             .collect();
+        let evaluation = request.evaluation.map(evaluation).transpose()?.flatten();
         let stores = &self.0.stores;
         let instruction =
             stores.runs.report_run(id, request.fence, request.step, points, lease).await.map_err(fail)?;
-        let run = stores.runs.run(id).await.map_err(fail)?;
-        if let Some(evaluation) = request.evaluation {
-            let split = wire::filter::<Split>("evaluation.split", evaluation.split).map_err(wire::invalid)?;
-            if let (Some(split), Some(accuracy)) = (split, accuracy("evaluation", evaluation.accuracy)?) {
-                let split = split.to_string();
-                let event = EventKind::Evaluated { run: id, step: evaluation.step, split, accuracy };
-                stores.jobs.append_event(run.distillation, event).await.map_err(fail)?;
+        if instruction == RunInstruction::Continue {
+            let run = stores.runs.run(id).await.map_err(fail)?;
+            // Only the final run is part of its job's life; the numbers of another are found by its id.
+            if run.plan.purpose.is_final() {
+                self.append_events(&run, request.step, latest, evaluation).await?;
             }
-        }
-        if !latest.is_empty() {
-            let steps = self.0.jobs.get(&self.0, run.distillation).await?.spec.training.steps;
-            let steps = u64::from(steps);
-            let event = EventKind::TrainingProgress { run: id, step: request.step, steps, metrics: latest };
-            stores.jobs.append_event(run.distillation, event).await.map_err(fail)?;
         }
         let instruction = v1::RunInstruction::from(instruction).into();
         Ok(Response::new(v1::ReportRunResponse { instruction }))
@@ -138,17 +181,10 @@ impl RunsService for Runs {
     async fn publish_run(&self, request: Request<v1::PublishRunRequest>) -> Answer<v1::PublishRunResponse> {
         let request = request.into_inner();
         let run = id("run_id", &request.run_id)?;
-        let model = NewModel {
-            validation: accuracy("validation", request.validation)?,
-            test: accuracy("test", request.test)?,
-            path: request.path,
-            manifest_sha256: request.manifest_sha256,
-            parameters: request.parameters,
-            train_seconds: request.train_seconds,
-            evaluate_seconds: request.evaluate_seconds,
-        };
-        let model = self.0.stores.runs.publish_run(run, request.fence, model).await.map_err(fail)?;
-        Ok(Response::new(v1::PublishRunResponse { model: Some(model.into()) }))
+        let result = wire::present("result", request.result).map_err(wire::invalid)?;
+        let result = wire::under("result", result.try_into()).map_err(wire::invalid)?;
+        let model = self.0.stores.runs.publish_run(run, request.fence, result).await.map_err(fail)?;
+        Ok(Response::new(v1::PublishRunResponse { model: model.map(Into::into) }))
     }
 
     async fn fail_run(&self, request: Request<v1::FailRunRequest>) -> Answer<v1::FailRunResponse> {

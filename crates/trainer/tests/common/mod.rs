@@ -52,6 +52,7 @@ pub fn example(index: u64, input: &str, label: &str, rationale: Option<(&str, f6
         rationales: rationale
             .into_iter()
             .map(|(text, weight)| AcceptedRationale {
+                sample: 0,
                 text: text.to_owned(),
                 label: label.to_owned(),
                 weight,

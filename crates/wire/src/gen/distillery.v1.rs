@@ -1939,8 +1939,12 @@ pub struct DeleteDistillationRequest {
     pub distillation_id: ::prost::alloc::string::String,
 }
 /// See DeleteDistillation.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct DeleteDistillationResponse {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DeleteDistillationResponse {
+    /// Its runs that published no model: nothing needs their folders in the object store any more.
+    #[prost(string, repeated, tag = "1")]
+    pub orphaned_run_ids: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
 /// The life of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -2270,7 +2274,7 @@ pub mod distillations_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// Deletes an ended or paused job; completions and models stay.
+        /// Deletes an ended or paused job with its runs; completions and models stay.
         pub async fn delete_distillation(
             &mut self,
             request: impl tonic::IntoRequest<super::DeleteDistillationRequest>,
@@ -2372,7 +2376,7 @@ pub mod distillations_service_server {
             tonic::Response<super::ResumeDistillationResponse>,
             tonic::Status,
         >;
-        /// Deletes an ended or paused job; completions and models stay.
+        /// Deletes an ended or paused job with its runs; completions and models stay.
         async fn delete_distillation(
             &self,
             request: tonic::Request<super::DeleteDistillationRequest>,
@@ -5008,8 +5012,70 @@ pub mod rationales_service_server {
         const NAME: &'static str = SERVICE_NAME;
     }
 }
+/// The train rows that a run learns from.
+#[derive(Clone, Copy, PartialEq, ::prost::Message)]
+pub struct RunRows {
+    /// The fraction of the job's train rows, above 0 and at most 1. A smaller fraction of the same seed lies inside a larger
+    /// one, and each label of a closed set keeps its share. Absent in a request: 1.
+    #[prost(double, optional, tag = "1")]
+    pub fraction: ::core::option::Option<f64>,
+    /// The split seed: which rows a fraction takes, and which are held out as validation rows where the dataset has none.
+    /// Absent in a request: the job's training seed.
+    #[prost(uint64, optional, tag = "2")]
+    pub seed: ::core::option::Option<u64>,
+}
+/// What a run does. In a request, what is absent is as in the job's specification.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RunPlan {
+    /// Why it exists.
+    #[prost(enumeration = "RunPurpose", tag = "1")]
+    pub purpose: i32,
+    /// The study's name, of a cell.
+    #[prost(string, tag = "2")]
+    pub study: ::prost::alloc::string::String,
+    /// The cell's name, of a cell.
+    #[prost(string, tag = "3")]
+    pub cell: ::prost::alloc::string::String,
+    /// The train rows it learns from.
+    #[prost(message, optional, tag = "4")]
+    pub rows: ::core::option::Option<RunRows>,
+    /// Its judging rules: which rationales of the ledger it accepts.
+    #[prost(message, optional, tag = "5")]
+    pub judging: ::core::option::Option<JudgingSpec>,
+    /// What its student starts from.
+    #[prost(message, optional, tag = "6")]
+    pub student: ::core::option::Option<StudentSpec>,
+    /// How its student is trained.
+    #[prost(message, optional, tag = "7")]
+    pub training: ::core::option::Option<TrainingSpec>,
+}
+/// What a run came to.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RunResult {
+    /// The folder of its checkpoint in the object store, complete with its manifest; its predictions lie in it.
+    #[prost(string, tag = "1")]
+    pub path: ::prost::alloc::string::String,
+    /// sha256 (hex) of the manifest.
+    #[prost(string, tag = "2")]
+    pub manifest_sha256: ::prost::alloc::string::String,
+    /// How many parameters the student has.
+    #[prost(uint64, tag = "3")]
+    pub parameters: u64,
+    /// On the validation rows; absent where there are none.
+    #[prost(message, optional, tag = "4")]
+    pub validation: ::core::option::Option<Accuracy>,
+    /// On the test rows; absent where there are none.
+    #[prost(message, optional, tag = "5")]
+    pub test: ::core::option::Option<Accuracy>,
+    /// Seconds of training, all leases together.
+    #[prost(double, tag = "6")]
+    pub train_seconds: f64,
+    /// Seconds of evaluation.
+    #[prost(double, tag = "7")]
+    pub evaluate_seconds: f64,
+}
 /// A training run.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Run {
     /// Its id (UUID).
     #[prost(string, tag = "1")]
@@ -5038,6 +5104,55 @@ pub struct Run {
     /// When it was made.
     #[prost(message, optional, tag = "9")]
     pub created_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// What it does, every hole filled.
+    #[prost(message, optional, tag = "10")]
+    pub plan: ::core::option::Option<RunPlan>,
+    /// sha256 (hex) over the rationales of the ledger that its rules accept in its rows.
+    #[prost(string, tag = "11")]
+    pub ledger_fingerprint: ::prost::alloc::string::String,
+    /// What it came to; absent until it succeeded.
+    #[prost(message, optional, tag = "12")]
+    pub result: ::core::option::Option<RunResult>,
+}
+/// See CreateRun.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct CreateRunRequest {
+    /// A UUID of the caller's own making.
+    #[prost(string, tag = "1")]
+    pub request_id: ::prost::alloc::string::String,
+    /// The job over whose ledger it trains.
+    #[prost(string, tag = "2")]
+    pub distillation_id: ::prost::alloc::string::String,
+    /// What it does.
+    #[prost(message, optional, tag = "3")]
+    pub plan: ::core::option::Option<RunPlan>,
+}
+/// See CreateRun.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct CreateRunResponse {
+    /// The run.
+    #[prost(message, optional, tag = "1")]
+    pub run: ::core::option::Option<Run>,
+}
+/// See ListRuns.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListRunsRequest {
+    /// The job's id.
+    #[prost(string, tag = "1")]
+    pub distillation_id: ::prost::alloc::string::String,
+    /// Which page.
+    #[prost(message, optional, tag = "2")]
+    pub page: ::core::option::Option<PageRequest>,
+}
+/// See ListRuns.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListRunsResponse {
+    /// The page.
+    #[prost(message, repeated, tag = "1")]
+    pub runs: ::prost::alloc::vec::Vec<Run>,
+    /// The next page's token; empty at the end.
+    #[prost(string, tag = "2")]
+    pub next_page_token: ::prost::alloc::string::String,
 }
 /// See LeaseRun.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -5055,17 +5170,14 @@ pub struct LeasedRun {
     /// The run; its `fence` goes into every further call.
     #[prost(message, optional, tag = "1")]
     pub run: ::core::option::Option<Run>,
-    /// The specification, every hole filled.
+    /// What it carries out: its job's specification, with the run's own settings in place.
     #[prost(message, optional, tag = "2")]
     pub spec: ::core::option::Option<DistillationSpec>,
     /// The dataset.
     #[prost(message, optional, tag = "3")]
     pub dataset: ::core::option::Option<Dataset>,
-    /// sha256 (hex) over the accepted ledger.
-    #[prost(string, tag = "4")]
-    pub ledger_fingerprint: ::prost::alloc::string::String,
     /// W3C trace context of its job; empty for none.
-    #[prost(string, tag = "5")]
+    #[prost(string, tag = "4")]
     pub traceparent: ::prost::alloc::string::String,
 }
 /// See LeaseRun.
@@ -5100,6 +5212,9 @@ pub struct AcceptedRationale {
     /// Its share in the row's rationale loss.
     #[prost(double, tag = "3")]
     pub weight: f64,
+    /// The sample that it is.
+    #[prost(uint32, tag = "4")]
+    pub sample: u32,
 }
 /// A row as a trainer reads it.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -5208,32 +5323,14 @@ pub struct PublishRunRequest {
     /// The fence of the lease.
     #[prost(uint64, tag = "2")]
     pub fence: u64,
-    /// The folder in the object store, complete with its manifest.
-    #[prost(string, tag = "3")]
-    pub path: ::prost::alloc::string::String,
-    /// sha256 (hex) of the manifest.
-    #[prost(string, tag = "4")]
-    pub manifest_sha256: ::prost::alloc::string::String,
-    /// How many parameters the student has.
-    #[prost(uint64, tag = "5")]
-    pub parameters: u64,
-    /// On the validation rows; absent where there are none.
-    #[prost(message, optional, tag = "6")]
-    pub validation: ::core::option::Option<Accuracy>,
-    /// On the test rows; absent where there are none.
-    #[prost(message, optional, tag = "7")]
-    pub test: ::core::option::Option<Accuracy>,
-    /// Seconds of training, all leases together.
-    #[prost(double, tag = "8")]
-    pub train_seconds: f64,
-    /// Seconds of evaluation.
-    #[prost(double, tag = "9")]
-    pub evaluate_seconds: f64,
+    /// What it came to.
+    #[prost(message, optional, tag = "3")]
+    pub result: ::core::option::Option<RunResult>,
 }
 /// See PublishRun.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct PublishRunResponse {
-    /// The published model.
+    /// The published model; absent for a run that is not its job's final one.
     #[prost(message, optional, tag = "1")]
     pub model: ::core::option::Option<Model>,
 }
@@ -5274,7 +5371,7 @@ pub struct GetRunRequest {
     pub run_id: ::prost::alloc::string::String,
 }
 /// See GetRun.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct GetRunResponse {
     /// The run.
     #[prost(message, optional, tag = "1")]
@@ -5342,6 +5439,43 @@ impl RunState {
         }
     }
 }
+/// Why a run exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum RunPurpose {
+    /// Never sent; in a request, a probe.
+    Unspecified = 0,
+    /// It trains the job's model. Cannot be requested.
+    Final = 1,
+    /// It tries other settings.
+    Probe = 2,
+    /// It is one cell of a study.
+    Cell = 3,
+}
+impl RunPurpose {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "RUN_PURPOSE_UNSPECIFIED",
+            Self::Final => "RUN_PURPOSE_FINAL",
+            Self::Probe => "RUN_PURPOSE_PROBE",
+            Self::Cell => "RUN_PURPOSE_CELL",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "RUN_PURPOSE_UNSPECIFIED" => Some(Self::Unspecified),
+            "RUN_PURPOSE_FINAL" => Some(Self::Final),
+            "RUN_PURPOSE_PROBE" => Some(Self::Probe),
+            "RUN_PURPOSE_CELL" => Some(Self::Cell),
+            _ => None,
+        }
+    }
+}
 /// What a trainer is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -5386,7 +5520,11 @@ pub mod runs_service_client {
     )]
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
-    /// Training runs: leased by trainers, fenced, reported on and published.
+    /// Training runs: created over a job's ledger, leased by trainers, fenced, reported on and published.
+    ///
+    /// A job has one final run, which is created when its harvest ends and publishes the job's model. Further runs train
+    /// other students over the same ledger: they publish a checkpoint and a result of their own, found by the run's id, and
+    /// neither move the job nor become a version of its model.
     ///
     /// Every call of a trainer carries the fence of its lease. A call under an old fence is FAILED_PRECONDITION and changes
     /// nothing: that trainer has lost the run.
@@ -5470,6 +5608,56 @@ pub mod runs_service_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
+        /// Creates a run over the ledger of a job whose harvest is over. The same request id again returns the same run.
+        pub async fn create_run(
+            &mut self,
+            request: impl tonic::IntoRequest<super::CreateRunRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::CreateRunResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = crate::Codec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/distillery.v1.RunsService/CreateRun",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("distillery.v1.RunsService", "CreateRun"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// The runs of a job, newest first.
+        pub async fn list_runs(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListRunsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListRunsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = crate::Codec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/distillery.v1.RunsService/ListRuns",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("distillery.v1.RunsService", "ListRuns"));
+            self.inner.unary(req, path, codec).await
+        }
         /// Leases the oldest run that waits. The answer has no run where none does.
         pub async fn lease_run(
             &mut self,
@@ -5495,7 +5683,7 @@ pub mod runs_service_client {
                 .insert(GrpcMethod::new("distillery.v1.RunsService", "LeaseRun"));
             self.inner.unary(req, path, codec).await
         }
-        /// The rows of one split with their accepted rationales, in order of index.
+        /// The run's rows of one split, in order of index, with the rationales that its rules accept.
         pub async fn stream_examples(
             &mut self,
             request: impl tonic::IntoRequest<super::StreamExamplesRequest>,
@@ -5570,7 +5758,7 @@ pub mod runs_service_client {
                 .insert(GrpcMethod::new("distillery.v1.RunsService", "SaveResumePoint"));
             self.inner.unary(req, path, codec).await
         }
-        /// Moves the job to evaluating.
+        /// Measures begin; the final run moves its job to evaluating.
         pub async fn start_evaluating(
             &mut self,
             request: impl tonic::IntoRequest<super::StartEvaluatingRequest>,
@@ -5595,7 +5783,7 @@ pub mod runs_service_client {
                 .insert(GrpcMethod::new("distillery.v1.RunsService", "StartEvaluating"));
             self.inner.unary(req, path, codec).await
         }
-        /// Commits a publication: the model, the run and the job, at once.
+        /// Commits a publication: the run's result and, of the final run, the model and the job, at once.
         pub async fn publish_run(
             &mut self,
             request: impl tonic::IntoRequest<super::PublishRunRequest>,
@@ -5620,7 +5808,7 @@ pub mod runs_service_client {
                 .insert(GrpcMethod::new("distillery.v1.RunsService", "PublishRun"));
             self.inner.unary(req, path, codec).await
         }
-        /// Ends the run and its job with a reason.
+        /// Ends the run with a reason; the final run ends its job too.
         pub async fn fail_run(
             &mut self,
             request: impl tonic::IntoRequest<super::FailRunRequest>,
@@ -5732,6 +5920,22 @@ pub mod runs_service_server {
     /// Generated trait containing gRPC methods that should be implemented for use with RunsServiceServer.
     #[async_trait]
     pub trait RunsService: std::marker::Send + std::marker::Sync + 'static {
+        /// Creates a run over the ledger of a job whose harvest is over. The same request id again returns the same run.
+        async fn create_run(
+            &self,
+            request: tonic::Request<super::CreateRunRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::CreateRunResponse>,
+            tonic::Status,
+        >;
+        /// The runs of a job, newest first.
+        async fn list_runs(
+            &self,
+            request: tonic::Request<super::ListRunsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListRunsResponse>,
+            tonic::Status,
+        >;
         /// Leases the oldest run that waits. The answer has no run where none does.
         async fn lease_run(
             &self,
@@ -5746,7 +5950,7 @@ pub mod runs_service_server {
             >
             + std::marker::Send
             + 'static;
-        /// The rows of one split with their accepted rationales, in order of index.
+        /// The run's rows of one split, in order of index, with the rationales that its rules accept.
         async fn stream_examples(
             &self,
             request: tonic::Request<super::StreamExamplesRequest>,
@@ -5770,7 +5974,7 @@ pub mod runs_service_server {
             tonic::Response<super::SaveResumePointResponse>,
             tonic::Status,
         >;
-        /// Moves the job to evaluating.
+        /// Measures begin; the final run moves its job to evaluating.
         async fn start_evaluating(
             &self,
             request: tonic::Request<super::StartEvaluatingRequest>,
@@ -5778,7 +5982,7 @@ pub mod runs_service_server {
             tonic::Response<super::StartEvaluatingResponse>,
             tonic::Status,
         >;
-        /// Commits a publication: the model, the run and the job, at once.
+        /// Commits a publication: the run's result and, of the final run, the model and the job, at once.
         async fn publish_run(
             &self,
             request: tonic::Request<super::PublishRunRequest>,
@@ -5786,7 +5990,7 @@ pub mod runs_service_server {
             tonic::Response<super::PublishRunResponse>,
             tonic::Status,
         >;
-        /// Ends the run and its job with a reason.
+        /// Ends the run with a reason; the final run ends its job too.
         async fn fail_run(
             &self,
             request: tonic::Request<super::FailRunRequest>,
@@ -5813,7 +6017,11 @@ pub mod runs_service_server {
             tonic::Status,
         >;
     }
-    /// Training runs: leased by trainers, fenced, reported on and published.
+    /// Training runs: created over a job's ledger, leased by trainers, fenced, reported on and published.
+    ///
+    /// A job has one final run, which is created when its harvest ends and publishes the job's model. Further runs train
+    /// other students over the same ledger: they publish a checkpoint and a result of their own, found by the run's id, and
+    /// neither move the job nor become a version of its model.
     ///
     /// Every call of a trainer carries the fence of its lease. A call under an old fence is FAILED_PRECONDITION and changes
     /// nothing: that trainer has lost the run.
@@ -5893,6 +6101,96 @@ pub mod runs_service_server {
         }
         fn call(&mut self, req: http::Request<B>) -> Self::Future {
             match req.uri().path() {
+                "/distillery.v1.RunsService/CreateRun" => {
+                    #[allow(non_camel_case_types)]
+                    struct CreateRunSvc<T: RunsService>(pub Arc<T>);
+                    impl<
+                        T: RunsService,
+                    > tonic::server::UnaryService<super::CreateRunRequest>
+                    for CreateRunSvc<T> {
+                        type Response = super::CreateRunResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::CreateRunRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as RunsService>::create_run(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = CreateRunSvc(inner);
+                        let codec = crate::Codec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/distillery.v1.RunsService/ListRuns" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListRunsSvc<T: RunsService>(pub Arc<T>);
+                    impl<
+                        T: RunsService,
+                    > tonic::server::UnaryService<super::ListRunsRequest>
+                    for ListRunsSvc<T> {
+                        type Response = super::ListRunsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListRunsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as RunsService>::list_runs(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListRunsSvc(inner);
+                        let codec = crate::Codec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
                 "/distillery.v1.RunsService/LeaseRun" => {
                     #[allow(non_camel_case_types)]
                     struct LeaseRunSvc<T: RunsService>(pub Arc<T>);

@@ -1,0 +1,121 @@
+//! Runs over a ledger: checked and created, and the rows that each of them learns from.
+//!
+//! A row's verdicts are computed here, by the rules of the run that reads it: the ledger is the truth, and what a store
+//! keeps of verdicts is for lists and counts.
+
+use crate::ledger::Ledger;
+use crate::{HarvestError, Shared, submit};
+use domain::ids::{DatasetId, DistillationId, RequestId, RunId};
+use domain::judge::{self, Fingerprint};
+use domain::objective::TrainingExample;
+use domain::ports::{BATCH_MAX, StoreError, StoreResult};
+use domain::records::{Distillation, NewRun, Run};
+use domain::run::{RunDraft, RunPlan};
+use domain::spec::Spec;
+use domain::subset::Stratum;
+use domain::{Split, Violation, lifecycle};
+use std::collections::HashSet;
+
+/// Creates a run over the ledger of a job, or names every mistake.
+pub(crate) async fn create(
+    shared: &Shared,
+    request: RequestId,
+    job: DistillationId,
+    draft: RunDraft,
+) -> Result<Run, HarvestError> {
+    let job = shared.stores.jobs.distillation(job).await?;
+    let plan = draft.resolve(&job.spec).map_err(HarvestError::Invalid)?;
+    // The store decides it again when it writes; a ledger that still grows is not worth reading.
+    lifecycle::create_run(&job, true).map_err(StoreError::from)?;
+    let spec = plan.spec(&job.spec);
+    submit::check_training(shared, &spec, job.dataset).await?;
+    let ledger_fingerprint = fingerprint(shared, &job, &plan, &spec).await?;
+    let (id, distillation) = (RunId::generate(), job.id);
+    let new = NewRun { id, request, distillation, plan, ledger_fingerprint };
+    Ok(shared.stores.runs.create_run(new).await?)
+}
+
+/// That of the rationales that a run would train on.
+async fn fingerprint(
+    shared: &Shared,
+    job: &Distillation,
+    plan: &RunPlan,
+    spec: &Spec,
+) -> Result<String, HarvestError> {
+    let mut examples = Examples::open(shared, job, plan, Split::Train, 0).await?;
+    let (mut fingerprint, mut accepted) = (Fingerprint::default(), 0);
+    while let Some(chunk) = examples.next(BATCH_MAX).await? {
+        for example in chunk {
+            accepted += example.rationales.len();
+            fingerprint.add(&example);
+        }
+    }
+    if accepted == 0 && spec.training.objective.needs_rationales() {
+        let words = format!(
+            "accepts no rationale of the ledger in these rows, and `training.objective = \"{}\"` needs some: change \
+             the rules, take more rows, or train with `standard`",
+            spec.training.objective
+        );
+        return Err(HarvestError::Invalid(vec![Violation::new("judging", words)]));
+    }
+    Ok(fingerprint.finish())
+}
+
+/// The rows of one split as a run reads them, in order.
+pub(crate) struct Examples<'a> {
+    shared: &'a Shared,
+    dataset: DatasetId,
+    spec: Spec,
+    split: Split,
+    from: u64,
+    /// The train rows that the run takes; `None` for all.
+    chosen: Option<HashSet<u64>>,
+    ledger: Ledger<'a>,
+}
+
+impl<'a> Examples<'a> {
+    /// Rows with index >= `from`.
+    pub(crate) async fn open(
+        shared: &'a Shared,
+        job: &Distillation,
+        plan: &RunPlan,
+        split: Split,
+        from: u64,
+    ) -> StoreResult<Self> {
+        let spec = plan.spec(&job.spec);
+        let chosen = match split {
+            Split::Train if !plan.rows.is_all() => Some(chosen(shared, job, plan).await?),
+            Split::Train | Split::Validation | Split::Test => None,
+        };
+        let ledger = Ledger::new(shared, job.id);
+        Ok(Self { shared, dataset: job.dataset, spec, split, from, chosen, ledger })
+    }
+
+    /// The run's rows among the next `limit` of the split; `None` at the end.
+    pub(crate) async fn next(&mut self, limit: usize) -> StoreResult<Option<Vec<TrainingExample>>> {
+        let rows = self.shared.stores.datasets.rows(self.dataset, Some(self.split), self.from, limit).await?;
+        let Some(last) = rows.last() else { return Ok(None) };
+        self.from = last.index + 1;
+        let mut examples = Vec::with_capacity(rows.len());
+        for row in rows {
+            if self.split != Split::Train {
+                examples.push(judge::measured(row));
+            } else if self.chosen.as_ref().is_none_or(|chosen| chosen.contains(&row.index)) {
+                let entries = self.ledger.of(row.index).await?;
+                examples.push(judge::learnt(&self.spec.judging, self.spec.task.metric, row, &entries));
+            }
+        }
+        Ok(Some(examples))
+    }
+}
+
+/// The train rows that a run takes.
+async fn chosen(shared: &Shared, job: &Distillation, plan: &RunPlan) -> StoreResult<HashSet<u64>> {
+    let (mut strata, mut from) = (Vec::new(), 0);
+    loop {
+        let rows = shared.stores.datasets.rows(job.dataset, Some(Split::Train), from, BATCH_MAX).await?;
+        let Some(last) = rows.last() else { return Ok(plan.rows.choose(strata)) };
+        from = last.index + 1;
+        strata.extend(rows.iter().map(|row| (row.index, Stratum::of(&job.spec.task, &row.example))));
+    }
+}
