@@ -1,7 +1,9 @@
 //! The driver moves jobs from stage to stage. Any replica may drive; a lease in the store says which one does.
 
+use crate::error::HarvestError;
 use crate::job::Job;
-use crate::{HarvestError, Shared, judging, plan};
+use crate::shared::Shared;
+use crate::{judging, plan};
 use domain::records::Distillation;
 use domain::state::DistillationState;
 use domain::telemetry::span;
@@ -36,10 +38,10 @@ pub(crate) async fn run(shared: Arc<Shared>, shutdown: CancellationToken) {
     }
 }
 
-/// One step of a job's life, as far as it goes by itself.
+/// Moves a job as far as it can go without waiting.
 async fn advance(shared: &Shared, record: Distillation) -> Result<(), HarvestError> {
-    let job = shared.jobs.get(shared, record.id).await?;
-    // An import is many writes, and a crash may have cut it short: what is there already is left as it is.
+    let job = shared.jobs.get(record.id).await?;
+    // An import is many writes, and a crash may have cut it short: what was written already stays as it is.
     if record.state == DistillationState::Queued || job.is_imported() {
         let span = tracing::info_span!(span::PLAN, distillery.job = %job.id);
         wire::trace::adopt(&span, &job.traceparent);
@@ -62,21 +64,21 @@ async fn finish(shared: &Shared, job: &Job, record: &Distillation) -> Result<(),
     let seconds = now.saturating_sub(began) as f64 / 1000.0;
     shared.stores.jobs.record_teacher(job.id, judged.teacher, seconds).await?;
     shared.stores.runs.start_training(job.id, &judged.fingerprint).await?;
-    tracing::info!(distillation = %job.id, accepted = judged.accepted, "the harvest is over");
+    tracing::info!(distillation = %job.id, accepted = judged.accepted, "harvest finished");
     Ok(())
 }
 
-/// What goes away by itself is tried again; the rest waits for a person.
+/// Transient failures are retried; anything else pauses the job for an operator.
 async fn give_up(shared: &Shared, id: domain::ids::DistillationId, error: &HarvestError) {
     use domain::Fault;
     match error.fault() {
         Fault::Unavailable | Fault::Overloaded => {
-            tracing::warn!(%error, distillation = %id, "trying again");
+            tracing::warn!(%error, distillation = %id, "a job is retried");
         }
         Fault::NotFound | Fault::Conflict | Fault::Invalid | Fault::Denied | Fault::Internal => {
-            // A job that was cancelled or deleted in between is nobody's problem; pausing it is then refused.
+            // A job that was cancelled or deleted in between needs no pause: it is refused.
             if let Err(refused) = shared.stores.jobs.pause(id, &error.to_string()).await {
-                tracing::warn!(%error, %refused, distillation = %id, "a job cannot go on, and cannot be paused");
+                tracing::warn!(%error, %refused, distillation = %id, "a job failed and cannot be paused");
             }
         }
     }

@@ -22,7 +22,7 @@ pub enum HarvestError {
     /// This process shuts down: the question was never asked.
     #[error("handed back unasked: this process shuts down")]
     Unasked,
-    /// The job cannot go on; the reason says what to do.
+    /// The job cannot continue; the reason names what to do.
     #[error("{0}")]
     Stuck(String),
 }

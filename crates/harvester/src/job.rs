@@ -1,15 +1,15 @@
 //! What is needed of a job to ask its prompts: its specification, its compiled template, its teacher.
 
-use crate::{HarvestError, Shared};
-use domain::Example;
+use crate::error::HarvestError;
 use domain::ids::{CompletionKey, DatasetId, DistillationId};
 use domain::records::Distillation;
 use domain::spec::{Spec, TeacherSource, TeacherSpec};
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use domain::{Example, JobStore};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use teacher::{Question, Renderer, Sampling, Teacher};
 
-/// Jobs kept at once; beyond it the cache begins anew.
+/// Jobs kept at once; when it is full, the cache is emptied.
 const JOBS_MAX: usize = 256;
 
 /// A job, ready to be asked.
@@ -24,37 +24,49 @@ pub(crate) struct Job {
     pub(crate) teacher: Option<Teacher>,
 }
 
+/// The operator's teachers by profile name.
+pub(crate) type Teachers = BTreeMap<String, Teacher>;
+
 /// Jobs by id: a specification never changes, so an entry never goes stale.
-#[derive(Default)]
-pub(crate) struct Jobs(Mutex<HashMap<DistillationId, Arc<Job>>>);
+pub(crate) struct Jobs {
+    store: Arc<dyn JobStore>,
+    teachers: Arc<Teachers>,
+    known: Mutex<HashMap<DistillationId, Arc<Job>>>,
+}
 
 impl Jobs {
+    pub(crate) fn new(store: Arc<dyn JobStore>, teachers: Arc<Teachers>) -> Self {
+        Self { store, teachers, known: Mutex::default() }
+    }
+
     /// The job of an id, from memory or from the store.
-    pub(crate) async fn get(&self, shared: &Shared, id: DistillationId) -> Result<Arc<Job>, HarvestError> {
-        if let Some(job) = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&id) {
+    pub(crate) async fn get(&self, id: DistillationId) -> Result<Arc<Job>, HarvestError> {
+        if let Some(job) = self.known().get(&id) {
             return Ok(Arc::clone(job));
         }
-        let job = Arc::new(Job::open(shared, &shared.stores.jobs.distillation(id).await?)?);
-        let mut jobs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if jobs.len() >= JOBS_MAX {
-            jobs.clear();
+        let job = Arc::new(Job::open(&self.teachers, &self.store.distillation(id).await?)?);
+        let mut known = self.known();
+        if known.len() >= JOBS_MAX {
+            known.clear();
         }
-        jobs.insert(id, Arc::clone(&job));
+        known.insert(id, Arc::clone(&job));
         Ok(job)
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashMap<DistillationId, Arc<Job>>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Job {
-    pub(crate) fn open(shared: &Shared, job: &Distillation) -> Result<Self, HarvestError> {
+    pub(crate) fn open(teachers: &Teachers, job: &Distillation) -> Result<Self, HarvestError> {
         let renderer = Renderer::new(&job.spec.task)?;
         let teacher = match job.spec.teacher.as_ref().map(|teacher| &teacher.source) {
-            Some(TeacherSource::Profile(name)) => {
-                Some(shared.teachers.get(name).cloned().ok_or_else(|| {
-                    HarvestError::Stuck(format!(
-                        "the teacher profile `{name}` is not configured here any more: add it, then resume"
-                    ))
-                })?)
-            }
+            Some(TeacherSource::Profile(name)) => Some(teachers.get(name).cloned().ok_or_else(|| {
+                HarvestError::Stuck(format!(
+                    "the teacher profile `{name}` is no longer configured here: add it, then resume"
+                ))
+            })?),
             Some(TeacherSource::Imported) | None => None,
         };
         Ok(Self {

@@ -1,8 +1,9 @@
 //! The end of a harvest: every row judged whole, the teacher measured, the ledger's fingerprint taken.
 
+use crate::error::HarvestError;
 use crate::job::Job;
 use crate::ledger::Ledger;
-use crate::{HarvestError, Shared};
+use crate::shared::Shared;
 use domain::example::Row;
 use domain::judge::{self, Fingerprint};
 use domain::label;
@@ -74,7 +75,7 @@ pub(crate) async fn each_answered_row(
     Ok(())
 }
 
-/// Why nothing was accepted, in words that say what to do.
+/// Why nothing was accepted, and what to do about it.
 pub(crate) async fn explain_nothing(shared: &Shared, job: &Job) -> Result<String, HarvestError> {
     let progress = shared.stores.prompts.harvest_progress(job.id).await?;
     let mut words: Vec<String> = domain::state::Reason::ALL
@@ -85,11 +86,15 @@ pub(crate) async fn explain_nothing(shared: &Shared, job: &Job) -> Result<String
         .collect();
     let parked = shared.stores.prompts.prompts_in_state(job.id, PromptState::Parked, None, 1).await?;
     if let Some(prompt) = parked.first() {
-        words.push(format!("parked {} (such as: {})", progress.in_state(PromptState::Parked), prompt.error));
+        words.push(format!(
+            "parked {} (for example: {})",
+            progress.in_state(PromptState::Parked),
+            prompt.error
+        ));
     }
     let skipped = progress.in_state(PromptState::Skipped);
     if skipped > 0 {
-        words.push(format!("skipped for want of budget {skipped}"));
+        words.push(format!("skipped: budget exhausted {skipped}"));
     }
     let why = if words.is_empty() { "no row was asked".to_owned() } else { words.join(", ") };
     Ok(format!(

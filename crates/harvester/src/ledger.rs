@@ -1,6 +1,6 @@
 //! A job's ledger, read row by row next to the rows themselves.
 
-use crate::Shared;
+use crate::shared::Shared;
 use domain::ids::DistillationId;
 use domain::ports::{BATCH_MAX, LedgerFilter, StoreResult};
 use domain::records::LedgerEntry;

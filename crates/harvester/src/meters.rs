@@ -1,6 +1,5 @@
 //! What is counted of harvesting.
 
-use crate::relay::Publisher;
 use domain::ports::HarvestOutcome;
 use domain::records::Harvested;
 use domain::state::Verdict;
@@ -47,7 +46,7 @@ pub(crate) enum Unanswered {
     Delayed,
     /// A failure is counted against it.
     Counted,
-    /// Its job waits for a person.
+    /// Its job is paused for an operator.
     Paused,
 }
 
@@ -66,12 +65,30 @@ pub(crate) fn unanswered(what: Unanswered) {
     counter!(telemetry::PROMPTS_FAILED.name, "outcome" => what.name()).increment(1);
 }
 
+/// Who publishes entries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Publisher {
+    /// It empties the outbox.
+    Relay,
+    /// It replaces what the work list lost.
+    Reconciler,
+}
+
+impl Publisher {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Relay => "relay",
+            Self::Reconciler => "reconciler",
+        }
+    }
+}
+
 /// Entries went to the work list.
 pub(crate) fn published(by: Publisher, entries: usize) {
     counter!(telemetry::QUEUE_PUBLISHED.name, "by" => by.name()).increment(entries as u64);
 }
 
-/// So many entries are on the work list.
+/// Sets the number of entries on the work list.
 pub(crate) fn entries(count: usize) {
     gauge!(telemetry::QUEUE_ENTRIES.name).set(count as f64);
 }

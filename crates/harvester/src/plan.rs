@@ -1,7 +1,8 @@
 //! Which prompts a job begins with, and which hinted ones come after them.
 
+use crate::error::HarvestError;
 use crate::job::Job;
-use crate::{HarvestError, Shared};
+use crate::shared::Shared;
 use domain::Split;
 use domain::completion;
 use domain::completion::FinishReason;
@@ -90,7 +91,7 @@ fn prompt(
     })
 }
 
-/// Plans a hinted prompt for every row where no sample agrees. Says whether there was any to plan.
+/// Plans a hinted prompt for every row where no sample agrees. Returns whether there was any to plan.
 pub(crate) async fn hints(shared: &Shared, job: &Job) -> Result<bool, HarvestError> {
     let Some(teacher) = job.spec.teacher.as_ref().filter(|_| job.spec.judging.hint) else { return Ok(false) };
     let before = shared.stores.prompts.harvest_progress(job.id).await?.total();
@@ -113,7 +114,7 @@ pub(crate) async fn hints(shared: &Shared, job: &Job) -> Result<bool, HarvestErr
     }
     shared.stores.prompts.plan_prompts(job.id, prompts).await?;
     shared.changed.notify_waiters();
-    // Prompts that were planned before (and parked, say) are not planned twice: then this stage is over.
+    // Prompts that were planned before (and parked, for example) are not planned twice: then this stage has ended.
     Ok(shared.stores.prompts.harvest_progress(job.id).await?.total() > before)
 }
 

@@ -1,6 +1,8 @@
 //! The relay publishes what the outbox holds; the reconciler publishes again whatever the work list has lost.
 
-use crate::{HarvestError, Shared, meters};
+use crate::error::HarvestError;
+use crate::meters::{self, Publisher};
+use crate::shared::Shared;
 use domain::ids::PromptId;
 use domain::ports::{QueueError, Work};
 use std::collections::HashSet;
@@ -12,26 +14,8 @@ use tokio_util::sync::CancellationToken;
 const BATCH: usize = 500;
 /// How often lost entries are looked for.
 const RECONCILE_EVERY: Duration = Duration::from_secs(1);
-/// A search that takes a while is followed by so many times that without one.
+/// A search is followed by this many times its own duration without one.
 const RECONCILE_SHARE: u32 = 30;
-
-/// Who publishes entries.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Publisher {
-    /// It empties the outbox.
-    Relay,
-    /// It replaces what the work list lost.
-    Reconciler,
-}
-
-impl Publisher {
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Relay => "relay",
-            Self::Reconciler => "reconciler",
-        }
-    }
-}
 
 pub(crate) async fn run(shared: Arc<Shared>, shutdown: CancellationToken) {
     // The first look is at once: a process that was killed left leases and an empty work list.
@@ -77,7 +61,7 @@ impl Reconciler {
     }
 }
 
-/// Publishes what fits. Once the list was full, and `bound` says its capacity, there is room for a batch, or for half of a
+/// Publishes what fits. Once the list was full, and `bound` is its capacity, there is room for a batch, or for half of a
 /// smaller list, before the outbox is read again: it is not read for the few entries that are done at any moment.
 async fn publish(shared: &Shared, bound: &mut Option<usize>) -> Result<(), HarvestError> {
     if let Some(capacity) = *bound
@@ -94,7 +78,7 @@ async fn publish(shared: &Shared, bound: &mut Option<usize>) -> Result<(), Harve
     }
 }
 
-/// Publishes as many as fit, in order. Says whether all did; where the list is full, `bound` is set.
+/// Publishes as many as fit, in order. Returns whether all did; where the list is full, `bound` is set.
 async fn publish_batch(
     shared: &Shared,
     work: &[Work],

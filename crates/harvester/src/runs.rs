@@ -3,8 +3,10 @@
 //! A row's verdicts are computed here, by the rules of the run that reads it: the ledger is the truth, and what a store
 //! keeps of verdicts is for lists and counts.
 
+use crate::error::HarvestError;
 use crate::ledger::Ledger;
-use crate::{HarvestError, Shared, submit};
+use crate::shared::Shared;
+use crate::submit;
 use domain::ids::{DatasetId, DistillationId, RequestId, RunId};
 use domain::judge::{self, Fingerprint};
 use domain::objective::TrainingExample;

@@ -1,7 +1,8 @@
 //! What is checked of a job before it is accepted: its specification against its rows.
 
+use crate::error::HarvestError;
 use crate::job::Job;
-use crate::{HarvestError, Shared};
+use crate::shared::Shared;
 use domain::example::Row;
 use domain::ids::{DatasetId, DistillationId, RequestId};
 use domain::label::normalise;
@@ -33,7 +34,7 @@ pub(crate) async fn submit(
     if !found.is_empty() {
         return Err(HarvestError::Invalid(found));
     }
-    // What is done for the job goes on with the trace of this call.
+    // What is done for the job belongs to the trace of this call.
     let traceparent = wire::trace::current_text();
     let new = NewDistillation { id: DistillationId::generate(), request, spec, dataset, traceparent };
     let job = shared.stores.jobs.create_distillation(new).await?;
@@ -141,7 +142,7 @@ async fn check_template(
         seconds: domain::records::PhaseSeconds::default(),
         traceparent: String::new(),
     };
-    let rendered = Job::open(shared, &draft)
+    let rendered = Job::open(&shared.teachers, &draft)
         .and_then(|job| job.question(teacher, &row.example, 0, spec.judging.hint, false));
     if let Err(error) = rendered {
         found.push(Violation::new("task.template", error.to_string()));

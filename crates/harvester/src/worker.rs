@@ -3,9 +3,10 @@
 //! Some prompts are leased ahead of the slots, and a slot is freed before its answer is written, so that asking never waits
 //! for the database; an entry is acknowledged after its answer is committed, so that nothing is lost in between.
 
+use crate::error::HarvestError;
 use crate::job::Job;
 use crate::meters::{self, Unanswered};
-use crate::{HarvestError, Shared, WORKERS_MAX};
+use crate::shared::{Shared, WORKERS_MAX};
 use domain::completion;
 use domain::completion::{FinishReason, Parsed};
 use domain::ids::{DistillationId, PromptId};
@@ -62,7 +63,7 @@ struct Worker {
 pub(crate) async fn run(shared: Arc<Shared>, shutdown: CancellationToken) {
     let wanted: usize = shared.teachers.values().map(|teacher| teacher.profile().concurrency_max).sum();
     let slots = wanted.clamp(1, shared.settings.workers.clamp(1, WORKERS_MAX));
-    // As many wait as are asked: replicas take turns at a job's account, and none shall run dry while it waits for its own.
+    // As many wait as are asked: replicas take turns at a job's account, and none may run out of prompts while it waits.
     let ahead = Arc::new(Semaphore::new(slots));
     let least = u32::try_from(slots.div_ceil(2)).unwrap_or(1);
     let (asked, to_write) = mpsc::channel(WRITE_BATCH * 2);
@@ -177,7 +178,7 @@ impl Worker {
     }
 
     async fn ask(&self, leased: &LeasedPrompt) -> Result<Harvested, HarvestError> {
-        let job = self.shared.jobs.get(&self.shared, leased.prompt.distillation).await?;
+        let job = self.shared.jobs.get(leased.prompt.distillation).await?;
         let (completion, cached) = match &leased.cached {
             Some(completion) => (completion.clone(), true),
             None => (self.call(&job, leased).await?, false),
@@ -326,7 +327,7 @@ fn truncated(job: &Job, leased: &LeasedPrompt, reply: &Reply) -> bool {
         )
 }
 
-/// Permits for one batch of leases: `least` as soon as so many are free, and every other one that is free then; `None` at
+/// Permits for one batch of leases: `least` as soon as that many are free, and every other one that is free then; `None` at
 /// shutdown. Leases in ones and twos would keep the records busier than the answers do.
 async fn free_permits(
     ahead: &Arc<Semaphore>,

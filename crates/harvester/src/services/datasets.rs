@@ -1,7 +1,7 @@
 //! Datasets: staged, uploaded, committed.
 
-use super::{Answer, CHUNK_ROWS, Stream, fail, id, page, stream};
-use crate::Shared;
+use super::respond::{Answer, CHUNK_ROWS, Stream, fail, id, page, stream};
+use crate::shared::Shared;
 use domain::ids::DatasetId;
 use domain::ports::{BATCH_MAX, StoreError};
 use domain::spec::is_name;

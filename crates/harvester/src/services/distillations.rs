@@ -1,7 +1,8 @@
 //! Jobs: submitted, watched, cancelled, resumed.
 
-use super::{Answer, Sink, Stream, fail, id, page, stream};
-use crate::{Shared, submit};
+use super::respond::{Answer, Sink, Stream, fail, id, page, stream};
+use crate::shared::Shared;
+use crate::submit;
 use domain::Timestamp;
 use domain::ids::DistillationId;
 use domain::ports::DistillationFilter;

@@ -1,7 +1,7 @@
 //! Published students and base checkpoints.
 
-use super::{Answer, Stream, fail, id, page, stream};
-use crate::Shared;
+use super::respond::{Answer, Stream, fail, id, page, stream};
+use crate::shared::Shared;
 use domain::ports::{PageRequest, StoreError, StoreResult};
 use domain::records::Model;
 use domain::spec::is_name;

@@ -1,7 +1,7 @@
 //! The ledger, read.
 
-use super::{Answer, CHUNK_ROWS, Stream, fail, id, page, stream};
-use crate::Shared;
+use super::respond::{Answer, CHUNK_ROWS, Stream, fail, id, page, stream};
+use crate::shared::Shared;
 use domain::Violation;
 use domain::ids::DistillationId;
 use domain::ports::LedgerFilter;

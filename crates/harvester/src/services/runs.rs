@@ -1,8 +1,8 @@
 //! Runs: created, listed, leased, fed, reported on and published.
 
-use super::{Answer, Stream, fail, id, page, stream};
-use crate::Shared;
+use super::respond::{Answer, Stream, fail, id, page, stream};
 use crate::runs::{self, Examples};
+use crate::shared::Shared;
 use domain::event::EventKind;
 use domain::ids::RunId;
 use domain::lifecycle::RunInstruction;

@@ -1,0 +1,73 @@
+//! What the services share: ids and pages of requests, failures and streams of answers.
+
+use domain::ports::{BATCH_MAX, PageRequest, StoreError};
+use tonic::{Response, Status};
+use tracing::Instrument;
+use wire::v1;
+
+/// Messages that wait in one stream.
+const STREAM_BUFFER: usize = 8;
+/// Rows of one streamed chunk.
+pub(super) const CHUNK_ROWS: usize = 200;
+/// Page size where the caller names none.
+const PAGE_DEFAULT: usize = 100;
+
+/// What a handler answers.
+pub(super) type Answer<T> = Result<Response<T>, Status>;
+/// What a streaming handler answers with.
+pub(super) type Stream<T> = tokio_stream::wrappers::ReceiverStream<Result<T, Status>>;
+
+pub(super) fn fail(error: StoreError) -> Status {
+    wire::status(error.fault(), error.to_string())
+}
+
+pub(super) fn id<T>(field: &str, text: &str) -> Result<T, Status>
+where
+    T: std::str::FromStr,
+    T::Err: std::fmt::Display,
+{
+    wire::id(field, text).map_err(wire::invalid)
+}
+
+pub(super) fn page(request: Option<v1::PageRequest>) -> PageRequest {
+    let request = request.unwrap_or_default();
+    let size = match request.page_size as usize {
+        0 => PAGE_DEFAULT,
+        size => size.min(BATCH_MAX),
+    };
+    PageRequest { size, cursor: (!request.page_token.is_empty()).then_some(request.page_token) }
+}
+
+/// A bounded stream fed by a task of its own, which ends when the caller leaves.
+pub(super) fn stream<T, F, Task>(feed: F) -> Stream<T>
+where
+    T: Send + 'static,
+    F: FnOnce(Sink<T>) -> Task,
+    Task: Future<Output = Result<(), Status>> + Send + 'static,
+{
+    let (sender, receiver) = tokio::sync::mpsc::channel(STREAM_BUFFER);
+    let task = feed(Sink(sender.clone()));
+    let feeding = async move {
+        if let Err(status) = task.await {
+            // A caller that left needs no status.
+            let _ = sender.send(Err(status)).await;
+        }
+    };
+    tokio::spawn(feeding.in_current_span());
+    Stream::new(receiver)
+}
+
+/// Where a stream's task puts its messages.
+pub(super) struct Sink<T>(tokio::sync::mpsc::Sender<Result<T, Status>>);
+
+impl<T> Sink<T> {
+    /// Sends one message. Returns whether the caller is still there.
+    pub(super) async fn send(&self, message: T) -> bool {
+        self.0.send(Ok(message)).await.is_ok()
+    }
+
+    /// Whether the caller left.
+    pub(super) fn is_closed(&self) -> bool {
+        self.0.is_closed()
+    }
+}

@@ -1,0 +1,70 @@
+//! What every part of the harvester works with.
+
+use crate::job::{Jobs, Teachers};
+use domain::{Queue, Stores};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+/// Most prompts asked at once by one process.
+pub(crate) const WORKERS_MAX: usize = 1024;
+
+/// What the operator decides.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// This process's name, unique per start: who holds the leases.
+    pub name: String,
+    /// How long a prompt's lease holds without a heartbeat.
+    pub lease: Duration,
+    /// Failures of the teacher on one prompt after which it is parked.
+    pub failures_max: u32,
+    /// How long a teacher may be away before its jobs are paused.
+    pub outage_patience: Duration,
+    /// How often background work looks around when nothing wakes it.
+    pub poll: Duration,
+    /// Prompts asked at once by this process; 0 where it only answers the API.
+    pub workers: usize,
+}
+
+impl Settings {
+    /// Settings for one process that does everything.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            lease: Duration::from_secs(30),
+            failures_max: 5,
+            outage_patience: Duration::from_secs(20),
+            poll: Duration::from_millis(50),
+            workers: WORKERS_MAX,
+        }
+    }
+}
+
+/// What every part of it works with.
+pub(crate) struct Shared {
+    pub(crate) settings: Settings,
+    pub(crate) stores: Stores,
+    pub(crate) queue: Arc<dyn Queue>,
+    pub(crate) teachers: Arc<Teachers>,
+    pub(crate) jobs: Jobs,
+    /// Something changed: the driver and the relay look at once.
+    pub(crate) changed: Notify,
+}
+
+impl Shared {
+    pub(crate) fn new(settings: Settings, stores: Stores, queue: Arc<dyn Queue>, teachers: Teachers) -> Self {
+        let teachers = Arc::new(teachers);
+        let jobs = Jobs::new(Arc::clone(&stores.jobs), Arc::clone(&teachers));
+        Self { settings, stores, queue, teachers, jobs, changed: Notify::new() }
+    }
+
+    /// Waits until something changed, the poll interval is over, or `shutdown`. Returns whether to continue.
+    pub(crate) async fn idle(&self, shutdown: &CancellationToken) -> bool {
+        tokio::select! {
+            () = shutdown.cancelled() => false,
+            () = self.changed.notified() => true,
+            () = tokio::time::sleep(self.settings.poll) => true,
+        }
+    }
+}
