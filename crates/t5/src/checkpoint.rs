@@ -1,7 +1,7 @@
 //! Checkpoints in the Hugging Face layout: `config.json` and safetensors, whole or in shards. Pickles are refused.
 
 use crate::config::{CONFIG, Config, GENERATION, Head};
-use crate::initialise::{DECODER_EMBEDDING, EMBEDDING, HEAD, slots};
+use crate::initialise::{DECODER_EMBEDDING, EMBEDDING, HEAD, parameter_shapes};
 use crate::{Error, Result};
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
@@ -27,7 +27,7 @@ const UNUSED: &str = "decoder.block.0.layer.1.EncDecAttention.relative_attention
 pub(crate) fn read(folder: &Path, device: Device) -> Result<(Config, Vec<(String, Tensor)>)> {
     let (mut config, head) = Config::read(folder)?;
     let mut shapes: HashMap<String, Vec<i64>> =
-        slots(&config).into_iter().map(|slot| (slot.name, slot.shape)).collect();
+        parameter_shapes(&config).into_iter().map(|parameter| (parameter.name, parameter.shape)).collect();
     shapes.extend(TABLES.map(|name| (name.to_owned(), vec![config.vocab_size, config.d_model])));
     let mut found: BTreeMap<String, Tensor> = BTreeMap::new();
     for file in files(folder)? {
@@ -38,16 +38,16 @@ pub(crate) fn read(folder: &Path, device: Device) -> Result<(Config, Vec<(String
         return Err(Error::EncoderOnly(folder.to_owned()));
     }
     let missing = |name: &str| Error::MissingTensor { path: folder.to_owned(), name: name.to_owned() };
-    let absent = slots(&config)
+    let absent = parameter_shapes(&config)
         .into_iter()
-        .find(|slot| !TABLES.contains(&slot.name.as_str()) && !found.contains_key(&slot.name));
-    if let Some(slot) = absent {
-        return Err(missing(&slot.name));
+        .find(|shape| !TABLES.contains(&shape.name.as_str()) && !found.contains_key(&shape.name));
+    if let Some(shape) = absent {
+        return Err(missing(&shape.name));
     }
     settle_tables(folder, &mut config, head, &mut found)?;
-    let parameters = slots(&config).into_iter().map(|slot| match found.remove(&slot.name) {
-        Some(tensor) => Ok((slot.name, tensor)),
-        None => Err(missing(&slot.name)),
+    let parameters = parameter_shapes(&config).into_iter().map(|shape| match found.remove(&shape.name) {
+        Some(tensor) => Ok((shape.name, tensor)),
+        None => Err(missing(&shape.name)),
     });
     let parameters = parameters.collect::<Result<_>>()?;
     Ok((config, parameters))

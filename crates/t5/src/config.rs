@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 
 /// The feed-forward layer's form: `wo(activation(wi(x)))`, or `wo(activation(wi_0(x)) * wi_1(x))` where it is gated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct FeedForward {
+pub struct FeedForwardKind {
     /// What the first projection goes through.
     pub activation: Activation,
     /// Whether a second projection gates it.
     pub gated: bool,
 }
 
-impl FeedForward {
+impl FeedForwardKind {
     /// v1.0.
     pub const RELU: Self = Self { activation: Activation::Relu, gated: false };
     /// v1.1, mT5 and Flan.
@@ -114,7 +114,7 @@ pub struct Config {
     /// Epsilon of the norm.
     pub layer_norm_epsilon: f64,
     /// Form of the feed-forward layer.
-    pub feed_forward: FeedForward,
+    pub feed_forward: FeedForwardKind,
     /// Whether the decoder reads an embedding of its own (`decoder.embed_tokens`); else it reads the encoder's. The weight
     /// files say it.
     pub own_decoder_embedding: bool,
@@ -182,7 +182,7 @@ impl Size {
             relative_attention_max_distance: 128,
             dropout_rate: 0.1,
             layer_norm_epsilon: 1e-6,
-            feed_forward: FeedForward::GATED_GELU,
+            feed_forward: FeedForwardKind::GATED_GELU,
             own_decoder_embedding: false,
             own_head: true,
             scale_decoder_outputs: false,
@@ -226,10 +226,10 @@ impl Config {
         };
         let generation = folder.join(GENERATION);
         let generation = match read_fields(&generation)? {
-            Some(fields) => Some(Reader { fields, path: &generation }.generation()?),
+            Some(fields) => Some(ConfigFields { fields, path: &generation }.generation()?),
             None => None,
         };
-        Reader { fields, path: &path }.config(generation)
+        ConfigFields { fields, path: &path }.config(generation)
     }
 
     /// Whether the head is written to a checkpoint: also where it is the embedding, but unscaled. Versions of
@@ -301,12 +301,12 @@ struct Generation {
     path: PathBuf,
 }
 
-struct Reader<'a> {
+struct ConfigFields<'a> {
     fields: Map<String, Value>,
     path: &'a Path,
 }
 
-impl Reader<'_> {
+impl ConfigFields<'_> {
     fn generation(&self) -> Result<Generation> {
         Ok(Generation {
             ends: self.ids("eos_token_id")?,
@@ -360,7 +360,7 @@ impl Reader<'_> {
 
     /// As `transformers` computes it: `dense_act_fn` and `is_gated_act` win over `feed_forward_proj`, and `gated-gelu`
     /// alone means the tanh form.
-    fn feed_forward(&self, kind: &str) -> Result<FeedForward> {
+    fn feed_forward(&self, kind: &str) -> Result<FeedForwardKind> {
         let default = if kind == "mt5" { "gated-gelu" } else { "relu" };
         let projection = self.word("feed_forward_proj")?.unwrap_or_else(|| default.to_owned());
         let (gated, named) = match projection.split_once('-') {
@@ -375,7 +375,7 @@ impl Reader<'_> {
             None => ("feed_forward_proj", named),
         };
         match Activation::of(name) {
-            Some(activation) => Ok(FeedForward { activation, gated }),
+            Some(activation) => Ok(FeedForwardKind { activation, gated }),
             None => {
                 let known = "relu, gelu, gelu_new and silu are computed, gated or not";
                 Err(self.bad(field, format!("names the activation `{name}`: {known}")))

@@ -1,7 +1,7 @@
 //! The feed-forward layer, gated or not.
 
 use crate::attention::drop;
-use crate::config::{Activation, FeedForward as Form};
+use crate::config::{Activation, FeedForwardKind};
 use tch::Tensor;
 
 /// Projections in the pass's number format.
@@ -11,18 +11,18 @@ pub(crate) struct FeedForward {
     pub(crate) input: Tensor,
     /// `[d_model, d_ff]`.
     pub(crate) output: Tensor,
-    pub(crate) form: Form,
+    pub(crate) kind: FeedForwardKind,
 }
 
 impl FeedForward {
     /// `x` and the result are `[batch, length, d_model]`.
     pub(crate) fn forward(&self, x: &Tensor, dropout: f64) -> Tensor {
         let wide = x.linear(&self.input, None::<&Tensor>);
-        let active = if self.form.gated {
+        let active = if self.kind.gated {
             let half = wide.size().last().copied().unwrap_or(0) / 2;
-            activate(self.form.activation, &wide.narrow(-1, 0, half)) * wide.narrow(-1, half, half)
+            activate(self.kind.activation, &wide.narrow(-1, 0, half)) * wide.narrow(-1, half, half)
         } else {
-            activate(self.form.activation, &wide)
+            activate(self.kind.activation, &wide)
         };
         drop(&active, dropout).linear(&self.output, None::<&Tensor>)
     }

@@ -24,7 +24,7 @@ mod position_bias;
 mod stack;
 mod weights;
 
-pub use config::{Activation, Config, FeedForward, Size};
+pub use config::{Activation, Config, FeedForwardKind, Size};
 pub use error::Error;
 pub use generate::{GenerateOptions, Step, Strategy, generate, generate_with, score};
 pub use loss::{mean_loss, token_losses};

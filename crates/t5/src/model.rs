@@ -2,9 +2,9 @@
 
 use crate::checkpoint;
 use crate::config::Config;
-use crate::initialise::{draw, slots};
+use crate::initialise::{draw, parameter_shapes};
 use crate::stack::KeyValueCache;
-use crate::weights::{Source, Weights};
+use crate::weights::{WeightSource, Weights};
 use crate::{Compute, Error, IGNORED, Result};
 use std::collections::HashMap;
 use std::path::Path;
@@ -101,7 +101,7 @@ impl Model {
     /// # Errors
     /// The tensor library's, such as a lack of memory.
     pub fn from_scratch(config: Config, seed: i64, device: Device) -> Result<Self> {
-        let parameters = draw(&slots(&config), seed, device);
+        let parameters = draw(&parameter_shapes(&config), seed, device);
         Ok(Self::assemble(config, device, parameters))
     }
 
@@ -192,7 +192,7 @@ impl Model {
                 .map(|(_, tensor)| tensor.shallow_clone())
                 .ok_or_else(|| Error::Input(format!("the model has no weight `{name}`")))
         };
-        Source { config: &self.config, find: &find, kind: compute.kind() }.weights()
+        WeightSource { config: &self.config, find: &find, kind: compute.kind() }.weights()
     }
 
     /// Logits `[batch, target, vocab]` in float32, teacher-forced on the labels.

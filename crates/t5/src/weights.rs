@@ -25,13 +25,13 @@ pub struct Weights {
 }
 
 /// Where the master weights are looked up.
-pub(crate) struct Source<'a> {
+pub(crate) struct WeightSource<'a> {
     pub(crate) config: &'a Config,
     pub(crate) find: &'a dyn Fn(&str) -> Result<Tensor>,
     pub(crate) kind: Kind,
 }
 
-impl Source<'_> {
+impl WeightSource<'_> {
     pub(crate) fn weights(&self) -> Result<Weights> {
         let embedding = self.cast(EMBEDDING)?;
         let table = |own: bool, name: &str| if own { self.cast(name) } else { Ok(embedding.shallow_clone()) };
@@ -94,7 +94,7 @@ impl Source<'_> {
         Ok(FeedForward {
             input: self.fused(name, self.config.feed_forward.inputs())?,
             output: self.cast(&format!("{name}.wo.weight"))?,
-            form: self.config.feed_forward,
+            kind: self.config.feed_forward,
         })
     }
 

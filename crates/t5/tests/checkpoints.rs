@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use std::fs;
 use std::path::Path;
 use t5::checkpoint::{load_tensors, save_tensors};
-use t5::{Activation, Compute, Config, FeedForward, Model};
+use t5::{Activation, Compute, Config, FeedForwardKind, Model};
 use tch::{Device, Kind, Tensor};
 use tempfile::TempDir;
 
@@ -491,7 +491,7 @@ fn forms() -> Vec<Config> {
         for gated in [false, true] {
             for (own_head, scale_decoder_outputs) in [(false, true), (true, false), (true, true)] {
                 forms.push(Config {
-                    feed_forward: FeedForward { activation, gated },
+                    feed_forward: FeedForwardKind { activation, gated },
                     own_head,
                     scale_decoder_outputs,
                     pad_token_id: 3,

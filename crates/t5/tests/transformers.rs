@@ -18,7 +18,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
-use t5::{Compute, Config, FeedForward, GenerateOptions, Model, Size, Strategy};
+use t5::{Compute, Config, FeedForwardKind, GenerateOptions, Model, Size, Strategy};
 use tch::{Kind, Tensor};
 
 /// A cold start of Python and torch on a busy machine takes tens of seconds.
@@ -71,7 +71,7 @@ fn transformers_opens_what_we_save_and_answers_the_same() {
     let v1_0 = Config {
         own_head: false,
         scale_decoder_outputs: true,
-        feed_forward: FeedForward::RELU,
+        feed_forward: FeedForwardKind::RELU,
         num_decoder_layers: 3,
         ..Size::Tiny.config(64)
     };
