@@ -3,7 +3,7 @@
 use crate::config::{Config, ConfigError};
 use crate::secret::Secret;
 use anyhow::Context;
-use checkpoints::{Checkpoints, S3};
+use checkpoints::{Checkpoints, S3Settings};
 use std::path::Path;
 
 const BUCKET: &str = "s3://";
@@ -35,7 +35,7 @@ pub(crate) fn open(config: &Config, writers: Writers) -> anyhow::Result<Checkpoi
             return Err(ConfigError::new("checkpoints.root", words).into());
         }
         let none = Path::new("");
-        let settings = S3 {
+        let settings = S3Settings {
             bucket: bucket.to_owned(),
             prefix: prefix.to_owned(),
             endpoint: section.s3.endpoint.clone(),

@@ -20,7 +20,7 @@ const RETRY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Where a bucket is, and who may write to it. The operator's; no job ever carries one.
 #[derive(Clone)]
-pub struct S3 {
+pub struct S3Settings {
     /// The bucket.
     pub bucket: String,
     /// Keys begin with this; empty for none.
@@ -35,10 +35,10 @@ pub struct S3 {
     pub secret_key: String,
 }
 
-impl fmt::Debug for S3 {
+impl fmt::Debug for S3Settings {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
-            .debug_struct("S3")
+            .debug_struct("S3Settings")
             .field("bucket", &self.bucket)
             .field("prefix", &self.prefix)
             .field("endpoint", &self.endpoint)
@@ -59,7 +59,7 @@ pub(crate) struct Bucket {
 
 impl Bucket {
     /// Must be called on a runtime, which then carries the transfers; the methods must be called off it.
-    pub(crate) fn open(settings: &S3, cache: PathBuf) -> Result<Self, CheckpointError> {
+    pub(crate) fn open(settings: &S3Settings, cache: PathBuf) -> Result<Self, CheckpointError> {
         let name = format!("s3://{}/{}", settings.bucket, settings.prefix);
         let failed = |message: String| CheckpointError::Bucket { name: name.clone(), message };
         let mut builder = AmazonS3Builder::new()

@@ -15,7 +15,7 @@ mod predictions;
 mod provenance;
 mod sentencepiece;
 
-pub use bucket::S3;
+pub use bucket::S3Settings;
 pub use error::CheckpointError;
 pub use folder::check_folder;
 pub use import::{Imported, import_checkpoint};
@@ -67,7 +67,7 @@ impl Checkpoints {
     ///
     /// # Errors
     /// The settings do not name a bucket that can be reached, or the cache cannot be created.
-    pub fn open_bucket(settings: &S3, cache: &Path) -> Result<Self, CheckpointError> {
+    pub fn open_bucket(settings: &S3Settings, cache: &Path) -> Result<Self, CheckpointError> {
         let Self { root, .. } = Self::open_shared(cache)?;
         let bucket = Bucket::open(settings, root.clone())?;
         Ok(Self { root, bucket: Some(bucket) })

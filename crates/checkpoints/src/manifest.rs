@@ -16,12 +16,12 @@ pub const MANIFEST: &str = "manifest.json";
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
     /// By path: names joined by `/`.
-    pub files: BTreeMap<String, Entry>,
+    pub files: BTreeMap<String, ManifestFile>,
 }
 
 /// One file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Entry {
+pub struct ManifestFile {
     /// Its size.
     pub bytes: u64,
     /// Its content, hex.
@@ -96,7 +96,7 @@ impl Manifest {
     }
 }
 
-fn measure(path: &Path) -> Result<Entry, CheckpointError> {
+fn measure(path: &Path) -> Result<ManifestFile, CheckpointError> {
     let io = |source| CheckpointError::io(path, source);
     let mut file = File::open(path).map_err(io)?;
     let (mut hasher, mut bytes) = (Sha256::new(), 0);
@@ -107,5 +107,5 @@ fn measure(path: &Path) -> Result<Entry, CheckpointError> {
         hasher.update(part);
         bytes += read as u64;
     }
-    Ok(Entry { bytes, sha256: hex::encode(hasher.finalize()) })
+    Ok(ManifestFile { bytes, sha256: hex::encode(hasher.finalize()) })
 }

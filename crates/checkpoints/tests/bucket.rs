@@ -1,7 +1,7 @@
 //! The store in a bucket of a real S3-compatible server: what is published by one machine is fetched whole by another.
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
-use checkpoints::{CheckpointError, Checkpoints, MANIFEST, S3};
+use checkpoints::{CheckpointError, Checkpoints, MANIFEST, S3Settings};
 use std::fs;
 use std::path::Path;
 use tempfile::TempDir;
@@ -10,8 +10,8 @@ use tests::s3::S3 as Server;
 /// Larger than one part of a multipart upload.
 const LARGE_BYTES: usize = 24 * 1024 * 1024;
 
-fn settings(server: &Server) -> S3 {
-    S3 {
+fn settings(server: &Server) -> S3Settings {
+    S3Settings {
         bucket: Server::BUCKET.into(),
         prefix: "team/distillery".into(),
         endpoint: server.endpoint(),
@@ -22,7 +22,7 @@ fn settings(server: &Server) -> S3 {
 }
 
 /// A machine with a cache of its own.
-fn machine(runtime: &tokio::runtime::Runtime, settings: &S3) -> (TempDir, Checkpoints) {
+fn machine(runtime: &tokio::runtime::Runtime, settings: &S3Settings) -> (TempDir, Checkpoints) {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let cache = tempfile::tempdir().unwrap();
     let _guard = runtime.enter();
@@ -99,7 +99,7 @@ fn a_base_is_registered_once_and_found_by_another_machine() {
 #[test]
 fn a_bucket_that_is_not_there_is_named_and_the_secret_is_not() {
     let (server, runtime) = (Server::start().unwrap(), runtime());
-    let absent = S3 { bucket: "nowhere".into(), ..settings(&server) };
+    let absent = S3Settings { bucket: "nowhere".into(), ..settings(&server) };
     let (cache, store) = machine(&runtime, &absent);
     let error = publish(&store, "runs/a/1/1-model", b"x").unwrap_err();
     assert_eq!(error.fault(), domain::Fault::Unavailable);

@@ -1,4 +1,4 @@
-//! Checkpoints in the Hugging Face layout: `config.json` and safetensors, whole or in shards. Pickles are refused.
+//! Checkpoints in the Hugging Face layout: `config.json` and safetensors, whole or in shards.
 
 use crate::config::{CONFIG, Config, GENERATION, Head};
 use crate::initialise::{DECODER_EMBEDDING, EMBEDDING, HEAD, parameter_shapes};
@@ -13,7 +13,6 @@ use tch::{Device, Kind, Tensor};
 
 const WHOLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
-const PICKLE: &str = "pytorch_model.bin";
 
 /// The encoder's embedding under its own name: read, never written.
 const ENCODER_EMBEDDING: &str = "encoder.embed_tokens.weight";
@@ -92,9 +91,6 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>> {
         return Ok(vec![folder.join(WHOLE)]);
     }
     if !index.is_file() {
-        if folder.join(PICKLE).exists() {
-            return Err(Error::Pickle(folder.to_owned()));
-        }
         return Err(Error::Incomplete { path: folder.to_owned(), missing: WHOLE });
     }
     let damaged = |message: String| Error::Damaged { path: index.clone(), message };

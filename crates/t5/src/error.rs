@@ -21,13 +21,6 @@ pub enum Error {
         /// What is not there.
         missing: &'static str,
     },
-    /// Weights in Python's pickle format.
-    #[error(
-        "{}: holds pytorch_model.bin, a pickle, which can run code when it is read; convert it with: python -c \
-         \"from transformers import T5ForConditionalGeneration as T; T.from_pretrained('{}').save_pretrained('{}', safe_serialization=True)\"",
-        .0.display(), .0.display(), .0.display()
-    )]
-    Pickle(PathBuf),
     /// config.json does not describe a T5 that can be built.
     #[error("{}: {field}: {message}", path.display())]
     Config {

@@ -1,6 +1,6 @@
 //! Writing text: greedy, beam and sampled decoding, and the likelihood of given answers.
 
-use crate::model::{Encoded, Model};
+use crate::model::{EncoderOutput, Model};
 use crate::weights::Weights;
 use crate::{Compute, Error, IGNORED, Result, token_losses};
 use std::ops::ControlFlow;
@@ -255,7 +255,7 @@ struct Hypothesis {
 fn beam(
     model: &Model,
     weights: &Weights,
-    encoded: &Encoded,
+    encoded: &EncoderOutput,
     width: usize,
     length_penalty: f64,
     tokens_max: usize,
@@ -343,7 +343,7 @@ fn continuations(scores: &Tensor, open: &[Hypothesis], count: usize) -> Result<V
 pub fn score(
     model: &Model,
     weights: &Weights,
-    encoded: &Encoded,
+    encoded: &EncoderOutput,
     row: i64,
     candidates: &[Vec<i64>],
 ) -> Result<Vec<f64>> {

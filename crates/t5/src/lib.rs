@@ -28,7 +28,7 @@ pub use config::{Activation, Config, FeedForwardKind, Size};
 pub use error::Error;
 pub use generate::{GenerateOptions, Step, Strategy, generate, generate_with, score};
 pub use loss::{mean_loss, token_losses};
-pub use model::{Batch, DecoderState, Encoded, ForwardOptions, Model};
+pub use model::{Batch, DecoderState, EncoderOutput, ForwardOptions, Model};
 pub use weights::Weights;
 
 /// The result of this crate's functions.

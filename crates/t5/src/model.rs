@@ -44,7 +44,7 @@ pub struct ForwardOptions {
 
 /// The encoder's output over a batch.
 #[derive(Debug)]
-pub struct Encoded {
+pub struct EncoderOutput {
     /// `[batch, source, d_model]`.
     pub(crate) states: Tensor,
     /// float32 `[batch, 1, 1, source]`: 0 or a large negative number.
@@ -81,7 +81,7 @@ impl DecoderState {
     }
 }
 
-impl Encoded {
+impl EncoderOutput {
     /// Rows in the batch.
     pub fn rows(&self) -> i64 {
         self.mask.size().first().copied().unwrap_or(0)
@@ -221,7 +221,12 @@ impl Model {
     ///
     /// # Errors
     /// Ids outside the vocabulary, or a mask of another shape.
-    pub fn encode(&self, weights: &Weights, input_ids: &Tensor, input_mask: &Tensor) -> Result<Encoded> {
+    pub fn encode(
+        &self,
+        weights: &Weights,
+        input_ids: &Tensor,
+        input_mask: &Tensor,
+    ) -> Result<EncoderOutput> {
         self.check(input_ids, input_mask)?;
         Ok(tch::no_grad(|| self.encode_with(weights, input_ids, input_mask, 0.0)))
     }
@@ -232,19 +237,19 @@ impl Model {
         input_ids: &Tensor,
         input_mask: &Tensor,
         dropout: f64,
-    ) -> Encoded {
+    ) -> EncoderOutput {
         let ids = input_ids.to_device(self.device);
         let hidden = input_mask.to_device(self.device).to_kind(Kind::Bool).logical_not();
         let mask = hidden.to_kind(Kind::Float).unsqueeze(1).unsqueeze(1) * MASKED;
         let x = Tensor::embedding(&weights.encoder_embedding, &ids, -1, false, false);
-        Encoded { states: weights.encoder.encode(&x, &mask, dropout), mask }
+        EncoderOutput { states: weights.encoder.encode(&x, &mask, dropout), mask }
     }
 
     /// Logits `[batch, target, vocab]` of whole targets.
     pub(crate) fn decode_with(
         &self,
         weights: &Weights,
-        encoded: &Encoded,
+        encoded: &EncoderOutput,
         ids: &Tensor,
         dropout: f64,
     ) -> Tensor {
@@ -257,7 +262,7 @@ impl Model {
     }
 
     /// The decoder before its first token.
-    pub fn start(&self, weights: &Weights, encoded: &Encoded) -> DecoderState {
+    pub fn start(&self, weights: &Weights, encoded: &EncoderOutput) -> DecoderState {
         tch::no_grad(|| DecoderState {
             caches: weights.decoder.project_kv(&encoded.states),
             mask: encoded.mask.shallow_clone(),
