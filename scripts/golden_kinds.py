@@ -2,8 +2,9 @@
 
 Each folder under crates/t5/tests/golden/kinds holds config.json and weights as checkpoints of that kind have them, and
 `expected.safetensors`: inputs, logits, loss, greedy output, and the gradients of the embeddings and the output projection.
-`transformers` opens the finished folder for that, so that what is expected is what it reads there. docs/MODELS.md lists
-the kinds, and those that are refused, which have no `expected.safetensors`. scripts/golden.sh sets up Python and runs this; the same versions write the same bytes.
+`transformers` opens the finished folder for that, so that what is expected is what it reads there. docs/MODELS.md lists the
+kinds, and those that are refused, which have no `expected.safetensors`. scripts/golden.sh sets up Python and runs this; the
+same versions write the same bytes.
 """
 
 import json

@@ -123,8 +123,15 @@ def main() -> None:
     folder = fresh("bpe", dict(model_type="t5", vocab_size=128), None)
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(CORPUS), model_writer=model, model_type="bpe", vocab_size=90,
-        normalization_rule_name="identity", num_threads=1, hard_vocab_limit=False, minloglevel=2, **t5
+        sentence_iterator=iter(CORPUS),
+        model_writer=model,
+        model_type="bpe",
+        vocab_size=90,
+        normalization_rule_name="identity",
+        num_threads=1,
+        hard_vocab_limit=False,
+        minloglevel=2,
+        **t5,
     )
     (folder / "spiece.model").write_bytes(model.getvalue())
     print(f"{folder.name}: {len(model.getvalue()) / 1000:.0f} kB")
