@@ -40,7 +40,9 @@ pub(crate) async fn keep(tx: &mut Tx, id: DatasetId) -> Attempt<Option<DatasetSt
 }
 
 pub(crate) async fn fetch(tx: &mut Tx, id: DatasetId) -> Attempt<Dataset> {
-    let row = datasets!("WHERE id = $1", id.as_uuid()).fetch_optional(&mut **tx).await;
+    let row = sqlx::query_file_as!(DatasetRow, "../../statements/dataset.sql", id.as_uuid())
+        .fetch_optional(&mut **tx)
+        .await;
     Ok(record(row)?.ok_or_else(|| StoreError::not_found("dataset", id))?)
 }
 
@@ -80,7 +82,13 @@ impl DatasetStore for PostgresStore {
             )
             .execute(&mut *tx)
             .await?;
-            let row = datasets!("WHERE request_id = $1", request.as_uuid()).fetch_one(&mut *tx).await?;
+            let row = sqlx::query_file_as!(
+                DatasetRow,
+                "../../statements/dataset_of_request.sql",
+                request.as_uuid()
+            )
+            .fetch_one(&mut *tx)
+            .await?;
             tx.commit().await?;
             Ok(row.try_into()?)
         })
@@ -131,8 +139,8 @@ impl DatasetStore for PostgresStore {
                 let words = format!("dataset {id} has no rows: upload some, then commit");
                 return Err(StoreError::Conflict(words).into());
             }
-            sqlx::query!(
-                "UPDATE datasets SET state = 'committed', fingerprint = $1 WHERE id = $2",
+            sqlx::query_file!(
+                "../../statements/commit_dataset.sql",
                 text(fingerprint) as Text<'_>,
                 id.as_uuid()
             )
@@ -147,7 +155,9 @@ impl DatasetStore for PostgresStore {
 
     async fn dataset(&self, id: DatasetId) -> StoreResult<Dataset> {
         self.call(|| async {
-            let row = datasets!("WHERE id = $1", id.as_uuid()).fetch_optional(self.pool()).await;
+            let row = sqlx::query_file_as!(DatasetRow, "../../statements/dataset.sql", id.as_uuid())
+                .fetch_optional(self.pool())
+                .await;
             Ok(record(row)?.ok_or_else(|| StoreError::not_found("dataset", id))?)
         })
         .await
@@ -155,8 +165,9 @@ impl DatasetStore for PostgresStore {
 
     async fn find_dataset(&self, name: &str) -> StoreResult<Option<Dataset>> {
         self.call(|| async {
-            let row = datasets!(
-                "WHERE name = $1 AND state = 'committed' ORDER BY created_at DESC, id DESC LIMIT 1",
+            let row = sqlx::query_file_as!(
+                DatasetRow,
+                "../../statements/dataset_of_name.sql",
                 text(name) as Text<'_>
             )
             .fetch_optional(self.pool())
@@ -168,8 +179,9 @@ impl DatasetStore for PostgresStore {
 
     async fn find_dataset_by_fingerprint(&self, fingerprint: &str) -> StoreResult<Option<Dataset>> {
         self.call(|| async {
-            let row = datasets!(
-                "WHERE fingerprint = $1 AND state = 'committed' ORDER BY created_at DESC, id DESC LIMIT 1",
+            let row = sqlx::query_file_as!(
+                DatasetRow,
+                "../../statements/dataset_of_fingerprint.sql",
                 text(fingerprint) as Text<'_>
             )
             .fetch_optional(self.pool())
@@ -182,9 +194,9 @@ impl DatasetStore for PostgresStore {
     async fn list_datasets(&self, page: &PageRequest) -> StoreResult<Page<Dataset>> {
         self.call(|| async {
             let cursor = Cursor::read(page)?;
-            let rows = datasets!(
-                "WHERE state = 'committed' AND (created_at, id) < ($1, $2)
-                 ORDER BY created_at DESC, id DESC LIMIT $3",
+            let rows = sqlx::query_file_as!(
+                DatasetRow,
+                "../../statements/datasets.sql",
                 cursor.created_at,
                 cursor.id,
                 cursor.limit
@@ -203,13 +215,7 @@ impl DatasetStore for PostgresStore {
         self.call_deletion(|| async {
             let mut tx = self.begin_deletion().await?;
             lock(&mut tx, id).await?;
-            let reading = sqlx::query_scalar!(
-                "SELECT count(*) AS \"count!\" FROM distillations
-                 WHERE dataset_id = $1 AND (state NOT IN ('succeeded', 'failed', 'cancelled') OR EXISTS
-                     (SELECT 1 FROM runs WHERE distillation_id = distillations.id
-                      AND runs.state IN ('pending', 'leased')))",
-                id.as_uuid()
-            )
+            let reading = sqlx::query_file_scalar!("../../statements/count_jobs_of_dataset.sql", id.as_uuid())
             .fetch_one(&mut *tx)
             .await?;
             if reading > 0 {
@@ -219,7 +225,7 @@ impl DatasetStore for PostgresStore {
                 );
                 return Err(StoreError::Conflict(words).into());
             }
-            sqlx::query!("DELETE FROM datasets WHERE id = $1", id.as_uuid()).execute(&mut *tx).await?;
+            sqlx::query_file!("../../statements/delete_dataset.sql", id.as_uuid()).execute(&mut *tx).await?;
             Ok(tx.commit().await?)
         })
         .await
@@ -237,10 +243,9 @@ impl DatasetStore for PostgresStore {
             if let Some(split) = split {
                 return page_of_split(&mut tx, id, split, from, limit).await;
             }
-            let rows = sqlx::query_as!(
+            let rows = sqlx::query_file_as!(
                 ExampleRow,
-                "SELECT row_index, example FROM examples WHERE dataset_id = $1 AND row_index >= $2
-                 ORDER BY row_index LIMIT $3",
+                "../../statements/rows.sql",
                 id.as_uuid(),
                 integer::<i64>(from)?,
                 limit.clamp(1, BATCH_MAX) as i64
@@ -338,17 +343,14 @@ impl<'a> Chunk<'a> {
         .await?;
         let count =
             |split: Split| self.splits.iter().filter(|found| **found == split.as_str()).count() as i64;
-        sqlx::query!(
-            "UPDATE datasets SET rows = rows + $2, rows_train = rows_train + $3,
-                 rows_validation = rows_validation + $4, rows_test = rows_test + $5,
-                 rows_labelled = rows_labelled + $6
-             WHERE id = $1",
-            dataset.as_uuid(),
+        sqlx::query_file!(
+            "../../statements/count_rows.sql",
             self.indexes.len() as i64,
             count(Split::Train),
             count(Split::Validation),
             count(Split::Test),
-            self.labelled.iter().filter(|labelled| **labelled).count() as i64
+            self.labelled.iter().filter(|labelled| **labelled).count() as i64,
+            dataset.as_uuid()
         )
         .execute(&mut **tx)
         .await?;

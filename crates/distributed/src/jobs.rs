@@ -29,7 +29,9 @@ macro_rules! distillations {
 }
 
 pub(crate) async fn fetch(tx: &mut Tx, id: DistillationId) -> Attempt<Distillation> {
-    let row = distillations!("WHERE id = $1", id.as_uuid()).fetch_optional(&mut **tx).await;
+    let row = sqlx::query_file_as!(DistillationRow, "../../statements/job.sql", id.as_uuid())
+        .fetch_optional(&mut **tx)
+        .await;
     Ok(record(row)?.ok_or_else(|| StoreError::not_found("distillation", id))?)
 }
 
@@ -53,8 +55,8 @@ pub(crate) async fn apply(tx: &mut Tx, id: DistillationId, transition: Option<Tr
     .execute(&mut **tx)
     .await?;
     for change in &transition.runs {
-        sqlx::query!(
-            "UPDATE runs SET state = $1, reason = '' WHERE distillation_id = $2 AND state = $3",
+        sqlx::query_file!(
+            "../../statements/change_runs.sql",
             change.to.as_str(),
             id.as_uuid(),
             change.from.as_str()
@@ -63,8 +65,8 @@ pub(crate) async fn apply(tx: &mut Tx, id: DistillationId, transition: Option<Tr
         .await?;
     }
     for change in &transition.prompts {
-        sqlx::query!(
-            "UPDATE prompts SET state = $1, failures = 0 WHERE distillation_id = $2 AND state = $3",
+        sqlx::query_file!(
+            "../../statements/change_prompts.sql",
             change.to.as_str(),
             id.as_uuid(),
             change.from.as_str()
@@ -115,7 +117,7 @@ impl JobStore for PostgresStore {
         self.call(|| async {
             let mut tx = self.begin().await?;
             let known =
-                distillations!("WHERE request_id = $1", new.request.as_uuid()).fetch_optional(&mut *tx).await;
+                sqlx::query_file_as!(DistillationRow, "../../statements/job_of_request.sql", new.request.as_uuid()).fetch_optional(&mut *tx).await;
             if let Some(job) = record(known)? {
                 return Ok(job);
             }
@@ -148,7 +150,7 @@ impl JobStore for PostgresStore {
                 append(&mut tx, new.id, &event).await?;
             }
             // Where another call with this request came first, its job.
-            let job = distillations!("WHERE request_id = $1", new.request.as_uuid()).fetch_one(&mut *tx).await?;
+            let job = sqlx::query_file_as!(DistillationRow, "../../statements/job_of_request.sql", new.request.as_uuid()).fetch_one(&mut *tx).await?;
             tx.commit().await?;
             Ok(job.try_into()?)
         })
@@ -157,7 +159,9 @@ impl JobStore for PostgresStore {
 
     async fn distillation(&self, id: DistillationId) -> StoreResult<Distillation> {
         self.call(|| async {
-            let row = distillations!("WHERE id = $1", id.as_uuid()).fetch_optional(self.pool()).await;
+            let row = sqlx::query_file_as!(DistillationRow, "../../statements/job.sql", id.as_uuid())
+                .fetch_optional(self.pool())
+                .await;
             Ok(record(row)?.ok_or_else(|| StoreError::not_found("distillation", id))?)
         })
         .await
@@ -217,14 +221,10 @@ impl JobStore for PostgresStore {
             let row = distillations!("WHERE id = $1 FOR UPDATE", id.as_uuid()).fetch_optional(&mut *tx).await;
             let job: Distillation = record(row)?.ok_or_else(|| StoreError::not_found("distillation", id))?;
             lifecycle::delete(&job)?;
-            let orphaned = sqlx::query_scalar!(
-                "SELECT id FROM runs WHERE distillation_id = $1
-                 AND NOT EXISTS (SELECT 1 FROM models WHERE models.run_id = runs.id) ORDER BY created_at, id",
-                id.as_uuid()
-            )
-            .fetch_all(&mut *tx)
-            .await?;
-            sqlx::query!("DELETE FROM distillations WHERE id = $1", id.as_uuid()).execute(&mut *tx).await?;
+            let orphaned = sqlx::query_file_scalar!("../../statements/runs_without_model.sql", id.as_uuid())
+                .fetch_all(&mut *tx)
+                .await?;
+            sqlx::query_file!("../../statements/delete_job.sql", id.as_uuid()).execute(&mut *tx).await?;
             tx.commit().await?;
             Ok(orphaned.into_iter().map(RunId::from_uuid).collect())
         })
@@ -272,8 +272,8 @@ impl JobStore for PostgresStore {
         self.call(|| async {
             let mut tx = self.begin().await?;
             lock(&mut tx, id).await?;
-            sqlx::query!(
-                "UPDATE distillations SET teacher_accuracy = $1, harvest_seconds = $2 WHERE id = $3",
+            sqlx::query_file!(
+                "../../statements/set_teacher.sql",
                 accuracy.as_ref().map(finite_json).transpose()?,
                 finite(harvest_seconds)?,
                 id.as_uuid()
@@ -290,10 +290,9 @@ impl JobStore for PostgresStore {
 
     async fn events(&self, id: DistillationId, after: u64, limit: usize) -> StoreResult<Vec<Event>> {
         self.call(|| async {
-            let rows = sqlx::query_as!(
+            let rows = sqlx::query_file_as!(
                 EventRow,
-                "SELECT distillation_id, sequence, at, kind FROM events
-                 WHERE distillation_id = $1 AND sequence > $2 ORDER BY sequence LIMIT $3",
+                "../../statements/events.sql",
                 id.as_uuid(),
                 integer::<i64>(after)?,
                 limit.clamp(1, BATCH_MAX) as i64

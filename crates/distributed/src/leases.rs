@@ -123,9 +123,8 @@ pub(crate) async fn fail(
             (failures, error.as_str(), if parked { PromptState::Parked } else { PromptState::Pending })
         }
     };
-    sqlx::query!(
-        "UPDATE prompts SET state = $1, failures = $2, error = $3, reserved = FALSE, worker = ''
-         WHERE id = $4",
+    sqlx::query_file!(
+        "../../statements/end_attempt.sql",
         state.as_str(),
         integer::<i32>(failures)?,
         text(error) as Text<'_>,

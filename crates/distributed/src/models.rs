@@ -25,19 +25,19 @@ macro_rules! models {
 
 /// The model that a run published; a run that is not its job's final one has none.
 pub(crate) async fn of_run(tx: &mut Tx, run: RunId) -> Attempt<Option<Model>> {
-    record(models!("WHERE run_id = $1", run.as_uuid()).fetch_optional(&mut **tx).await)
+    record(
+        sqlx::query_file_as!(ModelRow, "../../statements/model_of_run.sql", run.as_uuid())
+            .fetch_optional(&mut **tx)
+            .await,
+    )
 }
 
 /// The next version of a job's model.
 pub(crate) async fn insert(tx: &mut Tx, job: &Distillation, run: RunId, new: &RunResult) -> Attempt<Model> {
     let name = text(&job.spec.name);
-    let version = sqlx::query_scalar!(
-        "INSERT INTO versions (name, newest) VALUES ($1, 1)
-         ON CONFLICT (name) DO UPDATE SET newest = versions.newest + 1 RETURNING newest",
-        name.as_ref()
-    )
-    .fetch_one(&mut **tx)
-    .await?;
+    let version = sqlx::query_file_scalar!("../../statements/next_version.sql", name.as_ref())
+        .fetch_one(&mut **tx)
+        .await?;
     sqlx::query!(
         "INSERT INTO models (id, name, version, distillation_id, run_id, path, manifest_sha256, parameters,
              validation, test, traceparent, created_at)
@@ -63,7 +63,9 @@ pub(crate) async fn insert(tx: &mut Tx, job: &Distillation, run: RunId, new: &Ru
 impl ModelStore for PostgresStore {
     async fn model(&self, id: ModelId) -> StoreResult<Model> {
         self.call(|| async {
-            let row = models!("WHERE id = $1", id.as_uuid()).fetch_optional(self.pool()).await;
+            let row = sqlx::query_file_as!(ModelRow, "../../statements/model.sql", id.as_uuid())
+                .fetch_optional(self.pool())
+                .await;
             Ok(record(row)?.ok_or_else(|| StoreError::not_found("model", id))?)
         })
         .await
@@ -71,8 +73,9 @@ impl ModelStore for PostgresStore {
 
     async fn find_model(&self, name: &str, version: Option<u64>) -> StoreResult<Option<Model>> {
         self.call(|| async {
-            let row = models!(
-                "WHERE name = $1 AND ($2::bigint IS NULL OR version = $2) ORDER BY version DESC LIMIT 1",
+            let row = sqlx::query_file_as!(
+                ModelRow,
+                "../../statements/model_of_name.sql",
                 text(name) as Text<'_>,
                 version.map(integer::<i64>).transpose()?
             )
@@ -86,9 +89,9 @@ impl ModelStore for PostgresStore {
     async fn list_models(&self, name: Option<&str>, page: &PageRequest) -> StoreResult<Page<Model>> {
         self.call(|| async {
             let cursor = Cursor::read(page)?;
-            let rows = models!(
-                "WHERE (created_at, id) < ($1, $2) AND ($3::text IS NULL OR name = $3)
-                 ORDER BY created_at DESC, id DESC LIMIT $4",
+            let rows = sqlx::query_file_as!(
+                ModelRow,
+                "../../statements/models.sql",
                 cursor.created_at,
                 cursor.id,
                 name.map(text) as Option<Text<'_>>,
@@ -109,7 +112,7 @@ impl ModelStore for PostgresStore {
             let mut tx = self.begin().await?;
             let row = models!("WHERE id = $1 FOR UPDATE", id.as_uuid()).fetch_optional(&mut *tx).await;
             let model = record(row)?.ok_or_else(|| StoreError::not_found("model", id))?;
-            sqlx::query!("DELETE FROM models WHERE id = $1", id.as_uuid()).execute(&mut *tx).await?;
+            sqlx::query_file!("../../statements/delete_model.sql", id.as_uuid()).execute(&mut *tx).await?;
             tx.commit().await?;
             Ok(model)
         })
@@ -139,12 +142,9 @@ impl ModelStore for PostgresStore {
 
     async fn base_model(&self, name: &str) -> StoreResult<Option<BaseModel>> {
         self.call(|| async {
-            let row = sqlx::query!(
-                "SELECT name, manifest_sha256, created_at FROM base_models WHERE name = $1",
-                text(name) as Text<'_>
-            )
-            .fetch_optional(self.pool())
-            .await?;
+            let row = sqlx::query_file!("../../statements/base_model.sql", text(name) as Text<'_>)
+                .fetch_optional(self.pool())
+                .await?;
             Ok(row.map(|row| BaseModel {
                 name: row.name,
                 manifest_sha256: row.manifest_sha256,

@@ -115,12 +115,9 @@ impl PromptStore for PostgresStore {
 
     async fn outbox(&self, limit: usize) -> StoreResult<Vec<Work>> {
         self.call(|| async {
-            let rows = sqlx::query_as!(
+            let rows = sqlx::query_file_as!(
                 WorkRow,
-                "SELECT outbox.prompt_id AS prompt, traceparent FROM outbox
-                 JOIN prompts ON prompts.id = outbox.prompt_id
-                 JOIN distillations ON distillations.id = prompts.distillation_id
-                 ORDER BY outbox.sequence LIMIT $1",
+                "../../statements/outbox.sql",
                 limit.clamp(1, BATCH_MAX) as i64
             )
             .fetch_all(self.pool())
@@ -272,14 +269,10 @@ impl PromptStore for PostgresStore {
 
     async fn completion(&self, key: CompletionKey) -> StoreResult<Option<Completion>> {
         self.call(|| async {
-            let row = sqlx::query_as!(
-                CompletionRow,
-                "SELECT key, text, finish_reason, model, tokens_in, tokens_out, money_micros, seconds
-                 FROM completions WHERE key = $1",
-                key.0.as_slice()
-            )
-            .fetch_optional(self.pool())
-            .await;
+            let row =
+                sqlx::query_file_as!(CompletionRow, "../../statements/completion.sql", key.0.as_slice())
+                    .fetch_optional(self.pool())
+                    .await;
             record(row)
         })
         .await
@@ -308,13 +301,9 @@ impl PromptStore for PostgresStore {
     ) -> StoreResult<Vec<LedgerEntry>> {
         self.call(|| async {
             let limit = limit.clamp(1, BATCH_MAX);
-            let rows = sqlx::query_as!(
+            let rows = sqlx::query_file_as!(
                 EntryRow,
-                "SELECT id, distillation_id, row_index, sample, hinted, purpose, rationale, label, parse_reason,
-                     verdict, reason, weight, text, model FROM prompts JOIN completions USING (key)
-                 WHERE distillation_id = $1 AND state = 'answered' AND row_index > $2
-                 AND ($3::text IS NULL OR verdict = $3)
-                 ORDER BY row_index, sample, hinted, purpose LIMIT $4",
+                "../../statements/ledger.sql",
                 job.as_uuid(),
                 filter.after_row.map_or(Ok(-1), integer)?,
                 filter.verdict.map(Verdict::as_str),

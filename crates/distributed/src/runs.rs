@@ -56,8 +56,8 @@ async fn lock_with_job(tx: &mut Tx, id: RunId) -> Attempt<(Run, Distillation)> {
 
 /// Ends the lease of a locked run and writes what else the transition says.
 async fn end(tx: &mut Tx, run: &Run, transition: RunTransition) -> Attempt<()> {
-    sqlx::query!(
-        "UPDATE runs SET state = $1, reason = $2, trainer = '', lease_until = 0 WHERE id = $3",
+    sqlx::query_file!(
+        "../../statements/end_run.sql",
         transition.state.as_str(),
         text(&transition.reason) as Text<'_>,
         run.id.as_uuid()
@@ -82,7 +82,7 @@ async fn insert_final(tx: &mut Tx, job: DistillationId, ledger_fingerprint: &str
     )
     .execute(&mut **tx)
     .await?;
-    sqlx::query!("UPDATE distillations SET run_id = $1 WHERE id = $2", run.as_uuid(), job.as_uuid())
+    sqlx::query_file!("../../statements/set_run.sql", run.as_uuid(), job.as_uuid())
         .execute(&mut **tx)
         .await?;
     Ok(run)
@@ -114,8 +114,8 @@ async fn insert_further(tx: &mut Tx, job: &Distillation, new: &NewRun) -> Attemp
 /// Writes the model of a locked job's final run.
 async fn publish_model(tx: &mut Tx, job: &Distillation, run: RunId, result: &RunResult) -> Attempt<Model> {
     let model = models::insert(tx, job, run, result).await?;
-    sqlx::query!(
-        "UPDATE distillations SET model_id = $1, train_seconds = $2, evaluate_seconds = $3 WHERE id = $4",
+    sqlx::query_file!(
+        "../../statements/set_model.sql",
         model.id.as_uuid(),
         finite(result.train_seconds)?,
         finite(result.evaluate_seconds)?,
@@ -128,10 +128,8 @@ async fn publish_model(tx: &mut Tx, job: &Distillation, run: RunId, result: &Run
 
 /// Writes what a locked run came to.
 async fn write_result(tx: &mut Tx, run: RunId, result: &RunResult) -> Attempt<()> {
-    sqlx::query!(
-        "UPDATE runs SET path = $1, manifest_sha256 = $2, parameters = $3, validation = $4, test = $5,
-             train_seconds = $6, evaluate_seconds = $7
-         WHERE id = $8",
+    sqlx::query_file!(
+        "../../statements/set_run_result.sql",
         text(&result.path) as Text<'_>,
         text(&result.manifest_sha256) as Text<'_>,
         integer::<i64>(result.parameters)?,
@@ -279,8 +277,8 @@ impl RunStore for PostgresStore {
             let mut tx = self.begin().await?;
             let run = lock(&mut tx, id).await?.ok_or_else(|| StoreError::not_found("run", id))?;
             lifecycle::hold(&run, fence)?;
-            sqlx::query!(
-                "UPDATE runs SET step = $1, resume_path = $2 WHERE id = $3",
+            sqlx::query_file!(
+                "../../statements/set_resume_point.sql",
                 integer::<i64>(step)?,
                 text(path) as Text<'_>,
                 id.as_uuid()
@@ -350,10 +348,9 @@ impl RunStore for PostgresStore {
 
     async fn metrics(&self, id: RunId, name: Option<&str>, limit: usize) -> StoreResult<Vec<MetricPoint>> {
         self.call(|| async {
-            let rows = sqlx::query_as!(
+            let rows = sqlx::query_file_as!(
                 MetricRow,
-                "SELECT step, name, value FROM metrics WHERE run_id = $1 AND ($2::text IS NULL OR name = $2)
-                 ORDER BY step, name LIMIT $3",
+                "../../statements/metrics.sql",
                 id.as_uuid(),
                 name.map(text) as Option<Text<'_>>,
                 i64::try_from(limit).unwrap_or(i64::MAX)

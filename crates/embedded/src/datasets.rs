@@ -13,20 +13,10 @@ use domain::{Example, Split};
 use sqlx::{Sqlite, Transaction};
 use std::collections::HashMap;
 
-/// Datasets; what is given continues the statement after `FROM datasets`.
-macro_rules! datasets {
-    ($rest:literal $(, $argument:expr)* $(,)?) => {
-        sqlx::query_as!(
-            DatasetRow,
-            "SELECT id, name, state, rows, rows_train, rows_validation, rows_test, rows_labelled, fingerprint,
-             created_at FROM datasets " + $rest,
-            $($argument),*
-        )
-    };
-}
-
 async fn fetch(transaction: &mut Transaction<'_, Sqlite>, id: DatasetId) -> StoreResult<Dataset> {
-    let row = datasets!("WHERE id = ?", id.as_uuid()).fetch_optional(&mut **transaction).await;
+    let row = sqlx::query_file_as!(DatasetRow, "../../statements/dataset.sql", id.as_uuid())
+        .fetch_optional(&mut **transaction)
+        .await;
     record(row)?.ok_or_else(|| StoreError::not_found("dataset", id))
 }
 
@@ -55,10 +45,11 @@ impl DatasetStore for SqliteStore {
         .execute(&mut *transaction)
         .await
         .map_err(internal)?;
-        let row = datasets!("WHERE request_id = ?", request.as_uuid())
-            .fetch_one(&mut *transaction)
-            .await
-            .map_err(internal)?;
+        let row =
+            sqlx::query_file_as!(DatasetRow, "../../statements/dataset_of_request.sql", request.as_uuid())
+                .fetch_one(&mut *transaction)
+                .await
+                .map_err(internal)?;
         transaction.commit().await.map_err(internal)?;
         row.try_into()
     }
@@ -100,50 +91,42 @@ impl DatasetStore for SqliteStore {
         if dataset.rows == 0 {
             return Err(StoreError::Conflict(format!("dataset {id} has no rows: upload some, then commit")));
         }
-        sqlx::query!(
-            "UPDATE datasets SET state = 'committed', fingerprint = ? WHERE id = ?",
-            fingerprint,
-            id.as_uuid()
-        )
-        .execute(&mut *transaction)
-        .await
-        .map_err(internal)?;
+        sqlx::query_file!("../../statements/commit_dataset.sql", fingerprint, id.as_uuid())
+            .execute(&mut *transaction)
+            .await
+            .map_err(internal)?;
         let dataset = fetch(&mut transaction, id).await?;
         transaction.commit().await.map_err(internal)?;
         Ok(dataset)
     }
 
     async fn dataset(&self, id: DatasetId) -> StoreResult<Dataset> {
-        let row = datasets!("WHERE id = ?", id.as_uuid()).fetch_optional(self.readers()).await;
+        let row = sqlx::query_file_as!(DatasetRow, "../../statements/dataset.sql", id.as_uuid())
+            .fetch_optional(self.readers())
+            .await;
         record(row)?.ok_or_else(|| StoreError::not_found("dataset", id))
     }
 
     async fn find_dataset(&self, name: &str) -> StoreResult<Option<Dataset>> {
-        let row = datasets!(
-            "WHERE name = ? AND state = 'committed' ORDER BY created_at DESC, id DESC LIMIT 1",
-            name
-        )
-        .fetch_optional(self.readers())
-        .await;
+        let row = sqlx::query_file_as!(DatasetRow, "../../statements/dataset_of_name.sql", name)
+            .fetch_optional(self.readers())
+            .await;
         record(row)
     }
 
     async fn find_dataset_by_fingerprint(&self, fingerprint: &str) -> StoreResult<Option<Dataset>> {
-        let row = datasets!(
-            "WHERE fingerprint = ? AND state = 'committed'
-             ORDER BY created_at DESC, id DESC LIMIT 1",
-            fingerprint
-        )
-        .fetch_optional(self.readers())
-        .await;
+        let row =
+            sqlx::query_file_as!(DatasetRow, "../../statements/dataset_of_fingerprint.sql", fingerprint)
+                .fetch_optional(self.readers())
+                .await;
         record(row)
     }
 
     async fn list_datasets(&self, page: &PageRequest) -> StoreResult<Page<Dataset>> {
         let cursor = Cursor::read(page)?;
-        let rows = datasets!(
-            "WHERE state = 'committed' AND (created_at, id) < (?, ?)
-             ORDER BY created_at DESC, id DESC LIMIT ?",
+        let rows = sqlx::query_file_as!(
+            DatasetRow,
+            "../../statements/datasets.sql",
             cursor.created_at,
             cursor.id,
             cursor.limit
@@ -159,21 +142,16 @@ impl DatasetStore for SqliteStore {
         let mut writer = self.write().await?;
         let mut transaction = writer.begin().await?;
         fetch(&mut transaction, id).await?;
-        let reading = sqlx::query_scalar!(
-            "SELECT count(*) FROM distillations
-             WHERE dataset_id = ? AND (state NOT IN ('succeeded', 'failed', 'cancelled') OR EXISTS
-                 (SELECT 1 FROM runs WHERE distillation_id = distillations.id AND runs.state IN ('pending', 'leased')))",
-            id.as_uuid()
-        )
-        .fetch_one(&mut *transaction)
-        .await
-        .map_err(internal)?;
+        let reading = sqlx::query_file_scalar!("../../statements/count_jobs_of_dataset.sql", id.as_uuid())
+            .fetch_one(&mut *transaction)
+            .await
+            .map_err(internal)?;
         if reading > 0 {
             return Err(StoreError::Conflict(format!(
                 "dataset {id} is read by {reading} distillations with unfinished work: wait for it, or cancel or delete them"
             )));
         }
-        sqlx::query!("DELETE FROM datasets WHERE id = ?", id.as_uuid())
+        sqlx::query_file!("../../statements/delete_dataset.sql", id.as_uuid())
             .execute(&mut *transaction)
             .await
             .map_err(internal)?;
@@ -190,10 +168,9 @@ impl DatasetStore for SqliteStore {
         let limit = limit.clamp(1, BATCH_MAX) as i64;
         let rows = match split {
             None => {
-                sqlx::query_as!(
+                sqlx::query_file_as!(
                     ExampleRow,
-                    "SELECT row_index, example FROM examples WHERE dataset_id = ? AND row_index >= ?
-                     ORDER BY row_index LIMIT ?",
+                    "../../statements/rows.sql",
                     id.as_uuid(),
                     integer::<i64>(from)?,
                     limit
@@ -304,11 +281,8 @@ async fn count(
     rows: &[Example],
 ) -> StoreResult<()> {
     let count = |wanted: fn(&Example) -> bool| rows.iter().filter(|row| wanted(row)).count() as i64;
-    sqlx::query!(
-        "UPDATE datasets SET rows = rows + ?, rows_train = rows_train + ?,
-             rows_validation = rows_validation + ?, rows_test = rows_test + ?,
-             rows_labelled = rows_labelled + ?
-         WHERE id = ?",
+    sqlx::query_file!(
+        "../../statements/count_rows.sql",
         count(|_| true),
         count(|row| row.split == Split::Train),
         count(|row| row.split == Split::Validation),

@@ -31,7 +31,9 @@ pub(crate) async fn fetch(
     transaction: &mut Transaction<'_, Sqlite>,
     id: DistillationId,
 ) -> StoreResult<Distillation> {
-    let row = distillations!("WHERE id = ?", id.as_uuid()).fetch_optional(&mut **transaction).await;
+    let row = sqlx::query_file_as!(DistillationRow, "../../statements/job.sql", id.as_uuid())
+        .fetch_optional(&mut **transaction)
+        .await;
     record(row)?.ok_or_else(|| StoreError::not_found("distillation", id))
 }
 
@@ -55,8 +57,8 @@ pub(crate) async fn apply(
     .await
     .map_err(internal)?;
     for change in &transition.runs {
-        sqlx::query!(
-            "UPDATE runs SET state = ?, reason = '' WHERE distillation_id = ? AND state = ?",
+        sqlx::query_file!(
+            "../../statements/change_runs.sql",
             change.to.as_str(),
             id.as_uuid(),
             change.from.as_str()
@@ -66,8 +68,8 @@ pub(crate) async fn apply(
         .map_err(internal)?;
     }
     for change in &transition.prompts {
-        sqlx::query!(
-            "UPDATE prompts SET state = ?, failures = 0 WHERE distillation_id = ? AND state = ?",
+        sqlx::query_file!(
+            "../../statements/change_prompts.sql",
             change.to.as_str(),
             id.as_uuid(),
             change.from.as_str()
@@ -126,9 +128,13 @@ impl JobStore for SqliteStore {
         StoreError::refuse(&new.spec.violations())?;
         let mut writer = self.write().await?;
         let mut transaction = writer.begin().await?;
-        let known = distillations!("WHERE request_id = ?", new.request.as_uuid())
-            .fetch_optional(&mut *transaction)
-            .await;
+        let known = sqlx::query_file_as!(
+            DistillationRow,
+            "../../statements/job_of_request.sql",
+            new.request.as_uuid()
+        )
+        .fetch_optional(&mut *transaction)
+        .await;
         if let Some(job) = record(known)? {
             return Ok(job);
         }
@@ -162,7 +168,9 @@ impl JobStore for SqliteStore {
     }
 
     async fn distillation(&self, id: DistillationId) -> StoreResult<Distillation> {
-        let row = distillations!("WHERE id = ?", id.as_uuid()).fetch_optional(self.readers()).await;
+        let row = sqlx::query_file_as!(DistillationRow, "../../statements/job.sql", id.as_uuid())
+            .fetch_optional(self.readers())
+            .await;
         record(row)?.ok_or_else(|| StoreError::not_found("distillation", id))
     }
 
@@ -213,15 +221,11 @@ impl JobStore for SqliteStore {
         let mut writer = self.write().await?;
         let mut transaction = writer.begin().await?;
         lifecycle::delete(&fetch(&mut transaction, id).await?)?;
-        let orphaned = sqlx::query_scalar!(
-            "SELECT id FROM runs WHERE distillation_id = ?
-             AND NOT EXISTS (SELECT 1 FROM models WHERE models.run_id = runs.id) ORDER BY created_at, id",
-            id.as_uuid()
-        )
-        .fetch_all(&mut *transaction)
-        .await
-        .map_err(internal)?;
-        sqlx::query!("DELETE FROM distillations WHERE id = ?", id.as_uuid())
+        let orphaned = sqlx::query_file_scalar!("../../statements/runs_without_model.sql", id.as_uuid())
+            .fetch_all(&mut *transaction)
+            .await
+            .map_err(internal)?;
+        sqlx::query_file!("../../statements/delete_job.sql", id.as_uuid())
             .execute(&mut *transaction)
             .await
             .map_err(internal)?;
@@ -282,15 +286,10 @@ impl JobStore for SqliteStore {
         let mut transaction = writer.begin().await?;
         fetch(&mut transaction, id).await?;
         let text = accuracy.as_ref().map(finite_json).transpose()?;
-        sqlx::query!(
-            "UPDATE distillations SET teacher_accuracy = ?, harvest_seconds = ? WHERE id = ?",
-            text,
-            finite(harvest_seconds)?,
-            id.as_uuid()
-        )
-        .execute(&mut *transaction)
-        .await
-        .map_err(internal)?;
+        sqlx::query_file!("../../statements/set_teacher.sql", text, finite(harvest_seconds)?, id.as_uuid())
+            .execute(&mut *transaction)
+            .await
+            .map_err(internal)?;
         if let Some(accuracy) = accuracy {
             append(&mut transaction, self.now(), id, &EventKind::TeacherMeasured { accuracy }).await?;
         }
@@ -298,10 +297,9 @@ impl JobStore for SqliteStore {
     }
 
     async fn events(&self, id: DistillationId, after: u64, limit: usize) -> StoreResult<Vec<Event>> {
-        let rows = sqlx::query_as!(
+        let rows = sqlx::query_file_as!(
             EventRow,
-            "SELECT distillation_id, sequence, at, kind FROM events WHERE distillation_id = ? AND sequence > ?
-             ORDER BY sequence LIMIT ?",
+            "../../statements/events.sql",
             id.as_uuid(),
             integer::<i64>(after)?,
             limit.clamp(1, BATCH_MAX) as i64

@@ -11,20 +11,10 @@ use domain::rows::{Cursor, ModelRow, finite_json, integer};
 use domain::run::RunResult;
 use sqlx::{Sqlite, Transaction};
 
-/// Models; what is given continues the statement after `FROM models`.
-macro_rules! models {
-    ($rest:literal $(, $argument:expr)* $(,)?) => {
-        sqlx::query_as!(
-            ModelRow,
-            "SELECT id, name, version, distillation_id, run_id, path, manifest_sha256, parameters, validation,
-             test, created_at, traceparent FROM models " + $rest,
-            $($argument),*
-        )
-    };
-}
-
 async fn fetch(transaction: &mut Transaction<'_, Sqlite>, id: ModelId) -> StoreResult<Model> {
-    let row = models!("WHERE id = ?", id.as_uuid()).fetch_optional(&mut **transaction).await;
+    let row = sqlx::query_file_as!(ModelRow, "../../statements/model.sql", id.as_uuid())
+        .fetch_optional(&mut **transaction)
+        .await;
     record(row)?.ok_or_else(|| StoreError::not_found("model", id))
 }
 
@@ -33,7 +23,11 @@ pub(crate) async fn of_run(
     transaction: &mut Transaction<'_, Sqlite>,
     run: RunId,
 ) -> StoreResult<Option<Model>> {
-    record(models!("WHERE run_id = ?", run.as_uuid()).fetch_optional(&mut **transaction).await)
+    record(
+        sqlx::query_file_as!(ModelRow, "../../statements/model_of_run.sql", run.as_uuid())
+            .fetch_optional(&mut **transaction)
+            .await,
+    )
 }
 
 /// The next version of a job's model.
@@ -44,14 +38,10 @@ pub(crate) async fn insert(
     run: RunId,
     new: &RunResult,
 ) -> StoreResult<Model> {
-    let version = sqlx::query_scalar!(
-        "INSERT INTO versions (name, newest) VALUES (?1, 1)
-         ON CONFLICT (name) DO UPDATE SET newest = newest + 1 RETURNING newest",
-        &job.spec.name
-    )
-    .fetch_one(&mut **transaction)
-    .await
-    .map_err(internal)?;
+    let version = sqlx::query_file_scalar!("../../statements/next_version.sql", &job.spec.name)
+        .fetch_one(&mut **transaction)
+        .await
+        .map_err(internal)?;
     let id = ModelId::generate();
     sqlx::query!(
         "INSERT INTO models (id, name, version, distillation_id, run_id, path, manifest_sha256, parameters,
@@ -79,13 +69,16 @@ pub(crate) async fn insert(
 #[async_trait]
 impl ModelStore for SqliteStore {
     async fn model(&self, id: ModelId) -> StoreResult<Model> {
-        let row = models!("WHERE id = ?", id.as_uuid()).fetch_optional(self.readers()).await;
+        let row = sqlx::query_file_as!(ModelRow, "../../statements/model.sql", id.as_uuid())
+            .fetch_optional(self.readers())
+            .await;
         record(row)?.ok_or_else(|| StoreError::not_found("model", id))
     }
 
     async fn find_model(&self, name: &str, version: Option<u64>) -> StoreResult<Option<Model>> {
-        let row = models!(
-            "WHERE name = ?1 AND (?2 IS NULL OR version = ?2) ORDER BY version DESC LIMIT 1",
+        let row = sqlx::query_file_as!(
+            ModelRow,
+            "../../statements/model_of_name.sql",
             name,
             version.map(integer::<i64>).transpose()?
         )
@@ -96,9 +89,9 @@ impl ModelStore for SqliteStore {
 
     async fn list_models(&self, name: Option<&str>, page: &PageRequest) -> StoreResult<Page<Model>> {
         let cursor = Cursor::read(page)?;
-        let rows = models!(
-            "WHERE (created_at, id) < (?1, ?2) AND (?3 IS NULL OR name = ?3)
-             ORDER BY created_at DESC, id DESC LIMIT ?4",
+        let rows = sqlx::query_file_as!(
+            ModelRow,
+            "../../statements/models.sql",
             cursor.created_at,
             cursor.id,
             name,
@@ -115,7 +108,7 @@ impl ModelStore for SqliteStore {
         let mut writer = self.write().await?;
         let mut transaction = writer.begin().await?;
         let model = fetch(&mut transaction, id).await?;
-        sqlx::query!("DELETE FROM models WHERE id = ?", id.as_uuid())
+        sqlx::query_file!("../../statements/delete_model.sql", id.as_uuid())
             .execute(&mut *transaction)
             .await
             .map_err(internal)?;
@@ -148,7 +141,7 @@ impl ModelStore for SqliteStore {
     }
 
     async fn base_model(&self, name: &str) -> StoreResult<Option<BaseModel>> {
-        let row = sqlx::query!("SELECT manifest_sha256, created_at FROM base_models WHERE name = ?", name)
+        let row = sqlx::query_file!("../../statements/base_model.sql", name)
             .fetch_optional(self.readers())
             .await
             .map_err(internal)?;

@@ -40,18 +40,6 @@ macro_rules! prompts {
     };
 }
 
-/// Completions; what is given continues the statement after `FROM completions`.
-macro_rules! completions {
-    ($rest:literal $(, $argument:expr)* $(,)?) => {
-        sqlx::query_as!(
-            CompletionRow,
-            "SELECT key, text, finish_reason, model, tokens_in, tokens_out, money_micros, seconds
-             FROM completions " + $rest,
-            $($argument),*
-        )
-    };
-}
-
 /// Writes a prompt; says whether it was not known before.
 async fn insert(
     transaction: &mut Tx<'_>,
@@ -85,7 +73,9 @@ async fn fetch(transaction: &mut Tx<'_>, now: i64, id: PromptId) -> StoreResult<
 }
 
 async fn find_completion(transaction: &mut Tx<'_>, key: CompletionKey) -> StoreResult<Option<Completion>> {
-    let row = completions!("WHERE key = ?", key.0.as_slice()).fetch_optional(&mut **transaction).await;
+    let row = sqlx::query_file_as!(CompletionRow, "../../statements/completion.sql", key.0.as_slice())
+        .fetch_optional(&mut **transaction)
+        .await;
     record(row)
 }
 
@@ -224,17 +214,11 @@ impl PromptStore for SqliteStore {
     }
 
     async fn outbox(&self, limit: usize) -> StoreResult<Vec<Work>> {
-        let rows = sqlx::query_as!(
-            WorkRow,
-            "SELECT outbox.prompt_id AS prompt, traceparent FROM outbox
-             JOIN prompts ON prompts.id = outbox.prompt_id
-             JOIN distillations ON distillations.id = prompts.distillation_id
-             ORDER BY outbox.sequence LIMIT ?",
-            limit.clamp(1, BATCH_MAX) as i64
-        )
-        .fetch_all(self.readers())
-        .await
-        .map_err(internal)?;
+        let rows =
+            sqlx::query_file_as!(WorkRow, "../../statements/outbox.sql", limit.clamp(1, BATCH_MAX) as i64)
+                .fetch_all(self.readers())
+                .await
+                .map_err(internal)?;
         Ok(rows.into_iter().map(Work::from).collect())
     }
 
@@ -425,8 +409,8 @@ impl PromptStore for SqliteStore {
                 (failures, error, if parked { PromptState::Parked } else { PromptState::Pending })
             }
         };
-        sqlx::query!(
-            "UPDATE prompts SET state = ?, failures = ?, error = ?, reserved = 0, worker = '' WHERE id = ?",
+        sqlx::query_file!(
+            "../../statements/end_attempt.sql",
             state.as_str(),
             i64::from(failures),
             error,
@@ -468,7 +452,9 @@ impl PromptStore for SqliteStore {
     }
 
     async fn completion(&self, key: CompletionKey) -> StoreResult<Option<Completion>> {
-        let row = completions!("WHERE key = ?", key.0.as_slice()).fetch_optional(self.readers()).await;
+        let row = sqlx::query_file_as!(CompletionRow, "../../statements/completion.sql", key.0.as_slice())
+            .fetch_optional(self.readers())
+            .await;
         record(row)
     }
 
@@ -498,13 +484,9 @@ impl PromptStore for SqliteStore {
         limit: usize,
     ) -> StoreResult<Vec<LedgerEntry>> {
         let limit = limit.clamp(1, BATCH_MAX);
-        let rows = sqlx::query_as!(
+        let rows = sqlx::query_file_as!(
             EntryRow,
-            "SELECT id, distillation_id, row_index, sample, hinted, purpose, rationale, label, parse_reason,
-                 verdict, reason, weight, text, model FROM prompts JOIN completions USING (key)
-             WHERE distillation_id = ?1 AND state = 'answered' AND row_index > ?2
-             AND (?3 IS NULL OR verdict = ?3)
-             ORDER BY row_index, sample, hinted, purpose LIMIT ?4",
+            "../../statements/ledger.sql",
             job.as_uuid(),
             filter.after_row.map_or(Ok(-1), integer::<i64>)?,
             filter.verdict.map(Verdict::as_str),

@@ -45,8 +45,8 @@ async fn end(
     run: &Run,
     transition: RunTransition,
 ) -> StoreResult<()> {
-    sqlx::query!(
-        "UPDATE runs SET state = ?, reason = ?, trainer = '', lease_until = 0 WHERE id = ?",
+    sqlx::query_file!(
+        "../../statements/end_run.sql",
         transition.state.as_str(),
         transition.reason,
         run.id.as_uuid()
@@ -218,15 +218,10 @@ impl RunStore for SqliteStore {
         let mut transaction = writer.begin().await?;
         let run = fetch(&mut transaction, id).await?;
         lifecycle::hold(&run, fence)?;
-        sqlx::query!(
-            "UPDATE runs SET step = ?, resume_path = ? WHERE id = ?",
-            integer::<i64>(step)?,
-            path,
-            id.as_uuid()
-        )
-        .execute(&mut *transaction)
-        .await
-        .map_err(internal)?;
+        sqlx::query_file!("../../statements/set_resume_point.sql", integer::<i64>(step)?, path, id.as_uuid())
+            .execute(&mut *transaction)
+            .await
+            .map_err(internal)?;
         transaction.commit().await.map_err(internal)?;
         Ok((!run.resume_path.is_empty() && run.resume_path != path).then_some(run.resume_path))
     }
@@ -283,10 +278,9 @@ impl RunStore for SqliteStore {
     }
 
     async fn metrics(&self, id: RunId, name: Option<&str>, limit: usize) -> StoreResult<Vec<MetricPoint>> {
-        let rows = sqlx::query_as!(
+        let rows = sqlx::query_file_as!(
             MetricRow,
-            "SELECT step, name, value FROM metrics WHERE run_id = ?1 AND (?2 IS NULL OR name = ?2)
-             ORDER BY step, name LIMIT ?3",
+            "../../statements/metrics.sql",
             id.as_uuid(),
             name,
             i64::try_from(limit).unwrap_or(i64::MAX)
@@ -316,7 +310,7 @@ async fn insert_final(
     .execute(&mut **transaction)
     .await
     .map_err(internal)?;
-    sqlx::query!("UPDATE distillations SET run_id = ? WHERE id = ?", run.as_uuid(), job.as_uuid())
+    sqlx::query_file!("../../statements/set_run.sql", run.as_uuid(), job.as_uuid())
         .execute(&mut **transaction)
         .await
         .map_err(internal)?;
@@ -332,8 +326,8 @@ async fn publish_model(
     result: &RunResult,
 ) -> StoreResult<Model> {
     let model = models::insert(transaction, now, job, run, result).await?;
-    sqlx::query!(
-        "UPDATE distillations SET model_id = ?, train_seconds = ?, evaluate_seconds = ? WHERE id = ?",
+    sqlx::query_file!(
+        "../../statements/set_model.sql",
         model.id.as_uuid(),
         finite(result.train_seconds)?,
         finite(result.evaluate_seconds)?,
@@ -351,10 +345,8 @@ async fn write_result(
     id: RunId,
     result: &RunResult,
 ) -> StoreResult<()> {
-    sqlx::query!(
-        "UPDATE runs SET path = ?, manifest_sha256 = ?, parameters = ?, validation = ?, test = ?, train_seconds = ?,
-             evaluate_seconds = ?
-         WHERE id = ?",
+    sqlx::query_file!(
+        "../../statements/set_run_result.sql",
         &result.path,
         &result.manifest_sha256,
         integer::<i64>(result.parameters)?,

@@ -1,0 +1,4 @@
+SELECT id, name, state, rows, rows_train, rows_validation, rows_test, rows_labelled, fingerprint,
+    created_at
+FROM datasets
+WHERE request_id = $1

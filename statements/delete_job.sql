@@ -1,0 +1,1 @@
+DELETE FROM distillations WHERE id = $1

@@ -1,0 +1,3 @@
+UPDATE prompts
+SET state = $1, failures = $2, error = $3, reserved = FALSE, worker = ''
+WHERE id = $4

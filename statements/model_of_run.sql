@@ -1,0 +1,4 @@
+SELECT id, name, version, distillation_id, run_id, path, manifest_sha256, parameters, validation,
+    test, created_at, traceparent
+FROM models
+WHERE run_id = $1
