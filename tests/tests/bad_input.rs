@@ -239,7 +239,7 @@ fn a_specification_s_rows_and_teacher_are_looked_for_before_anything_is_asked() 
     );
     check(
         SpecText { data: "train = \"train.txt\"", ..usual() },
-        &["train.txt: its ending names no format: use .jsonl"],
+        &["train.txt: its extension names no format: use .jsonl"],
     );
     check(
         SpecText { data: "train = \"absent.jsonl\"", ..usual() },
@@ -372,14 +372,14 @@ fn a_folder_that_no_student_can_start_from_is_refused_before_anything_is_paid() 
     let weights = |base: &Path| base.join("model.safetensors");
     check_base(
         |base| std::fs::remove_dir_all(base).unwrap(),
-        &["base: is no folder: name one with config.json"],
+        &["base: is not a directory with config.json"],
     );
     check_base(
         |base| {
             std::fs::remove_dir_all(base).unwrap();
             std::fs::write(base, "no folder").unwrap();
         },
-        &["base: is no folder"],
+        &["base: is not a directory"],
     );
     check_base(
         |base| remove(base, "config.json"),
@@ -459,11 +459,11 @@ fn predict_says_what_is_wrong_with_its_model_or_its_text() {
         2,
         &["job@7: is neither a folder nor a published model (published: job@1)"],
     );
-    predict(&["job@x", "--input", "x"], 2, &["`x` is no version: write job@1, or job for the newest"]);
+    predict(&["job@x", "--input", "x"], 2, &["`x` is not a version: write job@1, or job for the newest"]);
     predict(
         &["./absent", "--input", "x"],
         2,
-        &["--model: ./absent: is no folder, and .distillery knows no model"],
+        &["--model: ./absent: is not a directory, and .distillery has no model"],
     );
     predict(&["job", "--input", ""], 2, &["--input: is empty: write the text that the student reads"]);
     predict(&["job", "--input", &long], 2, &["tokens, and the model reads at most 1024: shorten it"]);
@@ -478,14 +478,14 @@ fn predict_says_what_is_wrong_with_its_model_or_its_text() {
     predict(&["job", "--input", "x", "--file", "broken.jsonl"], 2, &["cannot be used with"]);
     predict(&["job", "--file", "broken.jsonl"], 2, &["broken.jsonl:2:11: is broken JSON"]);
     predict(&["job", "--file", "absent.jsonl"], 2, &["absent.jsonl: does not exist"]);
-    predict(&["job", "--file", "rows.txt"], 2, &["rows.txt: its ending names no format"]);
+    predict(&["job", "--file", "rows.txt"], 2, &["rows.txt: its extension names no format"]);
     predict(&["job", "-"], 2, &["standard input: is empty: it must hold at least one row"]);
     let none = Folder::empty().unwrap();
     check(
         &none,
         &["predict", "--model", "job", "--input", "x"],
         2,
-        &["job: is no folder, and .distillery knows no model"],
+        &["job: is not a directory, and .distillery has no model"],
     );
     assert!(!none.join(".distillery").exists(), "looking makes nothing");
     std::fs::create_dir(none.join("hollow")).unwrap();

@@ -258,7 +258,7 @@ fn a_job_killed_again_and_again_ends_in_the_same_bytes() {
     );
 }
 
-/// Asks to end, and checks the answer: exit code 130, and words that say how to go on.
+/// Asks to end, and checks the answer: exit code 130, and a message with how to resume.
 fn interrupt(child: &mut Child, signal: &str) {
     binary::signal(child, signal).unwrap();
     let started = Instant::now();
@@ -273,7 +273,7 @@ fn check_interrupted(until: Until, signal: &'static str) {
     let job = new_job();
     let life = live(&job, until, |child| interrupt(child, signal));
     let said = stderr(&job);
-    assert!(said.contains("interrupted: run the same command again to go on"), "{said}");
+    assert!(said.contains("interrupted: run the same command again to resume"), "{said}");
     // What was being asked was paid for: it is waited for and written.
     assert_eq!(life.asked, life.committed, "SIG{signal} at {until:?}");
     if matches!(until, Until::Step(_) | Until::Resumable(_)) {

@@ -196,7 +196,7 @@ fn a_budget_is_never_passed_and_the_job_goes_on_with_what_it_has() {
             "{budget}"
         );
         let said = folder.say(NOBODY, &["run", "spec.toml"]).unwrap();
-        assert!(said.out.contains("skipped for want of budget"), "{}", said.out);
+        assert!(said.out.contains("skipped (budget exhausted)"), "{}", said.out);
     };
     check("prompts = 5", 5);
     // A call takes 120 tokens, and is not begun where a longer one would not fit.

@@ -73,7 +73,7 @@ fn check_pause(teacher: &Teacher, url: &str, words: &[&str]) {
     let well = good_teacher();
     let (said, outcome) = run(&job, well.url());
     assert_eq!((said.code, &outcome["state"]), (0, &"succeeded".into()), "{}", said.err);
-    assert!(said.err.contains("going on: the job was paused (teacher `local`"), "{}", said.err);
+    assert!(said.err.contains("resuming paused job (teacher `local`"), "{}", said.err);
     assert!(!said.err.contains("\npaused: "), "what is over is told again: {}", said.err);
     let again = times(&well);
     assert!(again.values().all(|count| *count == 1), "{again:?}");

@@ -2,6 +2,7 @@
 //! their content.
 
 use crate::config::Config;
+use crate::models;
 use crate::roles;
 use crate::shelf::{self, Writers};
 use anyhow::anyhow;
@@ -9,8 +10,6 @@ use checkpoints::Checkpoints;
 use domain::Fault;
 use std::path::Path;
 use wire::Channel;
-use wire::v1::RegisterBaseModelRequest;
-use wire::v1::models_service_client::ModelsServiceClient;
 
 /// A folder that no student can start from; the words say why.
 #[derive(Debug, thiserror::Error)]
@@ -56,18 +55,15 @@ pub(crate) async fn copy_and_register(
     let (name, folder) = (name.to_owned(), folder.to_owned());
     let (name, manifest_sha256) =
         tokio::task::spawn_blocking(move || copy(&checkpoints, &name, &folder)).await??;
-    let request = RegisterBaseModelRequest { name: name.clone(), manifest_sha256 };
-    ModelsServiceClient::new(channel.clone())
-        .register_base_model(request)
-        .await
-        .map_err(|status| anyhow!("{}", status.message()))?;
+    let registered = models::register_base(channel, &name, &manifest_sha256).await;
+    registered.map_err(|status| anyhow!("{}", status.message()))?;
     Ok(name)
 }
 
 /// Name and manifest of the copy.
 fn copy(checkpoints: &Checkpoints, name: &str, folder: &Path) -> anyhow::Result<(String, String)> {
     if !folder.is_dir() {
-        let words = "is no folder: name one with config.json, model.safetensors and tokenizer.json";
+        let words = "is not a directory with config.json, model.safetensors and tokenizer.json";
         return Err(Refused(format!("{}: {words}", folder.display())).into());
     }
     let registered = checkpoints.register_base(name, folder).map_err(|error| match error.fault() {

@@ -13,6 +13,7 @@ pub mod local;
 #[cfg(not(feature = "harvester"))]
 #[path = "nowhere.rs"]
 pub mod local;
+mod models;
 #[cfg(feature = "harvester")]
 mod records;
 mod roles;

@@ -2,8 +2,6 @@
 
 use crate::config::Config;
 use crate::{roles, transport};
-#[cfg(feature = "harvester")]
-use anyhow::anyhow;
 use anyhow::bail;
 use std::path::{Path, PathBuf};
 use tokio_util::sync::CancellationToken;
@@ -47,7 +45,7 @@ async fn find(config: &Config, model: &str) -> anyhow::Result<PathBuf> {
     let looks_like_a_path = model.contains('/');
     if looks_like_a_path || !config.data_dir.is_dir() {
         let place = config.data_dir.display();
-        bail!(NoModel(format!("{model}: is no folder, and {place} knows no model of that name")));
+        bail!(NoModel(format!("{model}: is not a directory, and {place} has no model of that name")));
     }
     let local = Local::open(config.clone(), Roles::RECORDS, CancellationToken::new()).await?;
     let found = published(&local, model).await;
@@ -57,39 +55,34 @@ async fn find(config: &Config, model: &str) -> anyhow::Result<PathBuf> {
 
 #[cfg(not(feature = "harvester"))]
 async fn find(_: &Config, model: &str) -> anyhow::Result<PathBuf> {
-    bail!("{model}: is no folder, and this program was built without the records that know models by name")
+    bail!(
+        "{model}: is not a directory, and this program was built without the harvester, which finds models by name"
+    )
 }
 
 #[cfg(feature = "harvester")]
 async fn published(local: &crate::local::Local, model: &str) -> anyhow::Result<PathBuf> {
-    use wire::v1::models_service_client::ModelsServiceClient;
-    use wire::v1::{GetModelRequest, ListModelsRequest, ModelName, get_model_request::Which};
+    use crate::models;
     let (name, version) = match model.split_once('@') {
         Some((name, version)) => (
             name,
             version.parse::<u64>().ok().filter(|version| *version > 0).ok_or_else(|| {
                 NoModel(format!(
-                    "{model}: `{version}` is no version: write {name}@1, or {name} for the newest"
+                    "{model}: `{version}` is not a version: write {name}@1, or {name} for the newest"
                 ))
             })?,
         ),
         None => (model, 0),
     };
-    let mut models = ModelsServiceClient::new(local.channel().clone());
-    let which = Some(Which::ModelName(ModelName { name: name.to_owned(), version }));
-    match models.get_model(GetModelRequest { which }).await {
-        Ok(answer) => {
-            let model = answer.into_inner().model.ok_or_else(|| anyhow!("the server sent no model"))?;
-            local.verified_folder(&model.path, &model.manifest_sha256)
-        }
+    match models::find(local.channel(), name, version).await {
+        Ok(model) => local.verified_folder(&model.path, &model.manifest_sha256),
         Err(status) if status.code() == tonic::Code::NotFound => {
-            let list =
-                models.list_models(ListModelsRequest::default()).await.map(tonic::Response::into_inner);
-            let known: Vec<String> = list
-                .map(|list| {
-                    list.models.iter().map(|model| format!("{}@{}", model.name, model.version)).collect()
-                })
-                .unwrap_or_default();
+            let known: Vec<String> = models::newest(local.channel())
+                .await
+                .unwrap_or_default()
+                .iter()
+                .map(|model| format!("{}@{}", model.name, model.version))
+                .collect();
             let known = if known.is_empty() { "none yet".to_owned() } else { known.join(", ") };
             bail!(NoModel(format!("{model}: is neither a folder nor a published model (published: {known})")))
         }

@@ -4,8 +4,7 @@ mod server;
 
 pub(crate) use server::{
     CancelArguments, DeleteArguments, HealthArguments, JobArguments, LedgerArguments, ListArguments,
-    ModelsArguments, RoleName, ServeArguments, ServerArguments, StateName, SubmitArguments, VerdictName,
-    WatchArguments,
+    ModelsArguments, RoleName, ServeArguments, ServerArguments, SubmitArguments, WatchArguments,
 };
 
 use clap::{Args, Parser, Subcommand, ValueEnum};

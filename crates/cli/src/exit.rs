@@ -1,5 +1,7 @@
 //! Exit codes: 0 done, 1 failed, 2 bad usage or bad specification, 130 interrupted.
 
+use domain::Fault;
+use readers::ReadErrors;
 use std::fmt;
 use std::process::ExitCode;
 
@@ -15,7 +17,7 @@ impl fmt::Display for Usage {
 
 impl std::error::Error for Usage {}
 
-/// The user ended it, or a signal did: exit code 130.
+/// Interrupted by the user or a signal: exit code 130.
 #[derive(Debug)]
 pub(crate) struct Interrupted(pub(crate) String);
 
@@ -27,7 +29,15 @@ impl fmt::Display for Interrupted {
 
 impl std::error::Error for Interrupted {}
 
-/// The error and its causes, each said once: many errors have their cause in their own words already.
+/// Mistakes in a file are the user's; a disk that fails is not.
+pub(crate) fn mistakes(errors: ReadErrors) -> anyhow::Error {
+    match errors.fault() {
+        Fault::Internal | Fault::Unavailable => anyhow::anyhow!("{errors}"),
+        _ => Usage(errors.to_string()).into(),
+    }
+}
+
+/// The error and its causes, each once: many errors repeat their cause in their own message.
 fn words(error: &anyhow::Error) -> String {
     let mut words = error.to_string();
     for cause in error.chain().skip(1).map(ToString::to_string) {
@@ -38,7 +48,7 @@ fn words(error: &anyhow::Error) -> String {
     words
 }
 
-/// Says what went wrong on standard error, and turns it into the exit code.
+/// Prints the error on standard error, and returns the exit code.
 #[allow(clippy::print_stderr, reason = "this is where errors are shown")]
 pub(crate) fn code(result: anyhow::Result<()>) -> ExitCode {
     let Err(error) = result else { return ExitCode::SUCCESS };
@@ -46,7 +56,7 @@ pub(crate) fn code(result: anyhow::Result<()>) -> ExitCode {
         eprintln!("distillery: {error}");
         return ExitCode::from(130);
     }
-    // A reader that left (`distillery export ... | head`) is no failure of ours.
+    // A reader that closed the pipe (`distillery export ... | head`) is not a failure.
     if error.downcast_ref::<std::io::Error>().is_some_and(|io| io.kind() == std::io::ErrorKind::BrokenPipe) {
         return ExitCode::SUCCESS;
     }
@@ -62,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cause_is_said_once() {
+    fn a_cause_is_printed_once() {
         let error = anyhow::anyhow!("no such file").context("spec.toml: no such file").context("run");
         assert_eq!(words(&error), "run: spec.toml: no such file");
     }

@@ -1,15 +1,17 @@
-//! What `run` says at its end: a table for people, one JSON object for scripts.
+//! The report at the end of `run`: a table for people, one JSON object for scripts.
 
 use comfy_table::presets::UTF8_BORDERS_ONLY;
 use comfy_table::{CellAlignment, Table};
 use domain::metric::Accuracy;
+use domain::records::PhaseSeconds;
+use domain::state::DistillationState;
 use serde::Serialize;
 
 /// The end of a run, as `run --json` prints it.
 #[derive(Debug, Serialize)]
 pub(crate) struct Outcome {
     /// The job's state: succeeded, failed, cancelled or paused.
-    pub(crate) state: String,
+    pub(crate) state: DistillationState,
     /// The job's id.
     pub(crate) distillation: String,
     /// Why it did not succeed; absent where it did.
@@ -24,17 +26,17 @@ pub(crate) struct Outcome {
     /// The student's part.
     pub(crate) student: StudentOutcome,
     /// Wall-clock seconds of each phase.
-    pub(crate) seconds: Seconds,
+    pub(crate) seconds: PhaseSeconds,
 }
 
 impl Outcome {
-    /// Says whether the job did what it was for.
+    /// Checks that the job succeeded.
     ///
     /// # Errors
-    /// It did not; the reason is named.
+    /// It did not; the error names the reason.
     pub(crate) fn succeeded(&self) -> anyhow::Result<()> {
-        match self.state.as_str() {
-            "succeeded" => Ok(()),
+        match self.state {
+            DistillationState::Succeeded => Ok(()),
             state => anyhow::bail!("the distillation is {state}: {}", self.reason),
         }
     }
@@ -54,7 +56,7 @@ pub(crate) struct TeacherOutcome {
     pub(crate) cached: u64,
     /// Prompts that the teacher failed on too often.
     pub(crate) parked: u64,
-    /// Prompts that the budget had no room for.
+    /// Prompts skipped because the budget was exhausted.
     pub(crate) skipped: u64,
     /// Rationales that train the student.
     pub(crate) accepted: u64,
@@ -72,14 +74,6 @@ pub(crate) struct StudentOutcome {
     pub(crate) accuracy: Option<f64>,
     pub(crate) accuracy_low: Option<f64>,
     pub(crate) accuracy_high: Option<f64>,
-}
-
-/// Wall-clock seconds of each phase.
-#[derive(Debug, Serialize)]
-pub(crate) struct Seconds {
-    pub(crate) harvest: f64,
-    pub(crate) train: f64,
-    pub(crate) evaluate: f64,
 }
 
 /// The teacher's and the student's rows of the table; what was not measured is a dash.
@@ -105,7 +99,7 @@ pub(crate) fn table(outcome: &Outcome, teacher: Option<Accuracy>, student: Optio
     }
     let teacher = &outcome.teacher;
     let seconds = &outcome.seconds;
-    let unanswered: String = [("parked", teacher.parked), ("skipped for want of budget", teacher.skipped)]
+    let unanswered: String = [("parked", teacher.parked), ("skipped (budget exhausted)", teacher.skipped)]
         .iter()
         .filter(|(_, count)| *count > 0)
         .map(|(what, count)| format!(", {what} {}", grouped(*count)))
@@ -124,7 +118,7 @@ pub(crate) fn table(outcome: &Outcome, teacher: Option<Accuracy>, student: Optio
     )
 }
 
-/// `0.775` as `77.5%`; halves are rounded up, as people do it.
+/// `0.775` as `77.5%`; halves are rounded up.
 pub(crate) fn percent(share: f64) -> String {
     format!("{:.1}%", (share * 1000.0).round() / 10.0)
 }
@@ -152,7 +146,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn shares_are_rounded_as_people_do_it() {
+    fn shares_are_rounded_half_up() {
         for (share, text) in [(0.0, "0.0%"), (0.7325, "73.3%"), (0.775, "77.5%"), (1.0, "100.0%")] {
             assert_eq!(percent(share), text);
         }

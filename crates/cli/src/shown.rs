@@ -1,46 +1,13 @@
-//! A job as it is watched: followed over lost connections, and shown on the screen.
+//! The events of a job, on the screen.
 
-use crate::client::{Patience, failure};
 use crate::progress::{Progress, say};
 use crate::report::{grouped, percent};
+use domain::Split;
+use domain::event::EventKind;
 use domain::metric::Accuracy;
-use wire::Channel;
-use wire::v1::distillations_service_client::DistillationsServiceClient;
-use wire::v1::watch_distillation_response::Event;
-use wire::v1::{self, DistillationState as State, WatchDistillationResponse as Message};
-
-/// Follows a job to where it rests, ended or paused. After a lost connection it goes on behind the last event it saw.
-pub(crate) async fn follow(
-    channel: &Channel,
-    id: &str,
-    mut after: u64,
-    mut see: impl FnMut(Message) -> anyhow::Result<()>,
-) -> anyhow::Result<()> {
-    let mut client = DistillationsServiceClient::new(channel.clone());
-    let mut patience = Patience::default();
-    loop {
-        let request = v1::WatchDistillationRequest { distillation_id: id.to_owned(), after_sequence: after };
-        let lost = match client.watch_distillation(request).await {
-            Ok(answer) => {
-                let mut events = answer.into_inner();
-                loop {
-                    match events.message().await {
-                        Ok(Some(message)) => {
-                            patience.restored();
-                            // Snapshots have no number of their own.
-                            after = after.max(message.sequence);
-                            see(message)?;
-                        }
-                        Ok(None) => return Ok(()),
-                        Err(status) => break status,
-                    }
-                }
-            }
-            Err(status) => status,
-        };
-        patience.wait(lost).await.map_err(failure)?;
-    }
-}
+use domain::records::HarvestProgress;
+use domain::state::{DistillationState as State, PromptState, Reason, Verdict};
+use wire::Watched;
 
 /// What is on the screen.
 #[derive(Default)]
@@ -52,28 +19,25 @@ pub(crate) struct Shown {
 }
 
 impl Shown {
-    /// One more event.
-    pub(crate) fn event(&mut self, event: Event) {
+    /// Shows one more event.
+    pub(crate) fn show(&mut self, watched: Watched) {
+        let event = match watched {
+            Watched::Event(event) => event.kind,
+            Watched::Snapshot { progress, .. } => return self.harvest(&progress),
+            Watched::Unknown { .. } => return,
+        };
         match event {
-            Event::StateChanged(change) => self.state(&change),
-            Event::HarvestProgress(progress) => self.harvest(&progress),
-            Event::TrainingProgress(progress) => self.training(&progress),
-            Event::Evaluated(evaluated) => self.evaluated(&evaluated),
-            Event::TeacherMeasured(measured) => {
-                if let Some(accuracy) =
-                    measured.accuracy.and_then(|accuracy| Accuracy::try_from(accuracy).ok())
-                {
-                    say(&format!("teacher on the test rows: {}", percent(accuracy.value())));
-                }
+            EventKind::StateChanged { to, reason, .. } => self.state(to, &reason),
+            EventKind::TrainingProgress { step, steps, metrics, .. } => self.training(step, steps, &metrics),
+            EventKind::Evaluated { step, split, accuracy, .. } => self.evaluated(step, &split, accuracy),
+            EventKind::TeacherMeasured { accuracy } => {
+                say(&format!("teacher on the test rows: {}", percent(accuracy.value())));
             }
-            Event::Published(published) => {
-                say(&format!("published: {}@{}", published.name, published.version));
-            }
+            EventKind::Published { name, version, .. } => say(&format!("published: {name}@{version}")),
         }
     }
 
-    fn state(&mut self, change: &v1::StateChanged) {
-        let to = change.to();
+    fn state(&mut self, to: State, reason: &str) {
         if !matches!(to, State::Queued | State::Harvesting)
             && let Some(progress) = self.harvest.take()
         {
@@ -84,45 +48,42 @@ impl Shown {
         {
             progress.finish("trained");
         }
-        if !change.reason.is_empty() {
-            say(&format!("{}: {}", state_name(to), change.reason));
+        if !reason.is_empty() {
+            say(&format!("{to}: {reason}"));
         }
     }
 
-    fn harvest(&mut self, progress: &v1::HarvestProgress) {
-        let total: u64 = progress.prompts.iter().map(|entry| entry.count).sum();
+    fn harvest(&mut self, progress: &HarvestProgress) {
+        let total = progress.total();
         if total == 0 {
-            // Not planned yet, or nothing is asked at all.
+            // Not planned yet, or there are no prompts.
             return;
         }
-        let done: u64 =
-            ["answered", "parked", "skipped"].iter().map(|name| counted(&progress.prompts, name)).sum();
-        let reasons: Vec<String> = progress
-            .reasons
+        let reasons: Vec<String> = Reason::ALL
             .iter()
-            .filter(|entry| entry.count > 0)
-            .map(|entry| format!("{} {}", entry.name, entry.count))
+            .zip(progress.reasons)
+            .filter(|(_, count)| *count > 0)
+            .map(|(reason, count)| format!("{reason} {count}"))
             .collect();
         let reasons = if reasons.is_empty() { String::new() } else { format!(" ({})", reasons.join(", ")) };
-        let unanswered: String = ["parked", "skipped"]
-            .iter()
-            .map(|name| (name, counted(&progress.prompts, name)))
+        let unanswered: String = [PromptState::Parked, PromptState::Skipped]
+            .into_iter()
+            .map(|state| (state, progress.in_state(state)))
             .filter(|(_, count)| *count > 0)
-            .map(|(name, count)| format!(", {name} {count}"))
+            .map(|(state, count)| format!(", {state} {count}"))
             .collect();
         self.funnel = format!(
             "accepted {}, rejected {}{reasons}{unanswered}, tokens {}",
-            counted(&progress.verdicts, "accepted"),
-            counted(&progress.verdicts, "rejected"),
+            progress.with_verdict(Verdict::Accepted),
+            progress.with_verdict(Verdict::Rejected),
             grouped(progress.tokens_in + progress.tokens_out),
         );
         let bar = self.harvest.get_or_insert_with(|| Progress::start("harvest"));
-        bar.update(done, total, "prompts", &self.funnel);
+        bar.update(progress.done(), total, "prompts", &self.funnel);
     }
 
-    fn training(&mut self, progress: &v1::TrainingProgress) {
-        let metric =
-            |name: &str| progress.metrics.iter().find(|point| point.name == name).map(|point| point.value);
+    fn training(&mut self, step: u64, steps: u64, metrics: &[(String, f64)]) {
+        let metric = |wanted: &str| metrics.iter().find(|(name, _)| name == wanted).map(|(_, value)| *value);
         self.validation = metric("validation_accuracy").or(self.validation);
         let mut words = Vec::new();
         for (name, label) in [("loss_label", "label"), ("loss_rationale", "rationale")] {
@@ -137,49 +98,24 @@ impl Shown {
             words.push(format!("{value:.0} examples/s"));
         }
         let bar = self.training.get_or_insert_with(|| Progress::start("training"));
-        bar.update(progress.step, progress.steps, "steps", &words.join(", "));
+        bar.update(step, steps, "steps", &words.join(", "));
     }
 
-    fn evaluated(&mut self, evaluated: &v1::Evaluated) {
-        let Some(accuracy) = evaluated.accuracy.and_then(|accuracy| Accuracy::try_from(accuracy).ok()) else {
-            return;
-        };
-        let split = evaluated.split();
-        if split == v1::Split::Validation {
+    fn evaluated(&mut self, step: u64, split: &str, accuracy: Accuracy) {
+        if split == Split::Validation.as_str() {
             self.validation = Some(accuracy.value());
         }
-        let name = if split == v1::Split::Test { "test" } else { "validation" };
-        let line = format!("step {}: {name} accuracy {}", evaluated.step, percent(accuracy.value()));
+        let line = format!("step {step}: {split} accuracy {}", percent(accuracy.value()));
         match &self.training {
             Some(progress) => progress.say(&line),
             None => say(&line),
         }
     }
 
-    /// Nothing more comes.
+    /// Ends what is still shown.
     pub(crate) fn end(self) {
         for progress in [self.harvest, self.training].into_iter().flatten() {
             progress.finish("stopped");
         }
-    }
-}
-
-/// The count of that name; 0 where there is none.
-pub(crate) fn counted(counts: &[v1::NamedCount], name: &str) -> u64 {
-    counts.iter().find(|entry| entry.name == name).map_or(0, |entry| entry.count)
-}
-
-/// A state as people and scripts read it.
-pub(crate) fn state_name(state: State) -> &'static str {
-    match state {
-        State::Unspecified => "unknown",
-        State::Queued => "queued",
-        State::Harvesting => "harvesting",
-        State::Training => "training",
-        State::Evaluating => "evaluating",
-        State::Succeeded => "succeeded",
-        State::Failed => "failed",
-        State::Cancelled => "cancelled",
-        State::Paused => "paused",
     }
 }

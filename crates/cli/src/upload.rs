@@ -1,27 +1,27 @@
 //! Uploads: rows are read twice, once to be checked and known by their content, once to be sent. A file of any length
 //! costs the memory of a few chunks.
 
-use crate::client::{Patience, failure, request_id};
-use crate::commands::rows::mistakes;
-use crate::exit::Usage;
+use crate::client::call::{Patience, failure, request_id};
+use crate::client::datasets::{self, Chunk};
+use crate::exit::{Usage, mistakes};
 use crate::progress::Progress;
-use anyhow::anyhow;
-use domain::Example;
-use readers::{Options, Source};
+use domain::ids::{DatasetId, RequestId};
+use domain::records::Dataset;
+use domain::state::DatasetState;
+use domain::{Example, Split, Task};
+use readers::{Format, Options, Source};
 use sha2::{Digest, Sha256};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 use wire::Channel;
-use wire::v1;
-use wire::v1::datasets_service_client::DatasetsServiceClient;
 
 /// Rows of one uploaded chunk.
 const CHUNK_ROWS: usize = 500;
 /// Chunks that are read ahead of the connection.
 const CHUNKS_AHEAD: usize = 2;
-/// Uploads of fewer rows are over before anybody asks how far they are.
+/// Uploads of fewer rows end before progress is worth showing.
 const ROWS_SHOWN_MIN: u64 = 20_000;
 
 /// Rows that can be read from the first one again and again.
@@ -34,6 +34,19 @@ pub(crate) enum Rows {
 }
 
 impl Rows {
+    /// The rows of files, for a task; those of a file with a split of its own belong to it.
+    pub(crate) fn of_splits(
+        files: &[(Option<Split>, PathBuf)],
+        task: &Task,
+        labels_required: bool,
+    ) -> anyhow::Result<Self> {
+        let mut sources = Vec::new();
+        for (split, path) in files {
+            sources.push(Source { path: path.clone(), format: format_of(path)?, split: *split });
+        }
+        Ok(Self::Files(sources, Options { task: Some(task.clone()), labels_required }))
+    }
+
     fn read(&self) -> Box<dyn Iterator<Item = anyhow::Result<Example>> + Send> {
         match self {
             Self::Files(sources, options) => {
@@ -48,7 +61,16 @@ impl Rows {
     }
 }
 
-/// By what an upload is known before it is made: how many rows, and the sha256 over all of them.
+/// The format that a file's extension names.
+pub(crate) fn format_of(path: &Path) -> anyhow::Result<Format> {
+    let unknown = || {
+        let path = path.display();
+        Usage(format!("{path}: its extension names no format: use .jsonl, .csv or .parquet"))
+    };
+    Ok(Format::of(path).ok_or_else(unknown)?)
+}
+
+/// What identifies an upload before it is made: the number of rows, and the sha256 over all of them.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 struct Content {
     rows: u64,
@@ -75,19 +97,16 @@ impl Reading {
     }
 }
 
-/// Uploads rows by their content: rows that are there already are not sent again, and an interrupted upload goes on, here
-/// after a lost connection and in a later call after more than that. Nothing is sent of rows with a mistake in them.
-pub(crate) async fn upload(channel: &Channel, name: &str, rows: Rows) -> anyhow::Result<v1::Dataset> {
+/// Uploads rows by their content: rows that are stored already are not sent again, and an interrupted upload resumes, here
+/// after a lost connection and in a later call after anything else. Where a row has a mistake, nothing is sent.
+pub(crate) async fn upload(channel: &Channel, name: &str, rows: Rows) -> anyhow::Result<Dataset> {
     let content = content(rows.clone()).await?;
-    let request = v1::CreateDatasetRequest {
-        request_id: request_id(&[b"dataset", name.as_bytes(), &content.sha256]),
-        name: name.to_owned(),
-    };
+    let request = request_id(&[b"dataset", name.as_bytes(), &content.sha256]);
     let mut patience = Patience::default();
     let mut stored = 0;
     loop {
-        let lost = match upload_rest(channel, &request, &rows, &content, &mut stored).await {
-            Ok(dataset) => return dataset.ok_or_else(|| anyhow!("the server sent no dataset")),
+        let lost = match upload_rest(channel, (request, name), &rows, &content, &mut stored).await {
+            Ok(dataset) => return Ok(dataset),
             Err(Broken::Reading(error)) => return Err(error),
             Err(Broken::Lost { status, progressed }) => {
                 if progressed {
@@ -100,7 +119,7 @@ pub(crate) async fn upload(channel: &Channel, name: &str, rows: Rows) -> anyhow:
     }
 }
 
-/// Reads all rows once. Where nobody waits for it any more, it stops.
+/// Reads all rows once; stops when the caller is gone.
 async fn content(rows: Rows) -> anyhow::Result<Content> {
     let (waits, waited_for) = oneshot::channel();
     tokio::task::spawn_blocking(move || {
@@ -121,51 +140,57 @@ async fn content(rows: Rows) -> anyhow::Result<Content> {
 enum Broken {
     /// The rows cannot be read, or are others than before.
     Reading(anyhow::Error),
-    /// The server's word, or that of the connection; and whether the server is further than at the attempt before.
+    /// The server or the connection failed; `progressed` where more rows are stored than at the attempt before.
     Lost { status: Status, progressed: bool },
 }
 
 /// One attempt, from where the server is: `stored` is set to that.
 async fn upload_rest(
     channel: &Channel,
-    request: &v1::CreateDatasetRequest,
+    (request, name): (RequestId, &str),
     rows: &Rows,
     content: &Content,
     stored: &mut u64,
-) -> Result<Option<v1::Dataset>, Broken> {
-    let mut datasets = DatasetsServiceClient::new(channel.clone());
+) -> Result<Dataset, Broken> {
     let lost = |status| Broken::Lost { status, progressed: false };
-    let created = datasets.create_dataset(request.clone()).await.map_err(lost)?.into_inner();
-    let Some(dataset) = created.dataset else { return Ok(None) };
-    if dataset.state() == v1::DatasetState::Committed {
-        return Ok(Some(dataset));
+    let dataset = datasets::create(channel, request, name).await.map_err(lost)?;
+    if dataset.state == DatasetState::Committed {
+        return Ok(dataset);
     }
     let progressed = dataset.rows > *stored;
     *stored = dataset.rows;
-    let id = dataset.id;
     if dataset.rows < content.rows {
-        let (chunks, received) = mpsc::channel(CHUNKS_AHEAD);
-        let (rows, content) = (rows.clone(), content.clone());
-        let sending = Sending { dataset: id.clone(), stored: dataset.rows, chunks };
-        let reading = tokio::task::spawn_blocking(move || sending.run(&rows, &content));
-        let sent = datasets.upload_rows(ReceiverStream::new(received)).await;
-        if let Err(error) = reading.await.unwrap_or_else(|panic| Err(panic.into())) {
-            // What was sent may be no part of what was promised: a later upload shall not go on behind it.
-            let _ = datasets.delete_dataset(v1::DeleteDatasetRequest { dataset_id: id }).await;
-            return Err(Broken::Reading(error));
-        }
+        let sent = send_rest(channel, dataset.id, dataset.rows, rows, content).await?;
         sent.map_err(|status| Broken::Lost { status, progressed })?;
     }
-    let committed =
-        datasets.commit_dataset(v1::CommitDatasetRequest { dataset_id: id }).await.map_err(lost)?;
-    Ok(committed.into_inner().dataset)
+    datasets::commit(channel, dataset.id).await.map_err(lost)
+}
+
+/// Sends what is not stored yet.
+async fn send_rest(
+    channel: &Channel,
+    dataset: DatasetId,
+    stored: u64,
+    rows: &Rows,
+    content: &Content,
+) -> Result<Result<(), Status>, Broken> {
+    let (chunks, received) = mpsc::channel(CHUNKS_AHEAD);
+    let (rows, content) = (rows.clone(), content.clone());
+    let sending = Sending { stored, chunks };
+    let reading = tokio::task::spawn_blocking(move || sending.run(&rows, &content));
+    let sent = datasets::append(channel, dataset, received).await;
+    if let Err(error) = reading.await.unwrap_or_else(|panic| Err(panic.into())) {
+        // The rows sent may differ from the content that names the upload: a later one must not continue behind them.
+        let _ = datasets::delete(channel, dataset).await;
+        return Err(Broken::Reading(error));
+    }
+    Ok(sent)
 }
 
 /// The thread that reads what is sent.
 struct Sending {
-    dataset: String,
     stored: u64,
-    chunks: mpsc::Sender<v1::UploadRowsRequest>,
+    chunks: mpsc::Sender<Chunk>,
 }
 
 impl Sending {
@@ -180,7 +205,7 @@ impl Sending {
             if reading.rows <= self.stored {
                 continue;
             }
-            chunk.push(row.into());
+            chunk.push(row);
             if chunk.len() == CHUNK_ROWS {
                 if !self.send(reading.rows, std::mem::take(&mut chunk)) {
                     return Ok(());
@@ -192,7 +217,9 @@ impl Sending {
         }
         let rows = reading.rows;
         if reading.content() != *content {
-            return Err(Usage("the rows changed while they were read: run it again".to_owned()).into());
+            return Err(
+                Usage("the rows changed while they were read: run the command again".to_owned()).into()
+            );
         }
         if (chunk.is_empty() || self.send(rows, chunk))
             && let Some(progress) = progress
@@ -202,13 +229,9 @@ impl Sending {
         Ok(())
     }
 
-    /// Sends a chunk whose last row is the `end`-th. Says whether there is still somebody to send to.
-    fn send(&self, end: u64, examples: Vec<v1::Example>) -> bool {
-        let chunk = v1::UploadRowsRequest {
-            dataset_id: self.dataset.clone(),
-            offset: end - examples.len() as u64,
-            examples,
-        };
+    /// Sends a chunk whose last row is the `end`-th. Returns whether there is still a connection to send to.
+    fn send(&self, end: u64, rows: Vec<Example>) -> bool {
+        let chunk = Chunk { offset: end - rows.len() as u64, rows };
         self.chunks.blocking_send(chunk).is_ok()
     }
 }
@@ -224,12 +247,12 @@ mod tests {
 
     fn sent(stored: u64, rows: &Rows, content: &Content) -> anyhow::Result<Vec<(u64, usize)>> {
         let (chunks, mut received) = mpsc::channel(16);
-        let sending = Sending { dataset: "d".to_owned(), stored, chunks };
+        let sending = Sending { stored, chunks };
         let ended = sending.run(rows, content);
         drop(sending);
         let mut sent = Vec::new();
         while let Some(chunk) = received.blocking_recv() {
-            sent.push((chunk.offset, chunk.examples.len()));
+            sent.push((chunk.offset, chunk.rows.len()));
         }
         ended.map(|()| sent)
     }
@@ -241,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn an_upload_goes_on_behind_what_is_stored() {
+    fn an_upload_resumes_behind_the_stored_rows() {
         let rows = examples(1200);
         let content = content_of(&rows);
         assert_eq!(sent(0, &rows, &content).ok(), Some(vec![(0, 500), (500, 500), (1000, 200)]));
@@ -260,7 +283,7 @@ mod tests {
     fn nothing_is_read_for_a_connection_that_is_gone() {
         let (chunks, received) = mpsc::channel(1);
         drop(received);
-        let sending = Sending { dataset: "d".to_owned(), stored: 0, chunks };
+        let sending = Sending { stored: 0, chunks };
         assert!(sending.run(&examples(1200), &Content::default()).is_ok());
     }
 }

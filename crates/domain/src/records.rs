@@ -134,6 +134,28 @@ pub struct Prompt {
     pub error: String,
 }
 
+/// A prompt that the teacher failed on too often, as a user sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ParkedPrompt {
+    /// Its id.
+    pub id: PromptId,
+    /// The row it asks about.
+    pub row: u64,
+    /// Which sample.
+    pub sample: u32,
+    /// Failures that were the teacher's own.
+    pub failures: u32,
+    /// The last failure.
+    pub error: String,
+}
+
+impl From<Prompt> for ParkedPrompt {
+    fn from(prompt: Prompt) -> Self {
+        let Prompt { id, row, sample, failures, error, .. } = prompt;
+        Self { id, row, sample, failures, error }
+    }
+}
+
 /// A prompt in a worker's hands.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LeasedPrompt {
@@ -279,6 +301,12 @@ impl HarvestProgress {
             .zip(self.prompts)
             .find(|(known, _)| **known == state)
             .map_or(0, |(_, count)| count)
+    }
+
+    /// Entries with one verdict, of train rows.
+    pub fn with_verdict(&self, verdict: Verdict) -> u64 {
+        let counts = Verdict::ALL.iter().zip(self.verdicts);
+        counts.filter(|(known, _)| **known == verdict).map(|(_, count)| count).sum()
     }
 
     /// Prompts that need nothing more: answered, parked or skipped.

@@ -28,6 +28,11 @@ pub fn present<T>(field: &str, part: Option<T>) -> Checked<T> {
     part.ok_or_else(|| vec![Violation::new(field, "is missing")])
 }
 
+/// The text of a field that is empty where it is absent.
+pub fn optional(text: &str) -> Option<&str> {
+    (!text.is_empty()).then_some(text)
+}
+
 /// `result` with its violations' fields below `prefix`.
 ///
 /// # Errors
@@ -63,6 +68,11 @@ pub fn timestamp(at: Timestamp) -> prost_types::Timestamp {
         seconds: at.0.div_euclid(1000),
         nanos: i32::try_from(at.0.rem_euclid(1000)).unwrap_or(0) * 1_000_000,
     }
+}
+
+/// A point in time as text, by RFC 3339: `2026-01-02T03:04:05Z`.
+pub fn rfc3339(at: Timestamp) -> String {
+    timestamp(at).to_string()
 }
 
 /// A message as a point in time; the epoch where it is absent.

@@ -1,4 +1,4 @@
-//! The door: generated gRPC code, conversions between messages and the domain, and faults as statuses.
+//! gRPC: generated gRPC code, conversions between messages and the domain, and faults as statuses.
 //!
 //! Messages become domain types here and nowhere else: `TryFrom` inward, with every mistake at once and by its field,
 //! `From` outward.
@@ -8,6 +8,7 @@ mod codec;
 pub mod convert;
 mod deadline;
 mod enums;
+mod jobs;
 mod records;
 mod runs;
 mod spec;
@@ -16,9 +17,12 @@ pub mod trace;
 
 pub use channel::{Channel, Credentials, channel};
 pub use codec::{Codec, Reader};
-pub use convert::{Checked, duration, duration_of, id, present, timestamp, timestamp_of, under};
+pub use convert::{
+    Checked, duration, duration_of, id, optional, present, rfc3339, timestamp, timestamp_of, under,
+};
 pub use deadline::{TIMEOUT_HEADER, timeout_of};
 pub use enums::filter;
+pub use jobs::{Watched, ledger_entry};
 pub use runs::lease_request;
 pub use status::{fault_of, invalid, status, violations_of};
 

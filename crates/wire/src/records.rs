@@ -1,15 +1,11 @@
-//! Records: rows, datasets, jobs, events, the ledger, runs and models.
+//! Records: rows, datasets and models.
 
 use crate::convert::{Checked, each, id, present, timestamp, timestamp_of, under};
 use crate::enums::Named;
-use crate::v1::{self, answer, watch_distillation_response};
-use domain::event::{Event, EventKind};
+use crate::v1::{self, answer};
 use domain::example::Row;
 use domain::metric::Accuracy;
-use domain::records::{
-    BaseModel, Dataset, Distillation, HarvestProgress, LedgerEntry, MetricPoint, Model, Prompt,
-};
-use domain::state::{PromptState, Purpose, Reason, Verdict};
+use domain::records::{BaseModel, Dataset, MetricPoint, Model};
 use domain::{Answer, Example, Split, Violation};
 
 impl TryFrom<v1::Example> for Example {
@@ -113,6 +109,11 @@ impl From<Accuracy> for v1::Accuracy {
     }
 }
 
+/// The measurement in `field`, where there is one.
+fn accuracy_of(field: &str, message: Option<v1::Accuracy>) -> Checked<Option<Accuracy>> {
+    message.map(|message| under(field, message.try_into())).transpose()
+}
+
 impl From<v1::MetricPoint> for MetricPoint {
     fn from(message: v1::MetricPoint) -> Self {
         Self { step: message.step, name: message.name, value: message.value }
@@ -160,124 +161,10 @@ impl From<Dataset> for v1::Dataset {
     }
 }
 
-impl From<Distillation> for v1::Distillation {
-    fn from(job: Distillation) -> Self {
-        Self {
-            id: job.id.to_string(),
-            spec: Some(job.spec.into()),
-            dataset_id: job.dataset.to_string(),
-            state: job.state.number(),
-            reason: job.reason,
-            created_at: Some(timestamp(job.created_at)),
-            updated_at: Some(timestamp(job.updated_at)),
-            run_id: job.run.map_or_else(String::new, |run| run.to_string()),
-            model_id: job.model.map_or_else(String::new, |model| model.to_string()),
-            teacher_accuracy: job.teacher_accuracy.map(Into::into),
-            harvest_seconds: job.seconds.harvest,
-            train_seconds: job.seconds.train,
-            evaluate_seconds: job.seconds.evaluate,
-        }
-    }
-}
-
-impl From<HarvestProgress> for v1::HarvestProgress {
-    fn from(progress: HarvestProgress) -> Self {
-        Self {
-            prompts: counts(PromptState::ALL, &progress.prompts),
-            verdicts: counts(Verdict::ALL, &progress.verdicts),
-            reasons: counts(Reason::ALL, &progress.reasons),
-            calls: progress.calls,
-            cache_hits: progress.cache_hits,
-            calls_paid_twice: progress.calls_paid_twice,
-            tokens_in: progress.tokens_in,
-            tokens_out: progress.tokens_out,
-            money_micros: progress.money_micros,
-        }
-    }
-}
-
-fn counts<T: ToString>(names: &[T], counts: &[u64]) -> Vec<v1::NamedCount> {
-    names
-        .iter()
-        .zip(counts)
-        .map(|(name, count)| v1::NamedCount { name: name.to_string(), count: *count })
-        .collect()
-}
-
-impl From<Event> for v1::WatchDistillationResponse {
-    fn from(event: Event) -> Self {
-        use watch_distillation_response::Event as Message;
-        let message = match event.kind {
-            EventKind::StateChanged { from, to, reason } => Message::StateChanged(v1::StateChanged {
-                from: from.map_or(0, Named::number),
-                to: to.number(),
-                reason,
-            }),
-            EventKind::TrainingProgress { run, step, steps, metrics } => {
-                let metrics =
-                    metrics.into_iter().map(|(name, value)| v1::MetricPoint { step, name, value }).collect();
-                Message::TrainingProgress(v1::TrainingProgress {
-                    run_id: run.to_string(),
-                    step,
-                    steps,
-                    metrics,
-                })
-            }
-            EventKind::Evaluated { run, step, split, accuracy } => Message::Evaluated(v1::Evaluated {
-                run_id: run.to_string(),
-                step,
-                split: split.parse().map_or(0, Split::number),
-                accuracy: Some(accuracy.into()),
-            }),
-            EventKind::TeacherMeasured { accuracy } => {
-                Message::TeacherMeasured(v1::TeacherMeasured { accuracy: Some(accuracy.into()) })
-            }
-            EventKind::Published { model, name, version } => {
-                Message::Published(v1::Published { model_id: model.to_string(), name, version })
-            }
-        };
-        Self { sequence: event.sequence, at: Some(timestamp(event.at)), event: Some(message) }
-    }
-}
-
-impl From<LedgerEntry> for v1::Rationale {
-    fn from(entry: LedgerEntry) -> Self {
-        Self {
-            prompt_id: entry.prompt.to_string(),
-            row: entry.row,
-            sample: entry.sample,
-            hinted: entry.hinted,
-            evaluates: entry.purpose == Purpose::Evaluate,
-            rationale: entry.parsed.rationale,
-            label: entry.parsed.label,
-            verdict: entry.verdict.number(),
-            reason: entry.reason.map_or(0, Named::number),
-            weight: entry.weight,
-            completion: entry.completion,
-            model: entry.model,
-        }
-    }
-}
-
-impl From<Prompt> for v1::ParkedPrompt {
-    fn from(prompt: Prompt) -> Self {
-        Self {
-            prompt_id: prompt.id.to_string(),
-            row: prompt.row,
-            sample: prompt.sample,
-            failures: prompt.failures,
-            error: prompt.error,
-        }
-    }
-}
-
 impl TryFrom<v1::Model> for Model {
     type Error = Vec<Violation>;
 
     fn try_from(message: v1::Model) -> Checked<Self> {
-        let accuracy = |field: &str, accuracy: Option<v1::Accuracy>| {
-            accuracy.map(|accuracy| under(field, Accuracy::try_from(accuracy))).transpose()
-        };
         Ok(Self {
             id: id("id", &message.id)?,
             name: message.name,
@@ -287,8 +174,8 @@ impl TryFrom<v1::Model> for Model {
             path: message.path,
             manifest_sha256: message.manifest_sha256,
             parameters: message.parameters,
-            validation: accuracy("validation", message.validation)?,
-            test: accuracy("test", message.test)?,
+            validation: accuracy_of("validation", message.validation)?,
+            test: accuracy_of("test", message.test)?,
             created_at: timestamp_of(message.created_at),
             traceparent: message.traceparent,
         })
@@ -314,6 +201,16 @@ impl From<Model> for v1::Model {
     }
 }
 
+impl From<v1::BaseModel> for BaseModel {
+    fn from(message: v1::BaseModel) -> Self {
+        Self {
+            name: message.name,
+            manifest_sha256: message.manifest_sha256,
+            created_at: timestamp_of(message.created_at),
+        }
+    }
+}
+
 impl From<BaseModel> for v1::BaseModel {
     fn from(base: BaseModel) -> Self {
         Self {
@@ -327,6 +224,8 @@ impl From<BaseModel> for v1::BaseModel {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use domain::Timestamp;
+    use domain::state::Verdict;
     use proptest::prelude::*;
 
     fn example() -> impl Strategy<Value = Example> {
@@ -373,6 +272,12 @@ mod tests {
             let message = v1::Example { split: number, input: "x".into(), ..v1::Example::default() };
             prop_assert_eq!(Example::try_from(message).is_ok(), (0..=3).contains(&number));
         }
+    }
+
+    #[test]
+    fn base_models_survive_the_wire() {
+        let base = BaseModel { name: "t5".into(), manifest_sha256: "ab".into(), created_at: Timestamp(12) };
+        assert_eq!(BaseModel::from(v1::BaseModel::from(base.clone())), base);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! `cargo xtask`: what the repository does to itself.
 
+mod boundary;
 mod circles;
 mod codegen;
 mod metrics;

@@ -1,8 +1,21 @@
 //! The grammar of serving, and of speaking to a server.
 
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
+use domain::state::{DistillationState, Verdict};
 use std::net::SocketAddr;
 use std::path::PathBuf;
+
+/// Parses a domain enumeration by its names, which are also the help.
+macro_rules! names {
+    ($enumeration:ty) => {{
+        let value = |known: &$enumeration| {
+            PossibleValue::new(known.as_str()).help(known.documentation().trim_end_matches('.'))
+        };
+        PossibleValuesParser::new(<$enumeration>::ALL.iter().map(value))
+            .try_map(|name| name.parse::<$enumeration>().map_err(|violation| violation.message))
+    }};
+}
 
 /// Which server a verb speaks to.
 #[derive(Debug, Clone, Default, Args)]
@@ -122,8 +135,8 @@ pub(crate) const LIST_EXAMPLES: &str = "Examples:
 #[derive(Debug, Args)]
 pub(crate) struct ListArguments {
     /// Only jobs in this state; give several
-    #[arg(long, value_enum)]
-    pub(crate) state: Vec<StateName>,
+    #[arg(long, value_parser = names!(DistillationState))]
+    pub(crate) state: Vec<DistillationState>,
     /// Only jobs of this name
     #[arg(long)]
     pub(crate) name: Option<String>,
@@ -135,20 +148,6 @@ pub(crate) struct ListArguments {
     pub(crate) json: bool,
     #[command(flatten)]
     pub(crate) server: ServerArguments,
-}
-
-/// A job's state by name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-#[allow(missing_docs, reason = "they are the words of the help")]
-pub(crate) enum StateName {
-    Queued,
-    Harvesting,
-    Training,
-    Evaluating,
-    Succeeded,
-    Failed,
-    Cancelled,
-    Paused,
 }
 
 pub(crate) const SHOW_EXAMPLES: &str = "Examples:
@@ -209,8 +208,8 @@ pub(crate) struct LedgerArguments {
     #[arg(value_name = "ID|NAME")]
     pub(crate) job: String,
     /// Only entries of this verdict
-    #[arg(long, value_enum)]
-    pub(crate) verdict: Option<VerdictName>,
+    #[arg(long, value_parser = names!(Verdict))]
+    pub(crate) verdict: Option<Verdict>,
     /// Most entries [default: 50 in a table, all with --json]
     #[arg(long, value_name = "NUMBER")]
     pub(crate) limit: Option<usize>,
@@ -219,17 +218,6 @@ pub(crate) struct LedgerArguments {
     pub(crate) json: bool,
     #[command(flatten)]
     pub(crate) server: ServerArguments,
-}
-
-/// A verdict by name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum VerdictName {
-    /// Stored, and not judged yet
-    Unjudged,
-    /// It trains the student
-    Accepted,
-    /// Kept, and not used
-    Rejected,
 }
 
 pub(crate) const HEALTH_EXAMPLES: &str = "Examples:

@@ -1,14 +1,14 @@
-//! `distillery cancel`: a job's end.
+//! `distillery cancel`: end a job.
 
 use super::print_job;
 use crate::args::CancelArguments;
-use crate::client::failure;
-use crate::job;
+use crate::client::call::failure;
+use crate::client::jobs;
 use crate::target::{Target, unless_interrupted};
 use app::config::Config;
+use domain::records::Distillation;
 use tokio_util::sync::CancellationToken;
-use wire::v1::distillations_service_client::DistillationsServiceClient;
-use wire::{Channel, v1};
+use wire::Channel;
 
 /// See [`crate::args::Verb::Cancel`].
 pub(crate) async fn cancel(
@@ -22,9 +22,7 @@ pub(crate) async fn cancel(
     print_job(&cancelled?, arguments.job.json)
 }
 
-async fn end(channel: &Channel, arguments: &CancelArguments) -> anyhow::Result<v1::Distillation> {
-    let id = job::of(job::find(channel, &arguments.job.job).await?.distillation)?.id;
-    let request = v1::CancelDistillationRequest { distillation_id: id, reason: arguments.reason.clone() };
-    let mut client = DistillationsServiceClient::new(channel.clone());
-    job::of(client.cancel_distillation(request).await.map_err(failure)?.into_inner().distillation)
+async fn end(channel: &Channel, arguments: &CancelArguments) -> anyhow::Result<Distillation> {
+    let job = jobs::find(channel, &arguments.job.job).await?.job;
+    jobs::cancel(channel, job.id, &arguments.reason).await.map_err(failure)
 }

@@ -20,9 +20,9 @@ use crate::args::{Arguments, Place};
 use crate::exit::Usage;
 use crate::job::{self, Reported};
 use crate::report;
-use crate::shown::state_name;
 use app::config::Config;
 use clap::CommandFactory;
+use domain::records::Distillation;
 use std::io::Write;
 
 /// Reads the configuration, with `--data-dir` over it.
@@ -83,12 +83,12 @@ pub(crate) fn print_report(reported: &Reported) -> anyhow::Result<()> {
 }
 
 /// One job, after something was done to it.
-pub(crate) fn print_job(job: &wire::v1::Distillation, json: bool) -> anyhow::Result<()> {
+pub(crate) fn print_job(job: &Distillation, json: bool) -> anyhow::Result<()> {
     if json {
         return print_json(&job::json(job));
     }
     let reason = if job.reason.is_empty() { String::new() } else { format!(" ({})", job.reason) };
-    print_line(&format!("{}: {}{reason}", job::name(job), state_name(job.state())))
+    print_line(&format!("{}: {}{reason}", job.spec.name, job.state))
 }
 
 /// A table with a header, as all verbs draw it.

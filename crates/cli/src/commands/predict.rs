@@ -1,22 +1,22 @@
-//! `distillery predict`: labels and rationales from a student, one text or many rows.
+//! `distillery predict`: predict labels and rationales, for one text or many rows.
 
-use super::rows::mistakes;
 use super::{print_json, print_line};
 use crate::args::PredictArguments;
-use crate::client::{self, Patience, failure};
-use crate::exit::Usage;
+use crate::client::call::{Patience, failure};
+use crate::client::models::name_and_version;
+use crate::client::student::Student;
+use crate::exit::{Usage, mistakes};
 use crate::target::{self, unless_interrupted};
+use crate::upload::format_of;
 use app::config::Config;
-use app::student::{NoModel, Student};
+use app::student::NoModel;
 use domain::Example;
 use futures::{StreamExt, TryStreamExt};
 use readers::{Format, Options, Source};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
-use wire::v1::inference_service_client::InferenceServiceClient;
-use wire::{Channel, v1};
 
-/// Rows that are with the student at once; it makes batches of them.
+/// Rows sent to the student at once; it batches them.
 const ROWS_AT_ONCE: usize = 64;
 
 /// One row's answer, as `--json` prints it.
@@ -68,40 +68,29 @@ pub(crate) async fn predict(
     arguments: PredictArguments,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
-    // The rows are read first: a mistake in them is told before a model is loaded.
+    // The rows are read first: a mistake in them is reported before a model is loaded.
     let rows = rows(&arguments)?;
     if let Some(url) = arguments.server.url() {
-        let (model, version) = client::name_and_version(&arguments.model)?;
-        let asked =
-            Asked { channel: target::connect(&config.client, url, &arguments.server).await?, model, version };
-        return unless_interrupted(&shutdown, answer_all(&asked, rows, &arguments)).await;
+        let (model, version) = name_and_version(&arguments.model)?;
+        let channel = target::connect(&config.client, url, &arguments.server).await?;
+        let student = Student { channel, model, version };
+        return unless_interrupted(&shutdown, answer_all(&student, rows, &arguments)).await;
     }
-    let opened = Student::open(config, &arguments.model).await;
-    let student = opened.map_err(|error| match error.downcast_ref::<NoModel>() {
+    let opened = app::student::Student::open(config, &arguments.model).await;
+    let opened = opened.map_err(|error| match error.downcast_ref::<NoModel>() {
         Some(absent) => Usage(format!("--model: {absent}")).into(),
         None => error,
     })?;
-    // The one student there needs no name.
-    let asked = Asked { channel: student.channel.clone(), model: String::new(), version: 0 };
-    let answered = unless_interrupted(&shutdown, answer_all(&asked, rows, &arguments)).await;
-    student.close();
+    // The only student needs no name.
+    let student = Student { channel: opened.channel.clone(), model: String::new(), version: 0 };
+    let answered = unless_interrupted(&shutdown, answer_all(&student, rows, &arguments)).await;
+    opened.close();
     answered
-}
-
-/// Which student is asked, and where.
-#[derive(Clone)]
-struct Asked {
-    channel: Channel,
-    model: String,
-    version: u64,
 }
 
 fn rows(arguments: &PredictArguments) -> anyhow::Result<Vec<Example>> {
     if let Some(file) = &arguments.file {
-        let format = Format::of(file).ok_or_else(|| {
-            Usage(format!("{}: its ending names no format: use .jsonl, .csv or .parquet", file.display()))
-        })?;
-        let source = Source { path: file.clone(), format, split: None };
+        let source = Source { path: file.clone(), format: format_of(file)?, split: None };
         return readers::rows(vec![source], Options::default()).collect::<Result<_, _>>().map_err(mistakes);
     }
     if arguments.stdin.is_some() {
@@ -125,10 +114,14 @@ fn rows(arguments: &PredictArguments) -> anyhow::Result<Vec<Example>> {
 }
 
 /// Answers in the order of the rows, as they come. A row that cannot be answered fails alone, and is named at the end.
-async fn answer_all(asked: &Asked, rows: Vec<Example>, arguments: &PredictArguments) -> anyhow::Result<()> {
+async fn answer_all(
+    student: &Student,
+    rows: Vec<Example>,
+    arguments: &PredictArguments,
+) -> anyhow::Result<()> {
     let (explain, count) = (arguments.explain, rows.len());
     let answers =
-        futures::stream::iter(rows).map(|row| answer(asked.clone(), row, explain)).buffered(ROWS_AT_ONCE);
+        futures::stream::iter(rows).map(|row| answer(student.clone(), row, explain)).buffered(ROWS_AT_ONCE);
     let mut answers = std::pin::pin!(answers);
     let (mut number, mut refused, mut first) = (0_usize, 0_usize, None);
     while let Some(prediction) = answers.try_next().await? {
@@ -149,12 +142,23 @@ async fn answer_all(asked: &Asked, rows: Vec<Example>, arguments: &PredictArgume
     }
 }
 
-/// One row's answer. A server that is crowded, or on its way down, is asked again.
-async fn answer(asked: Asked, row: Example, explain: bool) -> anyhow::Result<Prediction> {
+/// One row's answer, with retries where the server is overloaded or shutting down.
+async fn answer(student: Student, row: Example, explain: bool) -> anyhow::Result<Prediction> {
     let mut patience = Patience::default();
     loop {
-        let lost = match ask(&asked, row.clone(), explain).await {
-            Ok(prediction) => return Ok(prediction),
+        let lost = match student.predict(row.clone(), explain).await {
+            Ok(answer) => {
+                return Ok(Prediction {
+                    label: Some(answer.label),
+                    rationale: answer.rationale,
+                    probabilities: answer
+                        .probabilities
+                        .into_iter()
+                        .map(|(label, probability)| (label, probability.into()))
+                        .collect(),
+                    ..Prediction::of(row)
+                });
+            }
             Err(status) if status.code() == tonic::Code::NotFound => {
                 return Err(Usage(format!("--model: {}", status.message())).into());
             }
@@ -170,31 +174,6 @@ async fn answer(asked: Asked, row: Example, explain: bool) -> anyhow::Result<Pre
 /// Whether a status concerns the row and not the server.
 fn is_of_one_row(status: &tonic::Status) -> bool {
     matches!(status.code(), tonic::Code::InvalidArgument | tonic::Code::FailedPrecondition)
-}
-
-async fn ask(asked: &Asked, row: Example, explain: bool) -> Result<Prediction, tonic::Status> {
-    let mut client = InferenceServiceClient::new(asked.channel.clone())
-        .max_decoding_message_size(wire::MESSAGE_BYTES_MAX)
-        .max_encoding_message_size(wire::MESSAGE_BYTES_MAX);
-    let (model, version) = (asked.model.clone(), asked.version);
-    let example = Some(v1::Example::from(row.clone()));
-    let (label, probabilities, rationale) = if explain {
-        let request = v1::PredictAndExplainRequest { model, version, example, tokens_max: 0 };
-        let answer = client.predict_and_explain(request).await?.into_inner();
-        (answer.label, answer.probabilities, Some(answer.rationale))
-    } else {
-        let answer = client.predict(v1::PredictRequest { model, version, example }).await?.into_inner();
-        (answer.label, answer.probabilities, None)
-    };
-    Ok(Prediction {
-        label: Some(label),
-        rationale,
-        probabilities: probabilities
-            .into_iter()
-            .map(|entry| (entry.label, entry.probability.into()))
-            .collect(),
-        ..Prediction::of(row)
-    })
 }
 
 fn show(prediction: &Prediction, json: bool) -> anyhow::Result<()> {

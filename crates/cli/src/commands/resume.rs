@@ -1,14 +1,14 @@
-//! `distillery resume`: a paused or failed job goes on.
+//! `distillery resume`: resume a paused or failed job.
 
 use super::print_job;
 use crate::args::JobArguments;
-use crate::client::failure;
-use crate::job;
+use crate::client::call::failure;
+use crate::client::jobs;
 use crate::target::{Target, unless_interrupted};
 use app::config::Config;
+use domain::records::Distillation;
 use tokio_util::sync::CancellationToken;
-use wire::v1::distillations_service_client::DistillationsServiceClient;
-use wire::{Channel, v1};
+use wire::Channel;
 
 /// See [`crate::args::Verb::Resume`].
 pub(crate) async fn resume(
@@ -17,14 +17,12 @@ pub(crate) async fn resume(
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let target = Target::open(config, &arguments.server, shutdown.clone()).await?;
-    let resumed = unless_interrupted(&shutdown, go_on(target.channel(), &arguments.job)).await;
+    let resumed = unless_interrupted(&shutdown, restart(target.channel(), &arguments.job)).await;
     target.close().await?;
     print_job(&resumed?, arguments.json)
 }
 
-async fn go_on(channel: &Channel, id_or_name: &str) -> anyhow::Result<v1::Distillation> {
-    let id = job::of(job::find(channel, id_or_name).await?.distillation)?.id;
-    let request = v1::ResumeDistillationRequest { distillation_id: id };
-    let mut client = DistillationsServiceClient::new(channel.clone());
-    job::of(client.resume_distillation(request).await.map_err(failure)?.into_inner().distillation)
+async fn restart(channel: &Channel, id_or_name: &str) -> anyhow::Result<Distillation> {
+    let job = jobs::find(channel, id_or_name).await?.job;
+    jobs::resume(channel, job.id).await.map_err(failure)
 }

@@ -1,50 +1,27 @@
-//! `distillery import` and `distillery export`: rows in, rows out.
+//! `distillery import` and `distillery export`: read rows from files, write rows to files.
 
 use super::{print_json, print_line};
 use crate::args::{
     ExportArguments, FileFormat, ImportFile, ImportFormat, ImportPaper, PaperDataset, ServerArguments,
 };
-use crate::client;
-use crate::exit::Usage;
+use crate::client::datasets;
+use crate::exit::{Usage, mistakes};
 use crate::report::{grouped, percent};
 use crate::target::{Target, unless_interrupted};
 use crate::upload::{Rows, upload};
 use app::config::Config;
+use domain::Split;
+use domain::records::Dataset;
 use domain::spec::is_name;
 use domain::state::Reason;
-use domain::{Fault, Split, Task};
 use readers::paper::{self, PaperImport, SplitReport};
-use readers::{Format, Options, ReadErrors, Source, WriteError, Writer};
+use readers::{Format, Options, Source, WriteError, Writer};
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio_util::sync::CancellationToken;
-use wire::{Channel, v1};
-
-/// The rows of files; those of a file with a split of its own belong to it.
-pub(crate) fn of_splits(
-    files: &[(Option<Split>, PathBuf)],
-    task: &Task,
-    labels_required: bool,
-) -> anyhow::Result<Rows> {
-    let mut sources = Vec::new();
-    for (split, path) in files {
-        let format = Format::of(path).ok_or_else(|| {
-            Usage(format!("{}: its ending names no format: use .jsonl, .csv or .parquet", path.display()))
-        })?;
-        sources.push(Source { path: path.clone(), format, split: *split });
-    }
-    Ok(Rows::Files(sources, Options { task: Some(task.clone()), labels_required }))
-}
-
-/// What stands wrong in a file is the user's to mend; a disk that fails is not.
-pub(crate) fn mistakes(errors: ReadErrors) -> anyhow::Error {
-    match errors.fault() {
-        Fault::Internal | Fault::Unavailable => anyhow::anyhow!("{errors}"),
-        _ => Usage(errors.to_string()).into(),
-    }
-}
+use wire::Channel;
 
 /// See [`crate::args::Verb::Import`].
 pub(crate) async fn import(
@@ -140,34 +117,36 @@ async fn stage(
     name: &str,
     rows: Rows,
     shutdown: CancellationToken,
-) -> anyhow::Result<v1::Dataset> {
+) -> anyhow::Result<Dataset> {
     let target = Target::open(config, server, shutdown.clone()).await?;
     let dataset = unless_interrupted(&shutdown, upload(target.channel(), name, rows)).await;
     target.close().await?;
     dataset
 }
 
-fn dataset_json(dataset: &v1::Dataset) -> serde_json::Value {
+fn dataset_json(dataset: &Dataset) -> serde_json::Value {
+    let [train, validation, test] = dataset.rows_by_split;
     serde_json::json!({
         "dataset": dataset.name,
-        "id": dataset.id,
+        "id": dataset.id.to_string(),
         "rows": dataset.rows,
-        "train": dataset.rows_train,
-        "validation": dataset.rows_validation,
-        "test": dataset.rows_test,
+        "train": train,
+        "validation": validation,
+        "test": test,
         "labelled": dataset.rows_labelled,
         "fingerprint": dataset.fingerprint,
     })
 }
 
-fn dataset_line(dataset: &v1::Dataset) -> String {
+fn dataset_line(dataset: &Dataset) -> String {
+    let [train, validation, test] = dataset.rows_by_split;
     format!(
         "dataset {}: {} rows (train {}, validation {}, test {}), {} with a label",
         dataset.name,
         grouped(dataset.rows),
-        grouped(dataset.rows_train),
-        grouped(dataset.rows_validation),
-        grouped(dataset.rows_test),
+        grouped(train),
+        grouped(validation),
+        grouped(test),
         grouped(dataset.rows_labelled),
     )
 }
@@ -210,7 +189,7 @@ async fn write_rows(
     arguments: &ExportArguments,
     split: Option<Split>,
 ) -> anyhow::Result<u64> {
-    let dataset = client::dataset(channel, &arguments.dataset).await?;
+    let dataset = datasets::find(channel, &arguments.dataset).await?;
     let format = match arguments.format {
         FileFormat::Jsonl => Format::Jsonl,
         FileFormat::Csv => Format::Csv,
@@ -223,7 +202,7 @@ async fn write_rows(
         Writer::create(format, &arguments.file)?
     };
     let mut rows = 0;
-    client::rows(channel, &dataset.id, split, |row| {
+    datasets::rows(channel, dataset.id, split, |row| {
         writer.write(&row.example).map_err(|error| output.explain(error))?;
         rows += 1;
         Ok(())

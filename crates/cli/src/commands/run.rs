@@ -2,13 +2,15 @@
 
 use super::{print_json, print_report};
 use crate::args::RunArguments;
+use crate::client::jobs::follow;
 use crate::exit::Interrupted;
 use crate::job::{self, Reported};
-use crate::shown::{Shown, follow};
+use crate::shown::Shown;
 use crate::spec_file::{self, SpecFile};
 use anyhow::Context;
 use app::config::Config;
 use app::local::{Local, Roles};
+use domain::ids::DistillationId;
 use domain::spec::{Start, TeacherSource};
 use domain::{Timestamp, Violation};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -48,16 +50,16 @@ async fn distil(local: &Local, mut file: SpecFile, shutdown: &CancellationToken)
         file.spec.start = Start::Base { name: registered.map_err(|error| file.refused_init(error))? };
     }
     let dataset = job::dataset(local.channel(), &file).await?;
-    let submitted = job::submit(local.channel(), &file, &dataset.id).await?;
-    let id = submitted.id.clone();
+    let submitted = job::submit(local.channel(), &file, dataset.id).await?;
+    let id = submitted.id;
     tokio::select! {
-        watched = watch(local.channel(), &id, began) => watched?,
+        watched = watch(local.channel(), id, began) => watched?,
         () = shutdown.cancelled() => {
-            return Err(Interrupted("interrupted: run the same command again to go on".to_owned()).into());
+            return Err(Interrupted("interrupted: run the same command again to resume".to_owned()).into());
         }
         failed = local.failed() => return Err(failed),
     }
-    let mut reported = job::report(local.channel(), &id).await?;
+    let mut reported = job::report(local.channel(), id).await?;
     if let Some(model) = &reported.model {
         let folder = local.checkpoint_folder(&model.path).context("the model's folder")?;
         reported.outcome.model_dir = Some(folder.display().to_string());
@@ -66,12 +68,11 @@ async fn distil(local: &Local, mut file: SpecFile, shutdown: &CancellationToken)
 }
 
 /// Follows the job to its end, showing each phase. What happened before `since`, in an earlier call, is not shown again.
-async fn watch(channel: &Channel, id: &str, since: Timestamp) -> anyhow::Result<()> {
+async fn watch(channel: &Channel, id: DistillationId, since: Timestamp) -> anyhow::Result<()> {
     let mut shown = Shown::default();
-    follow(channel, id, 0, |message| {
-        let old = message.at.is_some() && wire::timestamp_of(message.at) < since;
-        if let Some(event) = message.event.filter(|_| !old) {
-            shown.event(event);
+    follow(channel, id, 0, |watched| {
+        if watched.at().is_none_or(|at| at >= since) {
+            shown.show(watched);
         }
         Ok(())
     })

@@ -1,14 +1,16 @@
-//! `distillery show`: one job, with its progress.
+//! `distillery show`: show a job and its progress.
 
 use super::{print_json, print_line};
 use crate::args::JobArguments;
-use crate::job::{self, accuracy};
+use crate::client::jobs::{self, Found};
+use crate::job;
 use crate::report::{grouped, percent};
-use crate::shown::{counted, state_name};
 use crate::target::{Target, unless_interrupted};
 use app::config::Config;
+use domain::records::Dataset;
+use domain::state::{PromptState, Reason, Verdict};
 use tokio_util::sync::CancellationToken;
-use wire::v1;
+use wire::rfc3339;
 
 /// See [`crate::args::Verb::Show`].
 pub(crate) async fn show(
@@ -17,39 +19,37 @@ pub(crate) async fn show(
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let target = Target::open(config, &arguments.server, shutdown.clone()).await?;
-    let found = unless_interrupted(&shutdown, job::find(target.channel(), &arguments.job)).await;
+    let found = unless_interrupted(&shutdown, jobs::find(target.channel(), &arguments.job)).await;
     target.close().await?;
-    let found = found?;
-    let job = job::of(found.distillation)?;
-    let harvest = found.harvest.unwrap_or_default();
+    let Found { job, harvest, dataset } = found?;
     if arguments.json {
         let mut object = job::json(&job);
         if let serde_json::Value::Object(object) = &mut object {
             object.insert("harvest".to_owned(), job::harvest_json(&harvest));
-            object.insert("spec".to_owned(), job::spec_json(&job)?);
+            object.insert("spec".to_owned(), serde_json::to_value(&job.spec)?);
         }
         return print_json(&object);
     }
-    let dataset = found.dataset.map_or_else(|| "deleted".to_owned(), |dataset| describe(&dataset));
-    let teacher = accuracy(job.teacher_accuracy)?;
+    let dataset = dataset.map_or_else(|| "deleted".to_owned(), |dataset| describe(&dataset));
+    let teacher = job.teacher_accuracy;
     let mut lines = vec![
-        ("name", job::name(&job).to_owned()),
-        ("id", job.id.clone()),
-        ("state", state_name(job.state()).to_owned()),
+        ("name", job.spec.name.clone()),
+        ("id", job.id.to_string()),
+        ("state", job.state.to_string()),
         ("reason", job.reason.clone()),
-        ("submitted", job.created_at.map(|at| at.to_string()).unwrap_or_default()),
+        ("submitted", rfc3339(job.created_at)),
         ("dataset", dataset),
-        ("prompts", counts(&harvest.prompts)),
-        ("rationales", counts(&harvest.verdicts)),
-        ("rejected for", counts(&harvest.reasons)),
+        ("prompts", counts(PromptState::ALL, &harvest.prompts)),
+        ("rationales", counts(Verdict::ALL, &harvest.verdicts)),
+        ("rejected for", counts(Reason::ALL, &harvest.reasons)),
         ("calls", format!("{}, {} from the store", grouped(harvest.calls), grouped(harvest.cache_hits))),
         ("tokens", format!("in {}, out {}", grouped(harvest.tokens_in), grouped(harvest.tokens_out))),
         ("teacher", teacher.map_or_else(String::new, |accuracy| percent(accuracy.value()))),
-        ("run", job.run_id.clone()),
-        ("model", job.model_id.clone()),
+        ("run", job.run.map(|run| run.to_string()).unwrap_or_default()),
+        ("model", job.model.map(|model| model.to_string()).unwrap_or_default()),
     ];
-    if counted(&harvest.prompts, "parked") > 0 {
-        lines.push(("hint", format!("`distillery resume {}` asks parked prompts again", job::name(&job))));
+    if harvest.in_state(PromptState::Parked) > 0 {
+        lines.push(("hint", format!("`distillery resume {}` retries parked prompts", job.spec.name)));
     }
     for (name, value) in lines.into_iter().filter(|(_, value)| !value.is_empty()) {
         print_line(&format!("{name:<13}{value}"))?;
@@ -57,15 +57,16 @@ pub(crate) async fn show(
     Ok(())
 }
 
-fn describe(dataset: &v1::Dataset) -> String {
+fn describe(dataset: &Dataset) -> String {
     format!("{} ({} rows, {})", dataset.name, grouped(dataset.rows), dataset.id)
 }
 
-fn counts(counts: &[v1::NamedCount]) -> String {
-    let words: Vec<String> = counts
+fn counts<T: ToString>(names: &[T], counts: &[u64]) -> String {
+    let words: Vec<String> = names
         .iter()
-        .filter(|entry| entry.count > 0)
-        .map(|entry| format!("{} {}", entry.name, grouped(entry.count)))
+        .zip(counts)
+        .filter(|(_, count)| **count > 0)
+        .map(|(name, count)| format!("{} {}", name.to_string(), grouped(*count)))
         .collect();
     words.join(", ")
 }

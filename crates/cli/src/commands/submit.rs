@@ -1,16 +1,18 @@
-//! `distillery submit`: a distillation for a server.
+//! `distillery submit`: submit a distillation to a server.
 
 use super::{print_json, print_line, print_report};
 use crate::args::SubmitArguments;
+use crate::client::jobs::follow;
 use crate::job;
-use crate::shown::{Shown, follow, state_name};
+use crate::shown::Shown;
 use crate::spec_file::{self, SpecFile};
 use crate::target::{self, unless_interrupted};
 use app::base::Shared;
 use app::config::Config;
+use domain::records::Distillation;
 use domain::spec::Start;
 use tokio_util::sync::CancellationToken;
-use wire::{Channel, v1};
+use wire::Channel;
 
 /// See [`crate::args::Verb::Submit`].
 pub(crate) async fn submit(
@@ -22,19 +24,19 @@ pub(crate) async fn submit(
     let shared = file.init.is_some().then(|| Shared::open(&config)).transpose();
     let shared = shared.map_err(|error| file.refused_init(error))?;
     let channel = target::server(&config, &arguments.server).await?;
-    let job = unless_interrupted(&shutdown, hand_in(shared, &channel, &mut file)).await?;
+    let job = unless_interrupted(&shutdown, send(shared, &channel, &mut file)).await?;
     if !arguments.watch {
-        return tell(&job, arguments.json);
+        return print(&job, arguments.json);
     }
     let reported = unless_interrupted(&shutdown, async {
         let mut shown = Shown::default();
-        follow(&channel, &job.id, 0, |message| {
-            message.event.into_iter().for_each(|event| shown.event(event));
+        follow(&channel, job.id, 0, |watched| {
+            shown.show(watched);
             Ok(())
         })
         .await?;
         shown.end();
-        job::report(&channel, &job.id).await
+        job::report(&channel, job.id).await
     })
     .await?;
     if arguments.json {
@@ -45,25 +47,25 @@ pub(crate) async fn submit(
     reported.outcome.succeeded()
 }
 
-async fn hand_in(
+async fn send(
     shared: Option<Shared>,
     channel: &Channel,
     file: &mut SpecFile,
-) -> anyhow::Result<v1::Distillation> {
+) -> anyhow::Result<Distillation> {
     if let (Some(shared), Some(folder), Start::Base { name }) = (shared, &file.init, &file.spec.start) {
         let registered = shared.register(channel, name, folder).await;
         file.spec.start = Start::Base { name: registered.map_err(|error| file.refused_init(error))? };
     }
     let dataset = job::dataset(channel, file).await?;
-    job::submit(channel, file, &dataset.id).await
+    job::submit(channel, file, dataset.id).await
 }
 
-fn tell(job: &v1::Distillation, json: bool) -> anyhow::Result<()> {
-    let (name, state) = (job::name(job), state_name(job.state()));
+fn print(job: &Distillation, json: bool) -> anyhow::Result<()> {
+    let (id, name, state) = (job.id.to_string(), &job.spec.name, job.state);
     if json {
         return print_json(&serde_json::json!({
-            "distillation": job.id, "name": name, "state": state, "dataset": job.dataset_id,
+            "distillation": id, "name": name, "state": state, "dataset": job.dataset.to_string(),
         }));
     }
-    print_line(&format!("{name}: {state}, as {}; `distillery watch {name}` follows it", job.id))
+    print_line(&format!("{name}: {state}, as {id}; `distillery watch {name}` follows it"))
 }

@@ -1,15 +1,16 @@
-//! `distillery watch`: a job's events as they come, for people or as JSON Lines.
+//! `distillery watch`: follow a job's events, for people or as JSON Lines.
 
 use super::{print_json, print_report};
 use crate::args::WatchArguments;
+use crate::client::jobs;
 use crate::job;
-use crate::shown::{Shown, follow, state_name};
+use crate::shown::Shown;
 use crate::target::{self, unless_interrupted};
 use app::config::Config;
+use domain::event::EventKind;
 use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
-use wire::v1::watch_distillation_response::Event;
-use wire::v1::{self, WatchDistillationResponse as Message};
+use wire::{Watched, rfc3339};
 
 /// See [`crate::args::Verb::Watch`].
 pub(crate) async fn watch(
@@ -19,18 +20,18 @@ pub(crate) async fn watch(
 ) -> anyhow::Result<()> {
     let channel = target::server(&config, &arguments.server).await?;
     let reported = unless_interrupted(&shutdown, async {
-        let id = job::of(job::find(&channel, &arguments.job).await?.distillation)?.id;
+        let id = jobs::find(&channel, &arguments.job).await?.job.id;
         let mut shown = Shown::default();
-        follow(&channel, &id, arguments.after, |message| {
+        jobs::follow(&channel, id, arguments.after, |watched| {
             if arguments.json {
-                return print_json(&line(message));
+                return print_json(&line(watched));
             }
-            message.event.into_iter().for_each(|event| shown.event(event));
+            shown.show(watched);
             Ok(())
         })
         .await?;
         shown.end();
-        job::report(&channel, &id).await
+        job::report(&channel, id).await
     })
     .await?;
     if !arguments.json {
@@ -39,51 +40,43 @@ pub(crate) async fn watch(
     reported.outcome.succeeded()
 }
 
-/// One event as one JSON object: its number (0 for a snapshot), its time, its kind, and what it says.
-fn line(message: Message) -> Value {
+/// One event as one JSON object: its number (0 for a snapshot), its time, its kind, and its content.
+fn line(watched: Watched) -> Value {
     let mut line = Map::new();
-    line.insert("sequence".to_owned(), message.sequence.into());
-    line.insert("at".to_owned(), message.at.map(|at| at.to_string()).into());
-    let (kind, says) = match message.event {
-        Some(event) => said(event),
-        None => ("unknown", json!({})),
+    line.insert("sequence".to_owned(), watched.sequence().into());
+    line.insert("at".to_owned(), watched.at().map(rfc3339).into());
+    let (kind, content) = match watched {
+        Watched::Event(event) => content(event.kind),
+        Watched::Snapshot { progress, .. } => ("harvest_progress", job::harvest_json(&progress)),
+        Watched::Unknown { .. } => ("unknown", json!({})),
     };
     line.insert("event".to_owned(), kind.into());
-    if let Value::Object(says) = says {
-        line.extend(says);
+    if let Value::Object(content) = content {
+        line.extend(content);
     }
     Value::Object(line)
 }
 
-fn said(event: Event) -> (&'static str, Value) {
+fn content(event: EventKind) -> (&'static str, Value) {
     match event {
-        Event::StateChanged(change) => {
-            let from = (change.from != 0).then(|| state_name(change.from()));
-            ("state_changed", json!({"from": from, "to": state_name(change.to()), "reason": change.reason}))
+        EventKind::StateChanged { from, to, reason } => {
+            ("state_changed", json!({"from": from, "to": to, "reason": reason}))
         }
-        Event::HarvestProgress(progress) => ("harvest_progress", job::harvest_json(&progress)),
-        Event::TrainingProgress(progress) => {
+        EventKind::TrainingProgress { run, step, steps, metrics } => {
             let metrics: Map<String, Value> =
-                progress.metrics.into_iter().map(|point| (point.name, point.value.into())).collect();
-            let (run, step, steps) = (progress.run_id, progress.step, progress.steps);
+                metrics.into_iter().map(|(name, value)| (name, value.into())).collect();
+            let run = run.to_string();
             ("training_progress", json!({"run": run, "step": step, "steps": steps, "metrics": metrics}))
         }
-        Event::Evaluated(evaluated) => {
-            let split = match evaluated.split() {
-                v1::Split::Test => "test",
-                v1::Split::Train => "train",
-                v1::Split::Validation | v1::Split::Unspecified => "validation",
-            };
-            let accuracy = job::accuracy_json(evaluated.accuracy);
-            let (run, step) = (evaluated.run_id, evaluated.step);
+        EventKind::Evaluated { run, step, split, accuracy } => {
+            let (run, accuracy) = (run.to_string(), job::accuracy_json(Some(accuracy)));
             ("evaluated", json!({"run": run, "step": step, "split": split, "accuracy": accuracy}))
         }
-        Event::TeacherMeasured(measured) => {
-            ("teacher_measured", json!({"accuracy": job::accuracy_json(measured.accuracy)}))
+        EventKind::TeacherMeasured { accuracy } => {
+            ("teacher_measured", json!({"accuracy": job::accuracy_json(Some(accuracy))}))
         }
-        Event::Published(published) => {
-            let model = format!("{}@{}", published.name, published.version);
-            ("published", json!({"model": model, "id": published.model_id}))
+        EventKind::Published { model, name, version } => {
+            ("published", json!({"model": format!("{name}@{version}"), "id": model.to_string()}))
         }
     }
 }
@@ -91,17 +84,21 @@ fn said(event: Event) -> (&'static str, Value) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use domain::Timestamp;
+    use domain::event::Event;
+    use domain::ids::DistillationId;
+    use domain::state::DistillationState;
 
     #[test]
     fn an_event_is_one_flat_object() {
-        let change =
-            v1::StateChanged { from: 0, to: v1::DistillationState::Queued.into(), reason: String::new() };
-        let at = Some("2026-01-02T03:04:05Z".parse().unwrap());
-        let message = Message { sequence: 1, at, event: Some(Event::StateChanged(change)) };
+        let kind =
+            EventKind::StateChanged { from: None, to: DistillationState::Queued, reason: String::new() };
+        let (distillation, at) = (DistillationId::generate(), Timestamp(1_767_323_045_000));
+        let event = Watched::Event(Event { distillation, sequence: 1, at, kind });
         assert_eq!(
-            line(message).to_string(),
+            line(event).to_string(),
             r#"{"sequence":1,"at":"2026-01-02T03:04:05Z","event":"state_changed","from":null,"to":"queued","reason":""}"#
         );
-        assert_eq!(line(Message::default())["event"], "unknown");
+        assert_eq!(line(Watched::Unknown { sequence: 2, at })["event"], "unknown");
     }
 }

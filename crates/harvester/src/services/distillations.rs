@@ -10,9 +10,8 @@ use domain::state::DistillationState;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tonic::{Request, Response, Status};
-use wire::v1;
 use wire::v1::distillations_service_server::DistillationsService;
-use wire::v1::watch_distillation_response::Event;
+use wire::{Watched, v1};
 
 /// Events of one look.
 const EVENTS: usize = 100;
@@ -141,7 +140,7 @@ async fn watch(
             if ends_harvest(&event.kind) {
                 send_snapshot(shared, job, Some(event.at), sink).await?;
             }
-            if !sink.send(event.into()).await {
+            if !sink.send(Watched::Event(event).into()).await {
                 return Ok(());
             }
         }
@@ -169,7 +168,6 @@ async fn send_snapshot(
     sink: &Sink<v1::WatchDistillationResponse>,
 ) -> Result<(), Status> {
     let progress = shared.stores.prompts.harvest_progress(job).await.map_err(fail)?;
-    let event = Some(Event::HarvestProgress(progress.into()));
-    sink.send(v1::WatchDistillationResponse { sequence: 0, at: at.map(wire::timestamp), event }).await;
+    sink.send(Watched::Snapshot { at, progress }.into()).await;
     Ok(())
 }

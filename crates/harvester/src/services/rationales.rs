@@ -5,6 +5,7 @@ use crate::shared::Shared;
 use domain::Violation;
 use domain::ids::DistillationId;
 use domain::ports::LedgerFilter;
+use domain::records::ParkedPrompt;
 use domain::state::{PromptState, Verdict};
 use std::sync::Arc;
 use tonic::{Request, Response, Status};
@@ -21,7 +22,7 @@ fn after_row(cursor: Option<String>) -> Result<Option<u64>, Status> {
         Some(token) => read(token).map(Some).ok_or_else(|| {
             wire::invalid(vec![Violation::new(
                 "page.page_token",
-                "is no token of this list: begin without one",
+                "is not a token of this list; omit it to start from the first page",
             )])
         }),
     }
@@ -94,7 +95,7 @@ impl RationalesService for Rationales {
             .await
             .map_err(fail)?;
         let next_page_token = token(!prompts.is_empty(), prompts.last().map(|prompt| prompt.row));
-        let prompts = prompts.into_iter().map(Into::into).collect();
+        let prompts = prompts.into_iter().map(|prompt| ParkedPrompt::from(prompt).into()).collect();
         Ok(Response::new(v1::ListParkedPromptsResponse { prompts, next_page_token }))
     }
 }

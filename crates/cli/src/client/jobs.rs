@@ -1,0 +1,160 @@
+//! Jobs: submitted, found, followed, ended.
+
+use super::call::{Patience, failure, malformed, page, record, records};
+use crate::exit::Usage;
+use domain::ids::{DatasetId, DistillationId, RequestId};
+use domain::records::{Dataset, Distillation, HarvestProgress, ParkedPrompt};
+use domain::spec::Spec;
+use domain::state::DistillationState;
+use tonic::Status;
+use wire::v1::distillations_service_client::DistillationsServiceClient;
+use wire::v1::rationales_service_client::RationalesServiceClient;
+use wire::{Channel, Watched, v1};
+
+/// A job, with what surrounds it.
+pub(crate) struct Found {
+    pub(crate) job: Distillation,
+    pub(crate) harvest: HarvestProgress,
+    /// Absent where it is deleted.
+    pub(crate) dataset: Option<Dataset>,
+}
+
+fn client(channel: &Channel) -> DistillationsServiceClient<Channel> {
+    DistillationsServiceClient::new(channel.clone())
+}
+
+/// The job of that id, or the newest of that name.
+pub(crate) async fn find(channel: &Channel, id_or_name: &str) -> anyhow::Result<Found> {
+    let absent = || Usage(format!("there is no job `{id_or_name}`: `distillery list` shows the jobs"));
+    let id = match id_or_name.parse::<DistillationId>() {
+        Ok(id) => id,
+        Err(_) => {
+            list(channel, &[], Some(id_or_name), 1).await.map_err(failure)?.first().ok_or_else(absent)?.id
+        }
+    };
+    get(channel, id).await.map_err(|status| match status.code() {
+        tonic::Code::NotFound => absent().into(),
+        _ => failure(status),
+    })
+}
+
+/// A job by its id.
+pub(crate) async fn get(channel: &Channel, job: DistillationId) -> Result<Found, Status> {
+    let request = v1::GetDistillationRequest { distillation_id: job.to_string() };
+    let answer = client(channel).get_distillation(request).await?.into_inner();
+    Ok(Found {
+        job: record("distillation", answer.distillation)?,
+        harvest: answer.harvest.unwrap_or_default().into(),
+        dataset: answer.dataset.map(Dataset::try_from).transpose().map_err(malformed)?,
+    })
+}
+
+/// At most `limit` jobs of any of `states` (of all where there are none), the newest first.
+pub(crate) async fn list(
+    channel: &Channel,
+    states: &[DistillationState],
+    name: Option<&str>,
+    limit: usize,
+) -> Result<Vec<Distillation>, Status> {
+    let states: Vec<i32> = states.iter().map(|state| v1::DistillationState::from(*state).into()).collect();
+    let name = name.unwrap_or_default();
+    let (mut jobs, mut token) = (Vec::new(), String::new());
+    while let Some(page) = page(limit, jobs.len(), &mut token) {
+        let request =
+            v1::ListDistillationsRequest { page: Some(page), states: states.clone(), name: name.to_owned() };
+        let answer = client(channel).list_distillations(request).await?.into_inner();
+        jobs.extend(records::<_, Distillation>(answer.distillations)?);
+        if answer.next_page_token.is_empty() {
+            break;
+        }
+        token = answer.next_page_token;
+    }
+    Ok(jobs)
+}
+
+/// Submits a specification; a repeated request is the job of the first.
+pub(crate) async fn submit(
+    channel: &Channel,
+    request: RequestId,
+    spec: &Spec,
+    dataset: DatasetId,
+) -> Result<Distillation, Status> {
+    let request = v1::SubmitDistillationRequest {
+        request_id: request.to_string(),
+        spec: Some(spec.clone().into()),
+        dataset_id: dataset.to_string(),
+    };
+    let answer = client(channel).submit_distillation(request).await?;
+    record("distillation", answer.into_inner().distillation)
+}
+
+/// Resumes a paused or failed job.
+pub(crate) async fn resume(channel: &Channel, job: DistillationId) -> Result<Distillation, Status> {
+    let request = v1::ResumeDistillationRequest { distillation_id: job.to_string() };
+    let answer = client(channel).resume_distillation(request).await?;
+    record("distillation", answer.into_inner().distillation)
+}
+
+/// Cancels a job.
+pub(crate) async fn cancel(
+    channel: &Channel,
+    job: DistillationId,
+    reason: &str,
+) -> Result<Distillation, Status> {
+    let request =
+        v1::CancelDistillationRequest { distillation_id: job.to_string(), reason: reason.to_owned() };
+    let answer = client(channel).cancel_distillation(request).await?;
+    record("distillation", answer.into_inner().distillation)
+}
+
+/// Deletes a job.
+pub(crate) async fn delete(channel: &Channel, job: DistillationId) -> Result<(), Status> {
+    let request = v1::DeleteDistillationRequest { distillation_id: job.to_string() };
+    client(channel).delete_distillation(request).await.map(drop)
+}
+
+/// Follows a job until it ends or pauses. After a lost connection it resumes behind the last event.
+pub(crate) async fn follow(
+    channel: &Channel,
+    job: DistillationId,
+    mut after: u64,
+    mut see: impl FnMut(Watched) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let mut client = client(channel);
+    let mut patience = Patience::default();
+    loop {
+        let request =
+            v1::WatchDistillationRequest { distillation_id: job.to_string(), after_sequence: after };
+        let lost = match client.watch_distillation(request).await {
+            Ok(answer) => {
+                let mut events = answer.into_inner();
+                loop {
+                    match events.message().await {
+                        Ok(Some(message)) => {
+                            patience.restored();
+                            let watched = Watched::try_from((job, message));
+                            let watched = watched.map_err(|found| failure(malformed(found)))?;
+                            after = after.max(watched.sequence());
+                            see(watched)?;
+                        }
+                        Ok(None) => return Ok(()),
+                        Err(status) => break status,
+                    }
+                }
+            }
+            Err(status) => status,
+        };
+        patience.wait(lost).await.map_err(failure)?;
+    }
+}
+
+/// The first parked prompt of a job.
+pub(crate) async fn first_parked(
+    channel: &Channel,
+    job: DistillationId,
+) -> Result<Option<ParkedPrompt>, Status> {
+    let page = Some(v1::PageRequest { page_size: 1, page_token: String::new() });
+    let request = v1::ListParkedPromptsRequest { distillation_id: job.to_string(), page };
+    let answer = RationalesServiceClient::new(channel.clone()).list_parked_prompts(request).await;
+    Ok(records(answer?.into_inner().prompts)?.into_iter().next())
+}
