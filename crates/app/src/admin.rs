@@ -1,4 +1,4 @@
-//! The admin port: metrics for Prometheus, and probes. Plain HTTP, apart from the door, so that an orchestrator needs
+//! The admin port: metrics for Prometheus, and probes. Plain HTTP, apart from the ingress, so that an orchestrator needs
 //! neither a token nor a certificate; it tells nothing of a row, a prompt or a secret.
 
 use crate::config::AdminSection;

@@ -1,10 +1,10 @@
 //! Base checkpoints: copied into the store that trainers read, then registered with the harvester by a name that says
 //! their content.
 
+use crate::checkpoint_store::{self, Writers};
 use crate::config::Config;
 use crate::models;
 use crate::roles;
-use crate::shelf::{self, Writers};
 use anyhow::anyhow;
 use checkpoints::Checkpoints;
 use domain::Fault;
@@ -32,7 +32,7 @@ impl Shared {
                          model that is registered";
             return Err(Refused(words.to_owned()).into());
         }
-        Ok(Self(shelf::open(config, Writers::Many)?))
+        Ok(Self(checkpoint_store::open(config, Writers::Many)?))
     }
 
     /// Copies a folder in and registers it with the services at `channel`. Returns its name.

@@ -1,7 +1,7 @@
 //! How this program calls services elsewhere: by URL, with TLS and a token, over a connection that notices when it died.
 
 use crate::config::ClientSection;
-use crate::secret::Secret;
+use crate::secret;
 use anyhow::{Context, anyhow, bail};
 use http::Uri;
 use std::net::IpAddr;
@@ -94,7 +94,7 @@ fn root_cause(error: &dyn std::error::Error) -> String {
 
 fn prepare(section: &ClientSection, url: &str) -> anyhow::Result<(Endpoint, Credentials)> {
     let uri = uri_of(url)?;
-    let secret = Secret::read(&section.token_env, &section.token_file).context("client.token_file")?;
+    let secret = secret::read(&section.token_env, &section.token_file).context("client.token_file")?;
     let credentials = Credentials::bearer(secret.expose()).context("the token holds what no header can")?;
     let is_secure = uri.scheme_str() == Some("https");
     if !is_secure && !credentials.is_empty() && !is_loopback(&uri) && !section.plaintext {

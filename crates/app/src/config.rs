@@ -1,8 +1,10 @@
 //! Configuration: one TOML file over the documented defaults, environment variables over the file. Read once, here.
 
+mod error;
 mod network;
 mod watching;
 
+pub use error::ConfigError;
 pub use network::{
     Address, CheckpointsSection, ClientSection, DatabaseSection, RedisSection, S3Section, ServerSection,
     TokenSection,
@@ -31,20 +33,6 @@ const FOREIGN: &[&str] = &[
     "DISTILLERY_SERVER",
     "DISTILLERY_TOKEN",
 ];
-
-/// What is wrong with the configuration: where, what, and what to do.
-#[derive(Debug, thiserror::Error)]
-#[error("{place}: {message}")]
-pub struct ConfigError {
-    place: String,
-    message: String,
-}
-
-impl ConfigError {
-    pub(crate) fn new(place: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { place: place.into(), message: message.into() }
-    }
-}
 
 /// The whole configuration, typed; each service gets its own section.
 #[derive(Debug, Clone, Deserialize)]

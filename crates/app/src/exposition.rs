@@ -1,7 +1,6 @@
 //! The metrics of this process as Prometheus reads them. Rooms count through a facade; nothing is kept before [`install`],
 //! so that a process that nobody scrapes pays nothing.
 
-use crate::serve::Roles;
 use domain::telemetry::{self, Kind, METRICS, Metric};
 use metrics::{Unit, describe_counter, describe_gauge, describe_histogram, gauge};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
@@ -23,7 +22,7 @@ pub(crate) struct Exposition(PrometheusHandle);
 ///
 /// # Errors
 /// Something else keeps metrics already.
-pub(crate) fn install(roles: Roles) -> anyhow::Result<Exposition> {
+pub(crate) fn install(roles: String) -> anyhow::Result<Exposition> {
     static INSTALLED: OnceLock<PrometheusHandle> = OnceLock::new();
     if INSTALLED.get().is_none() {
         let handle = buckets(PrometheusBuilder::new())?.install_recorder()?;
@@ -32,7 +31,7 @@ pub(crate) fn install(roles: Roles) -> anyhow::Result<Exposition> {
     }
     let handle = INSTALLED.get().ok_or_else(|| anyhow::anyhow!("metrics are kept by something else"))?;
     let version = env!("CARGO_PKG_VERSION");
-    gauge!(telemetry::BUILD_INFO.name, "version" => version, "roles" => roles.names(",")).set(1.0);
+    gauge!(telemetry::BUILD_INFO.name, "version" => version, "roles" => roles).set(1.0);
     Ok(Exposition(handle.clone()))
 }
 

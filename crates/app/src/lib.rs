@@ -4,22 +4,24 @@
 
 mod admin;
 pub mod base;
+mod checkpoint_store;
 pub mod client;
 pub mod config;
-pub mod door;
 mod exposition;
+pub mod ingress;
 #[cfg(feature = "harvester")]
 pub mod local;
 #[cfg(not(feature = "harvester"))]
-#[path = "nowhere.rs"]
+#[path = "unavailable.rs"]
 pub mod local;
 mod models;
+#[cfg(any(feature = "harvester", feature = "trainer"))]
+mod process;
 #[cfg(feature = "harvester")]
 mod records;
 mod roles;
 mod secret;
 pub mod serve;
-mod shelf;
 pub mod signals;
 pub mod student;
 #[cfg(feature = "harvester")]

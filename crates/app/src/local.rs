@@ -1,9 +1,9 @@
 //! The composition root of one machine: SQLite, a queue in memory, and the roles that a verb needs, speaking gRPC to each
 //! other over memory.
 
+use crate::checkpoint_store::{self, Writers};
 use crate::config::Config;
 use crate::records::{self, Records};
-use crate::shelf::{self, Writers};
 use crate::{roles, teachers, transport};
 use anyhow::anyhow;
 use checkpoints::Checkpoints;
@@ -16,11 +16,11 @@ use wire::Channel;
 
 /// What works in this process beside the records and their API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Roles {
+pub struct Scope {
     works: bool,
 }
 
-impl Roles {
+impl Scope {
     /// The records alone: importing, exporting, looking things up.
     pub const RECORDS: Self = Self { works: false };
     /// Harvesting and training too.
@@ -46,9 +46,9 @@ impl Local {
     ///
     /// # Errors
     /// The folder is in use, damaged or cannot be written; a teacher profile is wrong.
-    pub async fn open(config: Config, which: Roles, shutdown: CancellationToken) -> anyhow::Result<Self> {
+    pub async fn open(config: Config, which: Scope, shutdown: CancellationToken) -> anyhow::Result<Self> {
         let records = records::open(&config).await?;
-        let checkpoints = shelf::open(&config, Writers::Alone)?;
+        let checkpoints = checkpoint_store::open(&config, Writers::Alone)?;
         let teachers = if which.works { records::teachers(&config, &records)? } else { BTreeMap::new() };
         // A verb has nobody else to work for it.
         let workers = if which.works { config.harvester.workers.max(1) } else { 0 };

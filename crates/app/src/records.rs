@@ -2,7 +2,7 @@
 //! that chooses them.
 
 use crate::config::{Address, Config, ConfigError};
-use crate::secret::Secret;
+use crate::{process, secret};
 use anyhow::Context;
 use distributed::{PostgresSettings, PostgresStore, RedisQueue, RedisRateLimiter, RedisServer};
 use domain::{Queue, RateLimiter, Stores};
@@ -96,7 +96,7 @@ fn database(config: &Config) -> anyhow::Result<Option<String>> {
 
 /// What the file holds, else the address itself; `None` where there is neither.
 fn address(url: &Address, file: &Path) -> anyhow::Result<Option<String>> {
-    let kept = Secret::read("", file)?;
+    let kept = secret::read("", file)?;
     let text = if kept.is_empty() { url.expose() } else { kept.expose() };
     Ok((!text.is_empty()).then(|| text.to_owned()))
 }
@@ -125,7 +125,7 @@ pub(crate) fn harvester(
         failures_max: config.harvester.failures_max,
         outage_patience: Duration::from_secs(config.harvester.outage_seconds),
         workers,
-        ..Settings::new(crate::roles::process_name("harvester"))
+        ..Settings::new(process::name("harvester"))
     };
     Harvester::new(settings, records.stores.clone(), Arc::clone(&records.queue), teachers)
 }

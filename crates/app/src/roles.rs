@@ -1,6 +1,8 @@
 //! Starting the roles that this build has; the others say that they are not in it.
 
 use crate::config::Config;
+#[cfg(feature = "trainer")]
+use crate::process;
 use checkpoints::Checkpoints;
 #[cfg(any(feature = "harvester", feature = "inference"))]
 use futures::FutureExt;
@@ -79,7 +81,7 @@ pub(crate) async fn train(
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     use crate::config::DeviceChoice;
-    let mut settings = trainer::Settings::new(process_name("trainer"));
+    let mut settings = trainer::Settings::new(process::name("trainer"));
     if harvester == Harvester::Elsewhere {
         settings.poll = POLL_ELSEWHERE;
         let idle = config.trainer.idle_seconds_max;
@@ -168,11 +170,4 @@ pub(crate) fn infer(
 #[cfg(not(feature = "inference"))]
 pub(crate) async fn serve(_: &Config, _: &str, _: &Path) -> anyhow::Result<Routes> {
     anyhow::bail!("this program was built without inference: build it with the feature `inference`")
-}
-
-/// Unique per start: who holds a lease.
-#[cfg(any(feature = "harvester", feature = "trainer"))]
-pub(crate) fn process_name(role: &str) -> String {
-    let started = std::time::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_millis());
-    format!("{role}-{}-{started}", std::process::id())
 }

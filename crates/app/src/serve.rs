@@ -1,11 +1,11 @@
-//! The services as a process of their own: some of the roles, behind one door. Roles beside a harvester speak to it over
+//! The services as a process of their own: some of the roles, behind one ingress. Roles next to a harvester speak to it over
 //! memory, as on one machine; roles without one call the harvester that `[client]` names.
 
 use crate::admin::{Admin, Readiness};
+use crate::checkpoint_store::{self, Writers};
 use crate::config::Config;
-use crate::door::Door;
+use crate::ingress::Ingress;
 use crate::roles::{self, Harvesting, Inferring};
-use crate::shelf::{self, Writers};
 use crate::{client, exposition, transport};
 use anyhow::{Context, anyhow, bail};
 use futures::FutureExt;
@@ -86,8 +86,8 @@ pub struct Serving {
     notice: Duration,
     health: Health,
     drain_inference: Option<Box<dyn FnOnce() + Send + Sync>>,
-    /// Ends the door; the roles; and, when they ended, the API between them.
-    door_closing: CancellationToken,
+    /// Ends the ingress, then the roles, then the API between them.
+    ingress_closing: CancellationToken,
     roles_end: CancellationToken,
     api_end: CancellationToken,
     running: JoinSet<anyhow::Result<()>>,
@@ -105,7 +105,7 @@ impl std::fmt::Debug for Serving {
 }
 
 impl Serving {
-    /// Opens the door and starts the roles behind it.
+    /// Opens the ingress and starts the roles behind it.
     ///
     /// # Errors
     /// The address, TLS, a token, a teacher, the records or the checkpoints: what is wrong and what to do is said.
@@ -117,18 +117,18 @@ impl Serving {
         if !which.is_trainer_alone() {
             config.trainer.idle_seconds_max = 0;
         }
-        // The doors come first: a mistake in them is told before a database is opened, and probes are answered meanwhile.
+        // Listeners come first: a mistake in them is reported before a database is opened, and probes are answered meanwhile.
         let admin = Admin::open(&config.admin).await?;
-        let door = Door::open(&config.server).await?;
+        let ingress = Ingress::open(&config.server).await?;
         let services = which.services();
         let health = Health::start(&services).await;
         // Before anything is opened that counts.
         let (admin_url, watched) = watch(admin, which, &health)?;
-        let (door_closing, roles_end, api_end) =
+        let (ingress_closing, roles_end, api_end) =
             (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
         let mut running = JoinSet::new();
         let api = Api::open(&config, which, &roles_end, &api_end, &mut running).await?;
-        let checkpoints = || shelf::open(&config, Writers::Many);
+        let checkpoints = || checkpoint_store::open(&config, Writers::Many);
         if which.trainer {
             let (channel, checkpoints, end) = (api.channel.clone(), checkpoints()?, roles_end.clone());
             running.spawn(roles::train(config.clone(), which.where_harvester(), channel, checkpoints, end));
@@ -144,10 +144,10 @@ impl Serving {
             running.spawn(health.clone().follow(models, roles_end.clone()).map(Ok));
         }
         let routes = health.beside(reflection(which, routes)?);
-        let url = door.url();
+        let url = ingress.url();
         let notice = Duration::from_secs(config.server.notice_seconds);
         let answered: Vec<&str> = services.iter().chain(BESIDE).copied().collect();
-        running.spawn(door.serve(routes, &answered, door_closing.clone()).map(Ok));
+        running.spawn(ingress.serve(routes, &answered, ingress_closing.clone()).map(Ok));
         // Inference says so itself, when its models are loaded.
         health.serving(WHOLE).await;
         for name in services.iter().filter(|name| ![INFERENCE, OPEN_INFERENCE].contains(*name)) {
@@ -160,7 +160,7 @@ impl Serving {
             notice,
             health,
             drain_inference,
-            door_closing,
+            ingress_closing,
             roles_end,
             api_end,
             running,
@@ -181,7 +181,7 @@ impl Serving {
     }
 
     /// Serves until `shutdown`, or until a trainer on its own had no run for long enough. Then ends in order: the health
-    /// service says so, the door closes, calls finish within their time, the trainer writes its resume state and hands its
+    /// service says so, the ingress closes, calls finish within their time, the trainer writes its resume state and hands its
     /// run back, the harvester writes what it asked, the database closes.
     ///
     /// # Errors
@@ -205,7 +205,7 @@ impl Serving {
         if gives_notice {
             tokio::time::sleep(self.notice).await;
         }
-        self.door_closing.cancel();
+        self.ingress_closing.cancel();
         if let Some(drain) = self.drain_inference.take() {
             drain();
         }
@@ -233,7 +233,7 @@ fn watch(
     let Some(admin) = admin else { return Ok((None, watched)) };
     let url = format!("http://{}", admin.address());
     tracing::info!(url, "metrics and probes are answered");
-    watched.spawn(admin.serve(exposition::install(which)?, health.readiness()));
+    watched.spawn(admin.serve(exposition::install(which.names(","))?, health.readiness()));
     Ok((Some(url), watched))
 }
 

@@ -41,13 +41,13 @@ impl Student {
 
 #[cfg(feature = "harvester")]
 async fn find(config: &Config, model: &str) -> anyhow::Result<PathBuf> {
-    use crate::local::{Local, Roles};
+    use crate::local::{Local, Scope};
     let looks_like_a_path = model.contains('/');
     if looks_like_a_path || !config.data_dir.is_dir() {
         let place = config.data_dir.display();
         bail!(NoModel(format!("{model}: is not a directory, and {place} has no model of that name")));
     }
-    let local = Local::open(config.clone(), Roles::RECORDS, CancellationToken::new()).await?;
+    let local = Local::open(config.clone(), Scope::RECORDS, CancellationToken::new()).await?;
     let found = published(&local, model).await;
     local.close().await?;
     found

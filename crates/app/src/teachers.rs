@@ -1,12 +1,15 @@
 //! The operator's teacher profiles, made ready to be asked.
 
 use crate::config::TeacherSection;
+use crate::secret;
 use anyhow::{Context, bail};
+use domain::Secret;
 use domain::ports::{Limits, RateLimiter};
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use teacher::{Profile, Provider, Secret, Teacher};
+use teacher::{Profile, Provider, Teacher};
 
 /// Every profile whose key is at hand. One that wants a key from an empty variable is left out: a job that names it is
 /// refused, and the others go on.
@@ -45,17 +48,8 @@ pub(crate) fn without_key(sections: &BTreeMap<String, TeacherSection>, name: &st
 }
 
 /// The key, from its file or its variable.
-#[allow(clippy::disallowed_methods, reason = "the composition root is where the environment is read")]
 fn key(section: &TeacherSection) -> anyhow::Result<Secret> {
-    if !section.api_key_file.is_empty() {
-        let text = std::fs::read_to_string(&section.api_key_file)
-            .with_context(|| format!("api_key_file: {} cannot be read", section.api_key_file))?;
-        return Ok(Secret::new(&text));
-    }
-    if section.api_key_env.is_empty() {
-        return Ok(Secret::default());
-    }
-    Ok(Secret::new(&std::env::var(&section.api_key_env).unwrap_or_default()))
+    secret::read(&section.api_key_env, Path::new(&section.api_key_file)).context("api_key_file")
 }
 
 fn profile(name: &str, section: &TeacherSection, api_key: Secret) -> anyhow::Result<Profile> {

@@ -1,6 +1,6 @@
 //! gRPC inside one process: the same services and clients, over memory.
 
-use crate::door::Observed;
+use crate::ingress::Observed;
 use domain::Fault;
 use hyper_util::rt::TokioIo;
 use std::io;

@@ -5,7 +5,7 @@ use crate::args::ServerArguments;
 use crate::exit::{Interrupted, Usage};
 use app::client::Unusable;
 use app::config::{ClientSection, Config};
-use app::local::{Local, Roles};
+use app::local::{Local, Scope};
 use tokio_util::sync::CancellationToken;
 use wire::Channel;
 
@@ -26,7 +26,7 @@ impl Target {
     ) -> anyhow::Result<Self> {
         match server.url() {
             Some(url) => Ok(Self::Server(connect(&config.client, url, server).await?)),
-            None => Ok(Self::Here(Box::new(Local::open(config, Roles::RECORDS, shutdown).await?))),
+            None => Ok(Self::Here(Box::new(Local::open(config, Scope::RECORDS, shutdown).await?))),
         }
     }
 

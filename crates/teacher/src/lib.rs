@@ -15,7 +15,7 @@ mod retry_after;
 mod stack;
 
 pub use error::TeacherError;
-pub use profile::{Profile, Provider, Secret};
+pub use profile::{Profile, Provider};
 pub use render::{Rendered, Renderer};
 pub use stack::Teacher;
 

@@ -1,35 +1,8 @@
 //! A teacher as the operator configures it.
 
+use domain::Secret;
 use domain::ports::Limits;
-use std::fmt;
 use std::time::Duration;
-
-/// A text that does not print.
-#[derive(Clone, PartialEq, Eq, Default)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Keeps `text`; white space around it (a file's last line) is dropped.
-    pub fn new(text: &str) -> Self {
-        Self(text.trim().to_owned())
-    }
-
-    /// The words themselves, for the one header they belong in.
-    pub(crate) fn expose(&self) -> &str {
-        &self.0
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("Secret(..)")
-    }
-}
 
 /// How a teacher is spoken to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

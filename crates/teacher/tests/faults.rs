@@ -9,6 +9,7 @@
 )]
 
 use bytes::Bytes;
+use domain::Secret;
 use domain::completion::FinishReason;
 use domain::ports::{Limits, RateLimitError, RateLimiter, Reservation};
 use http_body_util::{BodyExt, Full};
@@ -19,7 +20,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
-use teacher::{Profile, Provider, Question, Reply, Sampling, Secret, Teacher, TeacherError};
+use teacher::{Profile, Provider, Question, Reply, Sampling, Teacher, TeacherError};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 

@@ -90,7 +90,7 @@ mod tests {
             let inside = ("crates/trainer/src/link.rs".to_owned(), "use wire::v1;\n".to_owned());
             let text = format!("//! Prose about v1::Run and wire::v1.\n{line}\n");
             let faults = super::check(
-                &[door, (path.to_owned(), text)],
+                &[inside, (path.to_owned(), text)],
                 &["crates/trainer/src/link.rs", "crates/cli/src/client/"],
             );
             assert_eq!(faults.len(), wanted.len(), "{path}: {line}: {faults:?}");

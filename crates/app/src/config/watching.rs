@@ -1,6 +1,6 @@
 //! The sections of being watched: where metrics and probes are answered, and where traces go.
 
-use super::ConfigError;
+use super::error::ConfigError;
 use serde::Deserialize;
 use std::net::SocketAddr;
 

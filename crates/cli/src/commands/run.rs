@@ -9,7 +9,7 @@ use crate::shown::Shown;
 use crate::spec_file::{self, SpecFile};
 use anyhow::Context;
 use app::config::Config;
-use app::local::{Local, Roles};
+use app::local::{Local, Scope};
 use domain::ids::DistillationId;
 use domain::spec::{Start, TeacherSource};
 use domain::{Timestamp, Violation};
@@ -29,7 +29,7 @@ pub(crate) async fn run(
     {
         return Err(file.mistakes(vec![Violation::new("teacher.profile", why)]).into());
     }
-    let local = Local::open(config, Roles::DISTIL, shutdown.clone()).await?;
+    let local = Local::open(config, Scope::DISTIL, shutdown.clone()).await?;
     let result = distil(&local, file, &shutdown).await;
     // The services hand back their leases and write their resume state before the process ends.
     local.close().await?;

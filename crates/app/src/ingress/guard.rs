@@ -2,7 +2,7 @@
 //! an end at its deadline.
 
 use super::access::{self, Lasts, Method, Needs};
-use super::outgoing::Outgoing;
+use super::outgoing::{Outgoing, late};
 use super::tokens::Guests;
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -101,16 +101,6 @@ fn deadline(headers: &HeaderMap) -> Result<Option<Instant>, Status> {
         )
     })?;
     Ok(Instant::now().checked_add(timeout))
-}
-
-/// What an answer ends with at its deadline.
-pub(super) fn late() -> Status {
-    Status::deadline_exceeded("the deadline passed before the answer was done")
-}
-
-/// What a watch ends with when its connection closes.
-pub(super) fn closing() -> Status {
-    Status::unavailable("the server closes this connection: call again")
 }
 
 /// What a call that was let in carries.

@@ -1,24 +1,18 @@
-//! In place of `local` in a build without the harvester: there are no records on this machine, and every verb that would
-//! open them says so.
+//! `local` in a build without the harvester: there are no records on this machine, and opening them is an error.
 
 use crate::config::Config;
 use std::path::{Path, PathBuf};
 use tokio_util::sync::CancellationToken;
 use wire::Channel;
 
-const WORDS: &str = "this program was built without the harvester: name a server (--server), or build it with the \
+const UNAVAILABLE: &str = "this program was built without the harvester: name a server (--server), or build it with the \
                      feature `harvester`";
 
-/// A folder that no student can start from; the words say why.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct Refused(String);
-
-/// What would work beside the records.
+/// What works in this process, besides the records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Roles;
+pub struct Scope;
 
-impl Roles {
+impl Scope {
     /// The records alone.
     pub const RECORDS: Self = Self;
     /// Harvesting and training too.
@@ -30,12 +24,12 @@ impl Roles {
 pub enum Local {}
 
 impl Local {
-    /// Says that this build has no records.
+    /// Fails: this build has no records.
     ///
     /// # Errors
     /// Always.
-    pub async fn open(_: Config, _: Roles, _: CancellationToken) -> anyhow::Result<Self> {
-        anyhow::bail!(WORDS)
+    pub async fn open(_: Config, _: Scope, _: CancellationToken) -> anyhow::Result<Self> {
+        anyhow::bail!(UNAVAILABLE)
     }
 
     /// To its services.
@@ -73,15 +67,15 @@ impl Local {
     }
 }
 
-/// Why a teacher cannot be asked: none can, and opening says so.
+/// Why a teacher cannot be used; never known here, where opening fails first.
 pub fn teacher_without_key(_: &Config, _: &str) -> Option<String> {
     None
 }
 
-/// Says that this build has no records.
+/// Fails: this build has no records.
 ///
 /// # Errors
 /// Always.
 pub async fn migrate(_: &Config) -> anyhow::Result<i64> {
-    anyhow::bail!(WORDS)
+    anyhow::bail!(UNAVAILABLE)
 }

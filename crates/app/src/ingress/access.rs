@@ -26,7 +26,7 @@ pub(crate) enum Lasts {
     UntilLeft,
 }
 
-/// A method as the door sees it.
+/// A method as the ingress sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Method {
     /// `/package.Service/Method`.

@@ -1,7 +1,6 @@
 //! An answer on its way out: it keeps the call's place until it ends, and ends at the deadline, or when its connection
 //! closes and it would last for ever.
 
-use super::guard;
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
@@ -11,6 +10,16 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::Status;
+
+/// How an answer ends at its deadline.
+pub(super) fn late() -> Status {
+    Status::deadline_exceeded("the deadline passed before the answer was complete")
+}
+
+/// How a watch ends when its connection closes.
+fn closing() -> Status {
+    Status::unavailable("the server is closing this connection: call again")
+}
 
 /// The body of an answer.
 pub(super) struct Outgoing {
@@ -63,13 +72,13 @@ impl Body for Outgoing {
             return Poll::Ready(None);
         }
         if this.deadline.as_mut().is_some_and(|deadline| deadline.as_mut().poll(context).is_ready()) {
-            return this.end(&guard::late());
+            return this.end(&late());
         }
         if let Poll::Ready(frame) = Pin::new(&mut this.inner).poll_frame(context) {
             return Poll::Ready(frame);
         }
         if this.closing.as_mut().is_some_and(|closing| closing.as_mut().poll(context).is_ready()) {
-            return this.end(&guard::closing());
+            return this.end(&closing());
         }
         Poll::Pending
     }

@@ -6,8 +6,9 @@
 
 use super::access::Needs;
 use crate::config::TokenSection;
-use crate::secret::Secret;
+use crate::secret;
 use anyhow::{Context, anyhow, bail};
+use domain::Secret;
 use domain::Timestamp;
 use http::HeaderValue;
 use sha2::{Digest, Sha256};
@@ -64,7 +65,7 @@ impl Role {
     }
 }
 
-/// Whom the door lets in.
+/// The callers that the ingress admits.
 #[derive(Debug)]
 pub(crate) enum Guests {
     /// Everybody, to everything.
@@ -96,7 +97,7 @@ impl Token {
         let Some(role) = Role::from_name(&section.role) else {
             bail!("role: `{}` is none: use `read`, `submit`, `operate` or `worker`", section.role);
         };
-        let secret = Secret::read(&section.env, &section.file).context("file")?;
+        let secret = secret::read(&section.env, &section.file).context("file")?;
         if secret.is_empty() {
             let place = match (section.file.as_os_str().is_empty(), section.env.as_str()) {
                 (false, _) => format!("write it into {}", section.file.display()),

@@ -1,7 +1,7 @@
 //! Where checkpoints are: the folder or bucket that the configuration names.
 
 use crate::config::{Config, ConfigError};
-use crate::secret::Secret;
+use crate::secret;
 use anyhow::Context;
 use checkpoints::{Checkpoints, S3Settings};
 use std::path::Path;
@@ -40,8 +40,8 @@ pub(crate) fn open(config: &Config, writers: Writers) -> anyhow::Result<Checkpoi
             prefix: prefix.to_owned(),
             endpoint: section.s3.endpoint.clone(),
             region: section.s3.region.clone(),
-            access_key: Secret::read(&section.s3.access_key_env, none)?.expose().to_owned(),
-            secret_key: Secret::read(&section.s3.secret_key_env, none)?.expose().to_owned(),
+            access_key: secret::read(&section.s3.access_key_env, none)?.expose().to_owned(),
+            secret_key: secret::read(&section.s3.secret_key_env, none)?.expose().to_owned(),
         };
         return Checkpoints::open_bucket(&settings, &cache).context("checkpoints.root");
     }

@@ -1,4 +1,4 @@
-//! The door over real TCP: TLS, tokens, roles, deadlines, limits, and its closing.
+//! The ingress over real TCP: TLS, tokens, roles, deadlines, limits, and its closing.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -162,7 +162,7 @@ async fn tokens_are_asked_for_and_probes_carry_none() {
     server.stop().await.unwrap();
 }
 
-/// Who may call a method, told by its name and without the door's own table.
+/// Who may call a method, by its name and without the table of the ingress.
 fn allowed(role: &str, path: &str) -> bool {
     let (service, method) = path.trim_start_matches('/').split_once('/').unwrap();
     let looks = ["Get", "List", "Watch", "Stream", "Predict", "Explain", "Generate"];
@@ -446,7 +446,7 @@ async fn closing_is_told_first_then_calls_finish_and_watches_end() {
     // Told, and still served: this is the notice.
     list_models(&channel).await.unwrap();
     assert_eq!(models.message().await.unwrap_err().code(), Code::Unavailable);
-    // The door is closed; the call that was there goes on to its end.
+    // The ingress is closed; the running call continues to its end.
     assert!(
         tokio::net::TcpStream::connect(url.trim_start_matches("http://")).await.is_err(),
         "still listening"

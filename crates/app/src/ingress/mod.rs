@@ -1,4 +1,4 @@
-//! The door: the one way in from outside. `tls` says what is shown, `connections` accepts and ends, `calls` counts and
+//! The ingress: the one way in from outside. `tls` says what is shown, `connections` accepts and ends, `calls` counts and
 //! traces, `guard` lets calls in by `tokens` and `access`, `outgoing` ends answers in time.
 //!
 //! Invariants: a method that `access` does not know reaches no service; a secret is kept as its digest and compared in
@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
 /// A listener that knows whom to let in.
-pub struct Door {
+pub struct Ingress {
     listener: TcpListener,
     address: SocketAddr,
     tls: Option<TlsAcceptor>,
@@ -34,13 +34,13 @@ pub struct Door {
     guard: Guard,
 }
 
-impl std::fmt::Debug for Door {
+impl std::fmt::Debug for Ingress {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Door").field("address", &self.address).finish_non_exhaustive()
+        formatter.debug_struct("Ingress").field("address", &self.address).finish_non_exhaustive()
     }
 }
 
-impl Door {
+impl Ingress {
     /// Listens, as the configuration says.
     ///
     /// # Errors
