@@ -82,8 +82,6 @@ fn first_message(text: &str) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
     #[test]
     fn a_message_beyond_the_boundary_is_named() {
         let check = |path: &str, line: &str, wanted: &[&str]| {
