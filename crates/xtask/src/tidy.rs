@@ -74,8 +74,6 @@ const EVERY_ROOM_BELOW_APP: &[&str] = &[
 /// circle any more is a fault.
 const KNOWN_CIRCLES: &[circles::Edge] = &[
     ("crates/checkpoints/src/lib.rs", "crates/checkpoints/src/bucket.rs"),
-    ("crates/domain/src/task.rs", "crates/domain/src/completion.rs"),
-    ("crates/domain/src/task.rs", "crates/domain/src/records.rs"),
     ("crates/inference/src/engine.rs", "crates/inference/src/lib.rs"),
     ("crates/inference/src/served.rs", "crates/inference/src/engine.rs"),
     ("crates/inference/src/watch.rs", "crates/inference/src/lib.rs"),
