@@ -370,10 +370,7 @@ fn check_base(break_it: impl FnOnce(&Path), wanted: &[&str]) {
 fn a_folder_that_no_student_can_start_from_is_refused_before_anything_is_paid() {
     let remove = |base: &Path, name: &str| std::fs::remove_file(base.join(name)).unwrap();
     let weights = |base: &Path| base.join("model.safetensors");
-    check_base(
-        |base| std::fs::remove_dir_all(base).unwrap(),
-        &["base: is not a directory with config.json"],
-    );
+    check_base(|base| std::fs::remove_dir_all(base).unwrap(), &["base: is not a directory with config.json"]);
     check_base(
         |base| {
             std::fs::remove_dir_all(base).unwrap();
