@@ -7,6 +7,7 @@ use crate::records::{self, Records};
 use crate::{roles, teachers, transport};
 use anyhow::anyhow;
 use checkpoints::Checkpoints;
+use domain::ids::RunId;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use tokio::sync::watch;
@@ -17,14 +18,17 @@ use wire::Channel;
 /// What works in this process beside the records and their API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Scope {
-    works: bool,
+    harvests: bool,
+    trains: bool,
 }
 
 impl Scope {
     /// The records alone: importing, exporting, looking things up.
-    pub const RECORDS: Self = Self { works: false };
+    pub const RECORDS: Self = Self { harvests: false, trains: false };
     /// Harvesting and training too.
-    pub const DISTIL: Self = Self { works: true };
+    pub const DISTIL: Self = Self { harvests: true, trains: true };
+    /// Training alone: no teacher is asked, not even for other jobs of the data folder.
+    pub const TRAIN: Self = Self { harvests: false, trains: true };
 }
 
 /// The system on one machine.
@@ -49,18 +53,20 @@ impl Local {
     pub async fn open(config: Config, which: Scope, shutdown: CancellationToken) -> anyhow::Result<Self> {
         let records = records::open(&config).await?;
         let checkpoints = checkpoint_store::open(&config, Writers::Alone)?;
-        let teachers = if which.works { records::teachers(&config, &records)? } else { BTreeMap::new() };
+        let teachers = if which.harvests { records::teachers(&config, &records)? } else { BTreeMap::new() };
         // A verb has nobody else to work for it.
-        let workers = if which.works { config.harvester.workers.max(1) } else { 0 };
+        let workers = if which.harvests { config.harvester.workers.max(1) } else { 0 };
         let harvester = records::harvester(&config, workers, &records, teachers);
         let api_end = CancellationToken::new();
         let channel = transport::in_memory(harvester.routes(), api_end.clone()).await?;
         let roles_end = shutdown.child_token();
         let tasks = TaskTracker::new();
         let (failed, failure) = watch::channel(None);
-        if which.works {
+        if which.harvests {
             let end = roles_end.clone();
             tasks.spawn(async move { harvester.run(end).await });
+        }
+        if which.trains {
             let (end, channel, checkpoints) = (roles_end.clone(), channel.clone(), checkpoints.clone());
             tasks.spawn(async move {
                 if let Err(error) =
@@ -128,6 +134,15 @@ impl Local {
     /// It is absent or damaged.
     pub fn verified_folder(&self, path: &str, manifest_sha256: &str) -> anyhow::Result<PathBuf> {
         Ok(self.checkpoints.fetch(path, Some(manifest_sha256))?)
+    }
+
+    /// Deletes what the trainers of a run left in the checkpoint store.
+    ///
+    /// # Errors
+    /// It cannot be deleted.
+    pub async fn delete_run(&self, run: RunId) -> anyhow::Result<()> {
+        let checkpoints = self.checkpoints.clone();
+        Ok(tokio::task::spawn_blocking(move || checkpoints.delete_run(&run.to_string())).await??)
     }
 }
 

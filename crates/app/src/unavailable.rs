@@ -1,6 +1,7 @@
 //! `local` in a build without the harvester: there are no records on this machine, and opening them is an error.
 
 use crate::config::Config;
+use domain::ids::RunId;
 use std::path::{Path, PathBuf};
 use tokio_util::sync::CancellationToken;
 use wire::Channel;
@@ -17,6 +18,8 @@ impl Scope {
     pub const RECORDS: Self = Self;
     /// Harvesting and training too.
     pub const DISTIL: Self = Self;
+    /// Training alone.
+    pub const TRAIN: Self = Self;
 }
 
 /// The system on one machine, which this build cannot open: there is no such value.
@@ -63,6 +66,14 @@ impl Local {
     /// # Errors
     /// None: there is no such value.
     pub fn checkpoint_folder(&self, _: &str) -> anyhow::Result<PathBuf> {
+        match *self {}
+    }
+
+    /// Deletes what a run left.
+    ///
+    /// # Errors
+    /// None: there is no such value.
+    pub async fn delete_run(&self, _: RunId) -> anyhow::Result<()> {
         match *self {}
     }
 }

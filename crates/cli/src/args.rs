@@ -1,7 +1,9 @@
 //! The command line's grammar: a contract that scripts rely on.
 
+mod runs;
 mod server;
 
+pub(crate) use runs::{RunsArguments, TrainArguments};
 pub(crate) use server::{
     CancelArguments, DeleteArguments, HealthArguments, JobArguments, LedgerArguments, ListArguments,
     ModelsArguments, RoleName, ServeArguments, ServerArguments, SubmitArguments, WatchArguments,
@@ -88,6 +90,12 @@ pub(crate) enum Verb {
     /// Lists what the teacher answered, with each verdict and its reason
     #[command(after_help = server::LEDGER_EXAMPLES)]
     Ledger(LedgerArguments),
+    /// Lists the runs over a job's ledger, newest first
+    #[command(after_help = runs::RUNS_EXAMPLES)]
+    Runs(RunsArguments),
+    /// Trains one more student over a job's ledger, with its own rules, rows, seed or objective
+    #[command(after_help = runs::TRAIN_EXAMPLES)]
+    Train(TrainArguments),
     /// Lists published models, newest first
     #[command(after_help = server::MODELS_EXAMPLES)]
     Models(ModelsArguments),
@@ -131,6 +139,8 @@ impl Verb {
             Self::Resume(_) => Some("resume"),
             Self::Delete(_) => Some("delete"),
             Self::Ledger(_) => Some("ledger"),
+            Self::Runs(_) => Some("runs"),
+            Self::Train(_) => Some("train"),
             Self::Models(_) => Some("models"),
             Self::Health(_) => Some("health"),
             Self::Migrate { .. } => Some("migrate"),

@@ -46,6 +46,8 @@ fn dispatch(arguments: Arguments) -> anyhow::Result<()> {
             Verb::Resume(job) => commands::resume::resume(config, job, shutdown).await,
             Verb::Delete(delete) => commands::delete::delete(config, delete, shutdown).await,
             Verb::Ledger(ledger) => commands::ledger::ledger(config, ledger, shutdown).await,
+            Verb::Runs(runs) => commands::runs::runs(config, runs, shutdown).await,
+            Verb::Train(train) => commands::train::train(config, train, shutdown).await,
             Verb::Models(models) => commands::models::models(config, models, shutdown).await,
             Verb::Health(health) => commands::health::health(config, health, shutdown).await,
             Verb::Migrate { json } => commands::migrate(config, json).await,

@@ -16,6 +16,7 @@ macro_rules! names {
             .try_map(|name| name.parse::<$enumeration>().map_err(|violation| violation.message))
     }};
 }
+pub(super) use names;
 
 /// Which server a verb speaks to.
 #[derive(Debug, Clone, Default, Args)]

@@ -2,7 +2,7 @@
 
 use super::call::{Patience, failure, malformed, page, record, records};
 use crate::exit::Usage;
-use domain::ids::{DatasetId, DistillationId, RequestId};
+use domain::ids::{DatasetId, DistillationId, RequestId, RunId};
 use domain::records::{Dataset, Distillation, HarvestProgress, ParkedPrompt};
 use domain::spec::Spec;
 use domain::state::DistillationState;
@@ -107,10 +107,12 @@ pub(crate) async fn cancel(
     record("distillation", answer.into_inner().distillation)
 }
 
-/// Deletes a job.
-pub(crate) async fn delete(channel: &Channel, job: DistillationId) -> Result<(), Status> {
+/// Deletes a job; returns its runs that no model came from.
+pub(crate) async fn delete(channel: &Channel, job: DistillationId) -> Result<Vec<RunId>, Status> {
     let request = v1::DeleteDistillationRequest { distillation_id: job.to_string() };
-    client(channel).delete_distillation(request).await.map(drop)
+    let orphaned = client(channel).delete_distillation(request).await?.into_inner().orphaned_run_ids;
+    let runs = orphaned.iter().map(|run| wire::id("orphaned_run_ids", run));
+    runs.collect::<Result<_, _>>().map_err(malformed)
 }
 
 /// Follows a job until it ends or pauses. After a lost connection it resumes behind the last event.

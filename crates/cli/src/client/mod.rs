@@ -5,4 +5,5 @@ pub(crate) mod datasets;
 pub(crate) mod jobs;
 pub(crate) mod ledger;
 pub(crate) mod models;
+pub(crate) mod runs;
 pub(crate) mod student;

@@ -7,7 +7,6 @@ use crate::client::{datasets, jobs, models};
 use crate::target::{Target, unless_interrupted};
 use app::config::Config;
 use tokio_util::sync::CancellationToken;
-use wire::Channel;
 
 /// See [`crate::args::Verb::Delete`].
 pub(crate) async fn delete(
@@ -16,7 +15,7 @@ pub(crate) async fn delete(
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let target = Target::open(config, &arguments.server, shutdown.clone()).await?;
-    let deleted = unless_interrupted(&shutdown, remove(target.channel(), &arguments)).await;
+    let deleted = unless_interrupted(&shutdown, remove(&target, &arguments)).await;
     target.close().await?;
     let (what, id) = deleted?;
     if arguments.json {
@@ -26,7 +25,8 @@ pub(crate) async fn delete(
 }
 
 /// Deletes what is named. Returns what it was, and its id.
-async fn remove(channel: &Channel, arguments: &DeleteArguments) -> anyhow::Result<(&'static str, String)> {
+async fn remove(target: &Target, arguments: &DeleteArguments) -> anyhow::Result<(&'static str, String)> {
+    let channel = target.channel();
     if let Some(name) = &arguments.model {
         let id = models::find(channel, name).await?.id;
         models::delete(channel, id).await.map_err(failure)?;
@@ -38,6 +38,11 @@ async fn remove(channel: &Channel, arguments: &DeleteArguments) -> anyhow::Resul
         return Ok(("dataset", id.to_string()));
     }
     let id = jobs::find(channel, arguments.job.as_deref().unwrap_or_default()).await?.job.id;
-    jobs::delete(channel, id).await.map_err(failure)?;
+    for run in jobs::delete(channel, id).await.map_err(failure)? {
+        // Next to a server, what its runs left is collected where the checkpoints are.
+        if let Target::Here(local) = target {
+            local.delete_run(run).await?;
+        }
+    }
     Ok(("distillation", id.to_string()))
 }

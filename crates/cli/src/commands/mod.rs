@@ -11,9 +11,11 @@ pub(crate) mod predict;
 pub(crate) mod resume;
 pub(crate) mod rows;
 pub(crate) mod run;
+pub(crate) mod runs;
 pub(crate) mod serve;
 pub(crate) mod show;
 pub(crate) mod submit;
+pub(crate) mod train;
 pub(crate) mod watch;
 
 use crate::args::{Arguments, Place};
