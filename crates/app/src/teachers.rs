@@ -4,7 +4,7 @@ use crate::config::TeacherSection;
 use crate::secret;
 use anyhow::{Context, bail};
 use domain::Secret;
-use domain::ports::{Limits, RateLimiter};
+use domain::ports::{RateLimiter, RateLimits};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -64,7 +64,7 @@ fn profile(name: &str, section: &TeacherSection, api_key: Secret) -> anyhow::Res
         url: section.url.clone(),
         model: section.model.clone(),
         api_key,
-        limits: Limits {
+        limits: RateLimits {
             requests_per_minute: limit(section.requests_per_minute),
             tokens_per_minute: limit(section.tokens_per_minute),
         },

@@ -6,7 +6,7 @@ use crate::harness::{Store, StoreHarness};
 use domain::completion::{FinishReason, Parsed};
 use domain::ids::{CompletionKey, DatasetId, DistillationId, PromptId, RequestId, RunId};
 use domain::metric::Accuracy;
-use domain::ports::Work;
+use domain::ports::QueuedPrompt;
 use domain::ports::{StoreError, StoreResult};
 use domain::records::{
     Completion, Dataset, Distillation, Harvested, LeasedPrompt, LeasedRun, NewDistillation, NewPrompt, Run,
@@ -94,7 +94,7 @@ pub fn new_job(spec: Spec, dataset: DatasetId) -> NewDistillation {
 }
 
 /// The prompts of entries, in their order.
-pub fn prompts_of(work: Vec<Work>) -> Vec<PromptId> {
+pub fn prompts_of(work: Vec<QueuedPrompt>) -> Vec<PromptId> {
     work.into_iter().map(|work| work.prompt).collect()
 }
 
@@ -103,7 +103,7 @@ pub fn key() -> CompletionKey {
     CompletionKey::of(&[RequestId::generate().to_string().as_bytes()])
 }
 
-/// A question about a row that nobody asked before.
+/// A question about a row that was not asked about before.
 pub fn question(row: u64, sample: u32) -> NewPrompt {
     NewPrompt {
         id: PromptId::generate(),

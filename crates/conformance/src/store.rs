@@ -78,7 +78,7 @@ macro_rules! store_cases {
             prompts {
                 the_outbox_keeps_its_order_until_it_is_published
                 the_trace_of_a_submit_goes_on_with_prompts_run_and_model
-                unfinished_prompts_are_those_that_nobody_is_at
+                unfinished_prompts_have_no_live_lease
                 a_lease_hands_out_the_prompt_and_its_row
                 a_leased_prompt_is_busy_until_its_lease_runs_out
                 what_needs_nothing_more_is_settled

@@ -1,7 +1,7 @@
-//! What jobs may spend and have spent. Whoever changes a job's prompts holds its account, so that a budget is a hard limit
+//! What jobs may spend and have spent. A transaction that changes a job's prompts holds its account, so that a budget is a hard limit
 //! whatever the number of workers, and prompts are written by one transaction at a time.
 
-use crate::failure::Attempt;
+use crate::failure::TransactionResult;
 use crate::store::Tx;
 use domain::ids::DistillationId;
 use domain::ports::StoreResult;
@@ -79,7 +79,7 @@ pub(crate) enum Room {
 }
 
 impl Account {
-    /// Whether a call of so many tokens fits in.
+    /// Whether a call of this many tokens fits in.
     pub(crate) fn room(&self, tokens: i64) -> Room {
         let fits = |used: i64, limit: Option<i64>| limit.is_none_or(|limit| used <= limit);
         let used = self.tokens_in.saturating_add(self.tokens_out).saturating_add(tokens);
@@ -94,7 +94,7 @@ impl Account {
         if free { Room::Free } else { Room::Reserved }
     }
 
-    /// Reserves a call of so many tokens.
+    /// Reserves a call of this many tokens.
     pub(crate) fn reserve(&mut self, tokens: i64) {
         self.prompts_reserved += 1;
         self.tokens_reserved = self.tokens_reserved.saturating_add(tokens);
@@ -127,7 +127,7 @@ impl Account {
 }
 
 /// The accounts of the jobs of these prompts, held until the transaction ends.
-pub(crate) async fn hold(tx: &mut Tx, prompts: &[Uuid]) -> Attempt<Accounts> {
+pub(crate) async fn hold(tx: &mut Tx, prompts: &[Uuid]) -> TransactionResult<Accounts> {
     let rows = sqlx::query_as!(
         AccountRow,
         "SELECT id, state, calls, cache_hits, calls_paid_twice, tokens_in, tokens_out, money_micros,
@@ -142,7 +142,7 @@ pub(crate) async fn hold(tx: &mut Tx, prompts: &[Uuid]) -> Attempt<Accounts> {
 }
 
 /// Writes what has changed.
-pub(crate) async fn save(tx: &mut Tx, accounts: &Accounts) -> Attempt<()> {
+pub(crate) async fn save(tx: &mut Tx, accounts: &Accounts) -> TransactionResult<()> {
     for (id, account) in accounts.iter().filter(|(_, account)| account.changed) {
         sqlx::query!(
             "UPDATE distillations SET calls = $2, cache_hits = $3, calls_paid_twice = $4, tokens_in = $5,

@@ -7,7 +7,7 @@ use domain::rows::integer;
 use uuid::Uuid;
 
 /// New prompts, column by column.
-pub(crate) struct Questions {
+pub(crate) struct PromptColumns {
     pub(crate) ids: Vec<Uuid>,
     pub(crate) rows: Vec<i64>,
     pub(crate) samples: Vec<i32>,
@@ -17,7 +17,7 @@ pub(crate) struct Questions {
     pub(crate) tokens_reserved: Vec<i64>,
 }
 
-impl Questions {
+impl PromptColumns {
     pub(crate) fn of<'a>(prompts: impl Iterator<Item = &'a NewPrompt> + Clone) -> StoreResult<Self> {
         Ok(Self {
             ids: prompts.clone().map(|prompt| prompt.id.as_uuid()).collect(),
@@ -34,7 +34,7 @@ impl Questions {
 }
 
 /// What was read in answers, column by column.
-pub(crate) struct Readings<'a> {
+pub(crate) struct ParsedColumns<'a> {
     pub(crate) ids: Vec<Uuid>,
     pub(crate) rationales: Vec<Text<'a>>,
     pub(crate) labels: Vec<Option<Text<'a>>>,
@@ -43,7 +43,7 @@ pub(crate) struct Readings<'a> {
     pub(crate) reasons: Vec<Option<&'static str>>,
 }
 
-impl<'a> Readings<'a> {
+impl<'a> ParsedColumns<'a> {
     pub(crate) fn of(answers: &[&'a Harvested]) -> Self {
         Self {
             ids: answers.iter().map(|answer| answer.prompt.as_uuid()).collect(),

@@ -1,6 +1,6 @@
 //! Datasets and their rows.
 
-use crate::failure::Attempt;
+use crate::failure::TransactionResult;
 use crate::row::{Text, record, records, text};
 use crate::store::{PostgresStore, Tx};
 use async_trait::async_trait;
@@ -26,20 +26,20 @@ macro_rules! datasets {
 }
 
 /// A dataset that no other transaction changes until the transaction ends.
-async fn lock(tx: &mut Tx, id: DatasetId) -> Attempt<Dataset> {
+async fn lock(tx: &mut Tx, id: DatasetId) -> TransactionResult<Dataset> {
     let row = datasets!("WHERE id = $1 FOR UPDATE", id.as_uuid()).fetch_optional(&mut **tx).await;
     Ok(record(row)?.ok_or_else(|| StoreError::not_found("dataset", id))?)
 }
 
 /// The state of a dataset that no other transaction deletes until the transaction ends; `None` where there is none.
-pub(crate) async fn keep(tx: &mut Tx, id: DatasetId) -> Attempt<Option<DatasetState>> {
+pub(crate) async fn keep(tx: &mut Tx, id: DatasetId) -> TransactionResult<Option<DatasetState>> {
     let state = sqlx::query_scalar!("SELECT state FROM datasets WHERE id = $1 FOR KEY SHARE", id.as_uuid())
         .fetch_optional(&mut **tx)
         .await?;
     Ok(state.map(|state| named("state", &state)).transpose()?)
 }
 
-pub(crate) async fn fetch(tx: &mut Tx, id: DatasetId) -> Attempt<Dataset> {
+pub(crate) async fn fetch(tx: &mut Tx, id: DatasetId) -> TransactionResult<Dataset> {
     let row = sqlx::query_file_as!(DatasetRow, "../../statements/dataset.sql", id.as_uuid())
         .fetch_optional(&mut **tx)
         .await;
@@ -53,7 +53,7 @@ async fn page_of_split(
     split: Split,
     from: u64,
     limit: usize,
-) -> Attempt<Vec<Row>> {
+) -> TransactionResult<Vec<Row>> {
     let rows = sqlx::query_as!(
         ExampleRow,
         "SELECT row_index, example FROM examples WHERE dataset_id = $1 AND split = $2 AND row_index >= $3
@@ -301,7 +301,7 @@ impl<'a> Chunk<'a> {
     }
 
     /// Refuses a key that another row has, of the dataset or of this chunk, and names both rows.
-    async fn check_keys(&self, tx: &mut Tx, dataset: DatasetId) -> Attempt<()> {
+    async fn check_keys(&self, tx: &mut Tx, dataset: DatasetId) -> TransactionResult<()> {
         let keys: Vec<&str> = self.keys.iter().flatten().map(AsRef::as_ref).collect();
         let known = sqlx::query!(
             "SELECT row_index, key AS \"key!\" FROM unnest($2::text[]) AS new (wanted)
@@ -327,7 +327,7 @@ impl<'a> Chunk<'a> {
         Ok(())
     }
 
-    async fn insert(&self, tx: &mut Tx, dataset: DatasetId) -> Attempt<()> {
+    async fn insert(&self, tx: &mut Tx, dataset: DatasetId) -> TransactionResult<()> {
         sqlx::query!(
             "INSERT INTO examples (dataset_id, row_index, split, key, labelled, answered, example)
              SELECT $1, * FROM unnest($2::bigint[], $3::text[], $4::text[], $5::bool[], $6::bool[], $7::text[])",

@@ -5,7 +5,7 @@ use domain::ports::{StoreError, StoreResult};
 use std::time::Duration;
 use uuid::Uuid;
 
-/// Tries of one transaction that the database refused for the sake of another.
+/// Tries of one transaction that collided with another.
 const TRIES_MAX: u32 = 6;
 /// The longest wait before the second try; it doubles with each.
 const PAUSE: Duration = Duration::from_millis(10);
@@ -18,7 +18,7 @@ const TRANSIENT: &[&str] = &["08", "53", "57", "40001", "40P01", "55P03", "25P03
 
 /// Why one try of a transaction ended.
 #[derive(Debug)]
-pub(crate) enum Failure {
+pub(crate) enum TransactionError {
     /// The records forbid it.
     Refused(StoreError),
     /// The database failed.
@@ -26,31 +26,31 @@ pub(crate) enum Failure {
 }
 
 /// The result of one try.
-pub(crate) type Attempt<T> = Result<T, Failure>;
+pub(crate) type TransactionResult<T> = Result<T, TransactionError>;
 
-impl From<StoreError> for Failure {
+impl From<StoreError> for TransactionError {
     fn from(error: StoreError) -> Self {
         Self::Refused(error)
     }
 }
 
-impl From<Conflict> for Failure {
+impl From<Conflict> for TransactionError {
     fn from(conflict: Conflict) -> Self {
         Self::Refused(conflict.into())
     }
 }
 
-impl From<sqlx::Error> for Failure {
+impl From<sqlx::Error> for TransactionError {
     fn from(error: sqlx::Error) -> Self {
         Self::Database(error)
     }
 }
 
-impl From<Failure> for StoreError {
-    fn from(failure: Failure) -> Self {
+impl From<TransactionError> for StoreError {
+    fn from(failure: TransactionError) -> Self {
         let error = match failure {
-            Failure::Refused(error) => return error,
-            Failure::Database(error) => error,
+            TransactionError::Refused(error) => return error,
+            TransactionError::Database(error) => error,
         };
         let transient = match &error {
             sqlx::Error::Database(database) => {
@@ -71,13 +71,13 @@ impl From<Failure> for StoreError {
 
 /// The tries of one call.
 #[derive(Debug, Default)]
-pub(crate) struct Tries {
+pub(crate) struct Retries {
     made: u32,
 }
 
-impl Tries {
+impl Retries {
     /// Waits for the next try; the error where there is none.
-    pub(crate) async fn again(&mut self, failure: Failure) -> StoreResult<()> {
+    pub(crate) async fn again(&mut self, failure: TransactionError) -> StoreResult<()> {
         self.made += 1;
         if self.made >= TRIES_MAX || !collided(&failure) {
             return Err(failure.into());
@@ -88,8 +88,8 @@ impl Tries {
     }
 }
 
-fn collided(failure: &Failure) -> bool {
-    let Failure::Database(sqlx::Error::Database(error)) = failure else { return false };
+fn collided(failure: &TransactionError) -> bool {
+    let TransactionError::Database(sqlx::Error::Database(error)) = failure else { return false };
     error.code().is_some_and(|code| COLLISIONS.contains(&code.as_ref()))
 }
 

@@ -1,7 +1,7 @@
 //! Jobs, their transitions and their events.
 
 use crate::datasets;
-use crate::failure::Attempt;
+use crate::failure::TransactionResult;
 use crate::row::{Text, milliseconds, record, records, text};
 use crate::store::{PostgresStore, Tx};
 use async_trait::async_trait;
@@ -28,7 +28,7 @@ macro_rules! distillations {
     };
 }
 
-pub(crate) async fn fetch(tx: &mut Tx, id: DistillationId) -> Attempt<Distillation> {
+pub(crate) async fn fetch(tx: &mut Tx, id: DistillationId) -> TransactionResult<Distillation> {
     let row = sqlx::query_file_as!(DistillationRow, "../../statements/job.sql", id.as_uuid())
         .fetch_optional(&mut **tx)
         .await;
@@ -36,13 +36,17 @@ pub(crate) async fn fetch(tx: &mut Tx, id: DistillationId) -> Attempt<Distillati
 }
 
 /// A job that no other transaction changes until the transaction ends.
-pub(crate) async fn lock(tx: &mut Tx, id: DistillationId) -> Attempt<Distillation> {
+pub(crate) async fn lock(tx: &mut Tx, id: DistillationId) -> TransactionResult<Distillation> {
     let row = distillations!("WHERE id = $1 FOR NO KEY UPDATE", id.as_uuid()).fetch_optional(&mut **tx).await;
     Ok(record(row)?.ok_or_else(|| StoreError::not_found("distillation", id))?)
 }
 
 /// Writes what a transition of a locked job says.
-pub(crate) async fn apply(tx: &mut Tx, id: DistillationId, transition: Option<Transition>) -> Attempt<()> {
+pub(crate) async fn apply(
+    tx: &mut Tx,
+    id: DistillationId,
+    transition: Option<Transition>,
+) -> TransactionResult<()> {
     let Some(transition) = transition else { return Ok(()) };
     sqlx::query!(
         "UPDATE distillations SET state = $1, reason = $2, resume_state = $3, updated_at = now_ms()
@@ -81,7 +85,7 @@ pub(crate) async fn apply(tx: &mut Tx, id: DistillationId, transition: Option<Tr
 }
 
 /// Appends an event to a locked job.
-pub(crate) async fn append(tx: &mut Tx, id: DistillationId, kind: &EventKind) -> Attempt<u64> {
+pub(crate) async fn append(tx: &mut Tx, id: DistillationId, kind: &EventKind) -> TransactionResult<u64> {
     let sequence = sqlx::query_scalar!(
         "INSERT INTO events (distillation_id, sequence, at, kind)
          SELECT $1, coalesce(max(sequence), 0) + 1, now_ms(), $2 FROM events WHERE distillation_id = $1
@@ -100,7 +104,7 @@ impl PostgresStore {
         &self,
         id: DistillationId,
         decide: impl Fn(&Distillation) -> Decision + Send,
-    ) -> Attempt<Distillation> {
+    ) -> TransactionResult<Distillation> {
         let mut tx = self.begin().await?;
         let job = lock(&mut tx, id).await?;
         apply(&mut tx, id, decide(&job)?).await?;

@@ -1,7 +1,7 @@
 //! Leases on prompts: taken within the budget, kept alive, ended without an answer.
 
 use crate::accounts::{self, Accounts, Room};
-use crate::failure::Attempt;
+use crate::failure::TransactionResult;
 use crate::ledger;
 use crate::row::{Text, in_order, milliseconds, records, text};
 use crate::store::Tx;
@@ -21,7 +21,7 @@ const KEY_LOCKS: i32 = 0x6b65_7973;
 const KEY_LOCKS_COUNT: u8 = 64;
 
 /// The prompts of these ids that exist, held until the transaction ends. Their jobs' accounts are held already.
-pub(crate) async fn hold(tx: &mut Tx, ids: &[Uuid]) -> Attempt<Vec<Held>> {
+pub(crate) async fn hold(tx: &mut Tx, ids: &[Uuid]) -> TransactionResult<Vec<Held>> {
     let rows = sqlx::query_as!(
         PromptRow,
         "SELECT id, distillation_id, row_index, sample, hinted, purpose, key, state, attempt, failures, error,
@@ -40,13 +40,13 @@ pub(crate) async fn take(
     prompts: &[PromptId],
     worker: &str,
     lease: Duration,
-) -> Attempt<LeaseOutcome> {
+) -> TransactionResult<LeaseOutcome> {
     let ids = in_order(prompts.iter().map(|id| id.as_uuid()));
     let accounts = accounts::hold(tx, &ids).await?;
     let held = hold(tx, &ids).await?;
     let keys: Vec<CompletionKey> = held.iter().map(|held| held.prompt.key).collect();
     lock_keys(tx, &keys).await?;
-    let mut taking = Taking {
+    let mut taking = LeaseBatch {
         // In this order: an answer that is committed in between is found by the second.
         asked: asked(tx, &keys).await?,
         known: ledger::completions(tx, &keys).await?,
@@ -67,7 +67,7 @@ pub(crate) async fn prolong(
     tx: &mut Tx,
     leases: &[(PromptId, u32)],
     lease: Duration,
-) -> Attempt<Vec<PromptId>> {
+) -> TransactionResult<Vec<PromptId>> {
     let ids = in_order(leases.iter().map(|(id, _)| id.as_uuid()));
     // Shared: it keeps the jobs from being deleted meanwhile, and waits for no worker that writes their accounts.
     sqlx::query!(
@@ -104,7 +104,7 @@ pub(crate) async fn fail(
     id: PromptId,
     attempt: u32,
     failure: &AttemptFailure,
-) -> Attempt<PromptState> {
+) -> TransactionResult<PromptState> {
     let mut accounts = accounts::hold(tx, &[id.as_uuid()]).await?;
     let held = hold(tx, &[id.as_uuid()]).await?.pop();
     let held = held.ok_or_else(|| StoreError::not_found("prompt", id))?;
@@ -138,7 +138,7 @@ pub(crate) async fn fail(
 
 /// Waits for other transactions that look at these keys, of this job or another: of two jobs that ask the same, the second
 /// sees the first one's lease.
-async fn lock_keys(tx: &mut Tx, keys: &[CompletionKey]) -> Attempt<()> {
+async fn lock_keys(tx: &mut Tx, keys: &[CompletionKey]) -> TransactionResult<()> {
     let places = keys.iter().map(|key| i32::from(key.0.first().copied().unwrap_or(0) % KEY_LOCKS_COUNT));
     let places: Vec<i32> = places.collect::<BTreeSet<i32>>().into_iter().collect();
     sqlx::query!(
@@ -152,7 +152,10 @@ async fn lock_keys(tx: &mut Tx, keys: &[CompletionKey]) -> Attempt<()> {
 }
 
 /// Which prompts have a live lease on these keys.
-async fn asked(tx: &mut Tx, keys: &[CompletionKey]) -> Attempt<HashMap<CompletionKey, Vec<PromptId>>> {
+async fn asked(
+    tx: &mut Tx,
+    keys: &[CompletionKey],
+) -> TransactionResult<HashMap<CompletionKey, Vec<PromptId>>> {
     let keys: Vec<Vec<u8>> = keys.iter().map(|key| key.0.to_vec()).collect();
     let rows = sqlx::query!(
         "SELECT key, id FROM prompts WHERE key = ANY ($1) AND state = 'leased' AND lease_until > now_ms()",
@@ -168,7 +171,7 @@ async fn asked(tx: &mut Tx, keys: &[CompletionKey]) -> Attempt<HashMap<Completio
 }
 
 /// Leases in the making. Everything that is decided on is held by the transaction.
-struct Taking {
+struct LeaseBatch {
     accounts: Accounts,
     held: HashMap<PromptId, Held>,
     asked: HashMap<CompletionKey, Vec<PromptId>>,
@@ -180,7 +183,7 @@ struct Taking {
     outcome: LeaseOutcome,
 }
 
-impl Taking {
+impl LeaseBatch {
     fn decide(&mut self, id: PromptId) {
         let Some(held) = self.held.get_mut(&id) else {
             return self.outcome.settled.push(id);
@@ -229,7 +232,7 @@ impl Taking {
         self.taken.push(id);
     }
 
-    async fn write(mut self, tx: &mut Tx, worker: &str, lease: Duration) -> Attempt<LeaseOutcome> {
+    async fn write(mut self, tx: &mut Tx, worker: &str, lease: Duration) -> TransactionResult<LeaseOutcome> {
         let uuids = |ids: &[PromptId]| -> Vec<Uuid> { ids.iter().map(|id| id.as_uuid()).collect() };
         let taken = uuids(&self.taken);
         if !taken.is_empty() {
@@ -270,7 +273,7 @@ impl Taking {
     }
 
     /// The rows that these prompts ask about.
-    async fn examples(&self, tx: &mut Tx, taken: &[Uuid]) -> Attempt<HashMap<PromptId, Example>> {
+    async fn examples(&self, tx: &mut Tx, taken: &[Uuid]) -> TransactionResult<HashMap<PromptId, Example>> {
         // Row by row, through the keys: what the planner knows of tables that were filled a moment ago would have it read
         // the whole dataset.
         let rows = sqlx::query!(
@@ -284,7 +287,7 @@ impl Taking {
         .await?;
         let mut examples = HashMap::with_capacity(rows.len());
         for row in rows {
-            // A row that is gone with its dataset is told by its absence.
+            // A row that was deleted with its dataset is absent.
             let Some(example) = row.example else { continue };
             examples.insert(PromptId::from_uuid(row.id), json("example", &example)?);
         }

@@ -1,8 +1,8 @@
 //! Completions, and the ledger of what was read in them.
 
 use crate::accounts::{self, Account, Accounts};
-use crate::columns::{Questions, Readings};
-use crate::failure::Attempt;
+use crate::columns::{ParsedColumns, PromptColumns};
+use crate::failure::TransactionResult;
 use crate::row::{Text, records, text};
 use crate::store::Tx;
 use domain::ids::{CompletionKey, DistillationId, PromptId};
@@ -17,7 +17,7 @@ use uuid::Uuid;
 pub(crate) async fn completions(
     tx: &mut Tx,
     keys: &[CompletionKey],
-) -> Attempt<HashMap<CompletionKey, Completion>> {
+) -> TransactionResult<HashMap<CompletionKey, Completion>> {
     let keys: Vec<Vec<u8>> = keys.iter().map(|key| key.0.to_vec()).collect();
     let rows = sqlx::query_as!(
         CompletionRow,
@@ -36,7 +36,7 @@ pub(crate) async fn completions(
 pub(crate) async fn keep<'a>(
     tx: &mut Tx,
     completions: impl Iterator<Item = &'a Completion>,
-) -> Attempt<HashSet<CompletionKey>> {
+) -> TransactionResult<HashSet<CompletionKey>> {
     let mut sorted: BTreeMap<CompletionKey, &Completion> = BTreeMap::new();
     for completion in completions {
         sorted.entry(completion.key).or_insert(completion);
@@ -67,11 +67,11 @@ pub(crate) async fn keep<'a>(
 }
 
 /// Writes what was read into the lines of held prompts.
-async fn write_readings(tx: &mut Tx, answers: &[&Harvested]) -> Attempt<()> {
+async fn write_readings(tx: &mut Tx, answers: &[&Harvested]) -> TransactionResult<()> {
     if answers.is_empty() {
         return Ok(());
     }
-    let read = Readings::of(answers);
+    let read = ParsedColumns::of(answers);
     sqlx::query!(
         "UPDATE prompts SET state = 'answered', reserved = FALSE, worker = '', rationale = read.rationale,
              label = read.label, parse_reason = read.parse_reason, verdict = read.verdict, reason = read.reason
@@ -91,7 +91,7 @@ async fn write_readings(tx: &mut Tx, answers: &[&Harvested]) -> Attempt<()> {
 }
 
 /// What becomes of one answer.
-enum Fate {
+enum RecordedAs {
     /// Its lease holds: it is written.
     Written,
     /// It was written before, by a call whose reply was lost.
@@ -100,16 +100,16 @@ enum Fate {
     Stale,
 }
 
-/// Settles one answer with its prompt and the job's account; `new` are the keys that nobody had answered.
+/// Settles one answer with its prompt and the job's account; `new` are the keys that were not answered before.
 fn settle(
     held: &mut Held,
     account: &mut Account,
     answer: &Harvested,
     new: &mut HashSet<CompletionKey>,
-) -> StoreResult<Fate> {
+) -> StoreResult<RecordedAs> {
     let same_lease = held.prompt.attempt == answer.attempt;
     if same_lease && held.prompt.state == PromptState::Answered {
-        return Ok(Fate::Repeated);
+        return Ok(RecordedAs::Repeated);
     }
     let holds = same_lease && held.prompt.state == PromptState::Leased;
     if !answer.cached {
@@ -118,13 +118,13 @@ fn settle(
         account.hit();
     }
     if !holds {
-        return Ok(Fate::Stale);
+        return Ok(RecordedAs::Stale);
     }
     if std::mem::take(&mut held.reserved) {
         account.give_back(held.tokens_reserved);
     }
     held.prompt.state = PromptState::Answered;
-    Ok(Fate::Written)
+    Ok(RecordedAs::Written)
 }
 
 /// Writes what workers brought back for held prompts, and settles it with the held accounts.
@@ -133,7 +133,7 @@ pub(crate) async fn record(
     accounts: &mut Accounts,
     mut held: HashMap<PromptId, Held>,
     harvested: &[Harvested],
-) -> Attempt<HarvestOutcome> {
+) -> TransactionResult<HarvestOutcome> {
     let mut outcome = HarvestOutcome::default();
     let mut new = keep(tx, harvested.iter().map(|answer| &answer.completion)).await?;
     let mut written = Vec::with_capacity(harvested.len());
@@ -145,15 +145,15 @@ pub(crate) async fn record(
         let fate = match found {
             Some((held, account)) => settle(held, account, answer, &mut new)?,
             // Its job was deleted.
-            None => Fate::Stale,
+            None => RecordedAs::Stale,
         };
         match fate {
-            Fate::Written => {
+            RecordedAs::Written => {
                 written.push(answer);
                 outcome.stored.push(answer.prompt);
             }
-            Fate::Repeated => outcome.stored.push(answer.prompt),
-            Fate::Stale => outcome.stale.push(answer.prompt),
+            RecordedAs::Repeated => outcome.stored.push(answer.prompt),
+            RecordedAs::Stale => outcome.stale.push(answer.prompt),
         }
     }
     write_readings(tx, &written).await?;
@@ -165,11 +165,11 @@ pub(crate) async fn record_imported(
     tx: &mut Tx,
     id: DistillationId,
     prompts: &[(NewPrompt, Harvested)],
-) -> Attempt<()> {
-    let new = Questions::of(prompts.iter().map(|(prompt, _)| prompt))?;
+) -> TransactionResult<()> {
+    let new = PromptColumns::of(prompts.iter().map(|(prompt, _)| prompt))?;
     let answers: Vec<&Harvested> = prompts.iter().map(|(_, answer)| answer).collect();
     keep(tx, answers.iter().map(|answer| &answer.completion)).await?;
-    let read = Readings::of(&answers);
+    let read = ParsedColumns::of(&answers);
     sqlx::query!(
         "INSERT INTO prompts (distillation_id, state, id, row_index, sample, hinted, purpose, key,
              tokens_reserved, rationale, label, parse_reason, verdict, reason)
@@ -200,7 +200,7 @@ pub(crate) async fn record_verdicts(
     tx: &mut Tx,
     job: DistillationId,
     verdicts: &[VerdictUpdate],
-) -> Attempt<()> {
+) -> TransactionResult<()> {
     // Of several for one prompt, the last counts.
     let last: BTreeMap<Uuid, &VerdictUpdate> =
         verdicts.iter().map(|verdict| (verdict.prompt.as_uuid(), verdict)).collect();

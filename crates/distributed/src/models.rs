@@ -1,6 +1,6 @@
 //! Published students and base checkpoints.
 
-use crate::failure::Attempt;
+use crate::failure::TransactionResult;
 use crate::row::{Text, record, records, text};
 use crate::store::{PostgresStore, Tx};
 use async_trait::async_trait;
@@ -24,7 +24,7 @@ macro_rules! models {
 }
 
 /// The model that a run published; a run that is not its job's final one has none.
-pub(crate) async fn of_run(tx: &mut Tx, run: RunId) -> Attempt<Option<Model>> {
+pub(crate) async fn of_run(tx: &mut Tx, run: RunId) -> TransactionResult<Option<Model>> {
     record(
         sqlx::query_file_as!(ModelRow, "../../statements/model_of_run.sql", run.as_uuid())
             .fetch_optional(&mut **tx)
@@ -33,7 +33,12 @@ pub(crate) async fn of_run(tx: &mut Tx, run: RunId) -> Attempt<Option<Model>> {
 }
 
 /// The next version of a job's model.
-pub(crate) async fn insert(tx: &mut Tx, job: &Distillation, run: RunId, new: &RunResult) -> Attempt<Model> {
+pub(crate) async fn insert(
+    tx: &mut Tx,
+    job: &Distillation,
+    run: RunId,
+    new: &RunResult,
+) -> TransactionResult<Model> {
     let name = text(&job.spec.name);
     let version = sqlx::query_file_scalar!("../../statements/next_version.sql", name.as_ref())
         .fetch_one(&mut **tx)

@@ -1,7 +1,7 @@
 //! Prompts: planned, published, read.
 
 use crate::accounts;
-use crate::columns::Questions;
+use crate::columns::PromptColumns;
 use crate::jobs;
 use crate::leases;
 use crate::ledger;
@@ -11,14 +11,14 @@ use async_trait::async_trait;
 use domain::ids::{CompletionKey, DistillationId, PromptId};
 use domain::lifecycle;
 use domain::ports::{
-    AttemptFailure, BATCH_MAX, HarvestOutcome, LeaseOutcome, LedgerFilter, PromptStore, StoreError,
-    StoreResult, Work,
+    AttemptFailure, BATCH_MAX, HarvestOutcome, LeaseOutcome, LedgerFilter, PromptStore, QueuedPrompt,
+    StoreError, StoreResult,
 };
 use domain::records::{
     Completion, HarvestProgress, Harvested, LedgerEntry, NewPrompt, Prompt, VerdictUpdate,
 };
 use domain::rows::{
-    CompletionRow, EntryRow, GroupRow, Held, PromptRow, ROW_PROMPTS_MAX, SpentRow, WorkRow, integer,
+    CompletionRow, EntryRow, GroupRow, Held, PromptRow, QueuedPromptRow, ROW_PROMPTS_MAX, SpentRow, integer,
     whole_rows,
 };
 use domain::state::{PromptState, Verdict};
@@ -42,7 +42,7 @@ macro_rules! prompts {
 impl PromptStore for PostgresStore {
     async fn plan_prompts(&self, id: DistillationId, prompts: Vec<NewPrompt>) -> StoreResult<()> {
         self.call(|| async {
-            let new = Questions::of(prompts.iter())?;
+            let new = PromptColumns::of(prompts.iter())?;
             let mut tx = self.begin().await?;
             let job = jobs::lock(&mut tx, id).await?;
             jobs::apply(&mut tx, id, lifecycle::plan(&job)?).await?;
@@ -113,16 +113,16 @@ impl PromptStore for PostgresStore {
         .await
     }
 
-    async fn outbox(&self, limit: usize) -> StoreResult<Vec<Work>> {
+    async fn outbox(&self, limit: usize) -> StoreResult<Vec<QueuedPrompt>> {
         self.call(|| async {
             let rows = sqlx::query_file_as!(
-                WorkRow,
+                QueuedPromptRow,
                 "../../statements/outbox.sql",
                 limit.clamp(1, BATCH_MAX) as i64
             )
             .fetch_all(self.pool())
             .await?;
-            Ok(rows.into_iter().map(Work::from).collect())
+            Ok(rows.into_iter().map(QueuedPrompt::from).collect())
         })
         .await
     }
@@ -146,10 +146,14 @@ impl PromptStore for PostgresStore {
         .await
     }
 
-    async fn unfinished_prompts(&self, after: Option<PromptId>, limit: usize) -> StoreResult<Vec<Work>> {
+    async fn unfinished_prompts(
+        &self,
+        after: Option<PromptId>,
+        limit: usize,
+    ) -> StoreResult<Vec<QueuedPrompt>> {
         self.call(|| async {
             let rows = sqlx::query_as!(
-                WorkRow,
+                QueuedPromptRow,
                 "SELECT prompts.id AS prompt, traceparent FROM prompts
                  JOIN distillations ON distillations.id = prompts.distillation_id
                  WHERE prompts.id > $1 AND prompts.state IN ('pending', 'leased')
@@ -160,7 +164,7 @@ impl PromptStore for PostgresStore {
             )
             .fetch_all(self.pool())
             .await?;
-            Ok(rows.into_iter().map(Work::from).collect())
+            Ok(rows.into_iter().map(QueuedPrompt::from).collect())
         })
         .await
     }

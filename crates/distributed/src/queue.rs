@@ -7,7 +7,7 @@
 use crate::redis_server::RedisServer;
 use async_trait::async_trait;
 use domain::ids::PromptId;
-use domain::ports::{Delivery, Queue, QueueError, Work};
+use domain::ports::{Delivery, Queue, QueueError, QueuedPrompt};
 use redis::aio::MultiplexedConnection;
 use redis::streams::{StreamAutoClaimReply, StreamId, StreamReadReply};
 use redis::{RedisResult, Script};
@@ -18,13 +18,13 @@ use tokio::time::Instant;
 const GROUP: &str = "workers";
 /// Entries of one script, command or page.
 const BATCH_MAX: usize = 1_000;
-/// A read blocks so long at most, then looks for what has become due meanwhile.
+/// The longest time that a read blocks; then what has become due is looked for.
 const BLOCK_MAX: Duration = Duration::from_secs(1);
 /// Idle connections that are kept for blocking reads.
 const READERS_MAX: usize = 32;
-/// What is delivered and forgotten is looked for so often within the time of visibility.
+/// How often within the time of visibility entries that were delivered and not acknowledged are looked for.
 const SWEEPS: u32 = 8;
-/// A consumer is removed after so many times of visibility without a sign of it.
+/// Times of visibility without a call after which a consumer is removed.
 const SILENCE: u32 = 4;
 
 static PUBLISH: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/publish.lua")));
@@ -41,12 +41,12 @@ pub struct RedisQueue {
     postponed: String,
     index: String,
     readers: Mutex<Vec<MultiplexedConnection>>,
-    swept: Mutex<Swept>,
+    swept: Mutex<SweepState>,
 }
 
 /// When this replica last looked for what is forgotten.
 #[derive(Debug, Default)]
-struct Swept {
+struct SweepState {
     entries: Option<Instant>,
     consumers: Option<Instant>,
 }
@@ -139,12 +139,12 @@ impl RedisQueue {
         Ok(taken)
     }
 
-    /// Reads up to `max` entries that nobody had; waits up to `block` for the first, where that is given.
+    /// Reads up to `max` entries that were not delivered before; waits up to `block` for the first, where that is given.
     async fn read(&self, consumer: &str, max: usize, block: Option<Duration>) -> RedisResult<Vec<Delivery>> {
         let mut command = redis::cmd("XREADGROUP");
         command.arg("GROUP").arg(GROUP).arg(consumer).arg("COUNT").arg(max);
         if let Some(block) = block {
-            // Zero would be for ever.
+            // Zero would block without end.
             command.arg("BLOCK").arg(u64::try_from(block.as_millis()).unwrap_or(u64::MAX).max(1));
         }
         command.arg("STREAMS").arg(&self.stream).arg(">");
@@ -171,8 +171,10 @@ impl RedisQueue {
         for entry in entries {
             let prompt = entry.get::<String>("prompt").and_then(|prompt| prompt.parse().ok());
             match (prompt, entry.get("traceparent")) {
-                (Some(prompt), Some(traceparent)) => deliveries
-                    .push(Delivery { handle: handle(&entry.id, prompt), work: Work { prompt, traceparent } }),
+                (Some(prompt), Some(traceparent)) => deliveries.push(Delivery {
+                    handle: handle(&entry.id, prompt),
+                    work: QueuedPrompt { prompt, traceparent },
+                }),
                 _ => foreign.push(entry.id),
             }
         }
@@ -186,10 +188,10 @@ impl RedisQueue {
         Ok(deliveries)
     }
 
-    /// Looks once: what is due or forgotten first, then what nobody had, for which it waits up to `left`. The group is
+    /// Looks once: what is due or forgotten first, then what was not delivered before, for which it waits up to `left`. The group is
     /// made where there is none, before the first read and after FLUSHALL, and begins with the oldest entry.
-    async fn look(&self, consumer: &str, max: usize, left: Duration) -> RedisResult<Vec<Delivery>> {
-        match self.try_look(consumer, max, left).await {
+    async fn take_available(&self, consumer: &str, max: usize, left: Duration) -> RedisResult<Vec<Delivery>> {
+        match self.try_take(consumer, max, left).await {
             Err(error) if matches!(error.code(), Some("NOGROUP" | "UNBLOCKED")) => {
                 let made: RedisResult<()> = redis::cmd("XGROUP")
                     .arg("CREATE")
@@ -204,13 +206,13 @@ impl RedisQueue {
                     Err(error) if error.code() == Some("BUSYGROUP") => {}
                     made => made?,
                 }
-                self.try_look(consumer, max, Duration::ZERO).await
+                self.try_take(consumer, max, Duration::ZERO).await
             }
             looked => looked,
         }
     }
 
-    async fn try_look(&self, consumer: &str, max: usize, left: Duration) -> RedisResult<Vec<Delivery>> {
+    async fn try_take(&self, consumer: &str, max: usize, left: Duration) -> RedisResult<Vec<Delivery>> {
         let due = self.wake().await?;
         // What was taken over is handed out at once: a failure to read on would keep it back.
         let found = self.take_over(consumer, max).await?;
@@ -223,7 +225,7 @@ impl RedisQueue {
     }
 
     /// Whether it is time to do again what was done at `last`; then it counts as done now.
-    fn is_time(&self, last: impl FnOnce(&mut Swept) -> &mut Option<Instant>, every: Duration) -> bool {
+    fn is_time(&self, last: impl FnOnce(&mut SweepState) -> &mut Option<Instant>, every: Duration) -> bool {
         let mut swept = self.swept();
         let last = last(&mut swept);
         let due = last.is_none_or(|last| last.elapsed() >= every);
@@ -233,7 +235,7 @@ impl RedisQueue {
         due
     }
 
-    fn swept(&self) -> MutexGuard<'_, Swept> {
+    fn swept(&self) -> MutexGuard<'_, SweepState> {
         self.swept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -251,7 +253,7 @@ impl RedisQueue {
         }
     }
 
-    async fn publish_batch(&self, work: &[Work]) -> RedisResult<Option<usize>> {
+    async fn publish_batch(&self, work: &[QueuedPrompt]) -> RedisResult<Option<usize>> {
         let mut invocation = PUBLISH.prepare_invoke();
         invocation.key(&self.stream).key(&self.postponed).key(&self.index).arg(self.capacity);
         for work in work {
@@ -264,7 +266,7 @@ impl RedisQueue {
 
 #[async_trait]
 impl Queue for RedisQueue {
-    async fn publish(&self, work: &[Work]) -> Result<usize, QueueError> {
+    async fn publish(&self, work: &[QueuedPrompt]) -> Result<usize, QueueError> {
         let mut published = 0;
         for batch in work.chunks(BATCH_MAX) {
             match self.publish_batch(batch).await.map_err(unavailable)? {
@@ -284,7 +286,7 @@ impl Queue for RedisQueue {
         let until = Instant::now() + wait;
         loop {
             let left = until.saturating_duration_since(Instant::now());
-            let found = self.look(consumer, max, left).await.map_err(unavailable)?;
+            let found = self.take_available(consumer, max, left).await.map_err(unavailable)?;
             if !found.is_empty() || left.is_zero() {
                 return Ok(found);
             }
@@ -310,7 +312,7 @@ impl Queue for RedisQueue {
         if ids.is_empty() {
             return Ok(());
         }
-        // Bare ids: nothing is delivered, only the idle time begins anew. An entry that is done stays done.
+        // Bare ids: nothing is delivered, only the idle time restarts. An entry that is done stays done.
         let extended: RedisResult<Vec<String>> = redis::cmd("XCLAIM")
             .arg(&self.stream)
             .arg(GROUP)

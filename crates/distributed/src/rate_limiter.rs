@@ -3,7 +3,7 @@
 
 use crate::redis_server::RedisServer;
 use async_trait::async_trait;
-use domain::ports::{Limits, RateLimitError, RateLimiter, Reservation};
+use domain::ports::{RateLimitError, RateLimiter, RateLimits, Reservation};
 use redis::Script;
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 /// A reservation that is not settled by then belongs to a caller that is gone: it is forgotten, and counts as used.
 const RESERVATION_MAX: Duration = Duration::from_secs(3_600);
-/// A bucket that nobody draws from is full long before.
+/// A bucket that is not drawn from is full long before.
 const BUCKET_MAX: Duration = Duration::from_secs(24 * 3_600);
 
 static RESERVE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/reserve.lua")));
@@ -62,7 +62,7 @@ impl RateLimiter for RedisRateLimiter {
     async fn reserve(
         &self,
         profile: &str,
-        limits: Limits,
+        limits: RateLimits,
         tokens: u64,
     ) -> Result<Reservation, RateLimitError> {
         if let Some(limit) = limits.tokens_per_minute.filter(|limit| tokens > *limit) {

@@ -9,7 +9,7 @@ use std::time::Duration;
 const OLDEST: u32 = 7;
 const CONNECT_MAX: Duration = Duration::from_secs(2);
 const RESPONSE_MAX: Duration = Duration::from_secs(5);
-/// Reconnecting is tried so often before the calls that wait for it fail.
+/// Tries to reconnect before the calls that wait for it fail.
 const RECONNECTS: usize = 2;
 const RECONNECT_PAUSE: Duration = Duration::from_millis(50);
 const RECONNECT_PAUSE_MAX: Duration = Duration::from_millis(500);
@@ -17,7 +17,7 @@ const RECONNECT_PAUSE_MAX: Duration = Duration::from_millis(500);
 /// Why a Redis cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum RedisError {
-    /// The URL is none.
+    /// The URL cannot be read.
     #[error(
         "the URL of Redis cannot be read: it looks like redis://user:password@host:6379/0, or rediss:// for TLS"
     )]
@@ -44,7 +44,7 @@ impl RedisError {
     }
 }
 
-/// A connection to Redis that comes back by itself, and the part of it that is ours: every key begins with `prefix`, so
+/// A connection to Redis that reconnects, and the part of it that is ours: every key begins with `prefix`, so
 /// that several clusters can share a server.
 #[derive(Clone)]
 pub struct RedisServer {

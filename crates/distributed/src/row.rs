@@ -1,6 +1,6 @@
 //! Rows of the database as records, and records as rows.
 
-use crate::failure::Attempt;
+use crate::failure::TransactionResult;
 use domain::ports::{StoreError, StoreResult};
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 /// The record of a row, where there is one.
-pub(crate) fn record<R, T>(row: sqlx::Result<Option<R>>) -> Attempt<Option<T>>
+pub(crate) fn record<R, T>(row: sqlx::Result<Option<R>>) -> TransactionResult<Option<T>>
 where
     T: TryFrom<R, Error = StoreError>,
 {
@@ -16,7 +16,7 @@ where
 }
 
 /// The records of rows, in their order.
-pub(crate) fn records<R, T>(rows: sqlx::Result<Vec<R>>) -> Attempt<Vec<T>>
+pub(crate) fn records<R, T>(rows: sqlx::Result<Vec<R>>) -> TransactionResult<Vec<T>>
 where
     T: TryFrom<R, Error = StoreError>,
 {
@@ -33,7 +33,7 @@ pub(crate) fn milliseconds(lease: Duration) -> i64 {
 pub(crate) type Text<'a> = Cow<'a, str>;
 
 /// A text as the database takes it. Postgres refuses the character NUL, which a teacher may answer: it is kept as U+FFFD,
-/// the replacement character, so that such an answer is stored like any other and no job waits for it for ever.
+/// the replacement character, so that such an answer is stored like any other and no job waits for it without end.
 pub(crate) fn text(text: &str) -> Text<'_> {
     if text.contains('\0') { Cow::Owned(text.replace('\0', "\u{FFFD}")) } else { Cow::Borrowed(text) }
 }

@@ -1,7 +1,7 @@
 //! Runs: leased, fenced, published.
 
 use crate::datasets;
-use crate::failure::Attempt;
+use crate::failure::TransactionResult;
 use crate::jobs::{self, append, apply};
 use crate::models;
 use crate::row::{Text, milliseconds, record, records, text};
@@ -31,20 +31,20 @@ macro_rules! runs {
     };
 }
 
-async fn fetch(tx: &mut Tx, id: RunId) -> Attempt<Run> {
+async fn fetch(tx: &mut Tx, id: RunId) -> TransactionResult<Run> {
     let row = runs!("WHERE runs.id = $1", id.as_uuid()).fetch_optional(&mut **tx).await;
     Ok(record(row)?.ok_or_else(|| StoreError::not_found("run", id))?)
 }
 
 /// A run that no other transaction changes until the transaction ends; `None` where there is none.
-async fn lock(tx: &mut Tx, id: RunId) -> Attempt<Option<Run>> {
+async fn lock(tx: &mut Tx, id: RunId) -> TransactionResult<Option<Run>> {
     record(
         runs!("WHERE runs.id = $1 FOR NO KEY UPDATE OF runs", id.as_uuid()).fetch_optional(&mut **tx).await,
     )
 }
 
 /// A run and its job, both locked: the job first, as everywhere.
-async fn lock_with_job(tx: &mut Tx, id: RunId) -> Attempt<(Run, Distillation)> {
+async fn lock_with_job(tx: &mut Tx, id: RunId) -> TransactionResult<(Run, Distillation)> {
     let job = sqlx::query_scalar!("SELECT distillation_id FROM runs WHERE id = $1", id.as_uuid())
         .fetch_optional(&mut **tx)
         .await?
@@ -55,7 +55,7 @@ async fn lock_with_job(tx: &mut Tx, id: RunId) -> Attempt<(Run, Distillation)> {
 }
 
 /// Ends the lease of a locked run and writes what else the transition says.
-async fn end(tx: &mut Tx, run: &Run, transition: RunTransition) -> Attempt<()> {
+async fn end(tx: &mut Tx, run: &Run, transition: RunTransition) -> TransactionResult<()> {
     sqlx::query_file!(
         "../../statements/end_run.sql",
         transition.state.as_str(),
@@ -71,7 +71,11 @@ async fn end(tx: &mut Tx, run: &Run, transition: RunTransition) -> Attempt<()> {
 }
 
 /// Makes the final run of a locked job.
-async fn insert_final(tx: &mut Tx, job: DistillationId, ledger_fingerprint: &str) -> Attempt<RunId> {
+async fn insert_final(
+    tx: &mut Tx,
+    job: DistillationId,
+    ledger_fingerprint: &str,
+) -> TransactionResult<RunId> {
     let run = RunId::generate();
     sqlx::query!(
         "INSERT INTO runs (id, distillation_id, ledger_fingerprint, state, created_at)
@@ -89,7 +93,7 @@ async fn insert_final(tx: &mut Tx, job: DistillationId, ledger_fingerprint: &str
 }
 
 /// Makes a further run of a locked job.
-async fn insert_further(tx: &mut Tx, job: &Distillation, new: &NewRun) -> Attempt<()> {
+async fn insert_further(tx: &mut Tx, job: &Distillation, new: &NewRun) -> TransactionResult<()> {
     let (study, cell) = new.plan.purpose.study_and_cell();
     sqlx::query!(
         "INSERT INTO runs (id, distillation_id, request_id, purpose, study, cell, spec, rows_millionths, rows_seed,
@@ -112,7 +116,12 @@ async fn insert_further(tx: &mut Tx, job: &Distillation, new: &NewRun) -> Attemp
 }
 
 /// Writes the model of a locked job's final run.
-async fn publish_model(tx: &mut Tx, job: &Distillation, run: RunId, result: &RunResult) -> Attempt<Model> {
+async fn publish_model(
+    tx: &mut Tx,
+    job: &Distillation,
+    run: RunId,
+    result: &RunResult,
+) -> TransactionResult<Model> {
     let model = models::insert(tx, job, run, result).await?;
     sqlx::query_file!(
         "../../statements/set_model.sql",
@@ -127,7 +136,7 @@ async fn publish_model(tx: &mut Tx, job: &Distillation, run: RunId, result: &Run
 }
 
 /// Writes what a locked run came to.
-async fn write_result(tx: &mut Tx, run: RunId, result: &RunResult) -> Attempt<()> {
+async fn write_result(tx: &mut Tx, run: RunId, result: &RunResult) -> TransactionResult<()> {
     sqlx::query_file!(
         "../../statements/set_run_result.sql",
         text(&result.path) as Text<'_>,
@@ -364,7 +373,7 @@ impl RunStore for PostgresStore {
 }
 
 /// Writes numbers of a locked run; of several for one step and name, the last counts.
-async fn write_metrics(tx: &mut Tx, id: RunId, metrics: &[MetricPoint]) -> Attempt<()> {
+async fn write_metrics(tx: &mut Tx, id: RunId, metrics: &[MetricPoint]) -> TransactionResult<()> {
     if metrics.is_empty() {
         return Ok(());
     }

@@ -1,7 +1,7 @@
 //! Opening the database, and how every method of the port is carried out: a bounded number of tries, each one
 //! transaction, within a bounded time.
 
-use crate::failure::{Attempt, Failure, Tries};
+use crate::failure::{Retries, TransactionError, TransactionResult};
 use domain::Fault;
 use domain::ports::{StoreError, StoreResult};
 use sqlx::migrate::MigrateError;
@@ -19,7 +19,7 @@ pub(crate) type Tx = Transaction<'static, Postgres>;
 pub struct PostgresSettings {
     /// Connections of this process at most.
     pub connections_max: u32,
-    /// A call waits so long for a connection, also while the server is away.
+    /// The longest wait for a connection, also while the server is away.
     pub connect_max: Duration,
     /// The server gives up a statement after this.
     pub statement_max: Duration,
@@ -47,7 +47,7 @@ impl Default for PostgresSettings {
 /// Why a database cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// The URL is none.
+    /// The URL cannot be read.
     #[error(
         "the database's URL cannot be read ({0}): it looks like postgres://user:password@host:5432/database"
     )]
@@ -176,7 +176,7 @@ impl PostgresStore {
     /// Carries out a method of a port: makes the attempt, again where it collided with another transaction.
     pub(crate) async fn call<T, Trying>(&self, attempt: impl Fn() -> Trying + Send) -> StoreResult<T>
     where
-        Trying: Future<Output = Attempt<T>> + Send,
+        Trying: Future<Output = TransactionResult<T>> + Send,
     {
         tried(self.settings.call_max, attempt).await
     }
@@ -184,7 +184,7 @@ impl PostgresStore {
     /// The same for a deletion.
     pub(crate) async fn call_deletion<T, Trying>(&self, attempt: impl Fn() -> Trying + Send) -> StoreResult<T>
     where
-        Trying: Future<Output = Attempt<T>> + Send,
+        Trying: Future<Output = TransactionResult<T>> + Send,
     {
         tried(self.settings.deletion_max, attempt).await
     }
@@ -195,12 +195,12 @@ impl PostgresStore {
     }
 
     /// A transaction that writes.
-    pub(crate) async fn begin(&self) -> Attempt<Tx> {
+    pub(crate) async fn begin(&self) -> TransactionResult<Tx> {
         Ok(self.pool.begin().await?)
     }
 
     /// A transaction that writes, and may take as long as a deletion takes.
-    pub(crate) async fn begin_deletion(&self) -> Attempt<Tx> {
+    pub(crate) async fn begin_deletion(&self) -> TransactionResult<Tx> {
         let mut tx = self.pool.begin().await?;
         let limit = self.settings.deletion_max.as_millis().to_string();
         sqlx::query_scalar!("SELECT set_config('statement_timeout', $1, true)", limit)
@@ -210,7 +210,7 @@ impl PostgresStore {
     }
 
     /// A transaction that reads one state of everything.
-    pub(crate) async fn begin_reading(&self) -> Attempt<Tx> {
+    pub(crate) async fn begin_reading(&self) -> TransactionResult<Tx> {
         Ok(self.pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?)
     }
 }
@@ -249,9 +249,9 @@ async fn version(connection: &mut PgConnection) -> sqlx::Result<i64> {
 /// A bounded number of tries, each within its time.
 async fn tried<T, Trying>(limit: Duration, attempt: impl Fn() -> Trying + Send) -> StoreResult<T>
 where
-    Trying: Future<Output = Attempt<T>> + Send,
+    Trying: Future<Output = TransactionResult<T>> + Send,
 {
-    let mut tries = Tries::default();
+    let mut tries = Retries::default();
     loop {
         // Boxed: the methods' states are large, and the port boxes them anyway.
         let failure = match tokio::time::timeout(limit, Box::pin(attempt())).await {
@@ -259,7 +259,7 @@ where
             Ok(Err(failure)) => failure,
             Err(_) => {
                 let words = format!("the call did not end within {limit:?}");
-                Failure::Refused(StoreError::Unavailable(words))
+                TransactionError::Refused(StoreError::Unavailable(words))
             }
         };
         tries.again(failure).await?;

@@ -11,7 +11,7 @@ mod server;
 use conformance::harness::{CAPACITY, VISIBILITY};
 use distributed::{RedisError, RedisQueue, RedisServer};
 use domain::ids::PromptId;
-use domain::ports::{Delivery, QueueError, Work};
+use domain::ports::{Delivery, QueueError, QueuedPrompt};
 use domain::{Fault, Queue};
 use redis::AsyncCommands;
 use server::{Prefix, connect, prefix, shared};
@@ -22,15 +22,17 @@ use tests::redis::Redis;
 
 conformance::queue_suite!(Prefix::open);
 
-/// A wait that no test reaches the end of, unless nobody wakes it.
+/// A wait that no test reaches the end of, unless it is never woken.
 const PATIENCE: Duration = Duration::from_secs(20);
 const SHORT: Duration = Duration::from_millis(200);
 
-fn work(count: usize) -> Vec<Work> {
-    (0..count).map(|_| Work { prompt: PromptId::generate(), traceparent: "00-1-2-01".to_owned() }).collect()
+fn work(count: usize) -> Vec<QueuedPrompt> {
+    (0..count)
+        .map(|_| QueuedPrompt { prompt: PromptId::generate(), traceparent: "00-1-2-01".to_owned() })
+        .collect()
 }
 
-fn prompts<'a>(work: impl IntoIterator<Item = &'a Work>) -> BTreeSet<PromptId> {
+fn prompts<'a>(work: impl IntoIterator<Item = &'a QueuedPrompt>) -> BTreeSet<PromptId> {
     work.into_iter().map(|work| work.prompt).collect()
 }
 
@@ -75,7 +77,7 @@ async fn what_flushall_took_is_missing_and_can_be_published_again() {
     let before = queue.take("worker", 5, Duration::ZERO).await.unwrap();
     queue.postpone(&before[4], PATIENCE).await.unwrap();
     redis.flush_all().unwrap();
-    // What is in hands is told about as if nothing had happened, and changes nothing.
+    // Calls about delivered entries succeed as if nothing had happened, and change nothing.
     queue.extend("worker", &handles(&before)).await.unwrap();
     queue.acknowledge(&handles(&before[..2])).await.unwrap();
     queue.postpone(&before[3], Duration::ZERO).await.unwrap();

@@ -9,7 +9,7 @@
 mod server;
 
 use distributed::RedisRateLimiter;
-use domain::ports::{Limits, RateLimitError, Reservation};
+use domain::ports::{RateLimitError, RateLimits, Reservation};
 use domain::{Fault, RateLimiter};
 use server::{Prefix, connect, prefix, shared};
 use std::time::{Duration, Instant};
@@ -20,18 +20,18 @@ conformance::rate_limiter_suite!(Prefix::open);
 /// No fault of a server takes longer to be over.
 const OVER_MAX: Duration = Duration::from_secs(20);
 
-fn tokens(limit: u64) -> Limits {
-    Limits { tokens_per_minute: Some(limit), ..Limits::default() }
+fn tokens(limit: u64) -> RateLimits {
+    RateLimits { tokens_per_minute: Some(limit), ..RateLimits::default() }
 }
 
-async fn granted(rate_limiter: &RedisRateLimiter, limits: Limits, tokens: u64) -> u64 {
+async fn granted(rate_limiter: &RedisRateLimiter, limits: RateLimits, tokens: u64) -> u64 {
     match rate_limiter.reserve("local", limits, tokens).await.unwrap() {
         Reservation::Granted(number) => number,
         Reservation::Wait(wait) => panic!("{tokens} tokens are there, not after {wait:?}"),
     }
 }
 
-async fn waits(rate_limiter: &RedisRateLimiter, limits: Limits, tokens: u64) -> bool {
+async fn waits(rate_limiter: &RedisRateLimiter, limits: RateLimits, tokens: u64) -> bool {
     matches!(rate_limiter.reserve("local", limits, tokens).await.unwrap(), Reservation::Wait(_))
 }
 
@@ -47,8 +47,8 @@ async fn replicas_share_one_bucket_and_clusters_do_not() {
     right.settle("local", number, 0).await.unwrap();
     granted(&left, tokens(1_000), 1_000).await;
     right.hold("local", Duration::from_secs(30)).await.unwrap();
-    assert!(waits(&left, Limits::default(), 1).await);
-    assert!(!waits(&other, Limits::default(), 1).await);
+    assert!(waits(&left, RateLimits::default(), 1).await);
+    assert!(!waits(&other, RateLimits::default(), 1).await);
 }
 
 /// How many reservations the server remembers.

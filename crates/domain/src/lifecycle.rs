@@ -164,7 +164,7 @@ pub fn start_training(job: &Distillation) -> Decision {
     }
 }
 
-/// Whether a job's ledger can be trained on by a further run: its harvest is over, so that the ledger stays as it is.
+/// Whether a job's ledger can be trained on by a further run: its harvest has ended, so that the ledger stays as it is.
 ///
 /// # Errors
 /// It was never harvested to the end, or its dataset was deleted.
@@ -242,7 +242,7 @@ pub fn delete(job: &Distillation) -> Result<(), Conflict> {
     }
 }
 
-/// Checks that a call holds a run's lease: whoever leased it last is the one who may write.
+/// Checks that a call holds a run's lease: the trainer that leased it last is the one that may write.
 ///
 /// # Errors
 /// The lease was lost.

@@ -19,7 +19,7 @@ pub struct Dataset {
     pub name: String,
     /// Staged or committed.
     pub state: DatasetState,
-    /// Rows so far: the offset at which an interrupted upload goes on.
+    /// Rows so far: the offset at which an interrupted upload continues.
     pub rows: u64,
     /// Rows by split: train, validation, test.
     pub rows_by_split: [u64; 3],
@@ -338,7 +338,7 @@ pub struct Run {
     pub state: RunState,
     /// Leases taken so far: the fencing token of the present one.
     pub fence: u64,
-    /// Who holds it; empty when nobody does.
+    /// Who holds it; empty when it is not leased.
     pub trainer: String,
     /// Optimiser steps done.
     pub step: u64,

@@ -8,7 +8,7 @@ use crate::completion::Parsed;
 use crate::event::{Event, EventKind};
 use crate::example::{Example, Row};
 use crate::ids::{CompletionKey, DatasetId, DistillationId, ModelId, PromptId, RunId};
-use crate::ports::{BATCH_MAX, PageRequest, StoreError, StoreResult, Work};
+use crate::ports::{BATCH_MAX, PageRequest, QueuedPrompt, StoreError, StoreResult};
 use crate::records::{
     Completion, Dataset, Distillation, HarvestProgress, LedgerEntry, MetricPoint, Model, PhaseSeconds,
     Prompt, Run,
@@ -334,13 +334,13 @@ impl GroupRow {
 
 /// An entry for the work list: a row of `outbox` or `prompts` with its job's trace.
 #[derive(Debug)]
-pub struct WorkRow {
+pub struct QueuedPromptRow {
     pub prompt: Uuid,
     pub traceparent: String,
 }
 
-impl From<WorkRow> for Work {
-    fn from(row: WorkRow) -> Self {
+impl From<QueuedPromptRow> for QueuedPrompt {
+    fn from(row: QueuedPromptRow) -> Self {
         Self { prompt: PromptId::from_uuid(row.prompt), traceparent: row.traceparent }
     }
 }

@@ -29,7 +29,7 @@ named!(
         Failed = "failed",
         /// A user ended it.
         Cancelled = "cancelled",
-        /// It waits for a person: the reason says for what. `resume` goes on where it stopped.
+        /// It waits for a person: the reason says for what. `resume` continues where it stopped.
         Paused = "paused",
     }
 );

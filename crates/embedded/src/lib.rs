@@ -13,7 +13,7 @@ mod runs;
 mod store;
 
 /// The database that statements are checked against, where there is one (see sqlx.toml). sqlx reads the
-/// variable unseen by cargo; named here, a change of it compiles this crate anew.
+/// variable unseen by cargo; named here, a change of it recompiles this crate.
 const _: Option<&str> = option_env!("DISTILLERY_SQLITE_URL");
 
 pub use queue::MemoryQueue;

@@ -7,16 +7,16 @@ use async_trait::async_trait;
 use domain::ids::{CompletionKey, DistillationId, PromptId};
 use domain::lifecycle;
 use domain::ports::{
-    AttemptFailure, BATCH_MAX, HarvestOutcome, LeaseOutcome, LedgerFilter, PromptStore, StoreError,
-    StoreResult, Work,
+    AttemptFailure, BATCH_MAX, HarvestOutcome, LeaseOutcome, LedgerFilter, PromptStore, QueuedPrompt,
+    StoreError, StoreResult,
 };
 use domain::records::{
     Completion, Distillation, HarvestProgress, Harvested, LeasedPrompt, LedgerEntry, NewPrompt, Prompt,
     VerdictUpdate,
 };
 use domain::rows::{
-    CompletionRow, EntryRow, GroupRow, Held, PromptRow, ROW_PROMPTS_MAX, SpentRow, WorkRow, integer, json,
-    limit as counted, whole_rows,
+    CompletionRow, EntryRow, GroupRow, Held, PromptRow, QueuedPromptRow, ROW_PROMPTS_MAX, SpentRow, integer,
+    json, limit as counted, whole_rows,
 };
 use domain::spec::Budget;
 use domain::state::{DistillationState, PromptState, Verdict};
@@ -213,13 +213,16 @@ impl PromptStore for SqliteStore {
         Ok(progress)
     }
 
-    async fn outbox(&self, limit: usize) -> StoreResult<Vec<Work>> {
-        let rows =
-            sqlx::query_file_as!(WorkRow, "../../statements/outbox.sql", limit.clamp(1, BATCH_MAX) as i64)
-                .fetch_all(self.readers())
-                .await
-                .map_err(internal)?;
-        Ok(rows.into_iter().map(Work::from).collect())
+    async fn outbox(&self, limit: usize) -> StoreResult<Vec<QueuedPrompt>> {
+        let rows = sqlx::query_file_as!(
+            QueuedPromptRow,
+            "../../statements/outbox.sql",
+            limit.clamp(1, BATCH_MAX) as i64
+        )
+        .fetch_all(self.readers())
+        .await
+        .map_err(internal)?;
+        Ok(rows.into_iter().map(QueuedPrompt::from).collect())
     }
 
     async fn mark_published(&self, prompts: &[PromptId]) -> StoreResult<()> {
@@ -237,10 +240,14 @@ impl PromptStore for SqliteStore {
         transaction.commit().await.map_err(internal)
     }
 
-    async fn unfinished_prompts(&self, after: Option<PromptId>, limit: usize) -> StoreResult<Vec<Work>> {
+    async fn unfinished_prompts(
+        &self,
+        after: Option<PromptId>,
+        limit: usize,
+    ) -> StoreResult<Vec<QueuedPrompt>> {
         // The cross join keeps the order of the tables: pages go along the index of unfinished prompts.
         let rows = sqlx::query_as!(
-            WorkRow,
+            QueuedPromptRow,
             "SELECT prompts.id AS prompt, traceparent FROM prompts INDEXED BY prompts_unfinished
              CROSS JOIN distillations ON distillations.id = prompts.distillation_id
              WHERE prompts.id > ?1 AND prompts.state IN ('pending', 'leased')
@@ -253,7 +260,7 @@ impl PromptStore for SqliteStore {
         .fetch_all(self.readers())
         .await
         .map_err(internal)?;
-        Ok(rows.into_iter().map(Work::from).collect())
+        Ok(rows.into_iter().map(QueuedPrompt::from).collect())
     }
 
     async fn lease_prompts(

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use domain::ids::PromptId;
-use domain::ports::{Delivery, Queue, QueueError, Work};
+use domain::ports::{Delivery, Queue, QueueError, QueuedPrompt};
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -14,21 +14,21 @@ use tokio::time::Instant;
 pub struct MemoryQueue {
     capacity: usize,
     visibility: Duration,
-    entries: Mutex<Entries>,
+    entries: Mutex<QueueState>,
     arrived: Notify,
 }
 
 #[derive(Debug, Default)]
-struct Entries {
+struct QueueState {
     next: u64,
-    waiting: VecDeque<(u64, Work)>,
-    delayed: BTreeMap<(Instant, u64), Work>,
-    delivered: HashMap<u64, (Instant, Work)>,
+    waiting: VecDeque<(u64, QueuedPrompt)>,
+    delayed: BTreeMap<(Instant, u64), QueuedPrompt>,
+    delivered: HashMap<u64, (Instant, QueuedPrompt)>,
     /// The prompts of all entries.
     prompts: HashSet<PromptId>,
 }
 
-impl Entries {
+impl QueueState {
     fn depth(&self) -> usize {
         self.waiting.len() + self.delayed.len() + self.delivered.len()
     }
@@ -64,7 +64,7 @@ impl MemoryQueue {
         Self { capacity, visibility, entries: Mutex::default(), arrived: Notify::new() }
     }
 
-    fn entries(&self) -> MutexGuard<'_, Entries> {
+    fn entries(&self) -> MutexGuard<'_, QueueState> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -84,7 +84,7 @@ impl MemoryQueue {
 
 #[async_trait]
 impl Queue for MemoryQueue {
-    async fn publish(&self, work: &[Work]) -> Result<usize, QueueError> {
+    async fn publish(&self, work: &[QueuedPrompt]) -> Result<usize, QueueError> {
         let mut entries = self.entries();
         let mut published = 0;
         for work in work {

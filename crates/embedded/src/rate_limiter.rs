@@ -1,7 +1,7 @@
 //! Rate limits in memory: token buckets that refill evenly over the minute.
 
 use async_trait::async_trait;
-use domain::ports::{Limits, RateLimitError, RateLimiter, Reservation};
+use domain::ports::{RateLimitError, RateLimiter, RateLimits, Reservation};
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -12,22 +12,22 @@ const MINUTE: f64 = 60.0;
 /// The rate limits of one process.
 #[derive(Debug, Default)]
 pub struct MemoryRateLimiter {
-    profiles: Mutex<HashMap<String, Profile>>,
+    profiles: Mutex<HashMap<String, ProfileBuckets>>,
 }
 
 #[derive(Debug)]
-struct Profile {
+struct ProfileBuckets {
     requests: f64,
     tokens: f64,
     refilled_at: Instant,
     held_until: Instant,
-    limits: Limits,
+    limits: RateLimits,
     next: u64,
     reserved: HashMap<u64, u64>,
 }
 
-impl Profile {
-    fn new(limits: Limits, now: Instant) -> Self {
+impl ProfileBuckets {
+    fn new(limits: RateLimits, now: Instant) -> Self {
         Self {
             requests: limits.requests_per_minute.unwrap_or(0) as f64,
             tokens: limits.tokens_per_minute.unwrap_or(0) as f64,
@@ -39,7 +39,7 @@ impl Profile {
         }
     }
 
-    fn refill(&mut self, limits: Limits, now: Instant) {
+    fn refill(&mut self, limits: RateLimits, now: Instant) {
         let share = now.duration_since(self.refilled_at).as_secs_f64() / MINUTE;
         self.refilled_at = now;
         let before = std::mem::replace(&mut self.limits, limits);
@@ -64,7 +64,7 @@ impl Profile {
 }
 
 impl MemoryRateLimiter {
-    fn profiles(&self) -> MutexGuard<'_, HashMap<String, Profile>> {
+    fn profiles(&self) -> MutexGuard<'_, HashMap<String, ProfileBuckets>> {
         self.profiles.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -74,7 +74,7 @@ impl RateLimiter for MemoryRateLimiter {
     async fn reserve(
         &self,
         profile: &str,
-        limits: Limits,
+        limits: RateLimits,
         tokens: u64,
     ) -> Result<Reservation, RateLimitError> {
         if let Some(limit) = limits.tokens_per_minute.filter(|limit| tokens > *limit) {
@@ -82,12 +82,12 @@ impl RateLimiter for MemoryRateLimiter {
         }
         let now = Instant::now();
         let mut profiles = self.profiles();
-        let profile = profiles.entry(profile.to_owned()).or_insert_with(|| Profile::new(limits, now));
+        let profile = profiles.entry(profile.to_owned()).or_insert_with(|| ProfileBuckets::new(limits, now));
         profile.refill(limits, now);
         let held = profile.held_until.saturating_duration_since(now);
         let wait = held
-            .max(Profile::wait(profile.requests, 1.0, limits.requests_per_minute))
-            .max(Profile::wait(profile.tokens, tokens as f64, limits.tokens_per_minute));
+            .max(ProfileBuckets::wait(profile.requests, 1.0, limits.requests_per_minute))
+            .max(ProfileBuckets::wait(profile.tokens, tokens as f64, limits.tokens_per_minute));
         if !wait.is_zero() {
             return Ok(Reservation::Wait(wait));
         }
@@ -115,7 +115,7 @@ impl RateLimiter for MemoryRateLimiter {
     async fn hold(&self, profile: &str, wait: Duration) -> Result<(), RateLimitError> {
         let now = Instant::now();
         let mut profiles = self.profiles();
-        let new = || Profile::new(Limits::default(), now);
+        let new = || ProfileBuckets::new(RateLimits::default(), now);
         let profile = profiles.entry(profile.to_owned()).or_insert_with(new);
         profile.held_until = profile.held_until.max(now + wait);
         Ok(())

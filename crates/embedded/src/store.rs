@@ -169,14 +169,14 @@ impl SqliteStore {
         &self.readers
     }
 
-    pub(crate) async fn write(&self) -> StoreResult<Writer<'_>> {
+    pub(crate) async fn write(&self) -> StoreResult<WriteConnection<'_>> {
         let connection = MutexGuard::try_map(self.writer.lock().await, Option::as_mut)
             .map_err(|_| StoreError::Unavailable("the store is closed".to_owned()))?;
-        Ok(Writer { connection })
+        Ok(WriteConnection { connection })
     }
 }
 
-/// The lock says that no other process is at work here: whoever held a lease is gone, and nobody need wait for its end.
+/// The lock proves that no other process works here: the holders of leases have ended, and no caller need wait for them.
 async fn end_leases(writer: &mut SqliteConnection) -> sqlx::Result<()> {
     sqlx::query!("UPDATE distillations SET driver_until = 0 WHERE driver_until > 0")
         .execute(&mut *writer)
@@ -187,12 +187,12 @@ async fn end_leases(writer: &mut SqliteConnection) -> sqlx::Result<()> {
 }
 
 /// The one connection that writes, for as long as a method needs it.
-pub(crate) struct Writer<'a> {
+pub(crate) struct WriteConnection<'a> {
     connection: MappedMutexGuard<'a, SqliteConnection>,
 }
 
-impl Writer<'_> {
-    /// A transaction that holds the database's write lock from its beginning: it never fails half-way for want of it.
+impl WriteConnection<'_> {
+    /// A transaction that holds the database's write lock from its beginning: it never fails half-way because another connection writes.
     pub(crate) async fn begin(&mut self) -> StoreResult<Transaction<'_, Sqlite>> {
         self.connection.begin_with("BEGIN IMMEDIATE").await.map_err(internal)
     }

@@ -178,7 +178,7 @@ async fn everything_survives_a_reopening() {
     }
 }
 
-/// Whoever held a lease is gone with the lock on the folder.
+/// The holders of leases ended with the lock on the folder.
 #[tokio::test]
 async fn leases_end_with_the_process_that_gave_them() {
     let folder = tempfile::tempdir().unwrap();
@@ -214,7 +214,7 @@ async fn a_closed_store_is_whole_in_its_one_file() {
 const CHUNK: u64 = 20;
 /// The file that marks the working folder of the process that is killed: it writes nowhere else.
 const MARK: &str = "write-here";
-/// The requests that its rounds repeat, so that each goes on where the one before was killed.
+/// The requests that its rounds repeat, so that each continues where the one before was killed.
 const REQUESTS: [&str; 3] = [
     "01890a5d-ac96-774b-bcce-b302099a8057",
     "01890a5d-ac96-774b-bcce-b302099a8058",

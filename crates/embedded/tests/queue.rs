@@ -5,18 +5,18 @@ use domain::Queue;
 use embedded::MemoryQueue;
 use std::sync::Arc;
 
-struct Memory(Arc<MemoryQueue>);
+struct InProcessQueue(Arc<MemoryQueue>);
 
-impl Memory {
+impl InProcessQueue {
     async fn open() -> Self {
         Self(Arc::new(MemoryQueue::new(CAPACITY, VISIBILITY)))
     }
 }
 
-impl QueueHarness for Memory {
+impl QueueHarness for InProcessQueue {
     fn queue(&self) -> Arc<dyn Queue> {
         Arc::clone(&self.0) as Arc<dyn Queue>
     }
 }
 
-conformance::queue_suite!(Memory::open);
+conformance::queue_suite!(InProcessQueue::open);

@@ -5,18 +5,18 @@ use domain::RateLimiter;
 use embedded::MemoryRateLimiter;
 use std::sync::Arc;
 
-struct Memory(Arc<MemoryRateLimiter>);
+struct InProcessLimiter(Arc<MemoryRateLimiter>);
 
-impl Memory {
+impl InProcessLimiter {
     async fn open() -> Self {
         Self(Arc::new(MemoryRateLimiter::default()))
     }
 }
 
-impl RateLimiterHarness for Memory {
+impl RateLimiterHarness for InProcessLimiter {
     fn rate_limiter(&self) -> Arc<dyn RateLimiter> {
         Arc::clone(&self.0) as Arc<dyn RateLimiter>
     }
 }
 
-conformance::rate_limiter_suite!(Memory::open);
+conformance::rate_limiter_suite!(InProcessLimiter::open);

@@ -1,7 +1,7 @@
 //! The driver moves jobs from stage to stage. Any replica may drive; a lease in the store says which one does.
 
 use crate::error::HarvestError;
-use crate::job::Job;
+use crate::job::PreparedJob;
 use crate::shared::Shared;
 use crate::{judging, plan};
 use domain::records::Distillation;
@@ -32,7 +32,7 @@ pub(crate) async fn run(shared: Arc<Shared>, shutdown: CancellationToken) {
         for job in jobs {
             let id = job.id;
             if let Err(error) = advance(&shared, job).await {
-                give_up(&shared, id, &error).await;
+                handle_error(&shared, id, &error).await;
             }
         }
     }
@@ -54,7 +54,7 @@ async fn advance(shared: &Shared, record: Distillation) -> Result<(), HarvestErr
     finish(shared, &job, &record).await
 }
 
-async fn finish(shared: &Shared, job: &Job, record: &Distillation) -> Result<(), HarvestError> {
+async fn finish(shared: &Shared, job: &PreparedJob, record: &Distillation) -> Result<(), HarvestError> {
     let judged = judging::judge(shared, job).await?;
     if judged.accepted == 0 && job.spec.training.objective.needs_rationales() {
         return Err(HarvestError::Stuck(judging::explain_nothing(shared, job).await?));
@@ -69,7 +69,7 @@ async fn finish(shared: &Shared, job: &Job, record: &Distillation) -> Result<(),
 }
 
 /// Transient failures are retried; anything else pauses the job for an operator.
-async fn give_up(shared: &Shared, id: domain::ids::DistillationId, error: &HarvestError) {
+async fn handle_error(shared: &Shared, id: domain::ids::DistillationId, error: &HarvestError) {
     use domain::Fault;
     match error.fault() {
         Fault::Unavailable | Fault::Overloaded => {

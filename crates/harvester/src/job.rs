@@ -13,7 +13,7 @@ use teacher::{Question, Renderer, Sampling, Teacher};
 const JOBS_MAX: usize = 256;
 
 /// A job, ready to be asked.
-pub(crate) struct Job {
+pub(crate) struct PreparedJob {
     pub(crate) id: DistillationId,
     pub(crate) dataset: DatasetId,
     pub(crate) spec: Spec,
@@ -28,23 +28,23 @@ pub(crate) struct Job {
 pub(crate) type Teachers = BTreeMap<String, Teacher>;
 
 /// Jobs by id: a specification never changes, so an entry never goes stale.
-pub(crate) struct Jobs {
+pub(crate) struct PreparedJobs {
     store: Arc<dyn JobStore>,
     teachers: Arc<Teachers>,
-    known: Mutex<HashMap<DistillationId, Arc<Job>>>,
+    known: Mutex<HashMap<DistillationId, Arc<PreparedJob>>>,
 }
 
-impl Jobs {
+impl PreparedJobs {
     pub(crate) fn new(store: Arc<dyn JobStore>, teachers: Arc<Teachers>) -> Self {
         Self { store, teachers, known: Mutex::default() }
     }
 
     /// The job of an id, from memory or from the store.
-    pub(crate) async fn get(&self, id: DistillationId) -> Result<Arc<Job>, HarvestError> {
+    pub(crate) async fn get(&self, id: DistillationId) -> Result<Arc<PreparedJob>, HarvestError> {
         if let Some(job) = self.known().get(&id) {
             return Ok(Arc::clone(job));
         }
-        let job = Arc::new(Job::open(&self.teachers, &self.store.distillation(id).await?)?);
+        let job = Arc::new(PreparedJob::open(&self.teachers, &self.store.distillation(id).await?)?);
         let mut known = self.known();
         if known.len() >= JOBS_MAX {
             known.clear();
@@ -53,12 +53,12 @@ impl Jobs {
         Ok(job)
     }
 
-    fn known(&self) -> MutexGuard<'_, HashMap<DistillationId, Arc<Job>>> {
+    fn known(&self) -> MutexGuard<'_, HashMap<DistillationId, Arc<PreparedJob>>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Job {
+impl PreparedJob {
     pub(crate) fn open(teachers: &Teachers, job: &Distillation) -> Result<Self, HarvestError> {
         let renderer = Renderer::new(&job.spec.task)?;
         let teacher = match job.spec.teacher.as_ref().map(|teacher| &teacher.source) {

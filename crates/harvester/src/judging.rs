@@ -1,7 +1,7 @@
 //! The end of a harvest: every row judged whole, the teacher measured, the ledger's fingerprint taken.
 
 use crate::error::HarvestError;
-use crate::job::Job;
+use crate::job::PreparedJob;
 use crate::ledger::Ledger;
 use crate::shared::Shared;
 use domain::example::Row;
@@ -24,7 +24,7 @@ pub(crate) struct Judged {
 
 /// Judges every row under the job's own rules and caches the verdicts, for lists and counts. Doing it again gives the
 /// same.
-pub(crate) async fn judge(shared: &Shared, job: &Job) -> Result<Judged, HarvestError> {
+pub(crate) async fn judge(shared: &Shared, job: &PreparedJob) -> Result<Judged, HarvestError> {
     let (rules, metric) = (job.spec.judging, job.spec.task.metric);
     let (mut fingerprint, mut updates) = (Fingerprint::default(), Vec::new());
     let (mut accepted, mut rows, mut correct, mut parsed) = (0, 0, 0, 0);
@@ -56,7 +56,7 @@ pub(crate) async fn judge(shared: &Shared, job: &Job) -> Result<Judged, HarvestE
 /// Calls `visit` with every row that has ledger entries, in order, and its entries by sample.
 pub(crate) async fn each_answered_row(
     shared: &Shared,
-    job: &Job,
+    job: &PreparedJob,
     mut visit: impl FnMut(Row, Vec<LedgerEntry>) -> Result<(), HarvestError>,
 ) -> Result<(), HarvestError> {
     let mut ledger = Ledger::new(shared, job.id);
@@ -76,7 +76,7 @@ pub(crate) async fn each_answered_row(
 }
 
 /// Why nothing was accepted, and what to do about it.
-pub(crate) async fn explain_nothing(shared: &Shared, job: &Job) -> Result<String, HarvestError> {
+pub(crate) async fn explain_nothing(shared: &Shared, job: &PreparedJob) -> Result<String, HarvestError> {
     let progress = shared.stores.prompts.harvest_progress(job.id).await?;
     let mut words: Vec<String> = domain::state::Reason::ALL
         .iter()

@@ -41,7 +41,7 @@ pub(crate) fn written(harvested: &[Harvested], outcome: &HarvestOutcome, took: D
 
 /// What became of a prompt that was not answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Unanswered {
+pub(crate) enum NoAnswer {
     /// It is tried again, and nothing is counted against it.
     Delayed,
     /// A failure is counted against it.
@@ -50,7 +50,7 @@ pub(crate) enum Unanswered {
     Paused,
 }
 
-impl Unanswered {
+impl NoAnswer {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Delayed => "delayed",
@@ -61,7 +61,7 @@ impl Unanswered {
 }
 
 /// A prompt was not answered at an attempt.
-pub(crate) fn unanswered(what: Unanswered) {
+pub(crate) fn unanswered(what: NoAnswer) {
     counter!(telemetry::PROMPTS_FAILED.name, "outcome" => what.name()).increment(1);
 }
 
@@ -99,7 +99,7 @@ mod tests {
 
     #[test]
     fn labels_have_the_values_of_the_table() {
-        let names = [Unanswered::Delayed, Unanswered::Counted, Unanswered::Paused].map(Unanswered::name);
+        let names = [NoAnswer::Delayed, NoAnswer::Counted, NoAnswer::Paused].map(NoAnswer::name);
         assert_eq!(names.as_slice(), value::PROMPT_FAILURES);
         let names = [Publisher::Relay, Publisher::Reconciler].map(Publisher::name);
         assert_eq!(names.as_slice(), value::PUBLISHERS);

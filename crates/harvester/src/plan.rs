@@ -1,7 +1,7 @@
 //! Which prompts a job begins with, and which hinted ones come after them.
 
 use crate::error::HarvestError;
-use crate::job::Job;
+use crate::job::PreparedJob;
 use crate::shared::Shared;
 use domain::Split;
 use domain::completion;
@@ -16,7 +16,7 @@ use domain::state::Purpose;
 use teacher::estimate_tokens;
 
 /// Plans the job's first stage and moves it to `harvesting`. Doing it again changes nothing.
-pub(crate) async fn begin(shared: &Shared, job: &Job) -> Result<(), HarvestError> {
+pub(crate) async fn begin(shared: &Shared, job: &PreparedJob) -> Result<(), HarvestError> {
     match job.spec.teacher.as_ref() {
         None => shared.stores.prompts.plan_prompts(job.id, Vec::new()).await?,
         Some(teacher) if teacher.source == TeacherSource::Imported => import(shared, job, teacher).await?,
@@ -51,7 +51,7 @@ fn stages(teacher: &TeacherSpec) -> Vec<(Split, Purpose, Option<u32>)> {
 /// Calls `visit` with every row of a split, in order, at most `rows_max` of them.
 async fn each_row(
     shared: &Shared,
-    job: &Job,
+    job: &PreparedJob,
     split: Split,
     rows_max: Option<u32>,
     mut visit: impl FnMut(Row) -> Result<(), HarvestError>,
@@ -71,7 +71,7 @@ async fn each_row(
 }
 
 fn prompt(
-    job: &Job,
+    job: &PreparedJob,
     teacher: &TeacherSpec,
     row: &Row,
     sample: u32,
@@ -92,7 +92,7 @@ fn prompt(
 }
 
 /// Plans a hinted prompt for every row where no sample agrees. Returns whether there was any to plan.
-pub(crate) async fn hints(shared: &Shared, job: &Job) -> Result<bool, HarvestError> {
+pub(crate) async fn hints(shared: &Shared, job: &PreparedJob) -> Result<bool, HarvestError> {
     let Some(teacher) = job.spec.teacher.as_ref().filter(|_| job.spec.judging.hint) else { return Ok(false) };
     let before = shared.stores.prompts.harvest_progress(job.id).await?.total();
     let mut prompts = Vec::new();
@@ -119,7 +119,7 @@ pub(crate) async fn hints(shared: &Shared, job: &Job) -> Result<bool, HarvestErr
 }
 
 /// Writes the answers that came with the data into the ledger.
-async fn import(shared: &Shared, job: &Job, teacher: &TeacherSpec) -> Result<(), HarvestError> {
+async fn import(shared: &Shared, job: &PreparedJob, teacher: &TeacherSpec) -> Result<(), HarvestError> {
     let mut answered = Vec::new();
     for (split, purpose, rows_max) in stages(teacher) {
         each_row(shared, job, split, rows_max, |row| {
@@ -144,7 +144,7 @@ async fn import(shared: &Shared, job: &Job, teacher: &TeacherSpec) -> Result<(),
 }
 
 fn imported(
-    job: &Job,
+    job: &PreparedJob,
     row: &Row,
     answer: &domain::Answer,
     sample: u32,

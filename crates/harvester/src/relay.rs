@@ -4,7 +4,7 @@ use crate::error::HarvestError;
 use crate::meters::{self, Publisher};
 use crate::shared::Shared;
 use domain::ids::PromptId;
-use domain::ports::{QueueError, Work};
+use domain::ports::{QueueError, QueuedPrompt};
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -81,7 +81,7 @@ async fn publish(shared: &Shared, bound: &mut Option<usize>) -> Result<(), Harve
 /// Publishes as many as fit, in order. Returns whether all did; where the list is full, `bound` is set.
 async fn publish_batch(
     shared: &Shared,
-    work: &[Work],
+    work: &[QueuedPrompt],
     by: Publisher,
     bound: &mut Option<usize>,
 ) -> Result<bool, HarvestError> {
@@ -107,7 +107,8 @@ async fn reconcile(shared: &Shared) -> Result<(), HarvestError> {
         after = Some(last.prompt);
         let prompts: Vec<PromptId> = work.iter().map(|work| work.prompt).collect();
         let missing: HashSet<PromptId> = shared.queue.missing(&prompts).await?.into_iter().collect();
-        let lost: Vec<Work> = work.into_iter().filter(|work| missing.contains(&work.prompt)).collect();
+        let lost: Vec<QueuedPrompt> =
+            work.into_iter().filter(|work| missing.contains(&work.prompt)).collect();
         if !lost.is_empty() && !publish_batch(shared, &lost, Publisher::Reconciler, &mut None).await? {
             return Ok(());
         }

@@ -1,6 +1,6 @@
 //! What every part of the harvester works with.
 
-use crate::job::{Jobs, Teachers};
+use crate::job::{PreparedJobs, Teachers};
 use domain::{Queue, Stores};
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,7 +47,7 @@ pub(crate) struct Shared {
     pub(crate) stores: Stores,
     pub(crate) queue: Arc<dyn Queue>,
     pub(crate) teachers: Arc<Teachers>,
-    pub(crate) jobs: Jobs,
+    pub(crate) jobs: PreparedJobs,
     /// Something changed: the driver and the relay look at once.
     pub(crate) changed: Notify,
 }
@@ -55,7 +55,7 @@ pub(crate) struct Shared {
 impl Shared {
     pub(crate) fn new(settings: Settings, stores: Stores, queue: Arc<dyn Queue>, teachers: Teachers) -> Self {
         let teachers = Arc::new(teachers);
-        let jobs = Jobs::new(Arc::clone(&stores.jobs), Arc::clone(&teachers));
+        let jobs = PreparedJobs::new(Arc::clone(&stores.jobs), Arc::clone(&teachers));
         Self { settings, stores, queue, teachers, jobs, changed: Notify::new() }
     }
 

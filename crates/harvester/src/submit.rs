@@ -1,7 +1,7 @@
 //! What is checked of a job before it is accepted: its specification against its rows.
 
 use crate::error::HarvestError;
-use crate::job::Job;
+use crate::job::PreparedJob;
 use crate::shared::Shared;
 use domain::example::Row;
 use domain::ids::{DatasetId, DistillationId, RequestId};
@@ -142,7 +142,7 @@ async fn check_template(
         seconds: domain::records::PhaseSeconds::default(),
         traceparent: String::new(),
     };
-    let rendered = Job::open(&shared.teachers, &draft)
+    let rendered = PreparedJob::open(&shared.teachers, &draft)
         .and_then(|job| job.question(teacher, &row.example, 0, spec.judging.hint, false));
     if let Err(error) = rendered {
         found.push(Violation::new("task.template", error.to_string()));

@@ -4,8 +4,8 @@
 //! for the database; an entry is acknowledged after its answer is committed, so that nothing is lost in between.
 
 use crate::error::HarvestError;
-use crate::job::Job;
-use crate::meters::{self, Unanswered};
+use crate::job::PreparedJob;
+use crate::meters::{self, NoAnswer};
 use crate::shared::{Shared, WORKERS_MAX};
 use domain::completion;
 use domain::completion::{FinishReason, Parsed};
@@ -40,7 +40,7 @@ const FAILURE_DELAY: Duration = Duration::from_millis(500);
 const TOKENS_MAX: u32 = 8192;
 
 /// A prompt that was asked, on its way to the store.
-struct Asked {
+struct AnsweredPrompt {
     handle: String,
     harvested: Harvested,
     /// The span in which it was asked; `None` outside of a trace.
@@ -56,7 +56,7 @@ struct Worker {
     slots: Arc<Semaphore>,
     shutdown: CancellationToken,
     leases: Leases,
-    asked: mpsc::Sender<Asked>,
+    asked: mpsc::Sender<AnsweredPrompt>,
     outages: Mutex<HashMap<String, Instant>>,
 }
 
@@ -162,7 +162,8 @@ impl Worker {
                 let span = Span::current();
                 span.record("distillery.cached", harvested.cached);
                 span.record("distillery.verdict", harvested.verdict.as_str());
-                let asked = Asked { handle: delivery.handle, harvested, context: wire::trace::of(&span) };
+                let asked =
+                    AnsweredPrompt { handle: delivery.handle, harvested, context: wire::trace::of(&span) };
                 if self.asked.send(asked).await.is_err() {
                     tracing::error!(prompt = %leased.prompt.id, "the writer is gone");
                 }
@@ -199,7 +200,7 @@ impl Worker {
     }
 
     /// Calls the teacher; an answer that ran out of room is asked once more with twice the room.
-    async fn call(&self, job: &Job, leased: &LeasedPrompt) -> Result<Completion, HarvestError> {
+    async fn call(&self, job: &PreparedJob, leased: &LeasedPrompt) -> Result<Completion, HarvestError> {
         let (Some(spec), Some(teacher)) = (job.spec.teacher.as_ref(), job.teacher.as_ref()) else {
             return Err(HarvestError::Stuck("this job has no teacher to ask".to_owned()));
         };
@@ -248,12 +249,12 @@ impl Worker {
             HarvestError::Teacher(TeacherError::Unavailable { profile, .. })
                 if self.is_long_outage(profile) =>
             {
-                Unanswered::Paused
+                NoAnswer::Paused
             }
-            HarvestError::Teacher(TeacherError::Malformed { .. }) => Unanswered::Counted,
+            HarvestError::Teacher(TeacherError::Malformed { .. }) => NoAnswer::Counted,
             // The teacher, the records or the work list are away for a moment: nothing that a person must mend.
-            _ if matches!(error.fault(), Fault::Unavailable | Fault::Overloaded) => Unanswered::Delayed,
-            _ => Unanswered::Paused,
+            _ if matches!(error.fault(), Fault::Unavailable | Fault::Overloaded) => NoAnswer::Delayed,
+            _ => NoAnswer::Paused,
         };
         let delay = match &error {
             HarvestError::Teacher(TeacherError::Wait { wait, .. }) => *wait,
@@ -262,14 +263,14 @@ impl Worker {
         };
         let failures_max = self.shared.settings.failures_max;
         let failure = match what {
-            Unanswered::Counted => AttemptFailure::Teacher { error: error.to_string(), failures_max },
-            Unanswered::Delayed | Unanswered::Paused => AttemptFailure::Delayed,
+            NoAnswer::Counted => AttemptFailure::Teacher { error: error.to_string(), failures_max },
+            NoAnswer::Delayed | NoAnswer::Paused => AttemptFailure::Delayed,
         };
         // A prompt that is handed back at a shutdown was not attempted.
         if !matches!(error, HarvestError::Unasked) {
             meters::unanswered(what);
         }
-        if what == Unanswered::Paused {
+        if what == NoAnswer::Paused {
             self.pause(leased.prompt.distillation, &error).await?;
         }
         let prompt = &leased.prompt;
@@ -319,7 +320,7 @@ fn prompt_span(leased: &LeasedPrompt, delivery: &Delivery) -> Span {
     span
 }
 
-fn truncated(job: &Job, leased: &LeasedPrompt, reply: &Reply) -> bool {
+fn truncated(job: &PreparedJob, leased: &LeasedPrompt, reply: &Reply) -> bool {
     reply.finish_reason == FinishReason::Length
         && matches!(
             completion::parse(&job.spec.task, &leased.example, &reply.text, reply.finish_reason),
@@ -346,7 +347,7 @@ async fn free_permits(
 }
 
 /// Writes answers in batches, acknowledges them, and ends their leases.
-async fn write(shared: Arc<Shared>, leases: Leases, mut asked: mpsc::Receiver<Asked>) {
+async fn write(shared: Arc<Shared>, leases: Leases, mut asked: mpsc::Receiver<AnsweredPrompt>) {
     let mut batch = Vec::with_capacity(WRITE_BATCH);
     loop {
         let received = asked.recv_many(&mut batch, WRITE_BATCH).await;
@@ -366,7 +367,7 @@ async fn write(shared: Arc<Shared>, leases: Leases, mut asked: mpsc::Receiver<As
 }
 
 /// The span of one write: in the trace of its first answer, with a link to every other trace.
-fn write_span(batch: &[Asked]) -> Span {
+fn write_span(batch: &[AnsweredPrompt]) -> Span {
     let span = tracing::info_span!(span::WRITE, distillery.rows = batch.len());
     let mut traces = HashSet::new();
     for context in batch.iter().filter_map(|asked| asked.context) {
@@ -381,7 +382,7 @@ fn write_span(batch: &[Asked]) -> Span {
 }
 
 /// An answer that is paid for is not given up: the write is tried until the store takes it.
-async fn store(shared: &Shared, leases: &Leases, batch: Vec<Asked>) {
+async fn store(shared: &Shared, leases: &Leases, batch: Vec<AnsweredPrompt>) {
     let handles: Vec<String> = batch.iter().map(|asked| asked.handle.clone()).collect();
     let harvested: Vec<Harvested> = batch.into_iter().map(|asked| asked.harvested).collect();
     let prompts: Vec<PromptId> = harvested.iter().map(|harvested| harvested.prompt).collect();

@@ -1,7 +1,7 @@
 //! A teacher as the operator configures it.
 
 use domain::Secret;
-use domain::ports::Limits;
+use domain::ports::RateLimits;
 use std::time::Duration;
 
 /// How a teacher is spoken to.
@@ -53,7 +53,7 @@ pub struct Profile {
     /// Empty for none.
     pub api_key: Secret,
     /// Requests and tokens a minute.
-    pub limits: Limits,
+    pub limits: RateLimits,
     /// Calls in flight at once.
     pub concurrency_max: usize,
     /// Calls of one attempt: the first and its retries.

@@ -11,7 +11,7 @@
 use bytes::Bytes;
 use domain::Secret;
 use domain::completion::FinishReason;
-use domain::ports::{Limits, RateLimitError, RateLimiter, Reservation};
+use domain::ports::{RateLimitError, RateLimiter, RateLimits, Reservation};
 use http_body_util::{BodyExt, Full};
 use hyper::service::service_fn;
 use hyper::{Response, StatusCode};
@@ -31,7 +31,7 @@ struct NoLimits;
 
 #[async_trait::async_trait]
 impl RateLimiter for NoLimits {
-    async fn reserve(&self, _: &str, _: Limits, _: u64) -> Result<Reservation, RateLimitError> {
+    async fn reserve(&self, _: &str, _: RateLimits, _: u64) -> Result<Reservation, RateLimitError> {
         Ok(Reservation::Granted(0))
     }
 
@@ -82,7 +82,7 @@ fn profile(url: &str) -> Profile {
         url: url.into(),
         model: "small".into(),
         api_key: Secret::new("hunter2"),
-        limits: Limits::default(),
+        limits: RateLimits::default(),
         concurrency_max: 2,
         attempts_max: 3,
         connect_timeout: Duration::from_secs(2),

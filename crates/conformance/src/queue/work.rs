@@ -5,25 +5,25 @@ use crate::fixtures::at_once;
 use crate::harness::{CAPACITY, QueueHarness, VISIBILITY};
 use domain::Queue;
 use domain::ids::PromptId;
-use domain::ports::{Delivery, QueueError, Work};
+use domain::ports::{Delivery, QueueError, QueuedPrompt};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 const AT_ONCE: Duration = Duration::ZERO;
-/// A wait that no case reaches the end of, unless nobody wakes it.
+/// A wait that no case reaches the end of, unless it is never woken.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-fn work(count: usize) -> Vec<Work> {
+fn work(count: usize) -> Vec<QueuedPrompt> {
     (0..count)
-        .map(|place| Work {
+        .map(|place| QueuedPrompt {
             prompt: PromptId::generate(),
             traceparent: format!("00-{place:032x}-{place:016x}-01"),
         })
         .collect()
 }
 
-async fn filled(harness: &dyn QueueHarness, count: usize) -> (Arc<dyn Queue>, Vec<Work>) {
+async fn filled(harness: &dyn QueueHarness, count: usize) -> (Arc<dyn Queue>, Vec<QueuedPrompt>) {
     let (queue, work) = (harness.queue(), work(count));
     assert_eq!(queue.publish(&work).await.unwrap(), count);
     (queue, work)
@@ -33,7 +33,7 @@ async fn taken(queue: &dyn Queue, consumer: &str, max: usize) -> Vec<Delivery> {
     queue.take(consumer, max, AT_ONCE).await.unwrap()
 }
 
-fn works(deliveries: &[Delivery]) -> Vec<Work> {
+fn works(deliveries: &[Delivery]) -> Vec<QueuedPrompt> {
     deliveries.iter().map(|delivery| delivery.work.clone()).collect()
 }
 
@@ -41,7 +41,7 @@ fn handles(deliveries: &[Delivery]) -> Vec<String> {
     deliveries.iter().map(|delivery| delivery.handle.clone()).collect()
 }
 
-fn prompts(work: &[Work]) -> BTreeSet<PromptId> {
+fn prompts(work: &[QueuedPrompt]) -> BTreeSet<PromptId> {
     work.iter().map(|work| work.prompt).collect()
 }
 
@@ -52,7 +52,7 @@ fn run_out() -> Duration {
 
 pub async fn work_comes_back_in_order_and_whole(harness: &dyn QueueHarness) {
     let (queue, mut work) = filled(harness, 5).await;
-    let untraced = Work { prompt: PromptId::generate(), traceparent: String::new() };
+    let untraced = QueuedPrompt { prompt: PromptId::generate(), traceparent: String::new() };
     assert_eq!(queue.publish(std::slice::from_ref(&untraced)).await.unwrap(), 1);
     work.push(untraced);
     let first = taken(queue.as_ref(), "left", 2).await;

@@ -3,31 +3,31 @@
 
 use crate::fixtures::at_once;
 use crate::harness::RateLimiterHarness;
-use domain::ports::{Limits, RateLimitError, Reservation};
+use domain::ports::{RateLimitError, RateLimits, Reservation};
 use domain::{Fault, RateLimiter};
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-const NONE: Limits = Limits { requests_per_minute: None, tokens_per_minute: None };
+const NONE: RateLimits = RateLimits { requests_per_minute: None, tokens_per_minute: None };
 /// How far a wait may be off: rounding, and the time between two clocks of one machine.
 const SLACK: Duration = Duration::from_millis(200);
 
-fn requests(limit: u64) -> Limits {
-    Limits { requests_per_minute: Some(limit), ..NONE }
+fn requests(limit: u64) -> RateLimits {
+    RateLimits { requests_per_minute: Some(limit), ..NONE }
 }
 
-fn tokens(limit: u64) -> Limits {
-    Limits { tokens_per_minute: Some(limit), ..NONE }
+fn tokens(limit: u64) -> RateLimits {
+    RateLimits { tokens_per_minute: Some(limit), ..NONE }
 }
 
-async fn granted(rate_limiter: &dyn RateLimiter, limits: Limits, tokens: u64) -> u64 {
+async fn granted(rate_limiter: &dyn RateLimiter, limits: RateLimits, tokens: u64) -> u64 {
     match rate_limiter.reserve("local", limits, tokens).await.unwrap() {
         Reservation::Granted(number) => number,
         Reservation::Wait(wait) => panic!("{tokens} tokens under {limits:?} are there, not after {wait:?}"),
     }
 }
 
-async fn wait(rate_limiter: &dyn RateLimiter, limits: Limits, tokens: u64) -> Duration {
+async fn wait(rate_limiter: &dyn RateLimiter, limits: RateLimits, tokens: u64) -> Duration {
     match rate_limiter.reserve("local", limits, tokens).await.unwrap() {
         Reservation::Wait(wait) => wait,
         Reservation::Granted(_) => panic!("{tokens} tokens under {limits:?} are granted, and are not there"),
@@ -77,7 +77,7 @@ pub async fn tokens_a_minute_are_granted_then_waited_for(harness: &dyn RateLimit
 
 pub async fn the_scarcer_limit_decides(harness: &dyn RateLimiterHarness) {
     let rate_limiter = harness.rate_limiter();
-    let both = Limits { requests_per_minute: Some(2), tokens_per_minute: Some(1_000) };
+    let both = RateLimits { requests_per_minute: Some(2), tokens_per_minute: Some(1_000) };
     let began = Instant::now();
     granted(rate_limiter.as_ref(), both, 900).await;
     check_wait(wait(rate_limiter.as_ref(), both, 600).await, Duration::from_secs(30), began);
@@ -133,7 +133,7 @@ pub async fn settling_what_was_never_reserved_does_nothing(harness: &dyn RateLim
 
 pub async fn a_failed_call_returns_tokens_and_request(harness: &dyn RateLimiterHarness) {
     let rate_limiter = harness.rate_limiter();
-    let both = Limits { requests_per_minute: Some(1), tokens_per_minute: Some(1_000) };
+    let both = RateLimits { requests_per_minute: Some(1), tokens_per_minute: Some(1_000) };
     for _failure in 0..3 {
         let number = granted(rate_limiter.as_ref(), both, 1_000).await;
         rate_limiter.settle("local", number, 0).await.unwrap();
@@ -162,7 +162,7 @@ pub async fn a_hold_makes_everybody_wait(harness: &dyn RateLimiterHarness) {
     check_wait(wait(rate_limiter.as_ref(), NONE, 1).await, second, began);
     check_wait(wait(rate_limiter.as_ref(), requests(1_000), 1).await, second, began);
     let other = rate_limiter.reserve("other", requests(1), 1).await.unwrap();
-    assert!(matches!(other, Reservation::Granted(_)), "another profile goes on: {other:?}");
+    assert!(matches!(other, Reservation::Granted(_)), "another profile continues: {other:?}");
     harness.advance(second + SLACK).await;
     granted(rate_limiter.as_ref(), NONE, 1).await;
 }
@@ -200,7 +200,11 @@ pub async fn profiles_know_nothing_of_each_other(harness: &dyn RateLimiterHarnes
 }
 
 /// How many of 80 reservations of 100 tokens are granted to callers at the same time.
-async fn granted_together(harness: &dyn RateLimiterHarness, profile: &'static str, limits: Limits) -> usize {
+async fn granted_together(
+    harness: &dyn RateLimiterHarness,
+    profile: &'static str,
+    limits: RateLimits,
+) -> usize {
     let granted = at_once(8, |_| {
         let rate_limiter = harness.rate_limiter();
         async move {
@@ -236,7 +240,7 @@ pub async fn a_limit_that_is_new_begins_full(harness: &dyn RateLimiterHarness) {
     rate_limiter.hold("local", Duration::from_millis(10)).await.unwrap();
     harness.advance(SLACK).await;
     granted(rate_limiter.as_ref(), tokens(1_000), 1_000).await;
-    let both = Limits { requests_per_minute: Some(2), tokens_per_minute: None };
+    let both = RateLimits { requests_per_minute: Some(2), tokens_per_minute: None };
     granted(rate_limiter.as_ref(), both, 5_000).await;
     granted(rate_limiter.as_ref(), both, 5_000).await;
     wait(rate_limiter.as_ref(), both, 5_000).await;

@@ -74,7 +74,7 @@ pub async fn what_is_used_up_skips_the_rest(harness: &dyn StoreHarness) {
         let progress = store.harvest_progress(harvest.job).await.unwrap();
         assert_eq!(progress.calls, answered, "{budget:?}");
         assert_eq!(progress.in_state(PromptState::Skipped), 8 - answered, "{budget:?}");
-        assert_eq!(progress.done(), progress.total(), "the job goes on with what it has");
+        assert_eq!(progress.done(), progress.total(), "the job continues with what it has");
         if let Some(skipped) = all.get(answered as usize..).filter(|skipped| !skipped.is_empty()) {
             assert_eq!(outcome(harness, skipped).await.settled, skipped, "skipped is settled");
         }

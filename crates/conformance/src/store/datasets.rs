@@ -40,7 +40,7 @@ pub async fn a_repeated_request_makes_one_dataset(harness: &dyn StoreHarness) {
     assert_eq!(first, expected);
     store.append_rows(first.id, 0, rows(2)).await.unwrap();
     let again = store.create_dataset(request, "numbers").await.unwrap();
-    assert_eq!((again.id, again.rows), (first.id, 2), "the first one, with the offset at which it goes on");
+    assert_eq!((again.id, again.rows), (first.id, 2), "the first one, with the offset at which it continues");
     assert_ne!(store.create_dataset(RequestId::generate(), "numbers").await.unwrap().id, first.id);
 }
 

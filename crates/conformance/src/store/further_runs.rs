@@ -155,7 +155,7 @@ pub async fn a_further_run_that_fails_leaves_its_job(harness: &dyn StoreHarness)
     assert_eq!((failed.state, failed.reason.as_str()), (RunState::Failed, "the loss is not finite"));
     assert_eq!(life(store.as_ref(), job).await, unchanged);
     harness.outlive().await;
-    assert_eq!(free_run(harness).await, None, "nobody trains it again");
+    assert_eq!(free_run(harness).await, None, "it is not trained again");
 }
 
 pub async fn a_lost_lease_of_a_further_run_changes_nothing(harness: &dyn StoreHarness) {

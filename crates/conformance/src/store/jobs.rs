@@ -353,7 +353,7 @@ pub async fn a_claimed_job_has_one_driver(harness: &dyn StoreHarness) {
     first.sort();
     assert_eq!(first, [queued, harvesting], "only what has to be driven");
     assert_eq!(claimed(harness, "right", 10).await, [], "another driver gets none of them");
-    assert_eq!(claimed(harness, "left", 10).await.len(), 2, "its driver goes on");
+    assert_eq!(claimed(harness, "left", 10).await.len(), 2, "its driver keeps them");
     harness.advance(harness.lease() / 2).await;
     claimed(harness, "left", 10).await;
     harness.advance(harness.lease() / 2 + Duration::from_millis(1)).await;
@@ -499,12 +499,12 @@ pub async fn a_cancelled_or_deleted_job_stops_its_trainer(harness: &dyn StoreHar
     for state in [Training, Evaluating] {
         let job = job_in(harness, state).await;
         let run = store.distillation(job).await.unwrap().run.unwrap();
-        let told = store.report_run(run, 1, 5, Vec::new(), LONG).await.unwrap();
-        assert_eq!(told, RunInstruction::Continue);
+        let instruction = store.report_run(run, 1, 5, Vec::new(), LONG).await.unwrap();
+        assert_eq!(instruction, RunInstruction::Continue);
         store.cancel(job, "not wanted").await.unwrap();
         for _report in 0..2 {
-            let told = store.report_run(run, 1, 6, Vec::new(), LONG).await.unwrap();
-            assert_eq!(told, RunInstruction::Cancel, "{state}");
+            let instruction = store.report_run(run, 1, 6, Vec::new(), LONG).await.unwrap();
+            assert_eq!(instruction, RunInstruction::Cancel, "{state}");
         }
         store.delete_distillation(job).await.unwrap();
         match store.report_run(run, 1, 7, Vec::new(), LONG).await {

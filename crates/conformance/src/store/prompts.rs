@@ -10,7 +10,7 @@ use crate::harness::StoreHarness;
 use domain::Example;
 use domain::completion::FinishReason;
 use domain::ids::{DistillationId, PromptId};
-use domain::ports::Work;
+use domain::ports::QueuedPrompt;
 use domain::ports::{AttemptFailure, BATCH_MAX, HarvestOutcome, LeaseOutcome};
 use domain::records::{Completion, NewDistillation, NewPrompt};
 use domain::state::{DistillationState, PromptState};
@@ -69,7 +69,7 @@ pub async fn the_trace_of_a_submit_goes_on_with_prompts_run_and_model(harness: &
     assert_eq!(store.distillation(job.id).await.unwrap(), job);
     let planned = question(0, 0);
     store.plan_prompts(job.id, vec![planned.clone()]).await.unwrap();
-    let work = [Work { prompt: planned.id, traceparent: traceparent.to_owned() }];
+    let work = [QueuedPrompt { prompt: planned.id, traceparent: traceparent.to_owned() }];
     assert_eq!(store.outbox(10).await.unwrap(), work);
     store.mark_published(&[planned.id]).await.unwrap();
     assert_eq!(
@@ -87,7 +87,7 @@ pub async fn the_trace_of_a_submit_goes_on_with_prompts_run_and_model(harness: &
     assert_eq!(store.find_model("traced", None).await.unwrap(), Some(model));
 }
 
-pub async fn unfinished_prompts_are_those_that_nobody_is_at(harness: &dyn StoreHarness) {
+pub async fn unfinished_prompts_have_no_live_lease(harness: &dyn StoreHarness) {
     let store = harness.store();
     let harvest = harvest(store.as_ref(), 6).await;
     let mut ids = harvest.ids();
@@ -242,7 +242,7 @@ pub async fn an_answer_under_a_lost_lease_is_kept_and_changes_nothing(harness: &
     let answers = late.iter().map(answer).collect();
     let written = store.record_harvest(answers).await.unwrap();
     assert_eq!(written.stale, [ids[0]], "another holds it now");
-    assert_eq!(written.stored, [ids[1]], "nobody else has taken this one");
+    assert_eq!(written.stored, [ids[1]], "no other worker has taken this one");
     assert_eq!(store.prompt(ids[0]).await.unwrap(), held, "the prompt is untouched");
     let kept = store.completion(held.key).await.unwrap();
     assert_eq!(kept.as_ref(), Some(&answer(&late[0]).completion), "the answer was paid for");

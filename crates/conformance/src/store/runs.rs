@@ -117,8 +117,8 @@ pub async fn a_report_prolongs_the_lease_and_writes_numbers(harness: &dyn StoreH
     for step in 1..=3 {
         harness.advance(harness.lease() / 2 + Duration::from_millis(1)).await;
         let metrics = vec![point(step, "loss_label", 1.0 / step as f64)];
-        let told = store.report_run(run, 1, step, metrics, harness.lease()).await.unwrap();
-        assert_eq!(told, RunInstruction::Continue);
+        let instruction = store.report_run(run, 1, step, metrics, harness.lease()).await.unwrap();
+        assert_eq!(instruction, RunInstruction::Continue);
         assert_eq!(free_run(harness).await, None, "kept alive at step {step}");
     }
     assert_eq!(store.run(run).await.unwrap().step, 3);
@@ -197,7 +197,7 @@ pub async fn a_cancelled_run_publishes_nothing(harness: &dyn StoreHarness) {
     assert_eq!(store.find_model(NAME, None).await.unwrap(), None);
     assert_eq!(state(store.as_ref(), run.distillation).await, Cancelled);
     harness.outlive().await;
-    assert_eq!(free_run(harness).await, None, "nobody trains it any more");
+    assert_eq!(free_run(harness).await, None, "it is not trained any more");
 }
 
 pub async fn a_paused_jobs_run_waits(harness: &dyn StoreHarness) {
@@ -221,7 +221,11 @@ pub async fn the_newest_resume_point_orphans_the_one_before(harness: &dyn StoreH
     assert_eq!(again, None, "what it points at is no orphan");
     harness.outlive().await;
     let leased = lease_run(harness, "second").await.run;
-    assert_eq!((leased.step, leased.resume_path.as_str()), (200, "resume/200"), "the next one goes on there");
+    assert_eq!(
+        (leased.step, leased.resume_path.as_str()),
+        (200, "resume/200"),
+        "the next one continues there"
+    );
     let orphan = store.save_resume_point(run, 2, 300, "resume/300").await.unwrap();
     assert_eq!(orphan.as_deref(), Some("resume/200"));
     assert_eq!(store.run(run).await.unwrap().resume_path, "resume/300");
@@ -393,8 +397,8 @@ pub async fn numbers_that_are_not_finite_do_no_damage(harness: &dyn StoreHarness
         assert_eq!(store.events(run.distillation, 0, 10).await.unwrap().len(), 3, "{value}: all can be read");
     }
     let good = vec![point(1, "loss_label", 0.5)];
-    let told = store.report_run(run.id, 1, 1, good, harness.lease()).await.unwrap();
-    assert_eq!(told, RunInstruction::Continue);
+    let instruction = store.report_run(run.id, 1, 1, good, harness.lease()).await.unwrap();
+    assert_eq!(instruction, RunInstruction::Continue);
 }
 
 pub async fn unknown_runs_are_not_found(harness: &dyn StoreHarness) {

@@ -173,7 +173,7 @@ pub async fn a_transition_is_made_by_one_caller(harness: &dyn StoreHarness) {
     })
     .await;
     assert_eq!(paused.iter().filter(|paused| **paused).count(), 1, "{paused:?}");
-    assert_eq!(store.events(job, 0, 10).await.unwrap().len(), 3, "and told once");
+    assert_eq!(store.events(job, 0, 10).await.unwrap().len(), 3, "one event");
     let resumed = at_once(CALLERS, |_| {
         let store = harness.store();
         async move { store.resume(job).await.unwrap().state }

@@ -1,4 +1,4 @@
--- Reserves one request and so many tokens. Returns 0, or the milliseconds to wait.
+-- Reserves one request and a number of tokens. Returns 0, or the milliseconds to wait.
 -- KEYS: the profile's bucket, the reservation. ARGV: requests a minute, tokens a minute (empty where there is no limit),
 -- tokens wanted, how long the reservation and the bucket are remembered in milliseconds.
 local MINUTE = 60000000
@@ -7,7 +7,7 @@ local now = time[1] * 1000000 + time[2]
 local bucket = redis.call('HMGET', KEYS[1], 'requests', 'tokens', 'refilled_at', 'held_until')
 local passed = math.max(0, now - (tonumber(bucket[3]) or now))
 
--- The level now; a bucket that nobody has drawn from is full.
+-- The level now; a bucket that was never drawn from is full.
 local function refilled(level, limit)
     if not limit then return nil end
     return math.min(limit, (tonumber(level) or limit) + passed / MINUTE * limit)

@@ -142,7 +142,7 @@ async fn bulk_writes_in_every_order_never_wait_for_each_other() {
             .await
             .unwrap();
     assert_eq!(reserved, [(0, 0); JOBS], "every reservation came back");
-    assert_eq!(deadlocks(&database).await, 0, "nobody had to be sacrificed");
+    assert_eq!(deadlocks(&database).await, 0, "no transaction was aborted");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -193,7 +193,7 @@ async fn late_answers_to_the_same_questions_are_written_in_every_order() {
         let mut answers = Vec::new();
         for ids in ids.chunks(rows) {
             answers.push(lease(&database, ids).await.iter().map(answer).collect::<Vec<_>>());
-            // Nobody hears of this worker for a while, and the next job asks the same.
+            // This worker sends no heartbeat for a while, and the next job asks the same.
             database.outlive().await;
         }
         let written = at_once(JOBS, |job| {

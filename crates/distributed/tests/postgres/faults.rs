@@ -121,7 +121,7 @@ async fn a_lock_that_is_never_released_ends_in_unavailable() {
     let error = store.append_event(job, measured()).await.unwrap_err();
     assert_eq!(error.fault(), Fault::Unavailable, "{error}");
     assert!(error.to_string().contains("lock timeout"), "{error}");
-    assert_eq!(store.distillation(job).await.unwrap().id, job, "reading waits for nobody");
+    assert_eq!(store.distillation(job).await.unwrap().id, job, "reading waits for no lock");
     holder.rollback().await.unwrap();
     assert_eq!(store.append_event(job, measured()).await.unwrap(), 3);
 }

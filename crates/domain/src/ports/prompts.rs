@@ -1,7 +1,7 @@
 //! The port of prompts and the ledger.
 
 use super::error::StoreResult;
-use super::queue::Work;
+use super::queue::QueuedPrompt;
 use crate::ids::{CompletionKey, DistillationId, PromptId};
 use crate::records::{
     Completion, HarvestProgress, Harvested, LeasedPrompt, LedgerEntry, NewPrompt, Prompt, VerdictUpdate,
@@ -67,12 +67,16 @@ pub trait PromptStore: Send + Sync + 'static {
     async fn harvest_progress(&self, distillation: DistillationId) -> StoreResult<HarvestProgress>;
     /// Prompts whose outbox rows wait to be published, oldest first, each with its job's trace context; they stay until
     /// [`mark_published`](Self::mark_published).
-    async fn outbox(&self, limit: usize) -> StoreResult<Vec<Work>>;
+    async fn outbox(&self, limit: usize) -> StoreResult<Vec<QueuedPrompt>>;
     /// Removes outbox rows.
     async fn mark_published(&self, prompts: &[PromptId]) -> StoreResult<()>;
     /// Unfinished prompts of harvesting jobs without a live lease and without an outbox row, after `after` in order of
     /// id: what the reconciler looks for in the queue.
-    async fn unfinished_prompts(&self, after: Option<PromptId>, limit: usize) -> StoreResult<Vec<Work>>;
+    async fn unfinished_prompts(
+        &self,
+        after: Option<PromptId>,
+        limit: usize,
+    ) -> StoreResult<Vec<QueuedPrompt>>;
     /// Leases each prompt to `worker`, reserving its budget. A key that another live lease is asking is busy; so is a
     /// prompt that only the reservations of calls in flight keep out of the budget: it is skipped once the budget is
     /// exhausted.

@@ -33,7 +33,7 @@ impl QueueError {
 
 /// An entry of the queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Work {
+pub struct QueuedPrompt {
     /// The prompt to be asked.
     pub prompt: PromptId,
     /// W3C trace context of the call that made it; empty for none.
@@ -46,7 +46,7 @@ pub struct Delivery {
     /// The queue's own name for this entry.
     pub handle: String,
     /// What to do.
-    pub work: Work,
+    pub work: QueuedPrompt,
 }
 
 /// The work list.
@@ -54,7 +54,7 @@ pub struct Delivery {
 pub trait Queue: Send + Sync + 'static {
     /// Appends entries, in order; a prompt that an entry names already, waiting or delivered, gets no second one. All or,
     /// when full, as many as fit: returns how many are published now.
-    async fn publish(&self, work: &[Work]) -> Result<usize, QueueError>;
+    async fn publish(&self, work: &[QueuedPrompt]) -> Result<usize, QueueError>;
     /// Up to `max` entries for `consumer`, waiting up to `wait` for the first. Entries whose consumer neither
     /// acknowledged nor extended them within the queue's visibility time are delivered again.
     async fn take(&self, consumer: &str, max: usize, wait: Duration) -> Result<Vec<Delivery>, QueueError>;

@@ -34,7 +34,7 @@ impl RateLimitError {
 
 /// A profile's limits; `None` is no limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Limits {
+pub struct RateLimits {
     /// Requests a minute.
     pub requests_per_minute: Option<u64>,
     /// Tokens a minute, in and out together.
@@ -57,7 +57,7 @@ pub trait RateLimiter: Send + Sync + 'static {
     async fn reserve(
         &self,
         profile: &str,
-        limits: Limits,
+        limits: RateLimits,
         tokens: u64,
     ) -> Result<Reservation, RateLimitError>;
     /// The call used `tokens`: the difference to what was reserved is returned or taken. `0` returns the whole reservation, as when

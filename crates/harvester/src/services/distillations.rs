@@ -1,6 +1,6 @@
 //! Jobs: submitted, watched, cancelled, resumed.
 
-use super::respond::{Answer, Sink, Stream, fail, id, page, stream};
+use super::respond::{Answer, Stream, StreamSender, fail, id, page, stream};
 use crate::shared::Shared;
 use crate::submit;
 use domain::Timestamp;
@@ -122,7 +122,7 @@ async fn watch(
     shared: &Shared,
     job: DistillationId,
     mut after: u64,
-    sink: &Sink<v1::WatchDistillationResponse>,
+    sink: &StreamSender<v1::WatchDistillationResponse>,
 ) -> Result<(), Status> {
     let mut snapshot: Option<Instant> = None;
     while !sink.is_closed() {
@@ -165,7 +165,7 @@ async fn send_snapshot(
     shared: &Shared,
     job: DistillationId,
     at: Option<Timestamp>,
-    sink: &Sink<v1::WatchDistillationResponse>,
+    sink: &StreamSender<v1::WatchDistillationResponse>,
 ) -> Result<(), Status> {
     let progress = shared.stores.prompts.harvest_progress(job).await.map_err(fail)?;
     sink.send(Watched::Snapshot { at, progress }.into()).await;

@@ -42,11 +42,11 @@ pub(super) fn page(request: Option<v1::PageRequest>) -> PageRequest {
 pub(super) fn stream<T, F, Task>(feed: F) -> Stream<T>
 where
     T: Send + 'static,
-    F: FnOnce(Sink<T>) -> Task,
+    F: FnOnce(StreamSender<T>) -> Task,
     Task: Future<Output = Result<(), Status>> + Send + 'static,
 {
     let (sender, receiver) = tokio::sync::mpsc::channel(STREAM_BUFFER);
-    let task = feed(Sink(sender.clone()));
+    let task = feed(StreamSender(sender.clone()));
     let feeding = async move {
         if let Err(status) = task.await {
             // A caller that left needs no status.
@@ -58,9 +58,9 @@ where
 }
 
 /// Where a stream's task puts its messages.
-pub(super) struct Sink<T>(tokio::sync::mpsc::Sender<Result<T, Status>>);
+pub(super) struct StreamSender<T>(tokio::sync::mpsc::Sender<Result<T, Status>>);
 
-impl<T> Sink<T> {
+impl<T> StreamSender<T> {
     /// Sends one message. Returns whether the caller is still there.
     pub(super) async fn send(&self, message: T) -> bool {
         self.0.send(Ok(message)).await.is_ok()
