@@ -1,26 +1,38 @@
-//! `cargo xtask`: what the repository does to itself.
+//! `cargo xtask`: tasks of the repository that a crate can do: generated files, checks, tests, releases.
 
 mod boundary;
+mod changelog;
 mod circles;
 mod codegen;
 mod metrics;
+mod release;
 mod repository;
 mod sql;
+mod test;
 mod tidy;
 mod word_problems;
 
 use anyhow::bail;
+
+const COMMANDS: &str = "\
+  codegen [--check]          the gRPC code of proto/
+  metrics [--check]          deploy/METRICS.md
+  release VERSION [--check]  version, changelog and recorded protocol of a release
+  sql [--check]              the metadata of checked SQL
+  test [--jobs N] [NAME...]  every test, several programs at once
+  tidy                       edges between crates, circles between files, manifests, the changelog's form
+  word-problems --out DIR    the rows of the example";
 
 fn main() -> anyhow::Result<()> {
     let mut arguments = std::env::args().skip(1);
     match arguments.next().as_deref() {
         Some("codegen") => codegen::run(arguments),
         Some("metrics") => metrics::run(arguments),
+        Some("release") => release::run(arguments),
         Some("sql") => sql::run(arguments),
+        Some("test") => test::run(arguments),
         Some("tidy") => tidy::run(arguments),
         Some("word-problems") => word_problems::run(arguments),
-        _ => bail!(
-            "usage: cargo xtask codegen [--check] | metrics [--check] | sql [--check] | tidy | word-problems ..."
-        ),
+        _ => bail!("usage: cargo xtask COMMAND\n{COMMANDS}"),
     }
 }
