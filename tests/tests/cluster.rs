@@ -219,7 +219,8 @@ fn random_kills_change_nothing() {
     let work =
         Work { rows: [1_900, 100, 100], steps: 300, delay: Duration::from_millis(300), concurrency: 4 };
     let mut dice = Dice::new();
-    let calm = undisturbed(work);
+    // The end does not depend on how long the teacher thinks.
+    let calm = undisturbed(Work { delay: Work::SMALL.delay, ..work });
     assert_eq!(calm.paid_twice, 0);
 
     let cluster = Cluster::new(work);
@@ -245,10 +246,9 @@ fn random_kills_change_nothing() {
     let lost = stormy.end.lost(&calm.end).len();
     println!(
         "{} rows, lost {lost}, doubled 0, paid twice {}; kills in the harvest {harvest:?}, in training \
-         {training:?}; {:.1?} undisturbed, {:.1?} with kills",
+         {training:?}; {:.1?}",
         stormy.end.ledger.len(),
         stormy.paid_twice,
-        calm.wall,
         stormy.wall
     );
     stormy.end.check(&calm.end);

@@ -11,6 +11,7 @@ use serde_json::Value;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::OnceLock;
 use std::time::Duration;
 use tests::binary;
 use tests::cluster::{check_order, done, lines, wait_for};
@@ -290,11 +291,14 @@ impl Cluster {
     }
 
     /// The bytes of the student that nobody disturbed.
-    fn undisturbed() -> Vec<u8> {
-        let folder = problems(&SpecText { training: LONG, ..SpecText::default() });
-        let teacher = teacher();
-        done(folder.say(teacher.url(), &["run", "spec.toml", "--json"]).unwrap());
-        std::fs::read(student(folder.path())).unwrap()
+    fn undisturbed() -> &'static [u8] {
+        static WEIGHTS: OnceLock<Vec<u8>> = OnceLock::new();
+        WEIGHTS.get_or_init(|| {
+            let folder = problems(&SpecText { training: LONG, ..SpecText::default() });
+            let teacher = teacher();
+            done(folder.say(teacher.url(), &["run", "spec.toml", "--json"]).unwrap());
+            std::fs::read(student(folder.path())).unwrap()
+        })
     }
 }
 

@@ -194,7 +194,8 @@ fn dashboards_follow_the_schema_of_grafana() {
         node.arg(root().join("tests/grafana/schema.mjs")).arg(tools.join("node_modules")).args(paths);
         output(&mut node)
     };
-    let said = check(&dashboards());
+    let sound = dashboards();
+    let said = check(&sound);
     assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
     println!("{}", String::from_utf8_lossy(&said.stdout));
     for (word, other, wanted) in [
@@ -204,7 +205,9 @@ fn dashboards_follow_the_schema_of_grafana() {
         ("\"type\":\"trend\"", "\"type\":\"trends\"", "trends"),
         ("\"legendFormat\"", "\"legend_format\"", "legend_format"),
     ] {
-        let said = check(&planted(word, other));
+        let mut changed = planted(word, other);
+        changed.retain(|name, dashboard| sound.get(name) != Some(&*dashboard));
+        let said = check(&changed);
         let errors = String::from_utf8_lossy(&said.stderr);
         println!("planted {other}: {}", errors.lines().next().unwrap_or_default());
         assert!(!said.status.success() && errors.contains(wanted), "{other}: {errors}");
