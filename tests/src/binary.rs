@@ -7,16 +7,16 @@ use std::process::{Child, Command, Output, Stdio};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// What a process may take at most: beyond it, it hangs.
+/// The longest time a process may take; one that takes longer hangs.
 pub const LIMIT: Duration = Duration::from_secs(180);
-/// How often a process is looked at.
+/// How often a process is polled.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
-/// Where `cargo build --workspace` leaves it; `DISTILLERY_BINARY` names another one.
+/// The binary that `cargo build --workspace` made, or the one that `DISTILLERY_BINARY` names.
 ///
 /// # Errors
-/// It is not built.
-#[allow(clippy::disallowed_methods, reason = "which binary is tested is the environment's word")]
+/// The binary is not built.
+#[allow(clippy::disallowed_methods, reason = "the environment may choose the binary under test")]
 pub fn path() -> anyhow::Result<PathBuf> {
     let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/debug/distillery");
     let path = std::env::var_os("DISTILLERY_BINARY").map_or(built, PathBuf::from);
@@ -26,11 +26,11 @@ pub fn path() -> anyhow::Result<PathBuf> {
     Ok(path.canonicalize()?)
 }
 
-/// A command of the binary in `folder`, with no settings from outside and one thread of the tensor library's work.
+/// A command of the binary in `folder`, without settings of this environment, and with one thread for tensors.
 ///
 /// # Errors
 /// The binary is not built.
-#[allow(clippy::disallowed_methods, reason = "what the environment says is kept from the binary")]
+#[allow(clippy::disallowed_methods, reason = "settings of this environment are kept from the binary")]
 pub fn command(folder: &Path, arguments: &[&str]) -> anyhow::Result<Command> {
     let mut command = Command::new(path()?);
     for (name, _) in std::env::vars_os() {
@@ -44,7 +44,7 @@ pub fn command(folder: &Path, arguments: &[&str]) -> anyhow::Result<Command> {
     Ok(command)
 }
 
-/// Runs it to its end.
+/// Runs the binary to its end.
 ///
 /// # Errors
 /// It cannot be started, or does not end.
@@ -54,7 +54,7 @@ pub fn run(folder: &Path, teacher_url: &str, arguments: &[&str]) -> anyhow::Resu
     output(command)
 }
 
-/// Runs a command to its end, and keeps all that it says.
+/// Runs a command to its end and captures its output.
 ///
 /// # Errors
 /// It cannot be started, or does not end within [`LIMIT`].
@@ -63,7 +63,7 @@ pub fn output(mut command: Command) -> anyhow::Result<Output> {
     finish(command.spawn().context("the binary cannot be started")?)
 }
 
-/// Starts it and leaves it running; what it says on standard error goes to `stderr.log` in its folder.
+/// Starts the binary in the background; its standard error goes to `stderr.log` in its folder.
 ///
 /// # Errors
 /// It cannot be started.
@@ -76,10 +76,10 @@ pub fn start(folder: &Path, teacher_url: &str, arguments: &[&str]) -> anyhow::Re
         .context("the binary cannot be started")
 }
 
-/// Waits for the end of `child`.
+/// Waits until `child` ends.
 ///
 /// # Errors
-/// It does not end within [`LIMIT`]: it is killed then.
+/// It does not end within [`LIMIT`], and is killed.
 pub fn finish(mut child: Child) -> anyhow::Result<Output> {
     let stdout = child.stdout.take().map(read_all);
     let stderr = child.stderr.take().map(read_all);
@@ -92,7 +92,7 @@ pub fn finish(mut child: Child) -> anyhow::Result<Output> {
             child.kill()?;
             child.wait()?;
             let said = joined(stderr);
-            bail!("the process did not end within {LIMIT:?}; it said: {}", String::from_utf8_lossy(&said));
+            bail!("the process did not end within {LIMIT:?}; its output: {}", String::from_utf8_lossy(&said));
         }
         std::thread::sleep(LOOK_EVERY);
     };
@@ -102,7 +102,7 @@ pub fn finish(mut child: Child) -> anyhow::Result<Output> {
 fn read_all(mut stream: impl Read + Send + 'static) -> JoinHandle<Vec<u8>> {
     std::thread::spawn(move || {
         let mut bytes = Vec::new();
-        // A pipe that breaks has said all it will.
+        // A broken pipe has no more output.
         let _ = stream.read_to_end(&mut bytes);
         bytes
     })
@@ -124,7 +124,7 @@ pub fn signal(child: &Child, name: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Waits until `reached`, while `child` runs. Says whether it was reached; `false` when the child ended first.
+/// Waits until `reached` while `child` runs. Returns false if the child ended first.
 ///
 /// # Errors
 /// Neither happened within `limit`.

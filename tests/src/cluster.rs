@@ -1,5 +1,5 @@
-//! The services as a cluster: processes that share PostgreSQL, Redis and a folder of checkpoints, any of which may be gone
-//! at any instant; the job that they do, and the end that it comes to on one machine that nobody disturbs.
+//! The services as a cluster: processes that share PostgreSQL, Redis and a folder of checkpoints, any of which may fail at
+//! any time; their job, and its undisturbed result on one machine.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -23,39 +23,39 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// What everything in these tests may take at most.
+/// The longest time for anything in these tests.
 pub const LIMIT: Duration = Duration::from_secs(180);
-/// Short, so that what a killed process held is free again soon.
+/// Short, so that leases of killed processes expire soon.
 pub const LEASE_SECONDS: usize = 2;
-/// A harvester has no harvester to call.
+/// An address without a server: a harvester calls no harvester.
 pub const NOBODY: &str = "http://127.0.0.1:9";
 const FILES: [&str; 5] =
     ["model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json", "distillery.json"];
 
-/// What a job works on.
+/// The size of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Work {
+pub struct Workload {
     /// Rows of train, validation and test.
     pub rows: [usize; 3],
     /// Optimiser steps.
     pub steps: usize,
-    /// How long the teacher thinks.
+    /// The delay of the teacher.
     pub delay: Duration,
-    /// Calls in flight at once in one process.
+    /// Concurrent calls of one process.
     pub concurrency: usize,
 }
 
-impl Work {
-    /// A job of some seconds.
+impl Workload {
+    /// A job of a few seconds.
     pub const SMALL: Self =
         Self { rows: [24, 6, 6], steps: 30, delay: Duration::from_millis(50), concurrency: 4 };
 
-    /// Train rows for their rationales, test rows to measure the teacher.
+    /// Train rows for rationales, and test rows to measure the teacher.
     pub fn prompts(self) -> usize {
         self.rows[0] + self.rows[2]
     }
 
-    /// Answers that one harvester can lose: those it asks for, and as many that are answered and not committed yet.
+    /// Answers that one harvester can lose: those in flight, and as many that are not committed yet.
     pub fn lost_max(self) -> usize {
         2 * self.concurrency
     }
@@ -71,7 +71,7 @@ impl Work {
         Folder::with_problems(self.rows, &SpecText { training: &training, ..SpecText::default() }).unwrap()
     }
 
-    /// A teacher that is careful and slow.
+    /// A teacher with this delay.
     pub fn teacher(self) -> Teacher {
         Teacher::start(move |asked| teach(&asked.prompt).after(self.delay)).unwrap()
     }
@@ -82,8 +82,8 @@ impl Work {
 
     /// The end of the job on one machine, over SQLite, undisturbed. It depends on rows and steps only, so a test program
     /// computes it once for each, with a teacher that answers at once.
-    pub fn on_one_machine(self) -> Arc<End> {
-        static ENDS: Mutex<Vec<(Work, Arc<End>)>> = Mutex::new(Vec::new());
+    pub fn on_one_machine(self) -> Arc<FinalState> {
+        static ENDS: Mutex<Vec<(Workload, Arc<FinalState>)>> = Mutex::new(Vec::new());
         let work = Self { delay: Duration::ZERO, concurrency: Self::SMALL.concurrency, ..self };
         let mut ends = ENDS.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, end)) = ends.iter().find(|(known, _)| *known == work) {
@@ -94,32 +94,32 @@ impl Work {
         end
     }
 
-    fn run_on_one_machine(self) -> End {
+    fn run_on_one_machine(self) -> FinalState {
         let (folder, teacher) = (self.folder(), self.teacher());
         folder.write("distillery.toml", self.teachers()).unwrap();
         done(folder.say(teacher.url(), &["run", "spec.toml", "--json"]).unwrap());
         assert_eq!(teacher.requests(), self.prompts());
         let ledger = done(folder.say(teacher.url(), &["ledger", "job", "--json"]).unwrap());
-        End { ledger: entries(&ledger), student: student(&folder.join(".distillery/checkpoints")) }
+        FinalState { ledger: entries(&ledger), student: student(&folder.join(".distillery/checkpoints")) }
     }
 }
 
-/// How a job ends.
+/// The result of a job.
 #[derive(Debug)]
-pub struct End {
-    /// The ledger by what was asked.
+pub struct FinalState {
+    /// The ledger by prompt.
     pub ledger: BTreeMap<String, Value>,
     /// The sha256 of the student's files.
     pub student: BTreeMap<&'static str, String>,
 }
 
-impl End {
-    /// What `wanted` has and this has not.
+impl FinalState {
+    /// Prompts of `wanted` that are missing here.
     pub fn lost<'a>(&self, wanted: &'a Self) -> Vec<&'a String> {
         wanted.ledger.keys().filter(|row| !self.ledger.contains_key(*row)).collect()
     }
 
-    /// Says what differs, and not the whole ledger.
+    /// Fails with the differences only: the ledger is large.
     pub fn check(&self, wanted: &Self) {
         let lost = self.lost(wanted);
         assert!(lost.is_empty(), "lost: {lost:?}");
@@ -130,14 +130,14 @@ impl End {
     }
 }
 
-/// The ledger by what was asked. No question is there twice, and each has its verdict.
+/// The ledger by prompt. Checks that no prompt is there twice and each has a verdict.
 pub fn entries(said: &Said) -> BTreeMap<String, Value> {
     let lines = lines(said);
     let count = lines.len();
     let by_row: BTreeMap<String, Value> = lines
         .into_iter()
         .map(|mut entry| {
-            // A number of the database's own.
+            // The database's own number.
             entry.as_object_mut().unwrap().remove("prompt");
             assert_ne!(entry["verdict"], "unjudged", "{entry}");
             let key = ["row", "sample", "hinted", "evaluates"].map(|name| entry[name].to_string());
@@ -148,7 +148,7 @@ pub fn entries(said: &Said) -> BTreeMap<String, Value> {
     by_row
 }
 
-/// The student in a store of checkpoints. A trainer that was killed may have left it, too: then in the same bytes.
+/// The student in a store of checkpoints. A killed trainer may have left another copy: it must have the same bytes.
 pub fn student(store: &Path) -> BTreeMap<&'static str, String> {
     let students = students(store);
     let mut ends: Vec<_> = students
@@ -164,7 +164,7 @@ pub fn student(store: &Path) -> BTreeMap<&'static str, String> {
     ends.remove(0)
 }
 
-/// The folders of whole students.
+/// The folders of complete students.
 pub fn students(store: &Path) -> Vec<PathBuf> {
     folders(store, "-model")
 }
@@ -177,7 +177,7 @@ pub fn resumable(store: &Path) -> Vec<u64> {
         .collect()
 }
 
-/// The whole folders of one kind that trainers left in a store of checkpoints.
+/// The complete folders of one kind in a store of checkpoints.
 fn folders(store: &Path, kind: &str) -> Vec<PathBuf> {
     let list =
         |path: PathBuf| std::fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
@@ -193,13 +193,13 @@ pub fn lines(said: &Said) -> Vec<Value> {
     said.out.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("{line:?}"))).collect()
 }
 
-/// What was said, where it went well.
+/// A successful result.
 pub fn done(said: Said) -> Said {
     assert_eq!(said.code, 0, "{} {}", said.out, said.err);
     said
 }
 
-/// Every event once, in order: snapshots have no number.
+/// Checks that every event comes once and in order. Snapshots have no number.
 pub fn check_order(events: &[Value]) {
     let numbers: Vec<u64> =
         events.iter().map(|event| event["sequence"].as_u64().unwrap()).filter(|number| *number > 0).collect();
@@ -207,7 +207,7 @@ pub fn check_order(events: &[Value]) {
     assert_eq!(numbers, wanted);
 }
 
-/// Waits until `reached`, at most as long as everything in these tests may take.
+/// Waits until `reached`, at most [`LIMIT`].
 pub fn wait_for<T>(what: &str, mut reached: impl FnMut() -> Option<T>) -> T {
     let started = Instant::now();
     while started.elapsed() < LIMIT {
@@ -219,35 +219,35 @@ pub fn wait_for<T>(what: &str, mut reached: impl FnMut() -> Option<T>) -> T {
     panic!("{what}: not within {LIMIT:?}");
 }
 
-/// One cluster at a time in one test program: together they would be slower, and no more certain.
+/// One cluster at a time in a test program: several would only slow each other down.
 pub fn alone() -> MutexGuard<'static, ()> {
     static ONE: Mutex<()> = Mutex::new(());
     ONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What the services have in common. Services that tests start come before it, so that they end before it.
+/// What the services share. Tests drop their services before it.
 #[derive(Debug)]
 pub struct Cluster {
-    /// What its job works on.
-    pub work: Work,
-    /// Where its services run; checkpoints are in `shared`.
+    /// The size of its job.
+    pub work: Workload,
+    /// The folder in which services run; checkpoints are in `shared`.
     pub folder: Folder,
-    /// Whom they ask.
+    /// The teacher.
     pub teacher: Teacher,
     /// The records.
     pub postgres: Postgres,
-    /// The work list.
+    /// The queue.
     pub redis: Redis,
 }
 
 impl Cluster {
     /// Servers, a teacher and a migrated database.
-    pub fn new(work: Work) -> Self {
+    pub fn new(work: Workload) -> Self {
         Self::taught_by(work, move |asked| teach(&asked.prompt).after(work.delay))
     }
 
-    /// The same, with a teacher that answers as `answer` does.
-    pub fn taught_by(work: Work, answer: impl Fn(&Asked) -> Reply + Send + Sync + 'static) -> Self {
+    /// With a teacher that answers as `answer` does.
+    pub fn taught_by(work: Workload, answer: impl Fn(&Asked) -> Reply + Send + Sync + 'static) -> Self {
         let (folder, teacher) = (work.folder(), Teacher::start(answer).unwrap());
         let (postgres, redis) = (Postgres::start().unwrap(), Redis::start().unwrap());
         let config = format!(
@@ -263,7 +263,7 @@ impl Cluster {
         cluster
     }
 
-    /// A service with these settings beside the cluster's. A trainer and an inference service call the harvester at
+    /// Starts a service with these settings added to the cluster's. A trainer and an inference service call the harvester at
     /// `harvester`.
     ///
     /// # Errors
@@ -284,35 +284,35 @@ impl Cluster {
         Service::start(self.folder.path(), role, &all)
     }
 
-    /// A service.
+    /// Starts a service.
     pub fn start(&self, role: &str, harvester: &str) -> Service {
         self.try_start(role, harvester, &[]).unwrap()
     }
 
-    /// So many harvesters.
+    /// Starts `count` harvesters.
     pub fn harvesters(&self, count: usize) -> Vec<Service> {
         (0..count).map(|_| self.start("harvester", NOBODY)).collect()
     }
 
-    /// A verb, spoken to the server at `url`.
+    /// Runs a command against the server at `url`.
     pub fn say(&self, url: &str, arguments: &[&str]) -> Said {
         let mut command = binary::command(self.folder.path(), arguments).unwrap();
         command.env("DISTILLERY_SERVER", url);
         binary::output(command).unwrap().into()
     }
 
-    /// Hands the job in.
+    /// Submits the job.
     pub fn submit(&self, url: &str) {
         done(self.say(url, &["submit", "spec.toml", "--json"]));
     }
 
-    /// The job as it is shown, where anybody answers at `url`.
+    /// The job as `show` prints it; None if there is no answer at `url`.
     pub fn shown(&self, url: &str) -> Option<Value> {
         let said = self.say(url, &["show", "job", "--json"]);
         (said.code == 0).then(|| said.json().unwrap())
     }
 
-    /// The job's state, where anybody answers at `url`.
+    /// The job's state; None if there is no answer at `url`.
     pub fn state(&self, url: &str) -> Option<String> {
         Some(self.shown(url)?["state"].as_str().unwrap().to_owned())
     }
@@ -322,7 +322,7 @@ impl Cluster {
         wait_for(state, || (self.state(url)? == state).then_some(()));
     }
 
-    /// Follows the job to its end; every event is told once and in order.
+    /// Watches the job to its end; every event must come once and in order.
     pub fn watch(&self, url: &str) -> Vec<Value> {
         let events = lines(&done(self.say(url, &["watch", "job", "--json"])));
         check_order(&events);
@@ -339,41 +339,41 @@ impl Cluster {
         names
     }
 
-    /// How the job ended.
-    pub fn end(&self, url: &str) -> End {
+    /// The result of the job.
+    pub fn end(&self, url: &str) -> FinalState {
         assert_eq!(self.models(url), ["job@1"]);
         let ledger = entries(&done(self.say(url, &["ledger", "job", "--json"])));
-        End { ledger, student: student(&self.folder.join("shared")) }
+        FinalState { ledger, student: student(&self.folder.join("shared")) }
     }
 
-    /// The service at `url` answers as the student does from its folder.
+    /// Checks that the service at `url` answers as the student does from its folder.
     pub fn check_predictions(&self, url: &str) {
         let ask = |url: &str, model: &str| {
             let said = self.say(url, &["predict", "--model", model, "--file", "test.jsonl", "--json"]);
             (said.code == 0).then(|| lines(&said))
         };
-        // A model is served a moment after it is published.
+        // A model is served shortly after it is published.
         let answers = wait_for("the model is served", || ask(url, "job"));
         assert_eq!(answers.len(), self.work.rows[2]);
         let folder = students(&self.folder.join("shared")).remove(0);
         assert_eq!(ask("", folder.to_str().unwrap()), Some(answers));
     }
 
-    /// Calls beyond one for each prompt.
+    /// The number of calls beyond one per prompt.
     pub fn paid_twice(&self) -> usize {
         assert_eq!(self.teacher.counts().len(), self.work.prompts());
         self.teacher.requests() - self.work.prompts()
     }
 }
 
-/// Numbers that look random, and come again with the same seed (splitmix64).
+/// Pseudorandom numbers, reproducible by their seed (splitmix64).
 #[derive(Debug)]
 pub struct Dice(u64);
 
 impl Dice {
-    /// Seeded with `DISTILLERY_TEST_SEED`, else with the time. The seed is printed.
-    #[allow(clippy::disallowed_methods, reason = "which accidents happen is the environment's word")]
-    #[allow(clippy::print_stdout, reason = "an accident can be had again by its seed")]
+    /// Seeded with `DISTILLERY_TEST_SEED`, otherwise with the time. Prints the seed.
+    #[allow(clippy::disallowed_methods, reason = "the environment may choose the seed")]
+    #[allow(clippy::print_stdout, reason = "a failure is reproducible by its seed")]
     pub fn new() -> Self {
         let now = std::time::UNIX_EPOCH.elapsed().unwrap().subsec_nanos().into();
         let seed = std::env::var("DISTILLERY_TEST_SEED").map_or(now, |seed| seed.parse().unwrap());

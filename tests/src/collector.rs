@@ -1,4 +1,4 @@
-//! A collector of the tests' own: it takes spans by OTLP over gRPC, and keeps them.
+//! A private OpenTelemetry collector: it receives spans over OTLP/gRPC and stores them.
 
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
     TraceService, TraceServiceServer,
@@ -17,34 +17,34 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status};
 
-/// A span as it arrived.
+/// A received span.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Span {
-    /// Its trace, in hex digits.
+    /// Trace id, in hex.
     pub trace: String,
-    /// Its id, in hex digits.
+    /// Span id, in hex.
     pub id: String,
-    /// Its parent's; empty for none.
+    /// Parent's span id, empty for a root.
     pub parent: String,
     /// Its name.
     pub name: String,
-    /// The process that sent it, by its service's name.
+    /// The service name of the process that sent it.
     pub service: String,
-    /// When it began, in nanoseconds.
+    /// Start, in nanoseconds.
     pub began: u64,
-    /// When it ended, in nanoseconds.
+    /// End, in nanoseconds.
     pub ended: u64,
-    /// What is known of it.
+    /// Attributes.
     pub attributes: BTreeMap<String, String>,
-    /// Texts of its events.
+    /// Messages of its events.
     pub events: Vec<String>,
-    /// The spans that it is linked to, by trace and id.
+    /// Linked spans, as trace and span id.
     pub links: Vec<(String, String)>,
-    /// Whether it says that it failed.
+    /// Whether its status is an error.
     pub is_error: bool,
 }
 
-/// The collector; it ends with this value.
+/// The collector; it stops when dropped.
 #[derive(Debug)]
 pub struct Collector {
     url: String,
@@ -56,7 +56,7 @@ impl Collector {
     /// Serves on a free port of the loopback address.
     ///
     /// # Errors
-    /// No port can be had.
+    /// No free port.
     pub fn start() -> anyhow::Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0"))?;
@@ -65,7 +65,7 @@ impl Collector {
         let service = TraceServiceServer::new(Taker(Arc::clone(&spans)));
         runtime.spawn(async move {
             let incoming = TcpListenerStream::new(listener);
-            // It ends with its runtime.
+            // It stops with its runtime.
             let _ = Server::builder().add_service(service).serve_with_incoming(incoming).await;
         });
         Ok(Self { url, spans, runtime: Some(runtime) })
@@ -76,7 +76,7 @@ impl Collector {
         &self.url
     }
 
-    /// Everything that arrived, in the order of its beginning.
+    /// All received spans, by start.
     pub fn spans(&self) -> Vec<Span> {
         let mut spans = self.spans.lock().unwrap_or_else(PoisonError::into_inner).clone();
         spans.sort_by_key(|span| span.began);
@@ -149,7 +149,7 @@ fn hex(bytes: &[u8]) -> String {
     })
 }
 
-/// Spans as a tree, an indented line each; those whose parent is not among them stand at the left.
+/// Spans as an indented tree; spans without a known parent are roots.
 pub fn tree(spans: &[Span]) -> String {
     let mut text = String::new();
     let is_known = |id: &str| spans.iter().any(|span| span.id == id);

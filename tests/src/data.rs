@@ -1,10 +1,10 @@
-//! Small word problems, made up on the spot, the answers a teacher gives to them, and specifications over them.
+//! Generated word problems, the answers of a teacher, and specifications over them.
 
 use crate::teacher::Reply;
 use std::fmt::{self, Write as _};
 use std::path::Path;
 
-/// Writes `rows` word problems of one split as JSON Lines; `salt` keeps splits apart.
+/// Writes `rows` word problems of one split as JSON Lines; `salt` makes splits differ.
 ///
 /// # Errors
 /// The file cannot be written.
@@ -26,13 +26,13 @@ fn numbers(seed: usize) -> (usize, usize) {
     (2 + seed * 7 % 89, 3 + seed * 13 % 83)
 }
 
-/// The question that `prompt` ends with: a row's input, by which a test knows the row.
+/// The last question of `prompt`: the row's input, which identifies the row.
 pub fn question(prompt: &str) -> &str {
     prompt.rsplit("Q:").next().unwrap_or_default().lines().next().unwrap_or_default().trim()
 }
 
-/// What a careful teacher says to the last question of `prompt`; to every fifth it says something wrong, always the
-/// same, unless the prompt gives the answer away.
+/// A teacher's answer to the last question of `prompt`. It is wrong for every fifth question, always in the same way,
+/// unless the prompt contains a hint.
 pub fn teach(prompt: &str) -> Reply {
     let numbers: Vec<u64> = question(prompt)
         .split(|character: char| !character.is_ascii_digit())
@@ -47,12 +47,12 @@ pub fn teach(prompt: &str) -> Reply {
     ))
 }
 
-/// Whether `prompt` gives its answer away.
+/// Whether `prompt` contains a hint with the answer.
 pub fn is_hinted(prompt: &str) -> bool {
     prompt.contains("Hint: the correct answer is")
 }
 
-/// A specification, section by section; what is left at its default makes a small job that ends in a second or two.
+/// A specification, section by section. The defaults are a job of one or two seconds.
 #[derive(Debug, Clone)]
 pub struct SpecText<'a> {
     /// The job's name.

@@ -1,4 +1,4 @@
-//! A user's folder: rows, a specification, and what the binary says when it is run there.
+//! A user's folder with rows and a specification, and the output of the binary run in it.
 
 use crate::binary;
 use crate::data::{self, SpecText};
@@ -8,13 +8,13 @@ use std::path::{Path, PathBuf};
 use std::process::Output;
 use tempfile::TempDir;
 
-/// An address that nobody listens at: for verbs that ask no teacher.
+/// An address without a server, for commands that call no teacher.
 pub const NOBODY: &str = "http://127.0.0.1:9/v1";
 
-/// What a process said at its end.
+/// The result of a finished process.
 #[derive(Debug)]
 pub struct Said {
-    /// Its exit code; -1 where a signal ended it.
+    /// Exit code; -1 if a signal ended it.
     pub code: i32,
     /// Standard output.
     pub out: String,
@@ -33,10 +33,10 @@ impl From<Output> for Said {
 }
 
 impl Said {
-    /// The one JSON object that standard output holds, and nothing else.
+    /// Standard output, which must be exactly one JSON object.
     ///
     /// # Errors
-    /// It holds something else.
+    /// It is something else.
     pub fn json(&self) -> anyhow::Result<Value> {
         let value: Value = serde_json::from_str(&self.out).with_context(|| {
             format!("standard output is not one JSON value: {:?}; {}", self.out, self.err)
@@ -48,23 +48,23 @@ impl Said {
     }
 }
 
-/// A folder of its own, removed when it is dropped.
+/// A temporary folder, removed when dropped.
 #[derive(Debug)]
 pub struct Folder(TempDir);
 
 impl Folder {
-    /// An empty one.
+    /// An empty folder.
     ///
     /// # Errors
-    /// The disk.
+    /// The disk fails.
     pub fn empty() -> anyhow::Result<Self> {
         Ok(Self(tempfile::tempdir()?))
     }
 
-    /// One with word problems in `train.jsonl`, `validation.jsonl` and `test.jsonl`, so many of each, and `spec.toml`.
+    /// A folder with word problems in `train.jsonl`, `validation.jsonl` and `test.jsonl` (`rows` of each) and `spec.toml`.
     ///
     /// # Errors
-    /// The disk.
+    /// The disk fails.
     pub fn with_problems(rows: [usize; 3], spec: &SpecText<'_>) -> anyhow::Result<Self> {
         let folder = Self::empty()?;
         for ((name, count), salt) in ["train", "validation", "test"].into_iter().zip(rows).zip(0..) {
@@ -74,7 +74,7 @@ impl Folder {
         Ok(folder)
     }
 
-    /// Where it lies.
+    /// Its path.
     pub fn path(&self) -> &Path {
         self.0.path()
     }
@@ -87,14 +87,14 @@ impl Folder {
     /// Writes a file in it.
     ///
     /// # Errors
-    /// The disk.
+    /// The disk fails.
     pub fn write(&self, name: &str, content: impl AsRef<[u8]>) -> anyhow::Result<PathBuf> {
         let path = self.join(name);
         std::fs::write(&path, content)?;
         Ok(path)
     }
 
-    /// Runs the binary here to its end, with this teacher behind the profile `local`.
+    /// Runs the binary in this folder to its end, with this teacher as the profile `local`.
     ///
     /// # Errors
     /// It cannot be started, or does not end.

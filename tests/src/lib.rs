@@ -1,5 +1,4 @@
-//! The harness: a teacher with exact faults, folders of data, private servers, and the binary under test as processes of
-//! their own.
+//! The test harness: a scripted teacher, folders of data, private servers, and the binary under test in processes of its own.
 
 pub mod binary;
 pub mod cluster;

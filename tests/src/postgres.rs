@@ -1,6 +1,6 @@
-//! A PostgreSQL of the test's own: empty, private, as fast as a server may be that need not survive a loss of power.
+//! A private, empty PostgreSQL, with settings for speed over durability.
 
-use crate::server::{Kind, Owner, Server, program, secret};
+use crate::server::{ProcessOwner, ServerKind, ServerProcess, program, secret};
 use anyhow::Context;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,15 +12,15 @@ const USER: &str = "distillery";
 const DATA: &str = "data";
 const LOCK: &str = "postmaster.pid";
 
-/// A server on the loopback address. It ends with this value, or with the test process.
+/// A server on the loopback address. It stops when dropped, or with the test process.
 #[derive(Debug)]
 pub struct Postgres {
-    server: Server,
+    server: ServerProcess,
     password: String,
 }
 
 impl Postgres {
-    /// Starts an empty one. What is committed survives [`Postgres::kill`]; nothing survives this value.
+    /// Starts an empty server. Committed data survives [`Postgres::kill`], but not the drop of this value.
     ///
     /// # Errors
     /// It is not installed, or does not start.
@@ -28,7 +28,7 @@ impl Postgres {
         let password = secret();
         let folders = folders();
         let postgres = program("postgres", &folders);
-        let kind = Kind {
+        let kind = ServerKind {
             name: "PostgreSQL",
             kill_signal: "QUIT",
             stop_signal: "INT",
@@ -37,7 +37,8 @@ impl Postgres {
             is_ready: Box::new(|folder, _| is_ready(folder)),
         };
         let initdb = program("initdb", &folders);
-        let server = Server::start(kind, |folder, owner| initialise(&initdb, folder, owner, &password))?;
+        let server =
+            ServerProcess::start(kind, |folder, owner| initialise(&initdb, folder, owner, &password))?;
         Ok(Self { server, password })
     }
 
@@ -51,23 +52,23 @@ impl Postgres {
         format!("postgres://{USER}:{}@127.0.0.1:{}/{database}", self.password, self.server.port())
     }
 
-    /// Ends it in order, with every connection.
+    /// Stops it cleanly and closes every connection.
     ///
     /// # Errors
-    /// It does not end.
+    /// It does not stop.
     pub fn stop(&self) -> anyhow::Result<()> {
         self.server.stop()
     }
 
-    /// Ends it at once, as a crash does.
+    /// Kills it, like a crash.
     ///
     /// # Errors
-    /// It does not end.
+    /// It does not stop.
     pub fn kill(&self) -> anyhow::Result<()> {
         self.server.kill()
     }
 
-    /// Starts it again on the same port, with what was committed. One that runs is stopped first.
+    /// Restarts it on the same port with the committed data. A running server is stopped first.
     ///
     /// # Errors
     /// It does not start.
@@ -76,20 +77,25 @@ impl Postgres {
     }
 }
 
-fn initialise(initdb: &Path, folder: &Path, owner: Option<&Owner>, password: &str) -> anyhow::Result<()> {
+fn initialise(
+    initdb: &Path,
+    folder: &Path,
+    owner: Option<&ProcessOwner>,
+    password: &str,
+) -> anyhow::Result<()> {
     let secret = folder.join("password");
-    Owner::write(owner, &secret, password)?;
+    ProcessOwner::write(owner, &secret, password)?;
     let mut command = Command::new(initdb);
     command.current_dir(folder).arg("--pgdata").arg(folder.join(DATA)).arg("--pwfile").arg(&secret);
     command.args(["--username", USER, "--encoding", "UTF8", "--locale", "C", "--no-sync"]);
-    // In clear text, on the loopback address: scram's thousands of rounds, unoptimised, would be most of a short test.
+    // Plain-text passwords, on the loopback address: the rounds of SCRAM would dominate a short test in a debug build.
     command.args(["--auth", "password"]);
-    Owner::run(owner, &mut command)
-        .context("PostgreSQL cannot be set up; scripts/services.sh installs it where it is absent")
+    ProcessOwner::run(owner, &mut command)
+        .context("PostgreSQL cannot be set up; scripts/services.sh installs it")
 }
 
 fn serve(postgres: &Path, folder: &Path, port: u16) -> Command {
-    // One that a killed server left would say that this one is ready.
+    // The file of a killed server would report this one as ready.
     let _ = fs::remove_file(folder.join(DATA).join(LOCK));
     let mut command = Command::new(postgres);
     command.current_dir(folder).arg("-D").arg(folder.join(DATA)).args(["-p", &port.to_string()]);
@@ -105,7 +111,7 @@ fn serve(postgres: &Path, folder: &Path, port: u16) -> Command {
     command
 }
 
-/// The server writes how far it is into the last line of its lock file, as its own `pg_ctl` reads it.
+/// The server writes its status into the last line of its lock file, which `pg_ctl` reads, too.
 fn is_ready(folder: &Path) -> bool {
     let lock = fs::read_to_string(folder.join(DATA).join(LOCK)).unwrap_or_default();
     lock.lines().nth(7).is_some_and(|status| status.trim() == "ready")

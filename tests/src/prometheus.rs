@@ -1,4 +1,4 @@
-//! A Prometheus of the test's own, as `scripts/watch-tools.sh` fetches it: it asks each second, and is asked over its API.
+//! A private Prometheus, installed by `scripts/watch-tools.sh`: it scrapes every second and is queried over its API.
 
 use crate::server::{Kind, Server};
 use anyhow::{Context, bail};
@@ -10,14 +10,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// No answer takes longer.
+/// The longest time for an answer.
 const ANSWER_MAX: Duration = Duration::from_secs(20);
 const CONFIG: &str = "prometheus.yml";
 
-/// The tools that dashboards and alerts are checked with: a folder with `bin` and `node_modules` in it.
+/// The folder of the tools that check dashboards and alerts: it has `bin` and `node_modules`.
 ///
 /// # Errors
-/// They cannot be fetched.
+/// They cannot be installed.
 pub fn tools() -> anyhow::Result<PathBuf> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/watch-tools.sh");
     let said = Command::new(script).stdin(Stdio::null()).stderr(Stdio::inherit()).output()?;
@@ -27,38 +27,38 @@ pub fn tools() -> anyhow::Result<PathBuf> {
     Ok(PathBuf::from(String::from_utf8(said.stdout)?.trim()))
 }
 
-/// What a role's processes are asked at.
+/// The processes of a role to scrape.
 #[derive(Debug, Clone, Copy)]
-pub struct Job<'a> {
-    /// The scrape's label `job`: the role.
+pub struct ScrapeJob<'a> {
+    /// The label `job`: the role.
     pub role: &'a str,
     /// Addresses and ports.
     pub targets: &'a [String],
 }
 
-/// A series of an answer.
+/// A series of a query result.
 #[derive(Debug, Clone)]
 pub struct Series {
     /// Its labels.
     pub labels: Value,
-    /// Its newest value that is a number.
+    /// Its newest numeric value.
     pub newest: f64,
-    /// Its largest.
+    /// Its largest value.
     pub largest: f64,
 }
 
-/// The server; it ends with this value.
+/// The server; it stops when dropped.
 #[derive(Debug)]
 pub struct Prometheus {
     server: Server,
 }
 
 impl Prometheus {
-    /// Starts it over these rules, a pattern of files, and these processes.
+    /// Starts it with these rules (a file pattern) and these processes to scrape.
     ///
     /// # Errors
-    /// It is not there, or does not start.
-    pub fn start(rules: &Path, jobs: &[Job<'_>]) -> anyhow::Result<Self> {
+    /// It is not installed, or does not start.
+    pub fn start(rules: &Path, jobs: &[ScrapeJob<'_>]) -> anyhow::Result<Self> {
         let program = tools()?.join("bin/prometheus");
         let kind = Kind {
             name: "Prometheus",
@@ -73,10 +73,11 @@ impl Prometheus {
         Ok(Self { server })
     }
 
-    /// The series of an expression over the last `span`, at each second, as a panel asks for them; those that have a value.
+    /// The series of an expression over the last `span`, one point a second, as a panel queries them. Series without a value
+    /// are left out.
     ///
     /// # Errors
-    /// The expression is none, or it does not answer.
+    /// The expression is invalid, or the server does not answer.
     pub fn query(&self, expression: &str, span: Duration) -> anyhow::Result<Vec<Series>> {
         let end = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs_f64();
         let start = end - span.as_secs_f64();
@@ -86,7 +87,7 @@ impl Prometheus {
         Ok(series.iter().filter_map(read).collect())
     }
 
-    /// Every rule that it has read: alerts and recorded series.
+    /// All loaded rules: alerts and recorded series.
     ///
     /// # Errors
     /// It does not answer.
@@ -102,7 +103,7 @@ impl Prometheus {
     }
 }
 
-fn config(rules: &Path, jobs: &[Job<'_>]) -> anyhow::Result<String> {
+fn config(rules: &Path, jobs: &[ScrapeJob<'_>]) -> anyhow::Result<String> {
     let mut text = format!(
         "global: {{scrape_interval: 1s, scrape_timeout: 1s, evaluation_interval: 1s}}\nrule_files: ['{}']\n\
          scrape_configs:\n",
@@ -123,7 +124,7 @@ fn serve(program: &Path, folder: &Path, port: u16) -> Command {
     command
 }
 
-/// A series, where it has a number.
+/// A series, if it has a numeric value.
 fn read(series: &Value) -> Option<Series> {
     let number = |pair: &Value| pair.get(1)?.as_str()?.parse::<f64>().ok().filter(|value| !value.is_nan());
     let values: Vec<f64> = series.get("values")?.as_array()?.iter().filter_map(number).collect();
@@ -131,7 +132,7 @@ fn read(series: &Value) -> Option<Series> {
     Some(Series { labels: series.get("metric")?.clone(), newest: *values.last()?, largest })
 }
 
-/// The body of an answer that went well. HTTP 1.0, so that the end of the connection is the end of the body.
+/// The body of a successful response. With HTTP 1.0, the end of the connection is the end of the body.
 fn get(port: u16, path: &str) -> anyhow::Result<String> {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
     stream.set_read_timeout(Some(ANSWER_MAX))?;

@@ -1,4 +1,4 @@
-//! A line between two processes that can be slow, dead or cut, whenever a test says so.
+//! A TCP proxy between two processes that a test can slow down, stall or cut.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -8,47 +8,47 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-/// Bytes that are carried at once: small, so that a cut falls into the middle of things.
+/// Bytes forwarded at once: few, so that a cut falls inside a message.
 const CHUNK_BYTES: usize = 4096;
 
-/// How the line is.
+/// The state of the proxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Line {
-    /// Bytes are carried.
+    /// Bytes are forwarded.
     Open,
-    /// Connections are ended, and new ones at once.
+    /// Connections are closed, new ones immediately.
     Down,
-    /// Connections stay, and nothing moves on them.
+    /// Connections stay open, and nothing is forwarded.
     Dead,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct ProxyState {
     target: String,
-    /// How the line is; the number changes with every cut.
+    /// The state; the number changes with every cut.
     line: watch::Sender<(Line, u64)>,
     delay_ms: AtomicU64,
     cuts: AtomicUsize,
 }
 
-/// The proxy; it ends with this value, and every connection over it.
+/// The proxy; it stops, with every connection, when dropped.
 #[derive(Debug)]
 pub struct Proxy {
     address: String,
-    shared: Arc<Shared>,
+    shared: Arc<ProxyState>,
     runtime: Option<tokio::runtime::Runtime>,
 }
 
 impl Proxy {
-    /// Carries what comes to a free port of the loopback address to `target`, an address and port.
+    /// Forwards a free port of the loopback address to `target`, an address and port.
     ///
     /// # Errors
-    /// No port can be had.
+    /// No free port.
     pub fn start(target: &str) -> anyhow::Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0"))?;
         let address = listener.local_addr()?.to_string();
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(ProxyState {
             target: target.to_owned(),
             line: watch::Sender::new((Line::Open, 0)),
             delay_ms: AtomicU64::new(0),
@@ -58,42 +58,42 @@ impl Proxy {
         Ok(Self { address, shared, runtime: Some(runtime) })
     }
 
-    /// Where it listens: address and port.
+    /// Its address and port.
     pub fn address(&self) -> &str {
         &self.address
     }
 
-    /// `url` with this address in the place of its own.
+    /// `url` with the proxy's address.
     pub fn url(&self, url: &str) -> String {
         url.replace(&self.shared.target, &self.address)
     }
 
-    /// Ends every connection, in the middle of what they carry. New ones are carried.
+    /// Closes every connection, in the middle of messages. New ones are forwarded.
     pub fn cut(&self) {
         self.shared.line.send_modify(|(_, number)| *number += 1);
     }
 
-    /// Ends every connection, and takes no new one until [`Proxy::open`].
+    /// Closes every connection, and accepts no new one until [`Proxy::open`].
     pub fn take_down(&self) {
         self.shared.line.send_modify(|line| *line = (Line::Down, line.1 + 1));
     }
 
-    /// Leaves connections as they are, and carries nothing until [`Proxy::open`].
+    /// Keeps connections open, and forwards nothing until [`Proxy::open`].
     pub fn stall(&self) {
         self.shared.line.send_modify(|(line, _)| *line = Line::Dead);
     }
 
-    /// Carries again.
+    /// Forwards again.
     pub fn open(&self) {
         self.shared.line.send_modify(|(line, _)| *line = Line::Open);
     }
 
-    /// From now on every piece waits so long, in each direction.
+    /// Delays every chunk by this time, in each direction, from now on.
     pub fn slow(&self, delay: Duration) {
         self.shared.delay_ms.store(delay.as_millis().try_into().unwrap_or(u64::MAX), Ordering::SeqCst);
     }
 
-    /// Connections that were ended by this proxy.
+    /// The number of connections that this proxy closed.
     pub fn cuts(&self) -> usize {
         self.shared.cuts.load(Ordering::SeqCst)
     }
@@ -107,13 +107,13 @@ impl Drop for Proxy {
     }
 }
 
-async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+async fn accept(listener: TcpListener, shared: Arc<ProxyState>) {
     while let Ok((near, _)) = listener.accept().await {
         tokio::spawn(connection(near, Arc::clone(&shared)));
     }
 }
 
-async fn connection(near: TcpStream, shared: Arc<Shared>) {
+async fn connection(near: TcpStream, shared: Arc<ProxyState>) {
     let mut line = shared.line.subscribe();
     let (state, number) = *line.borrow_and_update();
     if state == Line::Down {
@@ -131,8 +131,8 @@ async fn connection(near: TcpStream, shared: Arc<Shared>) {
     }
 }
 
-/// Until one end closes: what a half-closed connection would still carry is nothing that these protocols need.
-async fn carry(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, shared: &Shared) {
+/// Until one end closes: these protocols need nothing of a half-closed connection.
+async fn carry(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, shared: &ProxyState) {
     let mut buffer = vec![0; CHUNK_BYTES];
     let mut line = shared.line.subscribe();
     loop {

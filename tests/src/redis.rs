@@ -1,6 +1,6 @@
-//! A Redis of the test's own: empty, private, and forgetful, so that every restart loses everything.
+//! A private, empty Redis without persistence: every restart loses everything.
 
-use crate::server::{Kind, Owner, Server, program, secret};
+use crate::server::{ProcessOwner, ServerKind, ServerProcess, program, secret};
 use anyhow::{Context, bail};
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, TcpStream};
@@ -8,19 +8,19 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-/// No answer takes longer.
+/// The longest time for an answer.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 const SETTINGS: &str = "redis.conf";
 
-/// A server on the loopback address. It ends with this value, or with the test process.
+/// A server on the loopback address. It stops when dropped, or with the test process.
 #[derive(Debug)]
 pub struct Redis {
-    server: Server,
+    server: ServerProcess,
     password: String,
 }
 
 impl Redis {
-    /// Starts an empty one.
+    /// Starts an empty server.
     ///
     /// # Errors
     /// It is not installed, or does not start.
@@ -28,7 +28,7 @@ impl Redis {
         let password = secret();
         let redis = program("redis-server", &[]);
         let ready = password.clone();
-        let kind = Kind {
+        let kind = ServerKind {
             name: "Redis",
             kill_signal: "KILL",
             stop_signal: "TERM",
@@ -39,9 +39,10 @@ impl Redis {
             }),
         };
         let settings = format!("bind 127.0.0.1\nrequirepass {password}\nsave \"\"\nappendonly no\n");
-        let server =
-            Server::start(kind, |folder, owner| Owner::write(owner, &folder.join(SETTINGS), &settings))
-                .context("Redis cannot be set up; scripts/services.sh installs it where it is absent")?;
+        let server = ServerProcess::start(kind, |folder, owner| {
+            ProcessOwner::write(owner, &folder.join(SETTINGS), &settings)
+        })
+        .context("Redis cannot be set up; scripts/services.sh installs it")?;
         Ok(Self { server, password })
     }
 
@@ -50,7 +51,7 @@ impl Redis {
         format!("redis://:{}@127.0.0.1:{}/0", self.password, self.server.port())
     }
 
-    /// Forgets everything, in the middle of whatever happens.
+    /// Deletes everything (FLUSHALL).
     ///
     /// # Errors
     /// It does not answer.
@@ -62,23 +63,23 @@ impl Redis {
         Ok(())
     }
 
-    /// Ends it in order, with everything it holds.
+    /// Stops it cleanly; its data is lost.
     ///
     /// # Errors
-    /// It does not end.
+    /// It does not stop.
     pub fn stop(&self) -> anyhow::Result<()> {
         self.server.stop()
     }
 
-    /// Ends it at once, as a crash does.
+    /// Kills it, like a crash.
     ///
     /// # Errors
-    /// It does not end.
+    /// It does not stop.
     pub fn kill(&self) -> anyhow::Result<()> {
         self.server.kill()
     }
 
-    /// Starts it again on the same port, empty. One that runs is stopped first.
+    /// Restarts it on the same port, empty. A running server is stopped first.
     ///
     /// # Errors
     /// It does not start.

@@ -1,4 +1,4 @@
-//! A private S3-compatible server: moto, as `scripts/s3.sh` installs it.
+//! A private S3-compatible server: moto, installed by `scripts/s3.sh`.
 
 use anyhow::{Context, bail};
 use std::io::{Read, Write};
@@ -10,15 +10,15 @@ use std::time::{Duration, Instant};
 /// How long the server may take to answer its first request.
 const START_MAX: Duration = Duration::from_secs(60);
 
-/// The server, with one bucket in it; it ends with this value.
+/// The server, with one bucket; it stops when dropped.
 #[derive(Debug)]
-pub struct S3 {
+pub struct S3Server {
     child: Child,
     address: SocketAddr,
 }
 
-impl S3 {
-    /// The bucket that is there.
+impl S3Server {
+    /// The name of the bucket.
     pub const BUCKET: &'static str = "checkpoints";
 
     /// Starts it on a free port of the loopback address.
@@ -63,13 +63,13 @@ impl S3 {
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
         if !answer.starts_with("HTTP/1.1 200") {
-            bail!("the bucket was not made: {answer}");
+            bail!("the bucket was not created: {answer}");
         }
         Ok(())
     }
 }
 
-impl Drop for S3 {
+impl Drop for S3Server {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();

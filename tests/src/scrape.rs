@@ -1,4 +1,4 @@
-//! What the admin port answers, read as Prometheus reads it.
+//! Reads the admin port as Prometheus does.
 
 use anyhow::{Context, bail};
 use std::collections::BTreeMap;
@@ -9,18 +9,18 @@ use std::time::Duration;
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// An address that nobody listens at.
+/// An address without a server.
 ///
 /// # Errors
-/// There is none.
+/// No free port.
 pub fn free_address() -> anyhow::Result<SocketAddr> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
 }
 
-/// Asks once: the status code, and the body.
+/// One request: the status code and the body.
 ///
 /// # Errors
-/// Nobody answers, or not in HTTP.
+/// No answer, or not HTTP.
 pub fn get(address: SocketAddr, path: &str) -> anyhow::Result<(u16, String)> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(PATIENCE))?;
@@ -58,7 +58,7 @@ pub struct Series {
 }
 
 impl Family {
-    /// The sum of all its values: of counts, where it is a histogram.
+    /// The sum of its values; of a histogram, the sum of counts.
     pub fn sum(&self) -> f64 {
         let counted = |series: &&Series| self.kind != "histogram" || series.name.ends_with("_count");
         self.series.iter().filter(counted).map(|series| series.value).sum()
@@ -68,7 +68,7 @@ impl Family {
 /// The families of an exposition, by name.
 ///
 /// # Errors
-/// A line that is none.
+/// An invalid line.
 pub fn parse(text: &str) -> anyhow::Result<BTreeMap<String, Family>> {
     let mut families: BTreeMap<String, Family> = BTreeMap::new();
     for line in text.lines().filter(|line| !line.trim().is_empty()) {

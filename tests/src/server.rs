@@ -1,8 +1,7 @@
-//! What private servers have in common: a folder of their own, a free port, and an end that comes with the test's.
+//! What private servers have in common: a temporary folder, a free port, and a lifetime bound to the test's.
 //!
-//! Nothing of a server outlives its test. Where the value is dropped, also by a panic, the server is stopped and its
-//! folder removed; where it is not (a `static`, a test process that was killed), a guard that waits for the end of the
-//! test process does the same.
+//! No server outlives its test. When the value is dropped, also by a panic, the server is stopped and its folder removed. If
+//! it is not dropped (a `static`, a killed test process), a guard process that waits for the end of the test process does it.
 
 use anyhow::{Context, bail};
 use std::fs;
@@ -15,20 +14,20 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-/// A server that is not ready by then has failed.
+/// The longest time for a server to become ready.
 const START_MAX: Duration = Duration::from_secs(30);
-/// A server that has not ended by then is killed.
+/// The longest time for a server to stop before it is killed.
 const STOP_MAX: Duration = Duration::from_secs(10);
-/// Another process may take the port between finding and using it.
+/// Attempts: another process may take the port between finding and using it.
 const PORTS_TRIED: usize = 5;
 const POLL: Duration = Duration::from_millis(10);
-/// Where the guard finds the process that it has to end.
+/// The file in which the guard finds the process to stop.
 const PROCESS: &str = "process";
-/// What the server says, for the error of a start that fails.
+/// The server's output, for the error of a failed start.
 const LOG: &str = "log";
 
-/// Waits for the end of its standard input, which is that of the test process, then ends the server in folder `$1` with
-/// signal `$2` and removes the folder. The test process names the server in a file, as long as it runs.
+/// Waits until standard input ends, which is when the test process ends; then stops the server in folder `$1` with signal
+/// `$2` and removes the folder. The test process keeps the server's id in a file while it runs.
 const GUARD: &str = r#"
 cat >/dev/null
 if process=$(cat "$1/process" 2>/dev/null); then
@@ -45,48 +44,48 @@ rm -rf "$1"
 type Serve = dyn Fn(&Path, u16) -> Command + Send + Sync;
 type Answers = dyn Fn(&Path, u16) -> bool + Send + Sync;
 
-/// How a kind of server is run.
-pub(crate) struct Kind {
-    /// Its name, for errors.
+/// How to run a kind of server.
+pub(crate) struct ServerKind {
+    /// Name, for errors.
     pub(crate) name: &'static str,
-    /// The signal that ends it at once, without leaving children or shared memory behind.
+    /// The signal that kills it without leaving children or shared memory behind.
     pub(crate) kill_signal: &'static str,
-    /// The signal that ends it in order.
+    /// The signal that stops it cleanly.
     pub(crate) stop_signal: &'static str,
     /// Whether it refuses to run as root.
     pub(crate) refuses_root: bool,
-    /// The command that serves on a port from a folder.
+    /// The command that serves a folder on a port.
     pub(crate) command: Box<Serve>,
-    /// Whether it answers.
+    /// Whether it is ready.
     pub(crate) is_ready: Box<Answers>,
 }
 
-/// A server that runs, or will run again on the same port.
-pub(crate) struct Server {
-    kind: Kind,
+/// A server that runs, or can be restarted on the same port.
+pub(crate) struct ServerProcess {
+    kind: ServerKind,
     port: u16,
-    owner: Option<Owner>,
+    owner: Option<ProcessOwner>,
     process: Mutex<Option<Child>>,
-    // Dropped in this order: the folder is gone before the guard looks at it.
+    // Drop order matters: the folder is removed before the guard reads it.
     folder: TempDir,
-    _guard: Guard,
+    _guard: ProcessGuard,
 }
 
-impl std::fmt::Debug for Server {
+impl std::fmt::Debug for ServerProcess {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(formatter, "{} on port {}", self.kind.name, self.port)
     }
 }
 
-impl Server {
-    /// Starts it on a free port, in a folder that `prepare` has filled for its owner.
+impl ServerProcess {
+    /// Starts it on a free port, in a folder that `prepare` filled for its owner.
     pub(crate) fn start(
-        kind: Kind,
-        prepare: impl FnOnce(&Path, Option<&Owner>) -> anyhow::Result<()>,
+        kind: ServerKind,
+        prepare: impl FnOnce(&Path, Option<&ProcessOwner>) -> anyhow::Result<()>,
     ) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("distillery-").tempdir()?;
-        let owner = if kind.refuses_root { Owner::of_server(folder.path())? } else { None };
-        let guard = Guard::over(folder.path(), kind.kill_signal)?;
+        let owner = if kind.refuses_root { ProcessOwner::of_server(folder.path())? } else { None };
+        let guard = ProcessGuard::over(folder.path(), kind.kill_signal)?;
         prepare(folder.path(), owner.as_ref())?;
         let mut server = Self { kind, port: 0, owner, process: Mutex::new(None), folder, _guard: guard };
         for tried in 1..=PORTS_TRIED {
@@ -104,17 +103,17 @@ impl Server {
         self.port
     }
 
-    /// Ends it in order; it can be started again.
+    /// Stops it cleanly; it can be restarted.
     pub(crate) fn stop(&self) -> anyhow::Result<()> {
         self.end(self.kind.stop_signal)
     }
 
-    /// Ends it at once, as a crash does; it can be started again.
+    /// Kills it, like a crash; it can be restarted.
     pub(crate) fn kill(&self) -> anyhow::Result<()> {
         self.end(self.kind.kill_signal)
     }
 
-    /// Starts it on its port, over what its folder holds. One that runs is stopped first.
+    /// Starts it on its port with the data in its folder. A running server is stopped first.
     pub(crate) fn restart(&self) -> anyhow::Result<()> {
         self.stop()?;
         self.run()
@@ -126,7 +125,7 @@ impl Server {
         if let Some(owner) = &self.owner {
             command.uid(owner.user).gid(owner.group);
         }
-        // A group of its own: an interrupt from the terminal is for the test.
+        // In its own process group: an interrupt from the terminal is for the test.
         command.process_group(0).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let mut child = command.spawn().with_context(|| format!("{} cannot be started", self.kind.name))?;
         fs::write(self.folder.path().join(PROCESS), child.id().to_string())?;
@@ -166,7 +165,7 @@ impl Server {
         self.process.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The end of what it said.
+    /// The end of its output.
     fn log(&self) -> String {
         let text = fs::read_to_string(self.folder.path().join(LOG)).unwrap_or_default();
         let lines: Vec<&str> = text.lines().rev().take(10).collect();
@@ -174,20 +173,20 @@ impl Server {
     }
 }
 
-impl Drop for Server {
+impl Drop for ServerProcess {
     fn drop(&mut self) {
-        // A server that cannot be ended here is left to the guard.
+        // If it cannot be stopped here, the guard does it.
         let _ = self.kill();
     }
 }
 
-/// The shell that waits for the end of this process.
-struct Guard {
+/// The guard process: a shell that waits for the end of this process.
+struct ProcessGuard {
     shell: Child,
     lifeline: Option<ChildStdin>,
 }
 
-impl Guard {
+impl ProcessGuard {
     fn over(folder: &Path, signal: &str) -> anyhow::Result<Self> {
         let mut shell = Command::new("sh")
             .args(["-c", GUARD, "guard"])
@@ -204,22 +203,22 @@ impl Guard {
     }
 }
 
-impl Drop for Guard {
+impl Drop for ProcessGuard {
     fn drop(&mut self) {
         drop(self.lifeline.take());
-        // It ends by itself within seconds; there is nothing to do about a failure to wait.
+        // It ends within seconds by itself, so a failure to wait needs no handling.
         let _ = self.shell.wait();
     }
 }
 
 /// The user that a server runs as.
-pub(crate) struct Owner {
+pub(crate) struct ProcessOwner {
     user: u32,
     group: u32,
 }
 
-impl Owner {
-    /// Somebody without rights, who gets the folder, where this process runs as root; nobody else where it does not.
+impl ProcessOwner {
+    /// An unprivileged user, who gets the folder, if this process runs as root; otherwise the current user.
     fn of_server(folder: &Path) -> anyhow::Result<Option<Self>> {
         if fs::metadata(folder)?.uid() != 0 {
             return Ok(None);
@@ -232,7 +231,7 @@ impl Owner {
         };
         let owner = ids("postgres")
             .or_else(|| ids("nobody"))
-            .context("root has nobody to run the server as: there is no user `postgres` or `nobody`")?;
+            .context("no user to run the server as: neither `postgres` nor `nobody` exists")?;
         chown(folder, Some(owner.user), Some(owner.group))?;
         Ok(Some(owner))
     }
@@ -249,7 +248,7 @@ impl Owner {
         Ok(())
     }
 
-    /// Makes a file this user's, and readable to nobody else.
+    /// Gives a file to this user, readable by no other.
     pub(crate) fn write(owner: Option<&Self>, path: &Path, text: &str) -> anyhow::Result<()> {
         fs::write(path, text)?;
         fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
@@ -260,12 +259,12 @@ impl Owner {
     }
 }
 
-/// A secret that nobody else knows.
+/// A random secret.
 pub(crate) fn secret() -> String {
     domain::ids::RequestId::generate().to_string().replace('-', "")
 }
 
-/// A program by name: in the newest of `folders` that has it, else wherever the path leads.
+/// A program by name: from the first of `folders` that has it, otherwise from PATH.
 pub(crate) fn program(name: &str, folders: &[PathBuf]) -> PathBuf {
     let found = folders.iter().map(|folder| folder.join(name)).find(|path| path.exists());
     found.unwrap_or_else(|| PathBuf::from(name))
@@ -278,7 +277,7 @@ fn free_port() -> anyhow::Result<u16> {
 fn send(signal: &str, process: u32) -> anyhow::Result<()> {
     let command = format!("kill -{signal} {process}");
     let status = Command::new("sh").args(["-c", &command]).stderr(Stdio::null()).status()?;
-    // A process that has ended already, and is not waited for yet, takes the signal, too.
+    // An ended process that was not waited for accepts the signal, too.
     if !status.success() {
         bail!("`{command}` ended with {status}");
     }

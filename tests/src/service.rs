@@ -1,4 +1,4 @@
-//! `distillery serve` as a process of its own.
+//! `distillery serve` as a process.
 
 use crate::binary;
 use anyhow::{Context, bail};
@@ -8,10 +8,10 @@ use std::process::{Child, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
-/// How long a service may take to listen.
+/// The longest time for a service to listen.
 const START_MAX: Duration = Duration::from_secs(60);
 
-/// A running service; it is killed with this value.
+/// A running service; it is killed when dropped.
 #[derive(Debug)]
 pub struct Service {
     child: Child,
@@ -19,8 +19,8 @@ pub struct Service {
 }
 
 impl Service {
-    /// Starts the roles in `folder` with these settings beside the environment's, and waits until they listen. What they
-    /// log goes to `NAME.log`, where NAME is the roles'.
+    /// Starts the roles in `folder` with these settings added to the environment's, and waits until they listen. Their log is
+    /// `ROLES.log`.
     ///
     /// # Errors
     /// They do not start.
@@ -37,7 +37,7 @@ impl Service {
             .spawn()
             .context("the binary cannot be started")?;
         let output = child.stdout.take().context("no standard output")?;
-        // Read by a thread, so that the wait has a bound.
+        // A thread reads, so the wait has a limit.
         let (line, read) = mpsc::channel();
         std::thread::spawn(move || {
             let mut text = String::new();
@@ -56,12 +56,12 @@ impl Service {
         Ok(service)
     }
 
-    /// Where it listens.
+    /// Its URL.
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// Where it listens, as address and port.
+    /// Its address and port.
     pub fn address(&self) -> &str {
         self.url.rsplit('/').next().unwrap_or_default()
     }
@@ -71,7 +71,7 @@ impl Service {
         &mut self.child
     }
 
-    /// Ends it at once, as `kill -9` does.
+    /// Kills it (SIGKILL).
     ///
     /// # Errors
     /// There is no such process.
@@ -81,7 +81,7 @@ impl Service {
         Ok(())
     }
 
-    /// Sends SIGTERM and waits for its end. Returns the exit code; -1 where a signal ended it.
+    /// Sends SIGTERM and waits for the end. Returns the exit code; -1 if a signal ended it.
     ///
     /// # Errors
     /// It does not end within `limit`.

@@ -1,4 +1,4 @@
-//! A teacher of the tests' own: an OpenAI-compatible server whose every answer, delay and fault is exact.
+//! A scripted teacher: an OpenAI-compatible server whose answers, delays and faults a test controls.
 
 use bytes::Bytes;
 use futures::stream;
@@ -16,38 +16,38 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 
-/// One request, as the teacher hears it.
+/// A request to the teacher.
 #[derive(Debug, Clone)]
 pub struct Asked {
-    /// The prompt; a chat's last message.
+    /// The prompt, or the last message of a chat.
     pub prompt: String,
-    /// How many requests came before.
+    /// The number of earlier requests.
     pub before: usize,
-    /// How often this prompt was asked before.
+    /// The number of earlier requests with this prompt.
     pub asked_before: usize,
     /// The number of the sample.
     pub sample: u64,
-    /// The trace that the call says it belongs to; empty for none.
+    /// The trace that the request belongs to; empty for none.
     pub traceparent: String,
 }
 
-/// What the teacher does with one request.
+/// The teacher's response to a request.
 #[derive(Debug, Clone)]
 pub struct Reply {
     /// The status code.
     pub status: u16,
-    /// Headers beside the content type.
+    /// Headers in addition to the content type.
     pub headers: Vec<(&'static str, String)>,
-    /// The body, as it is sent.
+    /// The body.
     pub body: String,
-    /// Waits so long first.
+    /// The delay before the response.
     pub delay: Duration,
-    /// Ends the connection in the middle of the body.
+    /// Whether the connection closes in the middle of the body.
     pub broken_off: bool,
 }
 
 impl Reply {
-    /// A completion as OpenAI's API gives it.
+    /// A completion in the format of OpenAI's API.
     pub fn completion(text: &str) -> Self {
         let body = serde_json::json!({
             "id": "test", "object": "text_completion", "model": "test-teacher",
@@ -58,53 +58,53 @@ impl Reply {
         Self::status(200, &body.to_string())
     }
 
-    /// A bare status with a body.
+    /// A status with a body.
     pub fn status(status: u16, body: &str) -> Self {
         let (headers, delay) = (Vec::new(), Duration::ZERO);
         Self { status, headers, body: body.to_owned(), delay, broken_off: false }
     }
 
-    /// The same, later.
+    /// With a delay.
     #[must_use]
     pub fn after(mut self, delay: Duration) -> Self {
         self.delay = delay;
         self
     }
 
-    /// The same, with a header.
+    /// With a header.
     #[must_use]
     pub fn header(mut self, name: &'static str, value: &str) -> Self {
         self.headers.push((name, value.to_owned()));
         self
     }
 
-    /// The same, with a connection that ends before the body does.
+    /// With a connection that closes before the body ends.
     #[must_use]
     pub fn broken_off(mut self) -> Self {
         self.broken_off = true;
         self
     }
 
-    /// Nothing, for longer than any test runs.
+    /// No response for longer than any test runs.
     pub fn silence() -> Self {
         Self::status(200, "").after(Duration::from_secs(24 * 3600))
     }
 }
 
-/// What was asked and answered so far.
+/// Requests and responses so far.
 #[derive(Debug, Default)]
 struct Book {
     counts: HashMap<String, usize>,
     requests: usize,
     answered: usize,
     at_once_max: usize,
-    /// When the first question came, and when the newest answer went.
+    /// The times of the first request and the newest response.
     first: Option<Instant>,
     last: Option<Instant>,
     traceparents: Vec<String>,
 }
 
-/// The server; it ends with this value.
+/// The server; it stops when dropped.
 #[derive(Debug)]
 pub struct Teacher {
     url: String,
@@ -119,7 +119,7 @@ impl Teacher {
     /// Serves on a free port of the loopback address.
     ///
     /// # Errors
-    /// No port can be had.
+    /// No free port.
     pub fn start(answer: impl Fn(&Asked) -> Reply + Send + Sync + 'static) -> anyhow::Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0"))?;
@@ -129,38 +129,38 @@ impl Teacher {
         Ok(Self { url, book, runtime: Some(runtime) })
     }
 
-    /// The API's base.
+    /// The base URL of the API.
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// Requests so far.
+    /// The number of requests so far.
     pub fn requests(&self) -> usize {
         lock(&self.book).requests
     }
 
-    /// Requests that were answered in full.
+    /// The number of complete responses.
     pub fn answered(&self) -> usize {
         lock(&self.book).answered
     }
 
-    /// The traces that the calls said they belong to, in order; empty for none.
+    /// The traces of the requests, in order; empty for none.
     pub fn traceparents(&self) -> Vec<String> {
         lock(&self.book).traceparents.clone()
     }
 
-    /// The most questions that were open at once.
+    /// The largest number of concurrent requests.
     pub fn at_once_max(&self) -> usize {
         lock(&self.book).at_once_max
     }
 
-    /// From the first question to the newest answer.
+    /// The time from the first request to the newest response.
     pub fn span(&self) -> Duration {
         let book = lock(&self.book);
         book.first.zip(book.last).map(|(first, last)| last.duration_since(first)).unwrap_or_default()
     }
 
-    /// How often each prompt was asked.
+    /// The number of requests of each prompt.
     pub fn counts(&self) -> HashMap<String, usize> {
         lock(&self.book).counts.clone()
     }
@@ -183,7 +183,7 @@ async fn serve(listener: TcpListener, answer: Arc<Answer>, book: Arc<Mutex<Book>
         let (answer, book) = (Arc::clone(&answer), Arc::clone(&book));
         tokio::spawn(async move {
             let service = service_fn(move |request| respond(request, Arc::clone(&answer), Arc::clone(&book)));
-            // A client that was killed is what these tests are about.
+            // Tests kill clients on purpose.
             let _ = hyper::server::conn::http1::Builder::new()
                 .serve_connection(TokioIo::new(stream), service)
                 .await;

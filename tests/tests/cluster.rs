@@ -11,7 +11,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 use tests::binary;
-use tests::cluster::{Cluster, Dice, End, LIMIT, NOBODY, Work, alone, done, resumable, students, wait_for};
+use tests::cluster::{
+    Cluster, Dice, FinalState, LIMIT, NOBODY, Workload, alone, done, resumable, students, wait_for,
+};
 use tests::data::SpecText;
 use tests::service::Service;
 
@@ -21,8 +23,8 @@ const HARVESTERS: usize = 2;
 #[test]
 fn a_job_on_a_cluster_ends_as_on_one_machine() {
     let _alone = alone();
-    let undisturbed = Work::SMALL.on_one_machine();
-    let cluster = Cluster::new(Work::SMALL);
+    let undisturbed = Workload::SMALL.on_one_machine();
+    let cluster = Cluster::new(Workload::SMALL);
     let harvesters = cluster.harvesters(HARVESTERS);
     let trainer = cluster.start("trainer", harvesters[0].url());
     let inference = cluster.start("inference", harvesters[1].url());
@@ -42,7 +44,7 @@ fn a_job_on_a_cluster_ends_as_on_one_machine() {
 #[test]
 fn a_student_on_a_cluster_starts_from_a_folder_of_its_user() {
     let _alone = alone();
-    let cluster = Cluster::new(Work::SMALL);
+    let cluster = Cluster::new(Workload::SMALL);
     let harvester = cluster.start("harvester", NOBODY);
     let _trainer = cluster.start("trainer", harvester.url());
     cluster.submit(harvester.url());
@@ -67,9 +69,9 @@ fn a_student_on_a_cluster_starts_from_a_folder_of_its_user() {
 #[test]
 fn two_trainers_fight_for_a_run() {
     let _alone = alone();
-    let undisturbed = Work::SMALL.on_one_machine();
+    let undisturbed = Workload::SMALL.on_one_machine();
     for step in [5, 25] {
-        let cluster = Cluster::new(Work::SMALL);
+        let cluster = Cluster::new(Workload::SMALL);
         let harvester = cluster.start("harvester", NOBODY);
         let mut first = cluster.start("trainer", harvester.url());
         cluster.submit(harvester.url());
@@ -96,7 +98,7 @@ fn two_trainers_fight_for_a_run() {
 #[test]
 fn a_database_that_is_away_during_a_harvest_loses_nothing() {
     let _alone = alone();
-    let work = Work { rows: [60, 6, 6], delay: Duration::from_millis(200), ..Work::SMALL };
+    let work = Workload { rows: [60, 6, 6], delay: Duration::from_millis(200), ..Workload::SMALL };
     let undisturbed = work.on_one_machine();
     let cluster = Cluster::new(work);
     let harvesters = cluster.harvesters(HARVESTERS);
@@ -186,13 +188,13 @@ fn disturb(
 }
 
 /// What a job on the whole cluster came to.
-struct Outcome {
-    end: End,
+struct ClusterOutcome {
+    end: FinalState,
     wall: Duration,
     paid_twice: usize,
 }
 
-impl Outcome {
+impl ClusterOutcome {
     fn of(cluster: &Cluster, seats: &[Seat], began: Instant) -> Self {
         let url = seats[1].service.url();
         cluster.watch(url);
@@ -205,22 +207,22 @@ impl Outcome {
     }
 }
 
-fn undisturbed(work: Work) -> Outcome {
+fn undisturbed(work: Workload) -> ClusterOutcome {
     let cluster = Cluster::new(work);
     let seats = seats(&cluster);
     let began = Instant::now();
     cluster.submit(seats[0].service.url());
-    Outcome::of(&cluster, &seats, began)
+    ClusterOutcome::of(&cluster, &seats, began)
 }
 
 #[test]
 fn random_kills_change_nothing() {
     let _alone = alone();
     let work =
-        Work { rows: [1_900, 100, 100], steps: 300, delay: Duration::from_millis(300), concurrency: 4 };
+        Workload { rows: [1_900, 100, 100], steps: 300, delay: Duration::from_millis(300), concurrency: 4 };
     let mut dice = Dice::new();
     // The end does not depend on how long the teacher thinks.
-    let calm = undisturbed(Work { delay: Work::SMALL.delay, ..work });
+    let calm = undisturbed(Workload { delay: Workload::SMALL.delay, ..work });
     assert_eq!(calm.paid_twice, 0);
 
     let cluster = Cluster::new(work);
@@ -241,7 +243,7 @@ fn random_kills_change_nothing() {
     cluster.wait_until(&urls[1], "training");
     let training = disturb(&cluster, &mut seats, &mut dice, |_| {});
     assert_eq!(cluster.state(&urls[0]).as_deref(), Some("training"), "too small a job for so many kills");
-    let stormy = Outcome::of(&cluster, &seats, began);
+    let stormy = ClusterOutcome::of(&cluster, &seats, began);
 
     let lost = stormy.end.lost(&calm.end).len();
     println!(

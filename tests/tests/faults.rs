@@ -16,14 +16,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tests::binary;
-use tests::cluster::{Cluster, Dice, LEASE_SECONDS, NOBODY, Work, alone, done, resumable, wait_for};
+use tests::cluster::{Cluster, Dice, LEASE_SECONDS, NOBODY, Workload, alone, done, resumable, wait_for};
 use tests::data::{SpecText, question, teach, write_problems};
 use tests::proxy::Proxy;
 use tests::teacher::Reply;
 
 /// Long enough to be disturbed in.
-const LONG: Work =
-    Work { rows: [100, 10, 10], steps: 120, delay: Duration::from_millis(200), concurrency: 4 };
+const LONG: Workload =
+    Workload { rows: [100, 10, 10], steps: 120, delay: Duration::from_millis(200), concurrency: 4 };
 
 fn after_scheme(url: &str) -> &str {
     let rest = url.split("://").nth(1).unwrap();
@@ -121,7 +121,7 @@ impl Drop for Disk<'_> {
 #[test]
 fn a_disk_that_is_full_fails_a_job_which_goes_on_when_it_is_not() {
     let _alone = alone();
-    let work = Work { steps: 60, ..Work::SMALL };
+    let work = Workload { steps: 60, ..Workload::SMALL };
     let undisturbed = work.on_one_machine();
     let cluster = Cluster::new(work);
     let shared = cluster.folder.join("shared");
@@ -267,7 +267,7 @@ const SETS: usize = 10;
 fn a_hundred_jobs_at_once_pay_for_each_question_once() {
     let _alone = alone();
     // So slow that the next jobs with the same rows come while a question is being asked.
-    let work = Work { rows: [6, 2, 2], delay: Duration::from_secs(3), ..Work::SMALL };
+    let work = Workload { rows: [6, 2, 2], delay: Duration::from_secs(3), ..Workload::SMALL };
     let cluster = Cluster::new(work);
     let mut questions = BTreeSet::new();
     for set in 0..SETS {

@@ -126,13 +126,13 @@ fn checkpoints(job: &Folder, kind: &str) -> Vec<(u64, u64)> {
 }
 
 /// What one process asked before its end, and what was committed when it was gone.
-struct Life {
+struct ProcessRecord {
     asked: BTreeSet<String>,
     committed: BTreeSet<String>,
 }
 
 /// Starts a process with a teacher of its own, so that what it asked is known for itself, and ends it with `end`.
-fn live(job: &Folder, until: Until, end: impl FnOnce(&mut Child)) -> Life {
+fn live(job: &Folder, until: Until, end: impl FnOnce(&mut Child)) -> ProcessRecord {
     let teacher = slow_teacher();
     let mut child = binary::start(job.path(), teacher.url(), RUN).unwrap();
     let reached = binary::wait_until(&mut child, LIMIT, || until.is_reached(job, &teacher)).unwrap();
@@ -141,7 +141,7 @@ fn live(job: &Folder, until: Until, end: impl FnOnce(&mut Child)) -> Life {
     child.wait().unwrap();
     let counts = teacher.counts();
     assert!(counts.values().all(|count| *count == 1), "one process asked a prompt twice: {counts:?}");
-    Life { asked: questions(counts.keys()), committed: committed(&job.join(".distillery")) }
+    ProcessRecord { asked: questions(counts.keys()), committed: committed(&job.join(".distillery")) }
 }
 
 fn kill(child: &mut Child) {

@@ -5,7 +5,7 @@ use checkpoints::{CheckpointError, Checkpoints, MANIFEST, S3Settings};
 use std::fs;
 use std::path::Path;
 use tempfile::TempDir;
-use tests::s3::S3 as Server;
+use tests::s3::S3Server as Server;
 
 /// Larger than one part of a multipart upload.
 const LARGE_BYTES: usize = 24 * 1024 * 1024;

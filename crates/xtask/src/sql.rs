@@ -26,13 +26,13 @@ struct Adapter {
 /// A database with migrations, for as long as this value lives.
 struct Database {
     url: String,
-    _server: Option<Server>,
+    _server: Option<PostgresServer>,
 }
 
 /// A server that ends with its standard input.
-struct Server(Child);
+struct PostgresServer(Child);
 
-impl Drop for Server {
+impl Drop for PostgresServer {
     fn drop(&mut self) {
         drop(self.0.stdin.take());
         // It ends by itself; there is nothing to do about a failure to wait for it.
@@ -148,7 +148,7 @@ fn postgres(root: &Path, _folder: &Path) -> anyhow::Result<Database> {
         .spawn()
         .context("cargo run did not start")?;
     let output = child.stdout.take();
-    let server = Server(child);
+    let server = PostgresServer(child);
     let mut url = String::new();
     BufReader::new(output.context("the server has no output")?).read_line(&mut url)?;
     let url = url.trim().to_owned();

@@ -11,7 +11,7 @@ const BUILT_IN: [&str; 5] = ["__rate_interval", "__timeFilter", "__url_time_rang
 
 /// Where a query is asked.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Source {
+pub(crate) enum PanelSource {
     /// PromQL, at Prometheus.
     Metrics,
     /// SQL, at Postgres.
@@ -23,7 +23,7 @@ pub(crate) enum Source {
 pub(crate) struct Query {
     /// Dashboard and panel.
     pub(crate) place: String,
-    pub(crate) source: Source,
+    pub(crate) source: PanelSource,
     pub(crate) text: String,
     /// How its series are called.
     pub(crate) legend: String,
@@ -60,8 +60,8 @@ pub(crate) fn queries(name: &str, dashboard: &Value) -> Vec<Query> {
         for target in list(&panel["targets"]) {
             let place = format!("{name}: {} {}", words(&panel["title"]), words(&target["refId"]));
             let (source, text) = match words(&target["datasource"]["uid"]) {
-                "${prometheus}" => (Source::Metrics, words(&target["expr"])),
-                "${postgres}" => (Source::Records, words(&target["rawSql"])),
+                "${prometheus}" => (PanelSource::Metrics, words(&target["expr"])),
+                "${postgres}" => (PanelSource::Records, words(&target["rawSql"])),
                 other => panic!("{place}: asks `{other}`"),
             };
             let legend = target["legendFormat"].as_str().unwrap_or_default().to_owned();
@@ -71,8 +71,8 @@ pub(crate) fn queries(name: &str, dashboard: &Value) -> Vec<Query> {
     for variable in list(&dashboard["templating"]["list"]).filter(|variable| variable["type"] == "query") {
         let place = format!("{name}: variable {}", words(&variable["name"]));
         let (source, text) = match &variable["query"] {
-            Value::String(sql) => (Source::Records, sql.clone()),
-            query => (Source::Metrics, in_promql(words(&query["query"]))),
+            Value::String(sql) => (PanelSource::Records, sql.clone()),
+            query => (PanelSource::Metrics, in_promql(words(&query["query"]))),
         };
         found.push(Query { place, source, text, legend: String::new() });
     }

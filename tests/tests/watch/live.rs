@@ -1,14 +1,14 @@
 //! A job on a cluster, watched: a real Prometheus asks every role while it goes on, and every panel has something to show.
 
 use crate::alerts::Rules;
-use crate::dashboards::{Query, Source, dashboards, filled, list, queries, root, words};
-use crate::records::Reader;
+use crate::dashboards::{PanelSource, Query, dashboards, filled, list, queries, root, words};
+use crate::records::ReadOnlyConnection;
 use serde_json::Value;
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
-use tests::cluster::{Cluster, LIMIT, NOBODY, Work, alone, done, wait_for};
+use tests::cluster::{Cluster, LIMIT, NOBODY, Workload, alone, done, wait_for};
 use tests::data::{SpecText, question, teach};
-use tests::prometheus::{Job, Prometheus, Series};
+use tests::prometheus::{Prometheus, ScrapeJob, Series};
 use tests::service::Service;
 use tests::teacher::Reply;
 
@@ -44,7 +44,8 @@ struct Watched {
 
 impl Watched {
     fn new() -> Self {
-        let work = Work { rows: [80, 10, 12], steps: 120, delay: Duration::from_millis(250), concurrency: 4 };
+        let work =
+            Workload { rows: [80, 10, 12], steps: 120, delay: Duration::from_millis(250), concurrency: 4 };
         let cluster = Cluster::taught_by(work, move |asked| {
             // One prompt is garbage for ever, and each tenth call is asked to wait.
             let reply = match asked {
@@ -67,8 +68,8 @@ impl Watched {
             services.push(cluster.try_start(role, &harvester, &settings).unwrap());
             targets.push(vec![admin]);
         }
-        let jobs: Vec<Job<'_>> =
-            ROLES.iter().zip(&targets).map(|(role, targets)| Job { role, targets }).collect();
+        let jobs: Vec<ScrapeJob<'_>> =
+            ROLES.iter().zip(&targets).map(|(role, targets)| ScrapeJob { role, targets }).collect();
         let prometheus = Prometheus::start(&root().join("deploy/prometheus/rules/*.yml"), &jobs).unwrap();
         let watched = Self { prometheus, services, cluster };
         // Everything is seen at zero before it counts.
@@ -87,7 +88,7 @@ impl Watched {
 }
 
 /// The job's line in the records, once it is in `state` and its progress is in the middle.
-fn in_the_middle(reader: &mut Reader, state: &str) -> Value {
+fn in_the_middle(reader: &mut ReadOnlyConnection, state: &str) -> Value {
     let sql =
         "SELECT state, progress, seconds_left, prompts_per_second, steps_per_second, teacher FROM watch.jobs
                WHERE name = 'job'";
@@ -106,7 +107,7 @@ fn in_the_middle(reader: &mut Reader, state: &str) -> Value {
 }
 
 /// What the records show of the job while it goes on.
-fn check_progress(watched: &Watched, reader: &mut Reader) {
+fn check_progress(watched: &Watched, reader: &mut ReadOnlyConnection) {
     let harvest = in_the_middle(reader, "harvesting");
     assert!(harvest["prompts_per_second"].as_f64().unwrap() > 1.0, "{harvest}");
     let (rows, _) = reader.ask("SELECT sum(pending + leased) AS open FROM watch.backlog").unwrap();
@@ -125,10 +126,10 @@ struct Shown {
     sample: String,
 }
 
-fn ask(query: &Query, job: &str, watched: &Watched, reader: &mut Reader) -> Shown {
+fn ask(query: &Query, job: &str, watched: &Watched, reader: &mut ReadOnlyConnection) -> Shown {
     let text = filled(query, job, INTERVAL);
     match query.source {
-        Source::Metrics => {
+        PanelSource::Metrics => {
             let series = watched.prometheus.query(&text, SPAN).unwrap();
             let most = series.iter().max_by(|one, other| one.largest.total_cmp(&other.largest));
             let words =
@@ -136,7 +137,7 @@ fn ask(query: &Query, job: &str, watched: &Watched, reader: &mut Reader) -> Show
             let sample = most.map(words).unwrap_or_default();
             Shown { count: series.len(), moves: most.is_some_and(|most| most.largest != 0.0), sample }
         }
-        Source::Records => {
+        PanelSource::Records => {
             let (rows, took) = reader.ask(&text).unwrap_or_else(|error| panic!("{}: {error}", query.place));
             let row: String =
                 rows.first().map(Value::to_string).unwrap_or_default().chars().take(160).collect();
@@ -150,13 +151,13 @@ fn ask(query: &Query, job: &str, watched: &Watched, reader: &mut Reader) -> Show
 }
 
 /// Asks every query of every dashboard, prints what it shows, and returns those that show nothing.
-fn empty_panels(job: &str, watched: &Watched, reader: &mut Reader) -> Vec<String> {
+fn empty_panels(job: &str, watched: &Watched, reader: &mut ReadOnlyConnection) -> Vec<String> {
     let mut empty = Vec::new();
     println!("| panel | language | query | series or rows | sample |");
     for (name, dashboard) in dashboards() {
         for query in queries(&name, &dashboard) {
             let shown = ask(&query, job, watched, reader);
-            let language = if query.source == Source::Metrics { "PromQL" } else { "SQL" };
+            let language = if query.source == PanelSource::Metrics { "PromQL" } else { "SQL" };
             println!(
                 "| {} | {language} | `{}` | {} | {} |",
                 query.place, query.text, shown.count, shown.sample
@@ -185,7 +186,7 @@ fn check_alerts(watched: &Watched) {
 fn every_panel_shows_something_while_a_job_goes_on() {
     let _alone = alone();
     let watched = Watched::new();
-    let mut reader = Reader::new(&watched.cluster.postgres);
+    let mut reader = ReadOnlyConnection::new(&watched.cluster.postgres);
     let began = Instant::now();
     watched.cluster.submit(watched.url(0));
     let other = SpecText { name: "other", ..SpecText::default() };

@@ -17,10 +17,10 @@ mod promql;
 mod records;
 
 use command::output;
-use dashboards::{Query, Source, dashboards, filled, legend_labels, queries, root, words};
+use dashboards::{PanelSource, Query, dashboards, filled, legend_labels, queries, root, words};
 use domain::telemetry::METRICS;
 use promql::{Names, Recorded};
-use records::Reader;
+use records::ReadOnlyConnection;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -35,7 +35,7 @@ const NO_JOB: &str = "00000000-0000-0000-0000-000000000000";
 fn check_metrics(all: &BTreeMap<String, Value>, recorded: &Recorded) -> Result<Names, String> {
     let mut named = Names::new();
     for query in all.iter().flat_map(|(name, dashboard)| queries(name, dashboard)) {
-        if query.source == Source::Metrics {
+        if query.source == PanelSource::Metrics {
             named.extend(check_query(&query, recorded).map_err(|error| format!("{}: {error}", query.place))?);
         }
     }
@@ -51,10 +51,10 @@ fn check_query(query: &Query, recorded: &Recorded) -> Result<Names, String> {
 }
 
 /// Asks the database every query of all dashboards, or says which it does not understand.
-fn check_columns(all: &BTreeMap<String, Value>, reader: &mut Reader) -> Result<usize, String> {
+fn check_columns(all: &BTreeMap<String, Value>, reader: &mut ReadOnlyConnection) -> Result<usize, String> {
     let mut count = 0;
     for query in all.iter().flat_map(|(name, dashboard)| queries(name, dashboard)) {
-        if query.source == Source::Records {
+        if query.source == PanelSource::Records {
             let asked = reader.ask(&filled(&query, NO_JOB, "5m"));
             asked.map_err(|error| format!("{}: {error}", query.place))?;
             count += 1;
@@ -95,7 +95,7 @@ fn panels_name_metrics_and_labels_of_the_table() {
 
 #[test]
 fn panels_read_columns_of_the_views() {
-    let (_postgres, mut reader) = Reader::of_an_empty_database();
+    let (_postgres, mut reader) = ReadOnlyConnection::of_an_empty_database();
     let count = check_columns(&dashboards(), &mut reader).unwrap();
     println!("{count} queries are understood");
     for (word, other) in [
@@ -120,7 +120,7 @@ fn panels_read_columns_of_the_views() {
 
 #[test]
 fn no_view_holds_what_was_said() {
-    let (_postgres, mut reader) = Reader::of_an_empty_database();
+    let (_postgres, mut reader) = ReadOnlyConnection::of_an_empty_database();
     let columns =
         "SELECT c.relname, a.attname FROM pg_attribute AS a JOIN pg_class AS c ON c.oid = a.attrelid
                    WHERE c.relnamespace = 'watch'::regnamespace AND a.attnum > 0";

@@ -33,7 +33,7 @@ pub(crate) struct Used {
 /// Reads an expression, and says what is wrong with it first.
 pub(crate) fn check(text: &str, recorded: &Recorded) -> Result<Used, String> {
     let expression = parser::parse(text)?;
-    let mut reader = Reader { recorded, metrics: Names::new() };
+    let mut reader = PromqlParser { recorded, metrics: Names::new() };
     let labels = reader.walk(&expression, Around::Nothing)?;
     Ok(Used { metrics: reader.metrics, labels })
 }
@@ -48,12 +48,12 @@ enum Around {
     Course,
 }
 
-struct Reader<'a> {
+struct PromqlParser<'a> {
     recorded: &'a Recorded,
     metrics: Names,
 }
 
-impl Reader<'_> {
+impl PromqlParser<'_> {
     /// The labels of what comes out.
     fn walk(&mut self, expression: &Expr, around: Around) -> Result<Names, String> {
         match expression {

@@ -12,12 +12,12 @@ use tests::postgres::Postgres;
 const PASSWORD: &str = "a-password-of-the-tests";
 
 /// A connection of the role `grafana`.
-pub(crate) struct Reader {
+pub(crate) struct ReadOnlyConnection {
     connection: PgConnection,
     runtime: tokio::runtime::Runtime,
 }
 
-impl Reader {
+impl ReadOnlyConnection {
     /// Makes the role in a migrated database, as an operator does, and connects by it.
     pub(crate) fn new(postgres: &Postgres) -> Self {
         // Twice: it may be run again.
