@@ -1,9 +1,9 @@
-//! What `scripts/bench.sh` measures of a cluster: how much of a teacher the harvester uses, and how rows are imported.
+//! The cluster part of `scripts/bench.sh`: how much of a teacher's capacity the harvester uses, and the speed of imports.
 //!
-//! A teacher answers in 200 ms and is asked 256 questions at once: first by harvesters over PostgreSQL and Redis, one and
-//! then three of them, then by a bare load generator that sends the very same bodies over as many connections. Then
-//! 500,000 rows are imported, into a data folder and over the network. One JSON object a line. An argument names a part:
-//! `harvest-1`, `harvest-3` or `import`.
+//! A teacher with a latency of 200 ms gets 256 concurrent calls: first from one and from three harvesters over PostgreSQL and
+//! Redis, then from a bare load generator that sends the same bodies over as many connections. Then 500,000 rows are imported
+//! into a data folder and over the network. Prints one JSON object a line. An argument selects a part: `harvest-1`,
+//! `harvest-3` or `import`.
 #![allow(clippy::print_stdout, reason = "the figures are this program's output")]
 
 use anyhow::{Context, bail};
@@ -27,13 +27,13 @@ use tests::service::Service;
 use tests::teacher::Teacher;
 use tokio::net::TcpStream;
 
-/// How long the teacher thinks, and how many questions it is asked at once.
+/// The latency of the teacher, and the number of concurrent calls.
 const THINKS: Duration = Duration::from_millis(200);
 const AT_ONCE: usize = 256;
 /// Prompts of one measurement: about a quarter of a minute.
 const PROMPTS: usize = 20_000;
 const ROWS: usize = 500_000;
-/// What anything here takes at most.
+/// The longest time for anything here.
 const LIMIT: Duration = Duration::from_secs(240);
 /// The clock that the kernel counts processor time by.
 const TICKS_PER_SECOND: f64 = 100.0;
@@ -57,10 +57,10 @@ fn thinker() -> anyhow::Result<Teacher> {
     Teacher::start(|asked| teach(&asked.prompt).after(THINKS))
 }
 
-/// The services' database, work list and configuration.
+/// The services' database, queue and configuration.
 struct Cluster {
     folder: Folder,
-    // They end with this value.
+    // They stop when dropped.
     _servers: (Postgres, Redis),
 }
 
@@ -138,7 +138,7 @@ fn harvest(replicas: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// As many connections as questions at once, each asking one question after the other.
+/// One connection per concurrent call, each with one call after another.
 fn load(teacher: &Teacher, prompts: Vec<String>) -> anyhow::Result<(usize, Duration)> {
     let address = teacher.url().trim_start_matches("http://").trim_end_matches("/v1").to_owned();
     let prompts = Arc::new(Mutex::new(VecDeque::from(prompts)));
@@ -172,24 +172,24 @@ async fn lane(address: String, prompts: Arc<Mutex<VecDeque<String>>>) -> anyhow:
     Ok(())
 }
 
-/// Processor time of a process until now, all threads together.
+/// Processor time of a process so far, of all threads.
 fn processor_seconds(child: &Child) -> f64 {
     let stat = fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap_or_default();
-    // Behind the name, which may hold anything; user and system time are the 12th and 13th field from there.
+    // After the name, which may contain anything, user and system time are fields 12 and 13.
     let fields = stat.rsplit(')').next().unwrap_or_default();
     let ticks: f64 =
         fields.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<f64>().ok()).sum();
     ticks / TICKS_PER_SECOND
 }
 
-/// The most memory that a process has held so far, in bytes.
+/// The peak memory of a process so far, in bytes.
 fn peak_bytes(child: &Child) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{}/status", child.id())).ok()?;
     let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
     Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? * 1024)
 }
 
-/// Runs the import to its end; its seconds, and the most memory that it held.
+/// Runs an import to its end. Returns its seconds and its peak memory.
 fn import(folder: &Path, url: Option<&str>) -> anyhow::Result<(f64, u64)> {
     let mut command = binary::command(folder, &["import", "jsonl", "rows.jsonl", "--json"])?;
     if let Some(url) = url {
@@ -199,7 +199,7 @@ fn import(folder: &Path, url: Option<&str>) -> anyhow::Result<(f64, u64)> {
     let mut child = command.stdout(fs::File::create(folder.join("said"))?).spawn()?;
     let mut peak = 0;
     let status = loop {
-        // A process that ended has no memory any more, but still a status.
+        // An ended process has no memory, but still a status.
         peak = peak_bytes(&child).unwrap_or(peak).max(peak);
         if let Some(status) = child.try_wait()? {
             break status;

@@ -1,4 +1,4 @@
-//! What `scripts/bench.sh` measures of this project: one training step, and greedy decoding.
+//! The part of `scripts/bench.sh` for this project: one training step, and greedy decoding.
 //!
 //! `measure FOLDER` makes a T5 v1.1 of the small shape with random weights, saves it to FOLDER so that the peers load the
 //! very same one, and prints one JSON object a line: `{"what", "seconds"}`, each the median of some rounds.
@@ -53,7 +53,7 @@ fn name(compute: Compute) -> &'static str {
     }
 }
 
-/// Ids that the peers make in the same way: row r, place p holds 3 + (r * 7919 + p * 104729) mod 32000.
+/// Ids, computed in the same way for the peers: row r, position p is 3 + (r * 7919 + p * 104729) mod 32000.
 fn ids(rows: i64, length: i64) -> Tensor {
     let numbers: Vec<i64> = (0..rows)
         .flat_map(|row| (0..length).map(move |place| 3 + (row * 7919 + place * 104_729) % 32_000))
@@ -61,7 +61,7 @@ fn ids(rows: i64, length: i64) -> Tensor {
     Tensor::from_slice(&numbers).reshape([rows, length])
 }
 
-/// Seconds of `TARGET` greedy tokens for `rows` rows, the encoder's pass included, and the tokens themselves.
+/// Seconds for `TARGET` greedy tokens of `rows` rows, including the encoder, and the tokens.
 fn decode(model: &Model, compute: Compute, rows: i64) -> Outcome<(f64, Vec<Vec<i64>>)> {
     let input = ids(rows, SOURCE);
     let mask = Tensor::ones([rows, SOURCE], (Kind::Bool, Device::Cpu));
@@ -107,7 +107,7 @@ fn train(model: &Model, compute: Compute) -> Outcome<f64> {
     Ok(median(rounds))
 }
 
-/// The median of all rounds but the first, which warms up.
+/// The median of all rounds except the first, which warms up.
 fn median(mut rounds: Vec<f64>) -> f64 {
     let mut warm = rounds.split_off(1);
     warm.sort_by(f64::total_cmp);

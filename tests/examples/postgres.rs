@@ -1,5 +1,4 @@
-//! A private PostgreSQL for whoever needs one: prints its URL, and ends with its standard input.
-//! `cargo xtask sql` checks statements against it.
+//! A private PostgreSQL: prints its URL, and stops when standard input ends. `cargo xtask sql` checks statements against it.
 #![allow(clippy::print_stdout, reason = "the URL is what it is for")]
 
 use std::io::Read;

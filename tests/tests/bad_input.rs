@@ -1,4 +1,4 @@
-//! What a user gets wrong is named with file, line and field, and with what to do; nothing half-done stays behind.
+//! Mistakes of a user are reported with file, line, field and remedy; nothing incomplete is left behind.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -26,7 +26,7 @@ fn teacher() -> Teacher {
     Teacher::start(|asked| teach(&asked.prompt)).unwrap()
 }
 
-/// The user's mistakes and other failures: the exit code, nothing on standard output, all of `wanted` on standard error.
+/// Checks a failure: the exit code, an empty standard output, and all of `wanted` on standard error.
 fn told(said: &Said, code: i32, wanted: &[&str]) {
     assert_eq!((said.code, said.out.as_str()), (code, ""), "wanted {wanted:?} in {}", said.err);
     for words in wanted {
@@ -41,8 +41,8 @@ fn check(folder: &Folder, arguments: &[&str], code: i32, wanted: &[&str]) {
 
 // Rows.
 
-/// Files of one name, one after another: each is refused with its words and leaves nothing of itself; then a good file is
-/// imported under the name, and is all that is there.
+/// Imports files under one name: each is refused with its message and leaves nothing; then a good file is imported under
+/// the name and is complete.
 fn check_rows(cases: &[(&str, Vec<u8>, &[&str])]) {
     let folder = Folder::empty().unwrap();
     let absent = || {
@@ -311,7 +311,7 @@ fn a_job_s_rows_are_checked_against_its_task_and_nothing_of_them_stays() {
 
 // Checkpoints to start from, and to predict with.
 
-/// A finished job, with its teacher's answers in its data folder.
+/// A finished job, with the teacher's answers in its data folder.
 fn trained() -> &'static (Folder, PathBuf) {
     static TRAINED: OnceLock<(Folder, PathBuf)> = OnceLock::new();
     TRAINED.get_or_init(|| {
@@ -636,7 +636,7 @@ fn a_variable_that_is_no_setting_is_refused_with_a_suggestion() {
         told(&binary::output(command).unwrap().into(), 2, &[wanted]);
     }
     assert!(!folder.join(".distillery").exists(), "a mistake makes nothing");
-    // What is none of ours may hold anything.
+    // Foreign entries may have any content.
     let mut command = binary::command(folder.path(), &["migrate"]).unwrap();
     command.env("SOMEBODY_ELSE", OsStr::from_bytes(b"caf\xe9"));
     assert!(binary::output(command).unwrap().status.success());

@@ -1,4 +1,4 @@
-//! A job on a cluster ends as it does on one machine that nobody disturbs, whoever is killed meanwhile.
+//! A job on a cluster has the result of an undisturbed run on one machine, whichever processes are killed.
 #![allow(
     clippy::print_stdout,
     clippy::unwrap_used,
@@ -17,7 +17,7 @@ use tests::cluster::{
 use tests::data::SpecText;
 use tests::service::Service;
 
-/// In the smaller tests.
+/// Harvesters in the smaller tests.
 const HARVESTERS: usize = 2;
 
 #[test]
@@ -30,7 +30,7 @@ fn a_job_on_a_cluster_ends_as_on_one_machine() {
     let inference = cluster.start("inference", harvesters[1].url());
     cluster.submit(harvesters[0].url());
     cluster.watch(harvesters[1].url());
-    // Every replica answers for all.
+    // Every replica knows everything.
     for harvester in &harvesters {
         cluster.end(harvester.url()).check(&undisturbed);
     }
@@ -52,7 +52,7 @@ fn a_student_on_a_cluster_starts_from_a_folder_of_its_user() {
     let base = cluster.folder.join("base");
     std::fs::create_dir(&base).unwrap();
     let student = students(&cluster.folder.join("shared")).remove(0);
-    // A folder as others publish them, too: without our own file.
+    // As published by others: without our own file.
     for file in ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"] {
         std::fs::copy(student.join(file), base.join(file)).unwrap();
     }
@@ -83,7 +83,7 @@ fn two_trainers_fight_for_a_run() {
         cluster.watch(harvester.url());
         cluster.end(harvester.url()).check(&undisturbed);
 
-        // The first still believes in its run. It takes the next job only when it has given the run up.
+        // The first still holds its run. It takes the next job only after giving it up.
         assert_eq!(second.stop(LIMIT).unwrap(), 0);
         binary::signal(first.child(), "CONT").unwrap();
         let next = SpecText { name: "next", ..SpecText::default() };
@@ -116,7 +116,7 @@ fn a_database_that_is_away_during_a_harvest_loses_nothing() {
     assert!(paid_twice <= work.lost_max() * HARVESTERS, "{paid_twice}");
 }
 
-/// One process of the cluster, and who follows it when it is killed.
+/// A process of the cluster and its replacements.
 struct Seat {
     role: &'static str,
     harvester: String,
@@ -128,7 +128,7 @@ impl Seat {
         Self { role, harvester: harvester.to_owned(), service: cluster.start(role, harvester) }
     }
 
-    /// As an orchestrator does: at the same address, and again where it does not come up.
+    /// Restarts it at the same address, with retries, like an orchestrator.
     fn start_again(&mut self, cluster: &Cluster) {
         let address = self.service.address().to_owned();
         let settings = [("DISTILLERY_SERVER_LISTEN", address.as_str())];
@@ -140,13 +140,13 @@ impl Seat {
 const SEATS: [(&str, usize); 3] = [("harvester", 3), ("trainer", 2), ("inference", 2)];
 /// Kills in each of the two stages, harvest and training.
 const KILLS: usize = 25;
-/// Kills of the harvest after which Redis forgets everything, and after which PostgreSQL crashes.
+/// Kills during the harvest after which Redis loses everything, and after which PostgreSQL crashes.
 const FLUSH_AFTER: usize = 10;
 const CRASH_AFTER: usize = 18;
-/// The longest time between two accidents.
+/// The longest time between two faults.
 const CALM_MS_MAX: u64 = 900;
 
-/// Every service in its place.
+/// Starts every service.
 fn seats(cluster: &Cluster) -> Vec<Seat> {
     let mut seats: Vec<Seat> = Vec::new();
     for (role, count) in SEATS {
@@ -159,7 +159,7 @@ fn seats(cluster: &Cluster) -> Vec<Seat> {
     seats
 }
 
-/// Kills one service, or two at once, at random instants. Returns how often each role was hit.
+/// Kills one or two services at a time, at random times. Returns the number of kills by role.
 fn disturb(
     cluster: &Cluster,
     seats: &mut [Seat],
@@ -187,7 +187,7 @@ fn disturb(
     kills
 }
 
-/// What a job on the whole cluster came to.
+/// The result of a job on the whole cluster.
 struct ClusterOutcome {
     end: FinalState,
     wall: Duration,
@@ -254,7 +254,7 @@ fn random_kills_change_nothing() {
         stormy.wall
     );
     stormy.end.check(&calm.end);
-    // What was in flight when a harvester was killed, and everywhere when a server forgot or crashed.
+    // Answers in flight when a harvester was killed, and in all harvesters when a server lost data or crashed.
     let losses = harvest.get("harvester").unwrap_or(&0) + 2 * SEATS[0].1;
     assert!(stormy.paid_twice <= losses * work.lost_max(), "{}", stormy.paid_twice);
 }

@@ -1,6 +1,5 @@
-//! What is deployed with: images, compose and Kubernetes, checked without an engine and without a cluster, by the schemas
-//! of those who read the files and by rules of our own (tests/python/deploy). Every check is shown failing on a mistake
-//! that is planted in a copy.
+//! Images, compose and Kubernetes, checked without a container engine or a cluster: against the schemas of the programs that
+//! read the files, and against rules of our own (tests/python/deploy). Every check is seen failing on a planted mistake.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -25,7 +24,7 @@ use tests::teacher::Teacher;
 
 const LIMIT: Duration = Duration::from_secs(90);
 
-/// What a copy needs: whatever the checks read.
+/// Files that the checks read.
 const READ: &[&str] = &[
     ".dockerignore",
     ".gitignore",
@@ -37,7 +36,7 @@ const READ: &[&str] = &[
     "proto",
     "scripts",
 ];
-/// Files that the context of a build must have: a copy gets them empty.
+/// Files that a build context must have; a copy gets empty ones.
 const CONTEXT: &[&str] = &["crates/cli/src/main.rs", "tests/Cargo.toml"];
 
 fn root() -> PathBuf {
@@ -55,7 +54,7 @@ fn python() -> &'static str {
     })
 }
 
-/// A file with every setting: what `distillery config` prints.
+/// A file with every setting: the output of `distillery config`.
 fn defaults() -> &'static Path {
     static DEFAULTS: OnceLock<(Folder, PathBuf)> = OnceLock::new();
     let (_, path) = DEFAULTS.get_or_init(|| {
@@ -68,7 +67,7 @@ fn defaults() -> &'static Path {
     path
 }
 
-/// Runs one section of the checks over `tree`. Says whether it complained, and what it said.
+/// Runs one section of the checks over `tree`. Returns whether there were complaints, and the output.
 fn checked(tree: &Path, arguments: &[&str]) -> (bool, String) {
     let said = Command::new(python())
         .arg(root().join("tests/python/deploy"))
@@ -85,7 +84,7 @@ fn checked(tree: &Path, arguments: &[&str]) -> (bool, String) {
     (said.status.code() == Some(1), out)
 }
 
-/// The same over many trees, one after another in one process: most of a check's time is reading schemas. What each said.
+/// The same over many trees in one process: reading the schemas takes most of the time of a check.
 fn all_checked(trees: &[(Folder, &[&str])]) -> Vec<(bool, String)> {
     let mut python = Command::new(python())
         .arg(root().join("tests/python/deploy"))
@@ -95,7 +94,7 @@ fn all_checked(trees: &[(Folder, &[&str])]) -> Vec<(bool, String)> {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    // Small enough for the pipe to hold it whole while nothing is read yet.
+    // Small enough to fit into the pipe before anything is read.
     let mut input = python.stdin.take().unwrap();
     for (tree, arguments) in trees {
         let given = ["--root", tree.path().to_str().unwrap(), "--defaults", defaults().to_str().unwrap()];
@@ -143,7 +142,7 @@ fn every_setting_that_is_named_exists() {
     check_section("settings");
 }
 
-/// A mistake: in a file, these words become those, and a section says so.
+/// A mistake: `from` becomes `to` in a file, and a section must report `said`.
 struct Mistake {
     arguments: &'static [&'static str],
     file: &'static str,
@@ -299,7 +298,7 @@ const MISTAKES: &[Mistake] = &[
         "queue:",
         "queue",
     ),
-    // Kubernetes: what we ask for.
+    // Kubernetes: our own rules.
     mistake(
         LOCAL,
         HARVESTER,
@@ -423,7 +422,7 @@ const MISTAKES: &[Mistake] = &[
     ),
 ];
 
-/// A copy of what the checks read.
+/// A copy of the files that the checks read.
 fn copy() -> Folder {
     let folder = Folder::empty().unwrap();
     for name in READ {
@@ -435,7 +434,7 @@ fn copy() -> Folder {
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, "").unwrap();
     }
-    // A secret lies about, as one does.
+    // A secret that must not be sent.
     std::fs::create_dir_all(folder.join("deploy/secrets")).unwrap();
     folder.write("deploy/secrets/cli_token", "not to be sent").unwrap();
     folder
@@ -467,14 +466,14 @@ fn every_planted_mistake_is_found() {
     }
 }
 
-/// The program itself reads the files that it is deployed with: a mistake in one would end it with exit code 2.
+/// The program reads the deployed configuration files: a mistake ends it with exit code 2.
 #[test]
 fn every_configuration_is_read_by_the_program() {
     let folder = Folder::empty().unwrap();
     let read = |path: &Path| {
         let mut command = binary::command(folder.path(), &["list"]).unwrap();
         command.arg("--config").arg(path).args(["--server", "http://127.0.0.1:9"]);
-        // A server that is not there is what it falls over then, or a token's file.
+        // It fails later, on the missing server or token file.
         binary::output(command).unwrap()
     };
     let mut count = 0;
@@ -496,7 +495,7 @@ fn every_configuration_is_read_by_the_program() {
     assert_eq!(said.status.code(), Some(2));
 }
 
-/// Asks the database with its own client. Tuples only, no alignment.
+/// Queries the database with psql: tuples only, no alignment.
 fn psql(url: &str, statements: &str) -> Result<String, String> {
     client(url, &["--command", statements])
 }
@@ -513,7 +512,7 @@ fn client(url: &str, arguments: &[&str]) -> Result<String, String> {
     if said.status.success() { Ok(text(said.stdout)) } else { Err(text(said.stderr)) }
 }
 
-/// A job in `state` with so many prompts in each state.
+/// A job in `state` with this number of prompts in each state.
 fn job(state: &str, prompts: &[(&str, usize)]) -> String {
     let insert = format!(
         "WITH job AS (INSERT INTO distillations (id, request_id, name, dataset_id, spec, state, created_at, updated_at) \
@@ -556,7 +555,7 @@ fn the_scalers_queries_count_what_waits() {
             .to_owned()
     };
     let (prompts, runs) = (query("harvester-workers"), query("trainer"));
-    // As the user that the scalers and dashboards look by.
+    // As the user of scalers and dashboards.
     let reader = root().join("deploy/grafana/reader.sql");
     let made = ["--set", "password=of-this-test", "--file", reader.to_str().unwrap()];
     client(&postgres.url(), &made).unwrap();
@@ -575,13 +574,13 @@ fn the_scalers_queries_count_what_waits() {
     psql(&postgres.url(), &job("succeeded", &[("answered", 3)])).unwrap();
     println!("{prompts}: {}; {runs}: {}", count(&prompts), count(&runs));
     assert_eq!((count(&prompts), count(&runs)), ("11".to_owned(), "1".to_owned()));
-    // A column that no view has is an error, and not a zero; so is a table that this user may not read.
+    // An unknown column is an error, not zero; so is a table that this user may not read.
     assert!(psql(&scaler, "SELECT count(*) FROM public.prompts").unwrap_err().contains("permission denied"));
     let wrong = psql(&scaler, &prompts.replace("pending", "waiting")).unwrap_err();
     assert!(wrong.contains("does not exist"), "{wrong}");
 }
 
-/// A deployment's own settings, with the addresses and folders of this test in place of a network's.
+/// The settings of a deployment, with the addresses and folders of this test.
 struct Deployment {
     folder: Folder,
     teacher: Teacher,
@@ -589,7 +588,7 @@ struct Deployment {
 }
 
 impl Deployment {
-    /// Everything that comes before the services: secrets by the script, the databases, their version, the reader.
+    /// Everything before the services: secrets made by the script, databases, migrations.
     fn new() -> Self {
         let folder = Folder::with_problems([12, 4, 4], &SpecText::default()).unwrap();
         let teacher = Teacher::start(|asked| teach(&asked.prompt)).unwrap();
@@ -614,7 +613,7 @@ impl Deployment {
         std::fs::read_to_string(self.folder.join("secrets").join(name)).unwrap()
     }
 
-    /// Starts a role with the settings that lie in the repository at `file`.
+    /// Starts a role with the settings in `file` of the repository.
     fn start(&self, role: &str, file: &str, harvester: &str, more: &[(&str, &str)]) -> Service {
         let secrets = self.folder.join("secrets");
         let shared = self.folder.join("shared");
@@ -640,7 +639,7 @@ impl Deployment {
         binary::output(command).unwrap().into()
     }
 
-    /// A job from its submission to a prediction, and no further than each token goes.
+    /// Runs a job from submission to prediction, and checks the rights of each token.
     fn check(&self, harvester: &Service, inference: &Service) {
         let ended = self.say(harvester.url(), "cli_token", &["submit", "spec.toml", "--watch", "--json"]);
         assert_eq!(ended.code, 0, "{} {}", ended.out, ended.err);
@@ -685,7 +684,7 @@ fn the_settings_of_kubernetes_carry_a_job() {
     let shared = deployment.folder.join("shared");
     let checkpoints = ("DISTILLERY_CHECKPOINTS_ROOT", shared.to_str().unwrap());
     let teacher = ("DISTILLERY_TEACHER_URL", deployment.teacher.url());
-    // Seconds that a Service needs, and no test.
+    // A delay that only a Kubernetes Service needs.
     let notice = ("DISTILLERY_SERVER_NOTICE_SECONDS", "0");
     let start = |role: &str, harvester: &str, more: &[(&str, &str)]| {
         deployment.start(role, &format!("deploy/kubernetes/base/config/{role}.toml"), harvester, more)

@@ -1,5 +1,5 @@
-//! What may happen to a cluster beside kills: lines that break, disks that fill, clients that vanish, teachers and servers
-//! that are away, a crowd of jobs. The job ends as if nothing had happened.
+//! Faults of a cluster other than kills: broken connections, full disks, vanished clients, outages of teacher and servers,
+//! many jobs at once. The result of the job does not change.
 #![allow(
     clippy::print_stdout,
     clippy::unwrap_used,
@@ -21,7 +21,7 @@ use tests::data::{SpecText, question, teach, write_problems};
 use tests::proxy::Proxy;
 use tests::teacher::Reply;
 
-/// Long enough to be disturbed in.
+/// Long enough to be disturbed.
 const LONG: Workload =
     Workload { rows: [100, 10, 10], steps: 120, delay: Duration::from_millis(200), concurrency: 4 };
 
@@ -34,7 +34,7 @@ fn outlive_the_lease() {
     std::thread::sleep(Duration::from_secs(2 * LEASE_SECONDS as u64 + 1));
 }
 
-/// Cuts one of the lines, at random instants, as long as the job is in `state`; at most `cuts` times.
+/// Cuts random connections at random times while the job is in `state`, at most `cuts` times.
 fn cut(cluster: &Cluster, url: &str, state: &str, lines: &[&Proxy], dice: &mut Dice, cuts: usize) -> usize {
     for count in 0..cuts {
         std::thread::sleep(Duration::from_millis(dice.below(250)));
@@ -58,7 +58,7 @@ fn lines_that_are_cut_slow_and_dead_change_nothing() {
     let (database, redis) = (postgres_line.url(&database), redis_line.url(&redis));
     let lines = [("DISTILLERY_DATABASE_URL", database.as_str()), ("DISTILLERY_REDIS_URL", &redis)];
     let harvester = cluster.try_start("harvester", NOBODY, &lines).unwrap();
-    // Nobody who is asked about the job stands behind a broken line.
+    // Queries about the job do not go through the broken connections.
     let witness = cluster.try_start("harvester", NOBODY, &[("DISTILLERY_HARVESTER_WORKERS", "0")]).unwrap();
     let trainer_line = Proxy::start(harvester.address()).unwrap();
     let _trainer = cluster.start("trainer", &format!("http://{}", trainer_line.address()));
@@ -68,7 +68,7 @@ fn lines_that_are_cut_slow_and_dead_change_nothing() {
     wait_for("a harvest", || (cluster.teacher.answered() > 0).then_some(()));
     let in_harvest =
         cut(&cluster, witness.url(), "harvesting", &[&postgres_line, &redis_line], &mut dice, 20);
-    // The records are there, and silent.
+    // The database accepts connections and does not answer.
     postgres_line.stall();
     outlive_the_lease();
     postgres_line.open();
@@ -76,7 +76,7 @@ fn lines_that_are_cut_slow_and_dead_change_nothing() {
     let all = [&postgres_line, &redis_line, &trainer_line];
     let in_training = cut(&cluster, witness.url(), "training", &all, &mut dice, 20);
     assert_eq!(cluster.state(witness.url()).as_deref(), Some("training"), "too small a job for so many cuts");
-    // The harvester is there, and silent: longer than a lease.
+    // The harvester does not answer for longer than a lease.
     trainer_line.stall();
     outlive_the_lease();
     trainer_line.open();
@@ -91,15 +91,15 @@ fn lines_that_are_cut_slow_and_dead_change_nothing() {
         in_harvest
     );
     assert!(in_harvest > 5 && ended > in_harvest, "{in_harvest} {ended}");
-    // What was in flight while the records were silent for longer than its leases.
+    // Answers in flight while the database was silent for longer than a lease.
     assert!(paid_twice <= LONG.lost_max(), "{paid_twice}");
 }
 
-/// A disk of its own, so small that it can be filled; unmounted with this value.
+/// A small disk that can be filled; unmounted when dropped.
 struct Disk<'a>(&'a Path);
 
 impl<'a> Disk<'a> {
-    /// `None` where this user may not mount.
+    /// `None` if this user may not mount.
     fn mount(place: &'a Path, megabytes: usize) -> Option<Self> {
         std::fs::create_dir_all(place).unwrap();
         let size = format!("size={megabytes}m");
@@ -134,7 +134,7 @@ fn a_disk_that_is_full_fails_a_job_which_goes_on_when_it_is_not() {
     cluster.submit(harvester.url());
     wait_for("a resume state", || (!resumable(&shared).is_empty()).then_some(()));
     let ballast = shared.join("ballast");
-    // As much as fits: the error is what we want.
+    // As much as fits: it ends with an error.
     let _ = std::io::copy(&mut std::io::repeat(1), &mut std::fs::File::create(&ballast).unwrap());
     let shown = wait_for("the disk is full", || {
         let shown = cluster.shown(harvester.url())?;
@@ -151,7 +151,7 @@ fn a_disk_that_is_full_fails_a_job_which_goes_on_when_it_is_not() {
     cluster.watch(harvester.url());
     cluster.end(harvester.url()).check(&undisturbed);
     assert_eq!(cluster.paid_twice(), 0);
-    // Nothing half-written stays behind, nor what only a resume needed.
+    // No incomplete folder is left, and no resume state.
     assert_eq!(resumable(&shared), Vec::<u64>::new());
     let staged = std::fs::read_dir(shared.join("staging")).into_iter().flatten().count();
     assert_eq!(staged, 0);
@@ -175,7 +175,7 @@ fn clients_that_vanish_leave_nothing_behind() {
             .map(|verb| {
                 let mut command = binary::command(cluster.folder.path(), verb).unwrap();
                 command.env("DISTILLERY_SERVER", harvester.url());
-                // A reader that reads nothing: what is sent to it stands still.
+                // A client that never reads.
                 command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap()
             })
             .collect();
@@ -185,7 +185,7 @@ fn clients_that_vanish_leave_nothing_behind() {
             client.wait().unwrap();
         }
     }
-    // What was sent half-way is invisible, and goes on where it stopped.
+    // An incomplete upload is invisible and can be resumed.
     let absent = cluster.say(harvester.url(), &["export", "jsonl", "big", "-"]);
     assert!(absent.code == 2 && absent.err.contains("there is no dataset `big`"), "{}", absent.err);
     let imported = done(cluster.say(harvester.url(), &["import", "jsonl", "big.jsonl", "--json"]));
@@ -193,7 +193,7 @@ fn clients_that_vanish_leave_nothing_behind() {
     cluster.watch(harvester.url());
     cluster.end(harvester.url()).check(&undisturbed);
     assert_eq!(cluster.paid_twice(), 0);
-    // No stream of a client that is gone holds a service back.
+    // Streams of vanished clients do not delay the shutdown.
     let began = Instant::now();
     for service in [trainer, harvester] {
         assert_eq!(service.stop(Duration::from_secs(20)).unwrap(), 0);
@@ -233,7 +233,7 @@ fn a_teacher_that_is_away_for_long_pauses_a_job_which_goes_on() {
     done(cluster.say(url, &["resume", "job"]));
     cluster.watch(url);
     cluster.end(url).check(&undisturbed);
-    // A refusal costs nothing: every prompt was paid for once.
+    // Refused calls cost nothing: every prompt was paid for once.
     assert_eq!(cluster.shown(url).unwrap()["harvest"]["calls"], LONG.prompts() as u64);
 }
 
@@ -259,14 +259,14 @@ fn a_work_list_that_is_away_and_comes_back_empty_loses_nothing() {
     assert!(paid_twice <= 2 * 2 * LONG.lost_max(), "{paid_twice}");
 }
 
-/// Jobs of the crowd, and the sets of rows that they share.
+/// Concurrent jobs, and the sets of rows that they share.
 const JOBS: usize = 100;
 const SETS: usize = 10;
 
 #[test]
 fn a_hundred_jobs_at_once_pay_for_each_question_once() {
     let _alone = alone();
-    // So slow that the next jobs with the same rows come while a question is being asked.
+    // So slow that jobs with the same rows arrive while a call is in flight.
     let work = Workload { rows: [6, 2, 2], delay: Duration::from_secs(3), ..Workload::SMALL };
     let cluster = Cluster::new(work);
     let mut questions = BTreeSet::new();

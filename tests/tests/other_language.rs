@@ -1,4 +1,4 @@
-//! A client that is not ours: Python's gRPC, over code generated from `proto/` alone.
+//! A client in another language: Python's gRPC, with code generated from `proto/` only.
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,

@@ -1,4 +1,4 @@
-//! The paper's own data through the whole binary: imported, distilled with its rationales, and fine-tuned from a folder.
+//! The paper's data through the whole binary: imported, distilled with its rationales, and fine-tuned from a folder.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -17,7 +17,7 @@ use tests::folder::{Folder, NOBODY};
 
 const RUN: &[&str] = &["run", "spec.toml", "--json"];
 
-/// The folder of one of the released sets; `None`, said loudly, where it is not at hand.
+/// The folder of a released data set; `None`, with a notice, if it is not available.
 fn released(dataset: &str) -> Option<String> {
     let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data/paper");
     let root = std::env::var_os("DISTILLERY_PAPER_DATA").map_or(beside, PathBuf::from);
@@ -36,7 +36,7 @@ fn import(folder: &Folder, dataset: &str, from: &str) -> Value {
     said.json().unwrap()
 }
 
-/// Split, rows, rows without an answer, labels outside the set, careful and official accuracy in tenths of a percent.
+/// Split, rows, rows without an answer, labels outside the set, own and official accuracy in tenths of a percent.
 type Facts = (&'static str, u64, u64, u64, u64, u64);
 
 fn check_import(dataset: &str, facts: [Facts; 2]) {
@@ -82,7 +82,7 @@ fn sha256(folder: &Path) -> String {
     hex::encode(Sha256::digest(std::fs::read(folder.join("model.safetensors")).unwrap()))
 }
 
-/// Runs `spec`, which must succeed with the teacher's figures and measured accuracies; returns the student's folder.
+/// Runs `spec`, which must succeed with these figures of the teacher and report accuracies. Returns the student's folder.
 fn distil(folder: &Folder, spec: &SpecText<'_>) -> PathBuf {
     folder.write("spec.toml", spec.to_string()).unwrap();
     let said = folder.say(NOBODY, RUN).unwrap();
@@ -125,7 +125,7 @@ fn a_student_is_distilled_from_svamp_and_another_is_fine_tuned_from_its_folder()
     let held_out = made["validation"]["rows"].as_u64().unwrap();
     assert!((40..=120).contains(&held_out), "{held_out} rows are held out");
 
-    // The same folder as any checkpoint of other origin comes: without our provenance, card and manifest.
+    // As published by others: without our provenance, card and manifest.
     let foreign = folder.join("foreign");
     std::fs::create_dir(&foreign).unwrap();
     for file in ["config.json", "model.safetensors", "tokenizer.json"] {

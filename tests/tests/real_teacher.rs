@@ -8,7 +8,7 @@ use tests::binary;
 
 const ROWS: usize = 8;
 
-/// The served teacher; it ends with this value.
+/// The teacher; it stops when dropped.
 struct Served(Child);
 
 impl Drop for Served {
@@ -18,7 +18,7 @@ impl Drop for Served {
     }
 }
 
-/// Starts the teacher on a free port and waits for its one line, the base URL.
+/// Starts the teacher on a free port and waits for its line with the base URL.
 fn serve() -> (Served, String) {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/teacher.sh");
     let mut child = Command::new(script)

@@ -1,4 +1,4 @@
-//! A job that is killed at any instant goes on, asks nothing again that was answered, and ends in the same bytes.
+//! A job that is killed at any time resumes, asks no answered prompt again, and has the same result, byte for byte.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -24,9 +24,9 @@ use tests::folder::{Folder, NOBODY, Said};
 use tests::teacher::{Asked, Reply, Teacher};
 
 const ROWS: [usize; 3] = [60, 10, 10];
-/// Train rows for their rationales, test rows to measure the teacher.
+/// Train rows for rationales, and test rows to measure the teacher.
 const PROMPTS: usize = 70;
-/// Calls in flight at once: the tests' own setting, whatever the default is.
+/// Concurrent calls, set by these tests.
 const CONCURRENCY: usize = 4;
 const TRAINING: &str = "steps = 30\nbatch_examples = 8\ncheckpoint_every_steps = 5\nevaluate_every_steps = 30\n\
                         target_tokens_max = 32";
@@ -48,7 +48,7 @@ fn slow_teacher() -> Teacher {
     Teacher::start(|asked| teach(&asked.prompt).after(DELAY)).unwrap()
 }
 
-/// How a job ends: sha256 of the student's files, and the outcome without ids, paths and times.
+/// The result of a job: sha256 of the student's files, and the outcome without ids, paths and times.
 #[derive(Debug, PartialEq)]
 struct End {
     files: BTreeMap<String, String>,
@@ -68,7 +68,7 @@ fn end_of(said: &Said) -> End {
     End { files, teacher: outcome["teacher"].clone(), student: outcome["student"].clone() }
 }
 
-/// The end of the job that nobody disturbs.
+/// The result of the undisturbed job.
 fn undisturbed() -> &'static End {
     static END: OnceLock<End> = OnceLock::new();
     END.get_or_init(|| {
@@ -79,18 +79,18 @@ fn undisturbed() -> &'static End {
     })
 }
 
-/// When a life ends.
+/// When a process is ended.
 #[derive(Debug, Clone, Copy)]
 enum Until {
-    /// The teacher was asked so often.
+    /// After this number of requests.
     Asked(usize),
-    /// The teacher answered so often.
+    /// After this number of answers.
     Answered(usize),
-    /// The resume state of this step, or of a later one, lies there; the run may not point at it yet.
+    /// The resume state of this step or a later one exists; the run may not point to it yet.
     Step(u64),
-    /// The same, and the one before it by the same trainer is gone: the run goes on from this step or a later one.
+    /// The same, and the trainer has removed its previous one: the run resumes from this step or a later one.
     Resumable(u64),
-    /// The student's folder is there.
+    /// The student's folder exists.
     Published,
 }
 
@@ -111,7 +111,7 @@ impl Until {
     }
 }
 
-/// Fences and steps of the whole folders of one kind that trainers left in the data folder.
+/// Fences and steps of the complete folders of one kind in the data folder.
 fn checkpoints(job: &Folder, kind: &str) -> Vec<(u64, u64)> {
     let list =
         |path: PathBuf| std::fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
@@ -125,13 +125,13 @@ fn checkpoints(job: &Folder, kind: &str) -> Vec<(u64, u64)> {
         .collect()
 }
 
-/// What one process asked before its end, and what was committed when it was gone.
+/// The questions that a process asked, and the answers committed after its end.
 struct ProcessRecord {
     asked: BTreeSet<String>,
     committed: BTreeSet<String>,
 }
 
-/// Starts a process with a teacher of its own, so that what it asked is known for itself, and ends it with `end`.
+/// Starts a process with its own teacher, which counts its questions, and ends it with `end`.
 fn live(job: &Folder, until: Until, end: impl FnOnce(&mut Child)) -> ProcessRecord {
     let teacher = slow_teacher();
     let mut child = binary::start(job.path(), teacher.url(), RUN).unwrap();
@@ -156,7 +156,7 @@ fn questions<'a>(prompts: impl IntoIterator<Item = &'a String>) -> BTreeSet<Stri
     prompts.into_iter().map(|prompt| question(prompt).to_owned()).collect()
 }
 
-/// The questions whose answers stand in the database: read from a copy, so that what a crash left stays as it is.
+/// The questions with a committed answer, read from a copy of the database, so that the original is not changed.
 fn committed(data: &Path) -> BTreeSet<String> {
     let copy = tempfile::tempdir().unwrap();
     for file in ["distillery.db", "distillery.db-wal"] {
@@ -178,7 +178,7 @@ fn committed(data: &Path) -> BTreeSet<String> {
     })
 }
 
-/// Ends a job by `end` at each of `instants` in turn, then lets it run to its end.
+/// Ends the job's process with `end` at each of `instants`, then lets the job finish.
 fn check(instants: &[Until], end: fn(&mut Child)) {
     let job = new_job();
     let mut known = BTreeSet::new();
@@ -188,7 +188,7 @@ fn check(instants: &[Until], end: fn(&mut Child)) {
         assert!(life.asked.is_disjoint(&known), "{until:?}: what was answered was asked again");
         assert!(life.committed.is_superset(&known), "{until:?}: a committed answer is gone");
         let unwritten = life.asked.difference(&life.committed).count();
-        // In flight are as many as are asked at once, and those whose answers wait to be written.
+        // In flight: concurrent calls, and answers that are not written yet.
         assert!(unwritten <= 4 * CONCURRENCY, "{until:?}: {unwritten} answers were lost");
         lost += unwritten;
         known.extend(life.asked.intersection(&life.committed).cloned());
@@ -201,7 +201,7 @@ fn check(instants: &[Until], end: fn(&mut Child)) {
     assert_eq!(teacher.requests(), PROMPTS - known.len(), "{instants:?}");
     assert!(asked.is_disjoint(&known), "{instants:?}: what was answered was asked again");
     assert_eq!(asked.len() + known.len(), PROMPTS, "{instants:?}, of which {lost} were lost");
-    // A process that is killed right after it published has no time to tidy up.
+    // A process that is killed right after publishing leaves its temporary files.
     if !instants.iter().any(|until| matches!(until, Until::Published)) {
         assert_eq!(checkpoints(&job, "-resume"), Vec::new(), "{instants:?}: resume state is left behind");
     }
@@ -223,7 +223,7 @@ fn a_job_killed_while_it_trains_ends_in_the_same_bytes() {
 
 #[test]
 fn the_best_weights_so_far_survive_a_kill() {
-    // The student is right about nothing, so that the first of its validations stays the best.
+    // The student is always wrong, so the first validation stays the best.
     let training = TRAINING.replace("evaluate_every_steps = 30", "evaluate_every_steps = 10");
     let spec = SpecText { training: &training, ..SpecText::default() };
     let end = |kills: bool| {
@@ -258,7 +258,7 @@ fn a_job_killed_again_and_again_ends_in_the_same_bytes() {
     );
 }
 
-/// Asks to end, and checks the answer: exit code 130, and a message with how to resume.
+/// Sends a signal, and checks the exit code 130 and the message that says how to resume.
 fn interrupt(child: &mut Child, signal: &str) {
     binary::signal(child, signal).unwrap();
     let started = Instant::now();
@@ -274,7 +274,7 @@ fn check_interrupted(until: Until, signal: &'static str) {
     let life = live(&job, until, |child| interrupt(child, signal));
     let said = stderr(&job);
     assert!(said.contains("interrupted: run the same command again to resume"), "{said}");
-    // What was being asked was paid for: it is waited for and written.
+    // Calls in flight are paid for: their answers are awaited and written.
     assert_eq!(life.asked, life.committed, "SIG{signal} at {until:?}");
     if matches!(until, Until::Step(_) | Until::Resumable(_)) {
         assert_eq!(checkpoints(&job, "-resume").len(), 1, "the resume state is written at once");
@@ -303,7 +303,7 @@ fn a_second_signal_ends_a_process_that_waits_for_its_teacher() {
     let mut child = binary::start(job.path(), teacher.url(), RUN).unwrap();
     assert!(binary::wait_until(&mut child, LIMIT, || teacher.requests() == CONCURRENCY).unwrap());
     binary::signal(&child, "INT").unwrap();
-    // The first one is heeded, and what is being asked is waited for.
+    // The first signal waits for calls in flight.
     let heeded = || stderr(&job).contains("a second signal exits at once");
     assert!(binary::wait_until(&mut child, LIMIT, heeded).unwrap(), "{}", stderr(&job));
     interrupt(&mut child, "INT");
@@ -344,7 +344,7 @@ fn a_finished_job_asks_nothing_and_says_the_same_again() {
     let second = job.say(NOBODY, RUN).unwrap();
     assert_eq!((second.code, &second.out), (0, &first.out), "{}", second.err);
     assert_eq!(teacher.requests(), PROMPTS);
-    // Another job over the same rows and the same teacher is answered from the store.
+    // Another job over the same rows and teacher is answered from the ledger.
     let spec =
         SpecText { name: "other", training: "steps = 2\ntarget_tokens_max = 32", ..SpecText::default() };
     job.write("other.toml", spec.to_string()).unwrap();
@@ -378,7 +378,7 @@ fn a_second_process_on_the_same_data_folder_is_told_that_it_is_in_use() {
         assert!(said.err.contains(words), "{verb:?}: {}", said.err);
     }
     assert_eq!(teacher.requests(), CONCURRENCY, "the second process asked something");
-    // Another folder is another matter.
+    // Another data folder is independent.
     let elsewhere =
         job.say(teacher.url(), &["import", "jsonl", "train.jsonl", "--data-dir", "other"]).unwrap();
     assert_eq!(elsewhere.code, 0, "{}", elsewhere.err);

@@ -1,5 +1,4 @@
-//! The command line is a contract that scripts rely on: what stands on standard output, exit codes, and what each
-//! option of a job comes to.
+//! The command line as a contract for scripts: standard output, exit codes, and the effect of every option of a job.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -18,7 +17,7 @@ use tests::folder::{Folder, NOBODY, Said};
 use tests::teacher::{Reply, Teacher};
 
 const ROWS: [usize; 3] = [12, 3, 5];
-/// Boxes 0, 5 and 10 among the train rows, and 5 among the test rows (2 to 6): there the teacher is wrong.
+/// The rows that the teacher gets wrong: boxes 0, 5 and 10 of the train rows, and 5 of the test rows (2 to 6).
 const WRONG: [usize; 2] = [3, 1];
 const RUN: &[&str] = &["run", "spec.toml", "--json"];
 
@@ -38,7 +37,7 @@ fn succeeds(folder: &Folder, teacher_url: &str) -> Value {
     outcome
 }
 
-/// A verb that succeeds.
+/// A command that succeeds.
 fn say(folder: &Folder, arguments: &[&str]) -> Said {
     let said = folder.say(NOBODY, arguments).unwrap();
     assert_eq!(said.code, 0, "{arguments:?}: {}", said.err);
@@ -49,7 +48,7 @@ fn lines(text: &str) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-// What `run` says.
+// The output of `run`.
 
 /// Every path of the outcome with the kind of its value.
 fn kinds(value: &Value, path: &str, found: &mut Vec<(String, &'static str)>) {
@@ -151,7 +150,7 @@ fn exit_codes_tell_success_failure_and_mistakes_apart() {
     }
 }
 
-// What the options of a job come to.
+// The options of a job.
 
 #[test]
 fn several_samples_vote_and_the_outvoted_one_is_rejected() {
@@ -160,7 +159,7 @@ fn several_samples_vote_and_the_outvoted_one_is_rejected() {
         judging: "vote = true\nagree = false",
         ..SpecText::default()
     });
-    // The third sample of every row is of another opinion.
+    // The third sample of every row disagrees.
     let teacher = Teacher::start(|asked| match asked.sample {
         2 => Reply::completion(" She has one. The answer is (1)."),
         _ => teach(&asked.prompt),
@@ -199,7 +198,7 @@ fn a_budget_is_never_passed_and_the_job_goes_on_with_what_it_has() {
         assert!(said.out.contains("skipped (budget exhausted)"), "{}", said.out);
     };
     check("prompts = 5", 5);
-    // A call takes 120 tokens, and is not begun where a longer one would not fit.
+    // A call takes 120 tokens; none starts if a longer one would exceed the budget.
     let folder = problems(&SpecText {
         teacher: "profile = \"local\"\ntokens_max = 64\nbudget = { tokens = 1000 }",
         ..SpecText::default()
@@ -229,7 +228,7 @@ fn a_teacher_s_labels_need_no_gold() {
     folder.write("spec.toml", spec("label = \"teacher\"")).unwrap();
     let teacher = teacher();
     let outcome = succeeds(&folder, teacher.url());
-    // Without gold nobody can say who is right.
+    // Without labels, accuracy is unknown.
     assert_eq!(
         (&outcome["teacher"]["accuracy"], &outcome["student"]["accuracy"]),
         (&Value::Null, &Value::Null)
@@ -245,7 +244,7 @@ fn every_objective_trains_and_label_and_rationale_are_read_apart() {
              target_tokens_max = 64\nevaluate_every_steps = 20\ncheckpoint_every_steps = 60"
         );
         let folder = Folder::empty().unwrap();
-        // The same answer to everything is learned by the smallest student.
+        // Even the smallest student learns a constant answer.
         let row = |place| {
             json!({"input": format!("Which lamp is number {place}?"), "label": "left lamp"}).to_string()
         };
@@ -271,9 +270,9 @@ fn every_objective_trains_and_label_and_rationale_are_read_apart() {
     }
 }
 
-// What `predict` answers.
+// The output of `predict`.
 
-/// What a teacher of lamps says, whatever the task.
+/// The answer of the teacher about lamps, for each task.
 fn lamps(prompt: &str) -> Reply {
     let (_, last) = prompt.rsplit_once("Lamp ").unwrap();
     let colour = if last.contains("is red") { "red" } else { "blue" };
@@ -322,7 +321,7 @@ fn classifier() -> &'static Folder {
     FOLDER.get_or_init(|| lamp_models("classify"))
 }
 
-/// The label is the likeliest of the set, and the shares of all labels come to one.
+/// The label is the likeliest of the set, and the probabilities of all labels sum to one.
 fn check_closed(answer: &Value, set: &[&str]) {
     let shares = answer["probabilities"].as_object().unwrap_or_else(|| panic!("{answer}"));
     assert_eq!(shares.keys().map(String::as_str).collect::<Vec<_>>(), set, "{answer}");
@@ -366,7 +365,7 @@ fn rows_are_answered_in_order_whatever_they_come_from() {
     command.stdin(std::fs::File::open(folder.join("test.jsonl")).unwrap());
     let from_stdin = Said::from(binary::output(command).unwrap());
     assert_eq!((from_stdin.code, &from_stdin.out), (0, &from_file.out), "{}", from_stdin.err);
-    // Other formats by their endings.
+    // Other formats, by file name extension.
     say(folder, &["import", "jsonl", "test.jsonl", "--name", "rows"]);
     for format in ["csv", "parquet"] {
         let file = format!("rows.{format}");
@@ -425,7 +424,7 @@ fn a_task_of_one_s_own_is_a_file_beside_the_specification() {
     check_closed(&answer, &["positive", "negative", "mixed"]);
 }
 
-// The other verbs.
+// The other commands.
 
 #[test]
 fn the_printed_configuration_loads_back() {
@@ -485,7 +484,7 @@ fn the_help_of_every_verb_has_an_example() {
     let folder = Folder::empty().unwrap();
     let top = say(&folder, &["--help"]).out;
     let listed = top.split_once("Commands:").unwrap().1.split_once("\n\n").unwrap().0;
-    // What a description needs of further lines stands further in.
+    // Continuation lines of a description are indented.
     let names =
         listed.lines().filter_map(|line| line.strip_prefix("  ").filter(|line| !line.starts_with(' ')));
     let verbs: Vec<&str> = names.filter_map(|line| line.split_whitespace().next()).collect();
@@ -551,7 +550,7 @@ fn an_imported_dataset_is_a_job_s_data_by_its_name() {
         (&told["name"], &told["prompts"], &told["accepted"]),
         (&json!("imported"), &json!(0), &json!(12))
     );
-    // Labels alone need no teacher at all.
+    // Labels alone need no teacher.
     let spec = SpecText { data: "dataset = \"pens\"", teacher: "profile = \"none\"", ..SpecText::default() };
     folder.write("spec.toml", spec.to_string()).unwrap();
     let outcome = succeeds(&folder, NOBODY);

@@ -1,4 +1,4 @@
-//! The services as processes, spoken to by the command line over TCP.
+//! The services as processes, used by the command line over TCP.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -22,7 +22,7 @@ use tests::teacher::Teacher;
 
 const ROWS: [usize; 3] = [24, 6, 6];
 const LIMIT: Duration = Duration::from_secs(90);
-/// Long enough to be killed in the middle.
+/// Long enough to be killed in between.
 const LONG: &str = "steps = 60\nbatch_examples = 8\ncheckpoint_every_steps = 5\nevaluate_every_steps = 20\n\
                     target_tokens_max = 32";
 
@@ -34,7 +34,7 @@ fn problems(spec: &SpecText<'_>) -> Folder {
     Folder::with_problems(ROWS, spec).unwrap()
 }
 
-/// A verb spoken to the server at `url`.
+/// Runs a command against the server at `url`.
 fn say(folder: &Folder, url: &str, arguments: &[&str], settings: &[(&str, &str)]) -> Said {
     let mut command = binary::command(folder.path(), arguments).unwrap();
     command.env("DISTILLERY_SERVER", url).envs(settings.iter().copied());
@@ -60,7 +60,7 @@ fn one_process_serves_a_job_from_its_rows_to_its_predictions() {
         .collect();
     assert_eq!(states, ["queued", "harvesting", "training", "evaluating", "succeeded"]);
     assert!(events.iter().any(|event| event["event"] == "published" && event["model"] == "job@1"));
-    // Behind a number, what came before it is not told again.
+    // After a sequence number, earlier events are not repeated.
     let last = events.last().unwrap()["sequence"].to_string();
     let after = lines(&done(server(&["watch", id, "--json", "--after", &last])));
     assert!(after.iter().all(|event| event["sequence"] == 0), "{after:?}");
@@ -94,7 +94,7 @@ fn one_process_serves_a_job_from_its_rows_to_its_predictions() {
     assert_eq!(service.stop(LIMIT).unwrap(), 0);
 }
 
-/// A server's student answers as it does from its folder.
+/// Checks that a server's student answers as it does from its folder.
 fn check_predictions(folder: &Folder, url: &str, settings: &[(&str, &str)]) {
     let arguments = ["predict", "--model", "job", "--file", "test.jsonl", "--json"];
     // A model is served a moment after it is published.
@@ -161,7 +161,7 @@ impl EndsWithModel for Path {
 #[test]
 fn a_job_is_cancelled_resumed_and_deleted_over_the_network() {
     let folder = problems(&SpecText { training: LONG, ..SpecText::default() });
-    // A teacher who never answers keeps the job where it is.
+    // A teacher that never answers keeps the job in its state.
     let silent = Teacher::start(|_| tests::teacher::Reply::silence()).unwrap();
     let settings = [("DISTILLERY_TEACHER_URL", silent.url())];
     let service = Service::start(folder.path(), "harvester", &settings).unwrap();
@@ -220,7 +220,7 @@ fn mistakes_are_told_before_anything_is_sent() {
     assert!(no_secret.err.contains("server.tokens.ci: has no secret: set CI_TOKEN"), "{}", no_secret.err);
 }
 
-/// A cluster's configuration: tokens for a person and for the workers.
+/// The configuration of a cluster, with tokens for a user and for workers.
 const TOKENS: &str = "[server.tokens.person]\nrole = \"submit\"\nenv = \"PERSON\"\n\
                       [server.tokens.workers]\nrole = \"worker\"\nenv = \"WORKERS\"\n";
 const PERSON: &str = "the-token-of-a-person";
@@ -254,7 +254,7 @@ impl Cluster {
         self.worker_that_ends(role, harvester, "0")
     }
 
-    /// One that may end by itself.
+    /// A worker that may end by itself.
     fn worker_that_ends(&self, role: &str, harvester: &Service, idle_seconds_max: &str) -> Service {
         let settings = [
             ("DISTILLERY_CLIENT_HARVESTER_URL", harvester.url()),
@@ -274,7 +274,7 @@ impl Cluster {
         job["state"].as_str().unwrap().to_owned()
     }
 
-    /// Submits the job, and follows it as a process of its own.
+    /// Submits the job and watches it in another process.
     fn submit_and_watch(&self, harvester: &Service) -> Watching {
         done(self.say(harvester.url(), &["submit", "spec.toml", "--json"]));
         let mut command = binary::command(self.folder.path(), &["watch", "job", "--json"]).unwrap();
@@ -290,7 +290,7 @@ impl Cluster {
         Watching { child, events, seen: Vec::new() }
     }
 
-    /// The bytes of the student that nobody disturbed.
+    /// The weights of the undisturbed student.
     fn undisturbed() -> &'static [u8] {
         static WEIGHTS: OnceLock<Vec<u8>> = OnceLock::new();
         WEIGHTS.get_or_init(|| {
@@ -302,7 +302,7 @@ impl Cluster {
     }
 }
 
-/// `distillery watch --json`, on its own.
+/// A process of `distillery watch --json`.
 struct Watching {
     child: std::process::Child,
     events: std::sync::mpsc::Receiver<Value>,
@@ -327,7 +327,7 @@ impl Watching {
         }
     }
 
-    /// Every event to the end, which must be a success.
+    /// All events to the end, which must be a success.
     fn finish(mut self) -> Vec<Value> {
         self.until(|event| event["to"] == "succeeded");
         assert!(binary::wait_until(&mut self.child, LIMIT, || false).is_ok_and(|reached| !reached));
@@ -337,7 +337,7 @@ impl Watching {
     }
 }
 
-/// Whether a trainer is `step` steps into its run, with a resume state behind it.
+/// Whether a trainer has reached `step`, after its first resume state.
 fn is_at(step: u64) -> impl Fn(&Value) -> bool {
     move |event| event["event"] == "training_progress" && event["step"].as_u64() >= Some(step)
 }
@@ -356,7 +356,7 @@ fn a_trainer_that_is_killed_is_followed_by_another_one() {
     check_order(&watching.finish());
     assert_eq!(std::fs::read(student(cluster.folder.path())).unwrap(), Cluster::undisturbed());
     check_predictions(&cluster.folder, inference.url(), &[]);
-    // Nobody without a token, and nobody beyond it.
+    // Calls without a token, and beyond its role, are refused.
     let nobody = say(&cluster.folder, harvester.url(), &["list"], &[]);
     assert_eq!(nobody.code, 1);
     assert!(
@@ -397,7 +397,7 @@ fn a_trainer_on_its_own_ends_well_when_there_is_nothing_to_train() {
     let reached = binary::wait_until(trainer.child(), LIMIT, || false).unwrap();
     assert!(!reached, "it did not end by itself");
     assert_eq!(trainer.child().wait().unwrap().code(), Some(0));
-    // Beside another role it stays.
+    // With another role in the process it keeps running.
     let mut both = cluster.worker_that_ends("trainer,inference", &harvester, "1");
     std::thread::sleep(Duration::from_secs(4));
     assert!(both.child().try_wait().unwrap().is_none(), "it ended");

@@ -1,4 +1,4 @@
-//! The private servers of the harness: they are there, they come back, and nothing of them stays behind.
+//! The private servers of the harness: they start and restart, and leave nothing behind.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use tests::postgres::Postgres;
 use tests::redis::Redis;
 
-/// Nothing that ends takes longer.
+/// The longest time for a process to end.
 const END_MAX: Duration = Duration::from_secs(15);
 
 fn port(url: &str) -> u16 {
@@ -37,7 +37,7 @@ fn wait_until(what: &str, reached: impl Fn() -> bool) {
     }
 }
 
-/// The folder that a server of ours lies in, by the port in its command line.
+/// The folder of one of our servers, found by the port in its command line.
 fn folder(port: u16) -> PathBuf {
     let folders = std::fs::read_dir(std::env::temp_dir()).unwrap().flatten().map(|entry| entry.path());
     let ours = folders.filter(|path| path.file_name().unwrap().to_string_lossy().starts_with("distillery-"));
@@ -91,7 +91,7 @@ fn nothing_is_left_of_a_server_whose_test_panics() {
     assert_eq!(folders.map(|folder| folder.exists()), [false; 2]);
 }
 
-/// Not a test: what the next one runs as a process of its own, to kill it.
+/// Not a test: the process that the next test starts and kills.
 #[test]
 #[ignore = "started by nothing_is_left_of_a_server_whose_process_is_killed"]
 fn owner_that_is_killed() {

@@ -1,4 +1,4 @@
-//! A teacher's faults through the whole binary: the job pauses with a reason and goes on, and pays for nothing twice.
+//! Faults of a teacher through the whole binary: the job pauses with a reason, resumes, and pays for no answer twice.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -14,13 +14,13 @@ use tests::data::{SpecText, question, teach};
 use tests::folder::{Folder, NOBODY, Said};
 use tests::teacher::{Asked, Reply, Teacher};
 
-/// Train rows for their rationales, test rows to measure the teacher.
+/// Train rows for rationales, and test rows to measure the teacher.
 const ROWS: [usize; 3] = [12, 2, 4];
 const PROMPTS: usize = 16;
-/// Calls in flight at once, as [`SHORT`] says.
+/// Concurrent calls, as in [`SHORT`].
 const CONCURRENCY: usize = 4;
 const RUN: &[&str] = &["run", "spec.toml", "--json", "--config", "short.toml"];
-/// Patience and timeouts that a test can wait for.
+/// Retries and timeouts short enough for a test.
 const SHORT: &str = "[harvester]\noutage_seconds = 1\nfailures_max = 2\n\
                      [teachers.local]\nconcurrency_max = 4\nattempts_max = 2\nconnect_seconds = 1\nidle_seconds = 1\ntotal_seconds = 5\n";
 
@@ -40,24 +40,24 @@ fn good_teacher() -> Teacher {
     Teacher::start(|asked| teach(&asked.prompt)).unwrap()
 }
 
-/// Answers like the good teacher, but for the prompts that are to fail.
+/// Answers correctly, except for the prompts that are to fail.
 fn fails_on(fails: impl Fn(&Asked) -> Option<Reply> + Send + Sync + 'static) -> Teacher {
     Teacher::start(move |asked| fails(asked).unwrap_or_else(|| teach(&asked.prompt))).unwrap()
 }
 
-/// How often each prompt was answered with a completion, by question.
+/// The number of completions of each prompt, by question.
 fn times(teacher: &Teacher) -> HashMap<String, usize> {
     teacher.counts().into_iter().map(|(prompt, count)| (question(&prompt).to_owned(), count)).collect()
 }
 
-/// The box that a question names: it tells rows apart.
+/// The box in a question, which identifies the row.
 fn place(asked: &Asked) -> usize {
     let words: Vec<&str> = question(&asked.prompt).split(' ').collect();
     let after = words.iter().position(|word| *word == "box").unwrap() + 1;
     words[after].parse().unwrap()
 }
 
-/// The job pauses with `words` among its reason, names the profile, and goes on when the teacher is well.
+/// Checks that the job pauses with `words` and the profile in its reason, and resumes when the teacher has recovered.
 fn check_pause(teacher: &Teacher, url: &str, words: &[&str]) {
     let job = new_job(&SpecText::default());
     let (said, outcome) = run(&job, url);
@@ -93,7 +93,7 @@ fn what_only_a_person_can_mend_pauses_the_job_at_once() {
     let check = |status: u16, body: &'static str, words: &[&str]| {
         let teacher = Teacher::start(move |_| Reply::status(status, body)).unwrap();
         check_pause(&teacher, teacher.url(), words);
-        // It is not tried again and again: what was in flight, and no more.
+        // It is not retried: only calls that were in flight.
         assert!(teacher.requests() <= 2 * CONCURRENCY, "{status}: {} requests", teacher.requests());
     };
     check(401, "{\"error\": \"no such key\"}", &["refuses the key (401)", "api_key_env", "no such key"]);
@@ -117,7 +117,7 @@ fn a_teacher_that_fails_for_good_pauses_the_job() {
     check(Reply::silence(), &["did not answer in time (idle 1s, total 5s)"]);
 }
 
-/// Every prompt fails once, in this way, and then is answered: the job succeeds, and reports all rationales.
+/// Checks that the job succeeds with all rationales if every prompt fails once in this way.
 fn check_transient(first: Reply, requests: usize) {
     let job = new_job(&SpecText::default());
     let teacher = fails_on(move |asked| (asked.asked_before == 0).then(|| first.clone()));
@@ -154,7 +154,7 @@ fn a_prompt_that_always_fails_is_parked_and_the_others_go_on() {
         let teacher = fails_on(move |asked| matches!(place(asked), 7 | 9).then(|| reply.clone()));
         let (said, outcome) = run(&job, teacher.url());
         assert_eq!((said.code, &outcome["state"]), (0, &"succeeded".into()), "{words}: {}", said.err);
-        // Twice each, as `failures_max` says, and every other prompt once.
+        // Twice each, as `failures_max` allows, and every other prompt once.
         assert_eq!(teacher.requests(), PROMPTS + 2, "{words}");
         assert_eq!(outcome["teacher"]["parked"], 2, "{words}: {outcome}");
         assert_eq!(outcome["teacher"]["prompts"], PROMPTS - 2, "{words}: {outcome}");
@@ -175,7 +175,7 @@ fn where_every_prompt_is_parked_the_job_pauses_and_says_why() {
     for words in ["no rationale was accepted of 16 prompts", "parked 16", "answered with no text at all"] {
         assert!(reason.contains(words), "{reason}");
     }
-    // Parked prompts are tried again when a person runs the job again.
+    // Parked prompts are retried when the job is run again.
     let well = good_teacher();
     let (said, outcome) = run(&job, well.url());
     assert_eq!((said.code, well.requests()), (0, PROMPTS), "{}", said.err);
@@ -212,7 +212,7 @@ fn a_wait_that_the_teacher_asks_for_is_kept() {
     let (said, _) = run(&job, teacher.url());
     assert_eq!(said.code, 0, "{}", said.err);
     let moments = moments.lock().unwrap();
-    // The first is told to wait. What is on its way when that is heard may still come; nobody else before it is over.
+    // The first call is asked to wait. Calls in flight at that time may still arrive, but no other before the wait is over.
     let since = |moment: &std::time::Instant| moment.duration_since(moments[0]);
     let early = moments.iter().filter(|moment| since(moment) > wait / 4 && since(moment) < wait).count();
     let hurried = moments.iter().filter(|moment| since(moment) <= wait / 4).count();

@@ -1,5 +1,5 @@
-//! What can be seen of a job from outside: one trace from its submit to a served answer, over every process; the metrics of
-//! every role, which are those of the table and no others; and the trace in the log.
+//! Telemetry of a job: one trace from submit to a served answer over all processes; the metrics of every role, which are
+//! exactly those of the table; and trace ids in the log.
 #![allow(
     clippy::print_stdout,
     clippy::unwrap_used,
@@ -29,11 +29,11 @@ const LIMIT: Duration = Duration::from_secs(120);
 const ROWS: [usize; 3] = [24, 6, 6];
 const TRAINING: &str = "steps = 20\nbatch_examples = 8\ncheckpoint_every_steps = 10\nevaluate_every_steps = 10\n\
                         target_tokens_max = 32";
-/// What the script that submits and asks has as its trace.
+/// The trace of the script that submits the job and calls predict.
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const SCRIPT: &str = "00f067aa0ba902b7";
 
-/// A service, and its admin port.
+/// A service and its admin port.
 struct Watched {
     service: Service,
     admin: SocketAddr,
@@ -90,7 +90,7 @@ impl Cluster {
         binary::output(command).unwrap().into()
     }
 
-    /// A command of the script whose trace everything is in.
+    /// A command of the script, with its trace.
     fn say_traced(&self, url: &str, arguments: &[&str]) -> Said {
         let traceparent = format!("00-{TRACE}-{SCRIPT}-01");
         let settings = [
@@ -131,14 +131,14 @@ fn a_job_is_seen_from_its_submit_to_a_served_answer() {
     }
     for watched in [inference, trainer, harvester] {
         assert_eq!(watched.service.stop(LIMIT).unwrap(), 0);
-        // Nobody answers any more.
+        // It does not answer any more.
         assert!(scrape::get(watched.admin, "/healthz").is_err());
     }
     check_trace(&cluster);
     check_logs(&cluster);
 }
 
-/// The probe's words and exit codes.
+/// The messages and exit codes of the probe.
 fn check_health(cluster: &Cluster, url: &str) {
     let probe = |arguments: &[&str]| cluster.say(url, &[&["health"], arguments].concat(), &[]);
     let served = || (probe(&["--service", "distillery.v1.InferenceService/job"]).code == 0).then_some(());
@@ -159,7 +159,7 @@ fn scraped(admin: SocketAddr) -> BTreeMap<String, Family> {
     scrape::parse(&text).unwrap()
 }
 
-/// Every metric of the table that this role emits is there, as the table says; and nothing else is.
+/// Checks that the role exports exactly its metrics of the table.
 fn check_table(role: &str, owner: Owner, families: &BTreeMap<String, Family>) {
     let is_of_role = |metric: &&Metric| metric.owner == Owner::Process || metric.owner == owner;
     let wanted: BTreeSet<&str> = METRICS.iter().filter(is_of_role).map(|metric| metric.name).collect();
@@ -204,7 +204,7 @@ fn check_bounds(metric: &Metric, family: &Family) {
     assert_eq!(found, wanted, "{}", metric.name);
 }
 
-/// What the job came to, counted.
+/// Counts of the job.
 fn check_work(owner: Owner, families: &BTreeMap<String, Family>) {
     let value = |metric: Metric, labels: &[(&str, &str)]| -> f64 {
         let fits = |series: &&scrape::Series| {
@@ -266,7 +266,7 @@ fn check_work(owner: Owner, families: &BTreeMap<String, Family>) {
     }
 }
 
-/// Every span of the table is in the script's trace, below a span that is there; none tells what was asked.
+/// Checks that every span of the table is in the script's trace below an existing span, and that none contains a prompt.
 fn check_trace(cluster: &Cluster) {
     let all = cluster.collector.spans();
     let spans: Vec<Span> = all.iter().filter(|span| span.trace == TRACE).cloned().collect();
@@ -312,7 +312,7 @@ fn check_trace(cluster: &Cluster) {
     let services: BTreeSet<&str> = spans.iter().map(|span| span.service.as_str()).collect();
     let wanted = ["distillery-cli", "distillery-harvester", "distillery-inference", "distillery-trainer"];
     assert_eq!(services, wanted.into());
-    // What polls begins no traces: the rest is what people asked without one.
+    // Polling starts no traces: the others are of commands without a trace.
     let strays = all.iter().filter(|span| span.trace != TRACE).filter(|span| {
         span.attributes.get("rpc.method").is_some_and(|method| method == "LeaseRun" || method == "Check")
     });
@@ -353,7 +353,7 @@ fn check_attributes(cluster: &Cluster, spans: &[Span]) {
     }
 }
 
-/// Every call to the teacher's server named its own span.
+/// Checks that every call to the teacher's server had its own span.
 fn check_teacher(cluster: &Cluster, spans: &[Span]) {
     let chats: BTreeSet<String> =
         spans.iter().filter(|span| span.name == span::CHAT).map(|span| span.id.clone()).collect();
@@ -367,7 +367,7 @@ fn check_teacher(cluster: &Cluster, spans: &[Span]) {
     assert_eq!(heard, chats);
 }
 
-/// What is logged of the job names its trace, and the span that it was in.
+/// Checks that log lines of the job have its trace and span.
 fn check_logs(cluster: &Cluster) {
     let spans = cluster.collector.spans();
     for (role, words) in [("trainer", "published"), ("inference", "serving")] {

@@ -1,4 +1,4 @@
-//! `cargo xtask codegen [--check]`: the gRPC code of `proto/`, checked in, so that nobody needs protoc.
+//! `cargo xtask codegen [--check]`: the gRPC code of `proto/`, checked in, so that builds need no protoc.
 
 use anyhow::{Context, bail};
 use prost::Message;
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 /// Where the generated code lies.
 const OUT: &str = "crates/wire/src/gen";
 
-/// Where definitions lie below `proto/`: our own, and the standards that we speak.
+/// The folders of definitions in `proto/`: our own, and standard protocols.
 const FOLDERS: &[&str] = &["distillery/v1", "third_party/open_inference"];
 
 /// Writes the generated code, or checks that it is what `proto/` says.

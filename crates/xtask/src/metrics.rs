@@ -1,4 +1,4 @@
-//! `cargo xtask metrics [--check]`: the table of metrics and spans as people read it, from the table that the code emits by.
+//! `cargo xtask metrics [--check]`: the reference of metrics and spans, written from the table that the code uses.
 
 use anyhow::{Context, bail};
 use domain::telemetry::span::SPANS;

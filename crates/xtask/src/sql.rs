@@ -1,5 +1,5 @@
-//! `cargo xtask sql [--check]`: what a database says about each statement of its adapter, checked in as `.sqlx`, so that
-//! nobody needs a database to build. sqlx's macros write it themselves where they are given a database and a folder.
+//! `cargo xtask sql [--check]`: the metadata of each adapter's SQL statements, checked in as `.sqlx`, so that builds need no
+//! database. sqlx's macros write it themselves if they are given a database and a folder.
 
 use anyhow::{Context, bail};
 use sqlx::migrate::{Migrate, Migrator};
@@ -18,24 +18,23 @@ struct Adapter {
     package: &'static str,
     /// The `database-url-var` of its `sqlx.toml`; the crate names it in an `option_env!`, so that cargo checks it again.
     url_variable: &'static str,
-    /// Makes a database with all the migrations of the repository whose root comes first, in the empty folder that comes
-    /// second where it is one of files.
+    /// Creates a database with all migrations. Arguments: the repository's root, and an empty folder for a database in files.
     database: fn(&Path, &Path) -> anyhow::Result<Database>,
 }
 
-/// A database with migrations, for as long as this value lives.
+/// A database with migrations; it is removed when dropped.
 struct Database {
     url: String,
     _server: Option<PostgresServer>,
 }
 
-/// A server that ends with its standard input.
+/// A server that stops when its standard input ends.
 struct PostgresServer(Child);
 
 impl Drop for PostgresServer {
     fn drop(&mut self) {
         drop(self.0.stdin.take());
-        // It ends by itself; there is nothing to do about a failure to wait for it.
+        // It ends by itself, so a failure to wait needs no handling.
         let _ = self.0.wait();
     }
 }
@@ -83,7 +82,7 @@ fn check_fresh(described: &Files, out: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Writes what differs; what no statement needs any more is removed.
+/// Writes changed files, and removes files that no statement needs.
 fn write(described: &Files, out: &Path) -> anyhow::Result<()> {
     fs::create_dir_all(out)?;
     for name in stale(described, &read(out)?) {
@@ -97,7 +96,7 @@ fn write(described: &Files, out: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The names of the files that are missing, other ones, or too many.
+/// The names of missing, changed and superfluous files.
 fn stale(described: &Files, present: &Files) -> BTreeSet<String> {
     let names = described.keys().chain(present.keys());
     names.filter(|name| described.get(*name) != present.get(*name)).cloned().collect()
@@ -177,7 +176,7 @@ where
     })
 }
 
-/// The files of a folder; none where there is no folder.
+/// The files of a folder; none if there is no folder.
 fn read(folder: &Path) -> anyhow::Result<Files> {
     let mut files = Files::new();
     if !folder.exists() {

@@ -39,7 +39,7 @@ pub(crate) fn run(arguments: impl Iterator<Item = String>) -> anyhow::Result<()>
     Ok(())
 }
 
-/// What the command line asks for.
+/// The arguments of the command line.
 struct Options {
     seed: u64,
     out: PathBuf,
@@ -94,12 +94,12 @@ struct Problem {
     key: String,
 }
 
-/// A way to tell one kind of problem.
+/// A template of a kind of problem.
 struct Template {
     /// Tokens apart; `a`, `b`, `c` and `d` stand for the numbers.
     equation: &'static str,
-    /// Lowest and highest value of `a`, `b`, `c` and `d`. The text also tells a number that the equation does not
-    /// name: it does not count.
+    /// Lowest and highest value of `a`, `b`, `c` and `d`. A number that the text has and the equation does not is a
+    /// distractor.
     ranges: &'static [(u64, u64)],
     /// `[one|other]` is a choice of words, `{slot}` is filled in.
     text: &'static str,
@@ -125,7 +125,7 @@ fn generate(sizes: &Sizes, seed: u64) -> anyhow::Result<Vec<(&'static str, Vec<P
     Ok(splits)
 }
 
-/// `count` problems, none of which has been seen.
+/// `count` new problems.
 fn distinct(
     split: &str,
     count: usize,
@@ -232,8 +232,8 @@ fn choose_words(random: &mut SplitMix64, template: &str) -> anyhow::Result<Strin
     Ok(text)
 }
 
-/// The value of an equation whose tokens stand apart, or nothing where a step is zero, negative or not whole, or
-/// the text is no equation.
+/// The value of an equation with separated tokens; None if a step is zero, negative or not whole, or the text is no
+/// equation.
 fn evaluate(equation: &str) -> Option<u64> {
     let tokens: Vec<&str> = equation.split(' ').collect();
     let (value, rest) = sum(&tokens)?;
@@ -290,8 +290,8 @@ fn json_line(split: &str, row: &Problem) -> String {
     json!({"input": row.input, "label": row.label, "split": split}).to_string()
 }
 
-/// Steele, Lea and Flood's generator ("Fast splittable pseudorandom number generators", 2014): a few lines, and
-/// the same numbers for ever, which a library's generator does not promise.
+/// Steele, Lea and Flood's generator ("Fast splittable pseudorandom number generators", 2014): its numbers never change,
+/// which a library's generator does not promise.
 struct SplitMix64 {
     state: u64,
 }
@@ -305,12 +305,12 @@ impl SplitMix64 {
         mixed ^ (mixed >> 31)
     }
 
-    /// From 0 up to `bound`, without it. Multiply and shift: at bounds this small the bias is below 2^-50.
+    /// From 0 to `bound`, exclusive. Multiply and shift: at bounds this small the bias is below 2^-50.
     fn below(&mut self, bound: usize) -> usize {
         ((u128::from(self.next()) * bound as u128) >> 64) as usize
     }
 
-    /// From `low` to `high`, both among them.
+    /// From `low` to `high`, inclusive.
     fn between(&mut self, low: u64, high: u64) -> u64 {
         low + self.below((high - low + 1) as usize) as u64
     }
@@ -338,7 +338,7 @@ const HE: &[&str] = &[
     "Felix", "Mateo", "Adam", "Kenji", "Leo", "Victor", "Idris", "Marco", "Peter", "Anton", "Yusuf", "Oscar",
 ];
 
-/// One and many.
+/// Singular and plural.
 const THINGS: &[(&str, &str)] = &[
     ("marble", "marbles"),
     ("sticker", "stickers"),
@@ -374,7 +374,7 @@ const THINGS: &[(&str, &str)] = &[
     ("light bulb", "light bulbs"),
 ];
 
-/// What holds them: one and many.
+/// Containers, singular and plural.
 const BOXES: &[(&str, &str)] = &[
     ("box", "boxes"),
     ("bag", "bags"),

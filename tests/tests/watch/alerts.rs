@@ -1,4 +1,4 @@
-//! The alerts as Prometheus reads them.
+//! The alerts, as Prometheus reads them.
 
 use crate::command::output;
 use crate::dashboards::{root, words};
@@ -27,7 +27,7 @@ impl Rules {
         self.0.iter().filter(move |rule| rule["type"] == kind)
     }
 
-    /// The metrics that rules name, or the first mistake.
+    /// The metrics in the rules, or the first mistake.
     pub(crate) fn check(&self) -> Result<Names, String> {
         let (mut recorded, mut named) = (Recorded::new(), Names::new());
         for rule in self.of_kind("recording") {
@@ -48,7 +48,7 @@ impl Rules {
     }
 }
 
-/// An alert says how bad it is, what it is, and where to read on; its words name labels that it has.
+/// Checks that an alert has severity, summary and runbook link, and that its texts use labels it has.
 fn check_words(rule: &Value, labels: &Names) -> Result<(), String> {
     let severity = words(&rule["labels"]["severity"]);
     if !["warning", "critical"].contains(&severity) {
@@ -68,7 +68,7 @@ fn check_words(rule: &Value, labels: &Names) -> Result<(), String> {
     check_runbook(words(&rule["annotations"]["runbook_url"]), words(&rule["name"]))
 }
 
-/// The link leads to the alert's own section.
+/// Checks that the link leads to the alert's section.
 fn check_runbook(link: &str, name: &str) -> Result<(), String> {
     let (file, section) = link.split_once('#').ok_or("its runbook_url names no section")?;
     let text = std::fs::read_to_string(root().join(file)).map_err(|error| format!("{file}: {error}"))?;
@@ -99,7 +99,7 @@ fn files(folder: &str) -> Vec<PathBuf> {
     found
 }
 
-/// A copy of deploy/prometheus in which one word stands for another.
+/// A copy of deploy/prometheus with one word replaced.
 fn planted(file: &str, word: &str, other: &str) -> Folder {
     let copy = Folder::empty().unwrap();
     for folder in ["rules", "tests"] {
@@ -157,7 +157,7 @@ fn rules_name_metrics_of_the_table_and_sections_of_the_runbook() {
         println!("planted {other}: {error}");
         assert!(error.contains(wanted), "{other}: {error}");
     }
-    // No section for an alert that there is not.
+    // No section without an alert.
     let text = std::fs::read_to_string(root().join("deploy/RUNBOOK.md")).unwrap();
     let sections: Names =
         text.lines().filter_map(|line| line.strip_prefix("## ")).map(str::to_owned).collect();
@@ -181,7 +181,7 @@ fn every_alert_fires_when_it_should_and_not_before() {
     let folder = root().join("deploy/prometheus");
     let said = tests_of(&folder).unwrap();
     println!("{said}");
-    // Each alert is seen firing and not firing.
+    // Each alert is tested firing and not firing.
     let text: String =
         files("deploy/prometheus/tests").iter().map(|path| std::fs::read_to_string(path).unwrap()).collect();
     for rule in Rules::read().of_kind("alerting") {

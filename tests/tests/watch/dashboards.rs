@@ -1,4 +1,4 @@
-//! The dashboards as Grafana reads them: their panels, their queries, and where they lie.
+//! The dashboards, as Grafana reads them: panels, queries and layout.
 
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -6,15 +6,15 @@ use std::path::{Path, PathBuf};
 
 /// Grafana's grid.
 const COLUMNS: u64 = 24;
-/// Variables that Grafana fills in by itself.
+/// Variables that Grafana provides.
 const BUILT_IN: [&str; 5] = ["__rate_interval", "__timeFilter", "__url_time_range", "__data", "__value"];
 
-/// Where a query is asked.
+/// The data source of a query.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum PanelSource {
-    /// PromQL, at Prometheus.
+    /// PromQL for Prometheus.
     Metrics,
-    /// SQL, at Postgres.
+    /// SQL for PostgreSQL.
     Records,
 }
 
@@ -25,7 +25,7 @@ pub(crate) struct Query {
     pub(crate) place: String,
     pub(crate) source: PanelSource,
     pub(crate) text: String,
-    /// How its series are called.
+    /// The legend of its series.
     pub(crate) legend: String,
 }
 
@@ -48,7 +48,7 @@ pub(crate) fn dashboards() -> BTreeMap<String, Value> {
     found
 }
 
-/// What is shown, row headings left out.
+/// The panels without row headings.
 pub(crate) fn panels(dashboard: &Value) -> Vec<&Value> {
     list(&dashboard["panels"]).filter(|panel| panel["type"] != "row").collect()
 }
@@ -79,16 +79,16 @@ pub(crate) fn queries(name: &str, dashboard: &Value) -> Vec<Query> {
     found
 }
 
-/// What `label_values(metric, label)` asks for, as PromQL.
+/// `label_values(metric, label)` as PromQL.
 fn in_promql(text: &str) -> String {
     let inner = text.strip_prefix("label_values(").and_then(|rest| rest.strip_suffix(')'));
     let (metric, label) = inner.and_then(|inner| inner.split_once(',')).unwrap_or_else(|| panic!("{text}"));
-    // A counter's values of a label are those of its rate.
+    // The label values of a counter are those of its rate.
     let series = if metric.ends_with("_total") { format!("rate({metric}[1m])") } else { metric.to_owned() };
     format!("count by ({}) ({series})", label.trim())
 }
 
-/// A query with its variables filled in: as Grafana does, for one job and the last hour.
+/// A query with its variables replaced as Grafana does, for one job and the last hour.
 pub(crate) fn filled(query: &Query, job: &str, interval: &str) -> String {
     let mut text = query.text.replace("$__rate_interval", interval).replace("${job}", job);
     for choice in ["${profile}", "${role}"] {
@@ -102,7 +102,7 @@ pub(crate) fn filled(query: &Query, job: &str, interval: &str) -> String {
     text
 }
 
-/// What is wrong with a dashboard beside its queries.
+/// Checks a dashboard except for its queries.
 pub(crate) fn check(name: &str, dashboard: &Value) -> Result<(), String> {
     if dashboard["uid"] != format!("distillery-{name}") {
         return Err(format!("{name}: its uid is {}", dashboard["uid"]));
@@ -131,7 +131,7 @@ pub(crate) fn check(name: &str, dashboard: &Value) -> Result<(), String> {
     Ok(())
 }
 
-/// Every panel lies in the grid, and none on another.
+/// Checks that panels are inside the grid and do not overlap.
 fn check_places(name: &str, dashboard: &Value) -> Result<(), String> {
     let (mut taken, mut ids) = (BTreeMap::new(), BTreeSet::new());
     for panel in list(&dashboard["panels"]) {
@@ -153,17 +153,17 @@ fn check_places(name: &str, dashboard: &Value) -> Result<(), String> {
     Ok(())
 }
 
-/// The variables that a text names, as `$name` or `${name...}`.
+/// The variables in a text, as `$name` or `${name...}`.
 fn variables(text: &str) -> BTreeSet<String> {
     let named = |part: &str| -> String {
         let part = part.strip_prefix('{').unwrap_or(part);
         part.chars().take_while(|letter| letter.is_ascii_alphanumeric() || *letter == '_').collect()
     };
-    // Grafana's own words, which begin with two of them in values: `$__all` is no variable.
+    // Values of Grafana such as `$__all` are no variables.
     text.split('$').skip(1).map(named).filter(|name| !name.is_empty() && name != "__all").collect()
 }
 
-/// The labels that a legend names.
+/// The labels in a legend.
 pub(crate) fn legend_labels(legend: &str) -> Vec<&str> {
     legend.split("{{").skip(1).filter_map(|part| Some(part.split_once("}}")?.0.trim())).collect()
 }

@@ -1,4 +1,4 @@
-//! A job on a cluster, watched: a real Prometheus asks every role while it goes on, and every panel has something to show.
+//! A job on a cluster with a real Prometheus that scrapes every role: every panel shows data while the job runs.
 
 use crate::alerts::Rules;
 use crate::dashboards::{PanelSource, Query, dashboards, filled, list, queries, root, words};
@@ -12,14 +12,14 @@ use tests::prometheus::{Prometheus, ScrapeJob, Series};
 use tests::service::Service;
 use tests::teacher::Reply;
 
-/// How far rates look back here, where Prometheus asks each second.
+/// The window of rates, for a scrape interval of one second.
 const INTERVAL: &str = "10s";
 /// Longer than the whole test.
 const SPAN: Duration = Duration::from_secs(600);
-/// The row whose question the teacher never answers.
+/// The row that the teacher never answers.
 const HOPELESS: &str = "box 7 ";
 const ROLES: [&str; 3] = ["harvester", "trainer", "inference"];
-/// Panels that show nothing but zero when nothing goes wrong, or when Prometheus does not look at the very moment.
+/// Panels that may show only zero: without faults, or if Prometheus does not scrape at the right moment.
 const CALM: [&str; 11] = [
     "harvest: Paid twice A",
     "harvest: Answers from the store A",
@@ -34,9 +34,9 @@ const CALM: [&str; 11] = [
     "training: Runs that failed, a day A",
 ];
 
-/// A cluster whose processes Prometheus asks.
+/// A cluster whose processes Prometheus scrapes.
 struct Watched {
-    // Dropped in this order.
+    // Drop order matters.
     prometheus: Prometheus,
     services: Vec<Service>,
     cluster: Cluster,
@@ -47,7 +47,7 @@ impl Watched {
         let work =
             Workload { rows: [80, 10, 12], steps: 120, delay: Duration::from_millis(250), concurrency: 4 };
         let cluster = Cluster::taught_by(work, move |asked| {
-            // One prompt is garbage for ever, and each tenth call is asked to wait.
+            // One prompt is always answered with garbage, and each tenth call with a request to wait.
             let reply = match asked {
                 asked if question(&asked.prompt).contains(HOPELESS) => Reply::completion(""),
                 asked if asked.before % 10 == 9 => Reply::status(429, "later").header("retry-after", "1"),
@@ -72,7 +72,7 @@ impl Watched {
             ROLES.iter().zip(&targets).map(|(role, targets)| ScrapeJob { role, targets }).collect();
         let prometheus = Prometheus::start(&root().join("deploy/prometheus/rules/*.yml"), &jobs).unwrap();
         let watched = Self { prometheus, services, cluster };
-        // Everything is seen at zero before it counts.
+        // Every series is scraped at zero before it counts.
         wait_for("Prometheus sees every role", || (watched.value("sum (up)")? >= 3.0).then_some(()));
         std::thread::sleep(Duration::from_secs(2));
         watched
@@ -87,7 +87,7 @@ impl Watched {
     }
 }
 
-/// The job's line in the records, once it is in `state` and its progress is in the middle.
+/// The job's row in the database once it is in `state` and partly done.
 fn in_the_middle(reader: &mut ReadOnlyConnection, state: &str) -> Value {
     let sql =
         "SELECT state, progress, seconds_left, prompts_per_second, steps_per_second, teacher FROM watch.jobs
@@ -96,7 +96,7 @@ fn in_the_middle(reader: &mut ReadOnlyConnection, state: &str) -> Value {
         let (rows, _) = reader.ask(sql).unwrap();
         let row = rows.into_iter().next()?;
         let progress = row["progress"].as_f64().unwrap_or_default();
-        // How fast a stage is can be told a moment after its beginning.
+        // The speed of a stage is known shortly after its start.
         let told = row["seconds_left"].is_number();
         (row["state"] == state && told && progress > 0.2 && progress < 0.9).then_some(row)
     });
@@ -106,7 +106,7 @@ fn in_the_middle(reader: &mut ReadOnlyConnection, state: &str) -> Value {
     seen
 }
 
-/// What the records show of the job while it goes on.
+/// Checks the progress of the job in the database.
 fn check_progress(watched: &Watched, reader: &mut ReadOnlyConnection) {
     let harvest = in_the_middle(reader, "harvesting");
     assert!(harvest["prompts_per_second"].as_f64().unwrap() > 1.0, "{harvest}");
@@ -119,7 +119,7 @@ fn check_progress(watched: &Watched, reader: &mut ReadOnlyConnection) {
     assert_eq!(rows[0]["open"], Value::Null, "nobody is needed to harvest");
 }
 
-/// What a query shows: how many series or rows, whether anything else than zero, and a sample.
+/// The result of a query: the number of series or rows, whether any is not zero, and a sample.
 struct Shown {
     count: usize,
     moves: bool,
@@ -150,7 +150,7 @@ fn ask(query: &Query, job: &str, watched: &Watched, reader: &mut ReadOnlyConnect
     }
 }
 
-/// Asks every query of every dashboard, prints what it shows, and returns those that show nothing.
+/// Runs every query of every dashboard, prints its result, and returns those without data.
 fn empty_panels(job: &str, watched: &Watched, reader: &mut ReadOnlyConnection) -> Vec<String> {
     let mut empty = Vec::new();
     println!("| panel | language | query | series or rows | sample |");
@@ -170,7 +170,7 @@ fn empty_panels(job: &str, watched: &Watched, reader: &mut ReadOnlyConnection) -
     empty
 }
 
-/// No alert is in the air, and Prometheus could work out each.
+/// Checks that no alert is active, and that Prometheus could evaluate each.
 fn check_alerts(watched: &Watched) {
     for rule in watched.prometheus.rules().unwrap() {
         assert_eq!(rule["health"], "ok", "{rule}");
@@ -205,14 +205,14 @@ fn every_panel_shows_something_while_a_job_goes_on() {
             (said.code == 0).then_some(())
         });
     }
-    // The newest numbers, and a rate over them.
+    // Wait for the newest values and a rate over them.
     std::thread::sleep(Duration::from_secs(3));
     let (rows, _) = reader.ask("SELECT job FROM watch.jobs WHERE name = 'job'").unwrap();
     let job = words(&rows[0]["job"]).to_owned();
     let empty = empty_panels(&job, &watched, &mut reader);
     assert!(empty.is_empty(), "these show nothing: {empty:#?}");
     check_alerts(&watched);
-    // A query that nothing answers would be seen.
+    // A query without data is noticed.
     let nothing =
         watched.prometheus.query("sum (rate(distillery_prompts_harvest_total[10s]))", SPAN).unwrap();
     assert!(nothing.is_empty());

@@ -1,5 +1,5 @@
-//! Dashboards and alerts are about what there is: every metric and label they name is in the table of names, every column
-//! in a view, every panel has data while a job runs; and mistakes that are planted are found.
+//! Dashboards and alerts: every metric and label is in the table of names, every column is in a view, every panel has data
+//! while a job runs, and planted mistakes are found.
 #![allow(
     clippy::print_stdout,
     clippy::unwrap_used,
@@ -28,10 +28,10 @@ use std::process::Command;
 use tests::folder::Folder;
 use tests::prometheus::tools;
 
-/// A job that no database has.
+/// The id of no job.
 const NO_JOB: &str = "00000000-0000-0000-0000-000000000000";
 
-/// What the queries of all dashboards at Prometheus name, or the first mistake.
+/// The metrics in the Prometheus queries of all dashboards, or the first mistake.
 fn check_metrics(all: &BTreeMap<String, Value>, recorded: &Recorded) -> Result<Names, String> {
     let mut named = Names::new();
     for query in all.iter().flat_map(|(name, dashboard)| queries(name, dashboard)) {
@@ -50,7 +50,7 @@ fn check_query(query: &Query, recorded: &Recorded) -> Result<Names, String> {
     }
 }
 
-/// Asks the database every query of all dashboards, or says which it does not understand.
+/// Runs every SQL query of all dashboards, or returns the first that fails.
 fn check_columns(all: &BTreeMap<String, Value>, reader: &mut ReadOnlyConnection) -> Result<usize, String> {
     let mut count = 0;
     for query in all.iter().flat_map(|(name, dashboard)| queries(name, dashboard)) {
@@ -63,7 +63,7 @@ fn check_columns(all: &BTreeMap<String, Value>, reader: &mut ReadOnlyConnection)
     Ok(count)
 }
 
-/// The dashboards with one word put for another, which must be there.
+/// The dashboards with one occurrence of `word` replaced.
 fn planted(word: &str, other: &str) -> BTreeMap<String, Value> {
     let all = dashboards();
     let text = serde_json::to_string(&all).unwrap();
@@ -107,7 +107,7 @@ fn panels_read_columns_of_the_views() {
         println!("planted {other}: {error}");
         assert!(error.contains("does not exist"), "{other}: {error}");
     }
-    // The reader reads views, and changes nothing.
+    // The role can read views and change nothing.
     for (sql, wanted) in [
         ("SELECT * FROM public.prompts", "permission denied"),
         ("SELECT * FROM public.completions", "permission denied"),
@@ -130,7 +130,7 @@ fn no_view_holds_what_was_said() {
     for row in &rows {
         assert!(!told.contains(&words(&row["attname"])), "{row}");
     }
-    // Where a failure quotes what a teacher said, the quotation is left out.
+    // Quotations of teachers in failures are left out.
     let said = r"teacher `local` at http://h/v1 refuses the prompt (400): `Ann has 3 pens`";
     let (rows, _) = reader.ask(&format!("SELECT watch.unquoted('{said}') AS failure")).unwrap();
     assert_eq!(rows[0]["failure"], "teacher `local` at http://h/v1 refuses the prompt (400)");
@@ -214,7 +214,7 @@ fn dashboards_follow_the_schema_of_grafana() {
     }
 }
 
-/// Words of the files that are deployed which look like one of our metrics.
+/// Words of a text that look like one of our metrics.
 fn words_like_metrics(text: &str) -> impl Iterator<Item = &str> {
     let is_part = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
     text.split(move |letter| !is_part(letter)).filter(|word| {
@@ -261,7 +261,7 @@ fn deployed_files_name_metrics_of_the_table() {
     assert_eq!(found.iter().map(|word| promql::is_known(word)).collect::<Vec<_>>(), [false, true]);
 }
 
-/// Metrics of the table that are on no panel of these dashboards, and in no rule.
+/// Metrics of the table that are in no panel and in no rule.
 fn idle(all: &BTreeMap<String, Value>, watched: &Names) -> Vec<&'static str> {
     let shown = check_metrics(all, &Recorded::new()).unwrap();
     let names = METRICS.iter().map(|metric| metric.name);

@@ -1,5 +1,4 @@
-//! Whether an expression of PromQL asks for what there is: metrics and labels of the table, and each kind of series as it
-//! is meant to be read.
+//! Checks a PromQL expression: metrics and labels must be in the table, and each kind of series must be read as intended.
 
 use domain::telemetry::{Kind, METRICS, Metric};
 use promql_parser::parser::{
@@ -10,27 +9,27 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// The labels that every scraped series has.
 const SCRAPED: [&str; 2] = ["job", "instance"];
-/// Series of Prometheus's own, with the labels of the scrape.
+/// Prometheus's own series, with the labels of the scrape.
 const OWN: [&str; 1] = ["up"];
 const BUCKET: &str = "le";
-/// What a histogram is scraped as.
+/// The series of a histogram.
 const PARTS: [&str; 3] = ["_bucket", "_sum", "_count"];
 
 pub(crate) type Names = BTreeSet<String>;
 
-/// The series that recording rules make, with their labels.
+/// The series of recording rules, with their labels.
 pub(crate) type Recorded = BTreeMap<String, Names>;
 
-/// What an expression reads and gives.
+/// The metrics that an expression reads, and the labels of its result.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Used {
-    /// Metrics of the table, by their names there.
+    /// Metrics, by their names in the table.
     pub(crate) metrics: Names,
-    /// The labels of the series that come out.
+    /// Labels of the resulting series.
     pub(crate) labels: Names,
 }
 
-/// Reads an expression, and says what is wrong with it first.
+/// Checks an expression, and returns the first mistake.
 pub(crate) fn check(text: &str, recorded: &Recorded) -> Result<Used, String> {
     let expression = parser::parse(text)?;
     let mut reader = PromqlParser { recorded, metrics: Names::new() };
@@ -38,7 +37,7 @@ pub(crate) fn check(text: &str, recorded: &Recorded) -> Result<Used, String> {
     Ok(Used { metrics: reader.metrics, labels })
 }
 
-/// What a selector stands in.
+/// The context of a selector.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Around {
     Nothing,
@@ -54,7 +53,7 @@ struct PromqlParser<'a> {
 }
 
 impl PromqlParser<'_> {
-    /// The labels of what comes out.
+    /// Labels of the result.
     fn walk(&mut self, expression: &Expr, around: Around) -> Result<Names, String> {
         match expression {
             Expr::NumberLiteral(_) | Expr::StringLiteral(_) => Ok(Names::new()),
@@ -85,7 +84,7 @@ impl PromqlParser<'_> {
         Ok(labels)
     }
 
-    /// The labels of a series, and whether it only grows.
+    /// The labels of a series, and whether it is a counter.
     fn series(&mut self, name: &str) -> Result<(Names, bool), String> {
         if let Some(labels) = self.recorded.get(name) {
             return Ok((labels.clone(), false));
@@ -161,7 +160,7 @@ impl PromqlParser<'_> {
                 (on.clone(), on)
             }
         };
-        // Series of which one has a label more never meet: the answer would be empty for ever.
+        // Series with different labels never match: the result would always be empty.
         if one != other {
             return Err(format!("{one:?} is matched with {other:?}: they never meet"));
         }
@@ -174,7 +173,7 @@ impl PromqlParser<'_> {
     }
 }
 
-/// The metric that a series is of, and which part of a histogram it is.
+/// The metric of a series, and its part of a histogram.
 fn in_table(name: &str) -> Option<(&'static Metric, Option<&'static str>)> {
     METRICS.iter().find_map(|metric| match metric.kind {
         Kind::Counter | Kind::Gauge => (metric.name == name).then_some((metric, None)),
@@ -185,7 +184,7 @@ fn in_table(name: &str) -> Option<(&'static Metric, Option<&'static str>)> {
     })
 }
 
-/// The metric that a word of a text is meant to be, where it looks like one of ours.
+/// The metric that a word refers to, if it looks like one of ours.
 pub(crate) fn is_known(word: &str) -> bool {
     METRICS.iter().any(|metric| metric.name == word) || in_table(word).is_some()
 }

@@ -1,4 +1,4 @@
-//! The records as a dashboard reads them: by the reader's role, which may read the views and nothing else.
+//! The database as a dashboard reads it: with a role that may read the views only.
 
 use super::dashboards::root;
 use serde_json::Value;
@@ -18,9 +18,9 @@ pub(crate) struct ReadOnlyConnection {
 }
 
 impl ReadOnlyConnection {
-    /// Makes the role in a migrated database, as an operator does, and connects by it.
+    /// Creates the role in a migrated database, as an operator does, and connects with it.
     pub(crate) fn new(postgres: &Postgres) -> Self {
-        // Twice: it may be run again.
+        // Twice: the script can be repeated.
         for _ in 0..2 {
             let mut psql = Command::new("psql");
             psql.arg(postgres.url()).args(["--no-psqlrc", "--quiet", "--set", "ON_ERROR_STOP=1"]);
@@ -35,7 +35,7 @@ impl ReadOnlyConnection {
         Self { connection, runtime }
     }
 
-    /// A migrated database of its own, with its reader.
+    /// A migrated database, with a connection of the role.
     pub(crate) fn of_an_empty_database() -> (Postgres, Self) {
         let (postgres, folder) = (Postgres::start().unwrap(), Folder::empty().unwrap());
         folder.write("cluster.toml", format!("[database]\nurl = \"{}\"\n", postgres.url())).unwrap();
@@ -45,7 +45,7 @@ impl ReadOnlyConnection {
         (postgres, reader)
     }
 
-    /// The rows of a query, and how long it took.
+    /// The rows of a query, and its duration.
     pub(crate) fn ask(&mut self, sql: &str) -> Result<(Vec<Value>, Duration), sqlx::Error> {
         let rows_as_json = format!("SELECT to_jsonb(asked) AS row FROM ({sql}) AS asked");
         let began = Instant::now();
