@@ -15,7 +15,7 @@ use crate::folder::{Folder, Said};
 use crate::postgres::Postgres;
 use crate::redis::Redis;
 use crate::service::Service;
-use crate::teacher::{Asked, Reply, Teacher};
+use crate::teacher::{Reply, Teacher, TeacherRequest};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -247,7 +247,10 @@ impl Cluster {
     }
 
     /// With a teacher that answers as `answer` does.
-    pub fn taught_by(work: Workload, answer: impl Fn(&Asked) -> Reply + Send + Sync + 'static) -> Self {
+    pub fn taught_by(
+        work: Workload,
+        answer: impl Fn(&TeacherRequest) -> Reply + Send + Sync + 'static,
+    ) -> Self {
         let (folder, teacher) = (work.folder(), Teacher::start(answer).unwrap());
         let (postgres, redis) = (Postgres::start().unwrap(), Redis::start().unwrap());
         let config = format!(

@@ -18,7 +18,7 @@ use tokio::net::TcpListener;
 
 /// A request to the teacher.
 #[derive(Debug, Clone)]
-pub struct Asked {
+pub struct TeacherRequest {
     /// The prompt, or the last message of a chat.
     pub prompt: String,
     /// The number of earlier requests.
@@ -93,7 +93,7 @@ impl Reply {
 
 /// Requests and responses so far.
 #[derive(Debug, Default)]
-struct Book {
+struct RequestLog {
     counts: HashMap<String, usize>,
     requests: usize,
     answered: usize,
@@ -108,11 +108,11 @@ struct Book {
 #[derive(Debug)]
 pub struct Teacher {
     url: String,
-    book: Arc<Mutex<Book>>,
+    log: Arc<Mutex<RequestLog>>,
     runtime: Option<tokio::runtime::Runtime>,
 }
 
-type Answer = dyn Fn(&Asked) -> Reply + Send + Sync;
+type Answer = dyn Fn(&TeacherRequest) -> Reply + Send + Sync;
 type Body = BoxBody<Bytes, io::Error>;
 
 impl Teacher {
@@ -120,13 +120,13 @@ impl Teacher {
     ///
     /// # Errors
     /// No free port.
-    pub fn start(answer: impl Fn(&Asked) -> Reply + Send + Sync + 'static) -> anyhow::Result<Self> {
+    pub fn start(answer: impl Fn(&TeacherRequest) -> Reply + Send + Sync + 'static) -> anyhow::Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0"))?;
         let url = format!("http://{}/v1", listener.local_addr()?);
-        let book = Arc::new(Mutex::new(Book::default()));
-        runtime.spawn(serve(listener, Arc::new(answer), Arc::clone(&book)));
-        Ok(Self { url, book, runtime: Some(runtime) })
+        let log = Arc::new(Mutex::new(RequestLog::default()));
+        runtime.spawn(serve(listener, Arc::new(answer), Arc::clone(&log)));
+        Ok(Self { url, log, runtime: Some(runtime) })
     }
 
     /// The base URL of the API.
@@ -136,33 +136,33 @@ impl Teacher {
 
     /// The number of requests so far.
     pub fn requests(&self) -> usize {
-        lock(&self.book).requests
+        lock(&self.log).requests
     }
 
     /// The number of complete responses.
     pub fn answered(&self) -> usize {
-        lock(&self.book).answered
+        lock(&self.log).answered
     }
 
     /// The traces of the requests, in order; empty for none.
     pub fn traceparents(&self) -> Vec<String> {
-        lock(&self.book).traceparents.clone()
+        lock(&self.log).traceparents.clone()
     }
 
     /// The largest number of concurrent requests.
     pub fn at_once_max(&self) -> usize {
-        lock(&self.book).at_once_max
+        lock(&self.log).at_once_max
     }
 
     /// The time from the first request to the newest response.
     pub fn span(&self) -> Duration {
-        let book = lock(&self.book);
-        book.first.zip(book.last).map(|(first, last)| last.duration_since(first)).unwrap_or_default()
+        let log = lock(&self.log);
+        log.first.zip(log.last).map(|(first, last)| last.duration_since(first)).unwrap_or_default()
     }
 
     /// The number of requests of each prompt.
     pub fn counts(&self) -> HashMap<String, usize> {
-        lock(&self.book).counts.clone()
+        lock(&self.log).counts.clone()
     }
 }
 
@@ -174,15 +174,15 @@ impl Drop for Teacher {
     }
 }
 
-fn lock(book: &Mutex<Book>) -> MutexGuard<'_, Book> {
-    book.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(log: &Mutex<RequestLog>) -> MutexGuard<'_, RequestLog> {
+    log.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn serve(listener: TcpListener, answer: Arc<Answer>, book: Arc<Mutex<Book>>) {
+async fn serve(listener: TcpListener, answer: Arc<Answer>, log: Arc<Mutex<RequestLog>>) {
     while let Ok((stream, _)) = listener.accept().await {
-        let (answer, book) = (Arc::clone(&answer), Arc::clone(&book));
+        let (answer, log) = (Arc::clone(&answer), Arc::clone(&log));
         tokio::spawn(async move {
-            let service = service_fn(move |request| respond(request, Arc::clone(&answer), Arc::clone(&book)));
+            let service = service_fn(move |request| respond(request, Arc::clone(&answer), Arc::clone(&log)));
             // Tests kill clients on purpose.
             let _ = hyper::server::conn::http1::Builder::new()
                 .serve_connection(TokioIo::new(stream), service)
@@ -194,15 +194,15 @@ async fn serve(listener: TcpListener, answer: Arc<Answer>, book: Arc<Mutex<Book>
 async fn respond(
     request: Request<Incoming>,
     answer: Arc<Answer>,
-    book: Arc<Mutex<Book>>,
+    log: Arc<Mutex<RequestLog>>,
 ) -> Result<Response<Body>, Infallible> {
     let traceparent = request.headers().get("traceparent").and_then(|value| value.to_str().ok());
     let traceparent = traceparent.unwrap_or_default().to_owned();
     let body = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
-    let asked = note(&book, &body, traceparent);
+    let asked = note(&log, &body, traceparent);
     let reply = answer(&asked);
     tokio::time::sleep(reply.delay).await;
-    book_answer(&book);
+    log_answer(&log);
     let mut response = Response::new(if reply.broken_off { half(&reply.body) } else { whole(reply.body) });
     *response.status_mut() = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     for (name, value) in reply.headers {
@@ -223,26 +223,26 @@ fn half(body: &str) -> Body {
     BodyExt::boxed(StreamBody::new(stream::iter(frames)))
 }
 
-fn book_answer(book: &Mutex<Book>) {
-    let mut book = lock(book);
-    book.answered += 1;
-    book.last = Some(Instant::now());
+fn log_answer(log: &Mutex<RequestLog>) {
+    let mut log = lock(log);
+    log.answered += 1;
+    log.last = Some(Instant::now());
 }
 
-fn note(book: &Mutex<Book>, body: &[u8], traceparent: String) -> Asked {
+fn note(log: &Mutex<RequestLog>, body: &[u8], traceparent: String) -> TeacherRequest {
     let json: Value = serde_json::from_slice(body).unwrap_or_default();
     let prompt = prompt_of(&json);
-    let mut book = lock(book);
-    let count = book.counts.entry(prompt.clone()).or_default();
+    let mut log = lock(log);
+    let count = log.counts.entry(prompt.clone()).or_default();
     let asked_before = *count;
     *count += 1;
-    let before = book.requests;
-    book.requests += 1;
-    book.traceparents.push(traceparent.clone());
-    book.first.get_or_insert_with(Instant::now);
-    book.at_once_max = book.at_once_max.max(book.requests - book.answered);
+    let before = log.requests;
+    log.requests += 1;
+    log.traceparents.push(traceparent.clone());
+    log.first.get_or_insert_with(Instant::now);
+    log.at_once_max = log.at_once_max.max(log.requests - log.answered);
     let sample = json.get("seed").and_then(Value::as_u64).unwrap_or_default();
-    Asked { prompt, before, asked_before, sample, traceparent }
+    TeacherRequest { prompt, before, asked_before, sample, traceparent }
 }
 
 fn prompt_of(json: &Value) -> String {

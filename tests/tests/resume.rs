@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use tests::binary;
 use tests::data::{SpecText, question, teach};
 use tests::folder::{Folder, NOBODY, Said};
-use tests::teacher::{Asked, Reply, Teacher};
+use tests::teacher::{Reply, Teacher, TeacherRequest};
 
 const ROWS: [usize; 3] = [60, 10, 10];
 /// Train rows for rationales, and test rows to measure the teacher.
@@ -313,8 +313,9 @@ fn a_second_signal_ends_a_process_that_waits_for_its_teacher() {
 fn what_is_in_flight_at_a_kill_is_asked_again_and_nothing_else() {
     const ANSWERED: usize = 24;
     let job = new_job();
-    let answer =
-        |asked: &Asked| if asked.before < ANSWERED { teach(&asked.prompt) } else { Reply::silence() };
+    let answer = |asked: &TeacherRequest| {
+        if asked.before < ANSWERED { teach(&asked.prompt) } else { Reply::silence() }
+    };
     let teacher = Teacher::start(answer).unwrap();
     let mut child = binary::start(job.path(), teacher.url(), RUN).unwrap();
     let stalled = || {

@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 use tests::data::{SpecText, question, teach};
 use tests::folder::{Folder, NOBODY, Said};
-use tests::teacher::{Asked, Reply, Teacher};
+use tests::teacher::{Reply, Teacher, TeacherRequest};
 
 /// Train rows for rationales, and test rows to measure the teacher.
 const ROWS: [usize; 3] = [12, 2, 4];
@@ -41,7 +41,7 @@ fn good_teacher() -> Teacher {
 }
 
 /// Answers correctly, except for the prompts that are to fail.
-fn fails_on(fails: impl Fn(&Asked) -> Option<Reply> + Send + Sync + 'static) -> Teacher {
+fn fails_on(fails: impl Fn(&TeacherRequest) -> Option<Reply> + Send + Sync + 'static) -> Teacher {
     Teacher::start(move |asked| fails(asked).unwrap_or_else(|| teach(&asked.prompt))).unwrap()
 }
 
@@ -51,7 +51,7 @@ fn times(teacher: &Teacher) -> HashMap<String, usize> {
 }
 
 /// The box in a question, which identifies the row.
-fn place(asked: &Asked) -> usize {
+fn box_of(asked: &TeacherRequest) -> usize {
     let words: Vec<&str> = question(&asked.prompt).split(' ').collect();
     let after = words.iter().position(|word| *word == "box").unwrap() + 1;
     words[after].parse().unwrap()
@@ -151,7 +151,7 @@ fn a_prompt_that_always_fails_is_parked_and_the_others_go_on() {
         (Reply::status(400, "too long"), "refuses the prompt (400): `too long`"),
     ] {
         let job = new_job(&SpecText::default());
-        let teacher = fails_on(move |asked| matches!(place(asked), 7 | 9).then(|| reply.clone()));
+        let teacher = fails_on(move |asked| matches!(box_of(asked), 7 | 9).then(|| reply.clone()));
         let (said, outcome) = run(&job, teacher.url());
         assert_eq!((said.code, &outcome["state"]), (0, &"succeeded".into()), "{words}: {}", said.err);
         // Twice each, as `failures_max` allows, and every other prompt once.
