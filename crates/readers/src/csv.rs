@@ -2,8 +2,7 @@
 
 use crate::LINE_BYTES_MAX;
 use crate::error::{Place, ReadError};
-use crate::row::{Cell, FIELDS, json_cell, json_message, unknown};
-use crate::rows::Record;
+use crate::row::{Cell, FIELDS, Record, json_cell, json_message, unknown};
 use crate::text::{Stream, plain};
 use domain::Violation;
 use std::io::Read;

@@ -1,8 +1,7 @@
 //! JSON Lines: one object a line.
 
 use crate::error::{Place, ReadError};
-use crate::row::{Cells, json_cell, json_message};
-use crate::rows::Record;
+use crate::row::{Cells, Record, json_cell, json_message};
 use crate::text::{Lines, Stream};
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use std::fmt;

@@ -1,8 +1,7 @@
 //! Parquet with columns of the rows' names: texts, numbers for labels and ids, lists of texts for choices.
 
 use crate::error::{Place, ReadError};
-use crate::row::{Cell, FIELDS, unknown};
-use crate::rows::Record;
+use crate::row::{Cell, FIELDS, Record, unknown};
 use parquet::errors::ParquetError;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::{Field, Row, reader::RowIter};

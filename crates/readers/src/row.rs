@@ -1,5 +1,6 @@
 //! From named cells, whatever file they stood in, to an example.
 
+use crate::error::Place;
 use domain::example::CHOICES_MAX;
 use domain::label::Comparison;
 use domain::label::normalise;
@@ -30,6 +31,12 @@ const SYNONYMS: &[(&str, &str)] = &[
     ("key", "id"),
     ("uid", "id"),
 ];
+
+/// A row's cells in their place.
+pub(crate) struct Record {
+    pub(crate) place: Place,
+    pub(crate) cells: Cells,
+}
 
 /// One value of a row.
 #[derive(Debug, Clone, PartialEq)]

@@ -4,7 +4,7 @@ use crate::csv::CsvRows;
 use crate::error::{Mistakes, Place, ReadError, ReadErrors};
 use crate::jsonl::JsonLines;
 use crate::parquet::ParquetRows;
-use crate::row::{Cells, build, label_violation, shown};
+use crate::row::{Record, build, label_violation, shown};
 use crate::text::{Stream, open};
 use crate::{Format, ROWS_MAX, Source};
 use domain::{Example, Split, Task, Violation};
@@ -19,12 +19,6 @@ pub struct Options {
     pub task: Option<Task>,
     /// Whether every row needs a gold label.
     pub labels_required: bool,
-}
-
-/// A row's cells in their place.
-pub(crate) struct Record {
-    pub(crate) place: Place,
-    pub(crate) cells: Cells,
 }
 
 /// The records of one file; after a failure of the file itself there are no more.

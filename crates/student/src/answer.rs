@@ -1,6 +1,5 @@
 //! What a student says to one row.
 
-use crate::Choice;
 use domain::objective::Read;
 use std::time::Duration;
 
@@ -30,6 +29,19 @@ pub struct LabelProbability {
     pub label: String,
     /// Between 0 and 1.
     pub probability: f64,
+}
+
+/// The answer to a question with candidates.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Choice {
+    /// The likeliest label.
+    pub label: String,
+    /// Each label's probability, in the order of the set: the softmax over the labels' log-likelihoods.
+    pub probabilities: Vec<LabelProbability>,
+    /// The natural logarithm of the likeliest one's probability.
+    pub log_probability: f64,
+    /// The label's tokens.
+    pub tokens: usize,
 }
 
 impl Answer {

@@ -29,12 +29,12 @@ mod opened;
 mod predictor;
 mod tokenizer;
 
-pub use answer::{Answer, LabelProbability};
+pub use answer::{Answer, Choice, LabelProbability};
 pub use codec::{Ask, Candidate, Codec, Limits, Prompt};
 pub use detokenizer::IncrementalDetokenizer;
 pub use error::StudentError;
 pub use opened::{Student, open_checkpoint};
-pub use predictor::{Choice, Event, Predictor, width};
+pub use predictor::{Event, Predictor, width};
 pub use t5::Strategy;
 pub use tch::Device;
 pub use tokenizer::Tokenizer;

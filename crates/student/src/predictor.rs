@@ -1,6 +1,8 @@
 //! The one place that computes what a student answers.
 
-use crate::{Answer, Ask, Candidate, Codec, IncrementalDetokenizer, LabelProbability, Prompt, StudentError};
+use crate::{
+    Answer, Ask, Candidate, Choice, Codec, IncrementalDetokenizer, LabelProbability, Prompt, StudentError,
+};
 use domain::Example;
 use std::ops::ControlFlow;
 use std::time::Instant;
@@ -38,19 +40,6 @@ pub enum Event {
     },
     /// The row has no answer.
     Failed(StudentError),
-}
-
-/// The answer to a question with candidates.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Choice {
-    /// The likeliest label.
-    pub label: String,
-    /// Each label's probability, in the order of the set: the softmax over the labels' log-likelihoods.
-    pub probabilities: Vec<LabelProbability>,
-    /// The natural logarithm of the likeliest one's probability.
-    pub log_probability: f64,
-    /// The label's tokens.
-    pub tokens: usize,
 }
 
 impl<'a> Predictor<'a> {

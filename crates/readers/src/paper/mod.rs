@@ -4,92 +4,25 @@
 //! JSON array of the teacher's raw completions, which belong to the rows by position, shard after shard. A split may be
 //! absent, but not `train`; the completions of a split that is there must be as many as its rows.
 
+mod dataset;
 mod layout;
 mod official;
 mod report;
 
+pub use dataset::PaperDataset;
 pub use report::{PaperReport, Share, SplitReport};
 
 use crate::error::{Mistakes, Place, ReadError, ReadErrors};
-use crate::row::{build, label_violation, shown};
+use crate::row::{build, label_violation};
 use crate::text::{Lines, open as open_file};
 use domain::task::LabelSet;
-use domain::{Answer, Example, Split, Task, Violation};
-use layout::{Columns, Files, Shards};
+use domain::{Answer, Example, Split, Task};
+use layout::{Files, Shards};
 use std::collections::VecDeque;
-use std::fmt;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 
 /// Who wrote the released completions.
 pub const TEACHER: &str = "palm-540b";
-
-/// The paper's datasets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum PaperDataset {
-    /// SVAMP: word problems.
-    Svamp,
-    /// CommonsenseQA, through CoS-E.
-    Cqa,
-    /// ANLI, round 1.
-    Anli1,
-    /// e-SNLI.
-    Esnli,
-}
-
-impl PaperDataset {
-    /// Every one.
-    pub const ALL: &'static [Self] = &[Self::Svamp, Self::Cqa, Self::Anli1, Self::Esnli];
-
-    /// Its name, which its files begin with.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Svamp => "svamp",
-            Self::Cqa => "cqa",
-            Self::Anli1 => "anli1",
-            Self::Esnli => "esnli",
-        }
-    }
-
-    /// The built-in task that reads its completions.
-    pub fn task_name(self) -> &'static str {
-        match self {
-            Self::Svamp => "equation",
-            Self::Cqa => "choice",
-            Self::Anli1 => "nli",
-            Self::Esnli => "esnli",
-        }
-    }
-
-    fn columns(self) -> Columns {
-        match self {
-            Self::Svamp => &[("input", "input"), ("label", "label")],
-            Self::Cqa => &[("id", "id"), ("question", "input"), ("choices", "choices"), ("answer", "label")],
-            Self::Anli1 => {
-                &[("uid", "id"), ("premise", "premise"), ("hypothesis", "hypothesis"), ("label", "label")]
-            }
-            Self::Esnli => &[("premise", "premise"), ("hypothesis", "hypothesis"), ("label", "label")],
-        }
-    }
-}
-
-impl fmt::Display for PaperDataset {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(self.as_str())
-    }
-}
-
-impl FromStr for PaperDataset {
-    type Err = Violation;
-
-    fn from_str(text: &str) -> Result<Self, Violation> {
-        let known = Self::ALL.iter().find(|dataset| dataset.as_str() == text);
-        known.copied().ok_or_else(|| {
-            let message = format!("`{}` is not one of: svamp, cqa, anli1, esnli", shown(text));
-            Violation::new("dataset", message)
-        })
-    }
-}
 
 /// A dataset, whole.
 #[derive(Debug, Clone, PartialEq)]
