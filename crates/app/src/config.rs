@@ -41,7 +41,7 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Where the records are.
     pub database: DatabaseSection,
-    /// Where the work list and the teachers' shared limits are.
+    /// Where the queue and the teachers' shared limits are.
     pub redis: RedisSection,
     /// Where checkpoints are.
     pub checkpoints: CheckpointsSection,

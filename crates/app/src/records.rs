@@ -1,4 +1,4 @@
-//! The records, the work list and the teachers' rate limits, from the adapters that the configuration names: the one place
+//! The records, the queue and the teachers' rate limits, from the adapters that the configuration names: the one place
 //! that chooses them.
 
 use crate::config::{Address, Config, ConfigError};
@@ -36,7 +36,7 @@ impl Records {
     }
 }
 
-/// Opens SQLite and a work list in memory, or what `[database] url` names.
+/// Opens SQLite and a queue in memory, or what `[database] url` names.
 ///
 /// # Errors
 /// The database cannot be reached, is in use, damaged, or of another version: what to do is said.
@@ -73,8 +73,7 @@ async fn embedded(config: &Config) -> anyhow::Result<Records> {
 async fn cluster(config: &Config, url: &str) -> anyhow::Result<Records> {
     let redis = address(&config.redis.url, &config.redis.url_file).context("redis.url_file")?;
     let Some(redis) = redis else {
-        let words =
-            "is empty, and a database URL is given: services that run apart share their work list there";
+        let words = "is empty, and a database URL is given: services that run apart share their queue there";
         return Err(ConfigError::new("redis.url", words).into());
     };
     let settings =

@@ -1,4 +1,4 @@
-//! A cluster's adapters: records in Postgres, the work list and the teachers' shared rate limits in Redis.
+//! A cluster's adapters: records in Postgres, the queue and the teachers' shared rate limits in Redis.
 //!
 //! Invariants: distributed names no transport and no tensor; every method of the store is one transaction, and its time
 //! is the database's; what Redis holds may be lost at any instant.

@@ -1,4 +1,4 @@
-//! The work list as a Redis stream: one group of consumers, entries that are removed when they are done, and a sorted set
+//! The queue as a Redis stream: one group of consumers, entries that are removed when they are done, and a sorted set
 //! of those that wait for their time.
 //!
 //! An index of (prompt, entry) says which prompts have an entry. Whatever changes stream, set and index is one script or
@@ -32,7 +32,7 @@ static POSTPONE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("s
 static WAKE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/wake.lua")));
 static FORGET: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/forget.lua")));
 
-/// The work list that the replicas of a cluster share.
+/// The queue that the replicas of a cluster share.
 pub struct RedisQueue {
     server: RedisServer,
     capacity: usize,

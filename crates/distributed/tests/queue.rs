@@ -1,4 +1,4 @@
-//! The work list on a real Redis: the suite of its port, and what only a server can do to it.
+//! The queue on a real Redis: the suite of its port, and what only a server can do to it.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,

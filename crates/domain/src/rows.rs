@@ -332,7 +332,7 @@ impl GroupRow {
     }
 }
 
-/// An entry for the work list: a row of `outbox` or `prompts` with its job's trace.
+/// An entry for the queue: a row of `outbox` or `prompts` with its job's trace.
 #[derive(Debug)]
 pub struct QueuedPromptRow {
     pub prompt: Uuid,

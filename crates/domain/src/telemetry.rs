@@ -105,9 +105,9 @@ metrics! {
         HARVEST_WRITE_DURATION = "distillery_harvest_write_duration_seconds", Kind::Histogram(SECONDS), [];
         /// Answers of one write.
         HARVEST_WRITE_ROWS = "distillery_harvest_write_rows", Kind::Histogram(ROWS), [];
-        /// Entries of the work list, waiting and delivered.
+        /// Entries of the queue, waiting and delivered.
         QUEUE_ENTRIES = "distillery_queue_entries", Kind::Gauge, [];
-        /// Entries that were published to the work list, by who did: relay, reconciler.
+        /// Entries that were published to the queue, by who did: relay, reconciler.
         QUEUE_PUBLISHED = "distillery_queue_published_total", Kind::Counter, ["by"];
     }
 

@@ -1,5 +1,5 @@
 //! W3C Trace Context: the one line that names a span to whoever goes on with its trace, as it stands in headers, in entries
-//! of the work list and in the records.
+//! of the queue and in the records.
 
 use std::fmt;
 use std::str::FromStr;

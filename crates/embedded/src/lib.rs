@@ -1,4 +1,4 @@
-//! Everything on one machine: records in SQLite, the work list and the rate limits in memory.
+//! Everything on one machine: records in SQLite, the queue and the rate limits in memory.
 //!
 //! Invariants: embedded names no transport and no tensor; one connection writes, one process holds the folder.
 

@@ -1,4 +1,4 @@
-//! The work list in memory: bounded, at least once, with a time of visibility.
+//! The queue in memory: bounded, at least once, with a time of visibility.
 
 use async_trait::async_trait;
 use domain::ids::PromptId;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// The work list of one process. What it holds is gone with the process; the store knows what is unfinished.
+/// The queue of one process. What it holds is gone with the process; the store knows what is unfinished.
 #[derive(Debug)]
 pub struct MemoryQueue {
     capacity: usize,

@@ -10,7 +10,7 @@ pub enum HarvestError {
     /// The records.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The work list.
+    /// The queue.
     #[error(transparent)]
     Queue(#[from] domain::ports::QueueError),
     /// The teacher.

@@ -1,6 +1,6 @@
-//! The harvester: it owns the records and the work list, asks teachers, judges what comes back, and answers the API.
+//! The harvester: it owns the records and the queue, asks teachers, judges what comes back, and answers the API.
 //!
-//! `submit` checks a distillation, `driver` moves it from stage to stage, `relay` keeps the work list filled, `worker`
+//! `submit` checks a distillation, `driver` moves it from stage to stage, `relay` keeps the queue filled, `worker`
 //! leases prompts, asks and writes. Invariants: harvester names no adapter, only the ports; nothing that was answered is
 //! asked again; a row's verdicts do not depend on the order of arrival.
 

@@ -70,7 +70,7 @@ pub(crate) fn unanswered(what: NoAnswer) {
 pub(crate) enum Publisher {
     /// It empties the outbox.
     Relay,
-    /// It replaces what the work list lost.
+    /// It replaces what the queue lost.
     Reconciler,
 }
 
@@ -83,12 +83,12 @@ impl Publisher {
     }
 }
 
-/// Entries went to the work list.
+/// Entries went to the queue.
 pub(crate) fn published(by: Publisher, entries: usize) {
     counter!(telemetry::QUEUE_PUBLISHED.name, "by" => by.name()).increment(entries as u64);
 }
 
-/// Sets the number of entries on the work list.
+/// Sets the number of entries on the queue.
 pub(crate) fn entries(count: usize) {
     gauge!(telemetry::QUEUE_ENTRIES.name).set(count as f64);
 }

@@ -1,4 +1,4 @@
-//! The relay publishes what the outbox holds; the reconciler publishes again whatever the work list has lost.
+//! The relay publishes what the outbox holds; the reconciler publishes again whatever the queue has lost.
 
 use crate::error::HarvestError;
 use crate::meters::{self, Publisher};
@@ -18,7 +18,7 @@ const RECONCILE_EVERY: Duration = Duration::from_secs(1);
 const RECONCILE_SHARE: u32 = 30;
 
 pub(crate) async fn run(shared: Arc<Shared>, shutdown: CancellationToken) {
-    // The first look is at once: a process that was killed left leases and an empty work list.
+    // The first look is at once: a process that was killed left leases and an empty queue.
     let mut reconciler = Reconciler::default();
     let mut bound = None;
     while shared.idle(&shutdown).await {

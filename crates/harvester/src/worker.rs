@@ -30,7 +30,7 @@ use tracing::{Instrument, Span};
 const WRITE_BATCH: usize = 200;
 /// How long a write waits for more answers.
 const WRITE_DELAY: Duration = Duration::from_millis(20);
-/// How long an empty work list is waited at.
+/// The longest wait at an empty queue.
 const TAKE_WAIT: Duration = Duration::from_millis(100);
 /// When a prompt whose key is being asked elsewhere is looked at again.
 const BUSY_DELAY: Duration = Duration::from_millis(200);
@@ -252,7 +252,7 @@ impl Worker {
                 NoAnswer::Paused
             }
             HarvestError::Teacher(TeacherError::Malformed { .. }) => NoAnswer::Counted,
-            // The teacher, the records or the work list are away for a moment: nothing that a person must mend.
+            // The teacher, the records or the queue are away for a moment: nothing that an operator has to repair.
             _ if matches!(error.fault(), Fault::Unavailable | Fault::Overloaded) => NoAnswer::Delayed,
             _ => NoAnswer::Paused,
         };

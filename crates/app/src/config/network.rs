@@ -44,7 +44,7 @@ pub struct DatabaseSection {
     pub connections_max: u32,
 }
 
-/// Where the work list and the teachers' shared limits are.
+/// Where the queue and the teachers' shared limits are.
 #[derive(Debug, Clone, Deserialize)]
 pub struct RedisSection {
     /// Needed beside a database.

@@ -1,4 +1,4 @@
-//! The ports: what the services need of a database, a work list and a rate limiter.
+//! The ports: what the services need of a database, a queue and a rate limiter.
 //!
 //! The records have one port a subject ([`DatasetStore`], [`JobStore`], [`PromptStore`], [`RunStore`], [`ModelStore`]), the
 //! prompts to be asked have [`Queue`], the teachers' limits have [`RateLimiter`]. Each port has two adapters and one suite

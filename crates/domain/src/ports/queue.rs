@@ -49,7 +49,7 @@ pub struct Delivery {
     pub work: QueuedPrompt,
 }
 
-/// The work list.
+/// The queue.
 #[async_trait]
 pub trait Queue: Send + Sync + 'static {
     /// Appends entries, in order; a prompt that an entry names already, waiting or delivered, gets no second one. All or,
