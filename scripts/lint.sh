@@ -36,6 +36,8 @@ say "generated code"
 cargo xtask codegen --check
 say "the document of metrics"
 cargo xtask metrics --check
+say "reference pages"
+cargo xtask reference --check
 say "checked SQL"
 cargo xtask sql --check
 say "protocol definitions"

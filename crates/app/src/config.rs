@@ -11,11 +11,11 @@ pub use network::{
 };
 pub use watching::{AdminSection, TelemetrySection};
 
+use crate::toml_lines::TomlLines;
 use domain::spec::{is_name, suggestion};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use toml::de::{DeTable, DeValue};
 use toml::{Table, Value};
 
 /// Every setting with its default and its documentation: what `distillery config` prints, and the schema that a user's
@@ -188,7 +188,7 @@ impl Config {
         let mut values = schema.clone();
         if let Some((place, text)) = read_file(file)? {
             let given = parse(&place, &text)?;
-            let lines = lines(&text);
+            let lines = TomlLines::of(&text);
             merge(&mut values, &schema, given, &Place { file: &place, lines: &lines, path: String::new() })?;
         }
         let mut teacher_url = None;
@@ -255,7 +255,7 @@ fn read_file(file: Option<&Path>) -> Result<Option<(String, String)>, ConfigErro
 /// Where in a user's file something stands.
 struct Place<'a> {
     file: &'a str,
-    lines: &'a [(String, usize)],
+    lines: &'a TomlLines,
     /// The keys down to it, joined by full stops; empty for the whole file.
     path: String,
 }
@@ -267,32 +267,9 @@ impl Place<'_> {
     }
 
     fn wrong(&self, message: impl Into<String>) -> ConfigError {
-        let line = self.lines.iter().find(|(path, _)| *path == self.path).map_or(1, |(_, line)| *line);
+        let line = self.lines.line(&self.path);
         ConfigError::new(format!("{}:{line}: {}", self.file, self.path), message)
     }
-}
-
-/// Every key of a file with its line.
-fn lines(text: &str) -> Vec<(String, usize)> {
-    fn collect(table: &DeTable<'_>, prefix: &str, text: &str, found: &mut Vec<(String, usize)>) {
-        for (key, value) in table {
-            let path = if prefix.is_empty() {
-                key.get_ref().to_string()
-            } else {
-                format!("{prefix}.{}", key.get_ref())
-            };
-            if let DeValue::Table(inner) = value.get_ref() {
-                collect(inner, &path, text, found);
-            }
-            let before = text.bytes().take(key.span().start);
-            found.push((path, before.filter(|byte| *byte == b'\n').count() + 1));
-        }
-    }
-    let mut found = Vec::new();
-    if let Ok(table) = DeTable::parse(text) {
-        collect(table.get_ref(), "", text, &mut found);
-    }
-    found
 }
 
 /// Lays `given` over `values`; every key must stand in `schema`, but for the names of teacher profiles and tokens.

@@ -27,6 +27,7 @@ pub mod student;
 #[cfg(feature = "harvester")]
 mod teachers;
 pub mod telemetry;
+pub mod toml_lines;
 pub mod transport;
 
 pub use checkpoints::{CheckpointError, Imported, import_checkpoint};

@@ -14,6 +14,7 @@ mod manifest;
 mod predictions;
 mod provenance;
 mod sentencepiece;
+pub mod stored;
 
 pub use bucket::S3Settings;
 pub use error::CheckpointError;

@@ -1,6 +1,6 @@
 //! The manifest: every file of a folder with its size and sha256, written last.
 
-use crate::CheckpointError;
+use crate::{CheckpointError, stored};
 use domain::spec::is_name;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -11,6 +11,9 @@ use std::path::Path;
 
 /// Its name.
 pub const MANIFEST: &str = "manifest.json";
+/// The newest format. Format 0 is written without its number: a base checkpoint is known by the hash of its manifest, which
+/// is to stay the same for the same files.
+const FORMAT: u32 = 0;
 
 /// The files of a folder, and of the folders in it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,7 +91,7 @@ impl Manifest {
             missing: MANIFEST.to_owned(),
         })?;
         let json = |message: String| CheckpointError::Json { path: path.clone(), message };
-        let manifest: Self = serde_json::from_slice(&bytes).map_err(|error| json(error.to_string()))?;
+        let manifest: Self = stored::read(FORMAT, &bytes).map_err(json)?;
         match manifest.files.keys().find(|path| !path.split('/').all(is_name)) {
             Some(path) => Err(json(format!("names `{path}`, which is not a file below the folder"))),
             None => Ok((manifest, hex::encode(Sha256::digest(&bytes)))),
@@ -108,4 +111,29 @@ fn measure(path: &Path) -> Result<ManifestFile, CheckpointError> {
         bytes += read as u64;
     }
     Ok(ManifestFile { bytes, sha256: hex::encode(hasher.finalize()) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str, expected: Result<usize, &str>) {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join(MANIFEST), text).unwrap();
+        match (Manifest::read(folder.path()), expected) {
+            (Ok(manifest), Ok(files)) => assert_eq!(manifest.files.len(), files),
+            (Err(error), Err(words)) => assert!(error.to_string().contains(words), "{error}"),
+            (read, expected) => panic!("{read:?}, wanted {expected:?}"),
+        }
+    }
+
+    #[test]
+    fn manifests_of_other_versions_are_read() {
+        let stored = include_str!("../../../tests/compat/0.1.0/manifest.json");
+        check(stored, Ok(6));
+        check(&stored.replacen('{', "{\"planted\": 1, ", 1), Ok(6));
+        check(&stored.replacen("\"bytes\"", "\"planted\": 1, \"bytes\"", 1), Ok(6));
+        check(&stored.replacen('{', "{\"format\": 7, ", 1), Err("of a newer version"));
+        check("{}", Err("missing field `files`"));
+    }
 }

@@ -1,6 +1,6 @@
-//! Where a student comes from: `distillery.json` and the model card beside its weights.
+//! Where a student comes from: `distillery.json` and the model card next to its weights.
 
-use crate::CheckpointError;
+use crate::{CheckpointError, stored};
 use domain::metric::Accuracy;
 use domain::run::{RunPlan, RunPurpose};
 use domain::spec::{Spec, TeacherSource};
@@ -9,40 +9,53 @@ use std::path::Path;
 
 /// The provenance's name.
 pub const PROVENANCE: &str = "distillery.json";
+/// The format that is written; see [`stored`].
+const FORMAT: u32 = 1;
 
-/// Everything that made a student, and all that serving it needs beside the weights.
+/// Everything that made a student, and all that serving it needs apart from the weights.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Provenance {
     /// The version of this program.
+    #[serde(default)]
     pub code_version: String,
     /// What was asked for, whole: the task among it.
     pub spec: Spec,
     /// sha256 over the dataset's rows.
+    #[serde(default)]
     pub dataset_fingerprint: String,
     /// sha256 over the accepted rationales.
+    #[serde(default)]
     pub ledger_fingerprint: String,
     /// The run that trained it. Its rules are those of `spec`.
     #[serde(default)]
     pub run: RunOrigin,
     /// What the weights were before training.
+    #[serde(default)]
     pub started_from: StartedFrom,
     /// Optimiser steps made.
+    #[serde(default)]
     pub steps: u64,
     /// The step whose weights these are.
+    #[serde(default)]
     pub selected_step: u64,
     /// float32 or bfloat16.
+    #[serde(default)]
     pub precision: String,
     /// Threads of the tensor library.
+    #[serde(default)]
     pub threads: u32,
     /// How many parameters there are.
+    #[serde(default)]
     pub parameters: u64,
     /// Most tokens of a label, where the objective writes labels alone: a little more than the longest one that it trained
     /// on. `None` for `training.target_tokens_max`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label_tokens_max: Option<u32>,
     /// On the validation rows.
+    #[serde(default)]
     pub validation: Option<Accuracy>,
     /// On the test rows.
+    #[serde(default)]
     pub test: Option<Accuracy>,
 }
 
@@ -85,10 +98,11 @@ impl RunOrigin {
 }
 
 /// What the weights were before training.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StartedFrom {
     /// Fresh weights.
+    #[default]
     Scratch,
     /// A base checkpoint.
     Base {
@@ -109,9 +123,7 @@ impl Provenance {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(CheckpointError::io(&path, source)),
         };
-        serde_json::from_slice(&bytes)
-            .map(Some)
-            .map_err(|error| CheckpointError::Json { path, message: error.to_string() })
+        stored::read(FORMAT, &bytes).map(Some).map_err(|message| CheckpointError::Json { path, message })
     }
 
     /// Writes it into a student's folder, with the model card.
@@ -120,8 +132,8 @@ impl Provenance {
     /// The folder cannot be written.
     pub fn write(&self, folder: &Path) -> Result<(), CheckpointError> {
         let path = folder.join(PROVENANCE);
-        let text = serde_json::to_string_pretty(self)
-            .map_err(|error| CheckpointError::Json { path: path.clone(), message: error.to_string() })?;
+        let text = stored::write(FORMAT, self)
+            .map_err(|message| CheckpointError::Json { path: path.clone(), message })?;
         std::fs::write(&path, text).map_err(|source| CheckpointError::io(&path, source))?;
         let card = folder.join("README.md");
         std::fs::write(&card, model_card(self)).map_err(|source| CheckpointError::io(&card, source))

@@ -1,6 +1,6 @@
 //! One job: what it reads, how it is submitted and found, and what became of it.
 
-use crate::client::call::{failure, request_id};
+use crate::client::call::failure;
 use crate::client::jobs::{self, Found};
 use crate::client::{datasets, models};
 use crate::exit::Usage;
@@ -9,6 +9,7 @@ use crate::report::{Outcome, StudentOutcome, TeacherOutcome};
 use crate::spec_file::{Data, SpecFile};
 use crate::upload::{Rows, upload};
 use domain::Violation;
+use domain::fingerprint::submission_request;
 use domain::ids::{DatasetId, DistillationId};
 use domain::metric::Accuracy;
 use domain::records::{Dataset, Distillation, HarvestProgress, Model};
@@ -93,7 +94,7 @@ pub(crate) async fn submit(
     dataset: DatasetId,
 ) -> anyhow::Result<Distillation> {
     let spec = &file.spec;
-    let request = request_id(&[b"distillation", dataset.to_string().as_bytes(), &serde_json::to_vec(spec)?]);
+    let request = submission_request(&dataset.to_string(), spec);
     let job = jobs::submit(channel, request, spec, dataset).await.map_err(|status| {
         let violations = wire::violations_of(&status);
         if violations.is_empty() { failure(status) } else { file.mistakes(violations).into() }

@@ -5,6 +5,7 @@ mod client;
 mod commands;
 mod exit;
 mod job;
+mod known_keys;
 mod progress;
 mod report;
 mod shown;

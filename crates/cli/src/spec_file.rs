@@ -1,13 +1,17 @@
 //! A specification as a user writes it: a TOML file. Every mistake is named with file, line and field, all at once.
 
+use crate::known_keys::{known_keys, unknown_key};
 use app::base::Refused;
+use app::toml_lines::{TomlLines, line_of};
 use domain::Violation;
-use domain::spec::{Draft, JudgingDraft, Spec, StudentDraft, TeacherDraft, TrainingDraft, suggestion};
-use domain::task::{BUILT_IN, Task};
+use domain::spec::{
+    Draft, JudgingDraft, SECTIONS, Section, Spec, StudentDraft, TeacherDraft, TrainingDraft, suggestion,
+};
+use domain::task::{AnswerPattern, BUILT_IN, Exemplar, Task};
 use serde::de::DeserializeOwned;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use toml::de::{DeTable, DeValue};
+use toml::{Table, Value};
 
 /// Largest specification or task file, in bytes.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
@@ -22,11 +26,8 @@ pub(crate) struct SpecFile {
     /// The checkpoint folder to start from, to be registered under the base name in `spec`.
     pub(crate) init: Option<PathBuf>,
     path: PathBuf,
-    lines: Lines,
+    lines: TomlLines,
 }
-
-/// Every field of a file, with its line.
-type Lines = Vec<(String, usize)>;
 
 /// Where the rows come from.
 #[derive(Debug, PartialEq, Eq)]
@@ -52,8 +53,8 @@ struct Mistake {
 
 impl fmt::Display for SpecError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (place, mistake) in self.mistakes.iter().enumerate() {
-            let end = if place + 1 == self.mistakes.len() { "" } else { "\n" };
+        for (index, mistake) in self.mistakes.iter().enumerate() {
+            let end = if index + 1 == self.mistakes.len() { "" } else { "\n" };
             write!(formatter, "{}:{}: {}{end}", self.file.display(), mistake.line, mistake.violation)?;
         }
         Ok(())
@@ -67,19 +68,19 @@ impl SpecFile {
     /// here.
     pub(crate) fn mistakes(&self, violations: Vec<Violation>) -> SpecError {
         let located = violations.into_iter().map(|violation| {
-            let (place, field) = match violation.field.as_str() {
+            let (anchor, field) = match violation.field.as_str() {
                 "dataset_id" => ("data", "data"),
                 "student.base" if self.init.is_some() => ("student.init", "student.init"),
                 rows if rows.starts_with("rows") => ("data", rows),
                 other => (other, other),
             };
-            let line = line_in(&self.lines, place);
+            let line = self.lines.line(anchor);
             Mistake { line, violation: Violation::new(field, violation.message) }
         });
         SpecError { file: self.path.clone(), mistakes: located.collect() }
     }
 
-    /// Why the folder to start from was not taken: the user's mistake, in its place, or an error of its own.
+    /// Why the folder to start from was not taken: the user's mistake with its line, or another error.
     pub(crate) fn refused_init(&self, error: anyhow::Error) -> anyhow::Error {
         match error.downcast::<Refused>() {
             Ok(refused) => self.mistakes(vec![Violation::new("student.init", refused.to_string())]).into(),
@@ -98,10 +99,43 @@ pub(crate) fn read(path: &Path) -> Result<SpecFile, SpecError> {
     source.spec_file()
 }
 
-/// Reads a task from a TOML file of its own.
+/// Reads a task from a TOML file of its own. An unknown key is refused, the first by its line.
 fn read_task(path: &Path) -> Result<Task, String> {
     let text = read_text(path)?;
-    toml::from_str(&text).map_err(|error| format!("{}: {}", path.display(), error.message()))
+    let broken = |error: toml::de::Error| {
+        let line = line_of(&text, error.span().map_or(0, |span| span.start));
+        format!("{}:{line}: {}", path.display(), error.message())
+    };
+    let table = text.parse::<Table>().map_err(broken)?;
+    let lines = TomlLines::of(&text);
+    let unknown = unknown_task_keys(&table).into_iter().min_by_key(|violation| lines.line(&violation.field));
+    match unknown {
+        Some(violation) => Err(format!("{}:{}: {violation}", path.display(), lines.line(&violation.field))),
+        None => toml::from_str(&text).map_err(broken),
+    }
+}
+
+/// The keys of a task file that no task has.
+fn unknown_task_keys(table: &Table) -> Vec<Violation> {
+    let mut found = unknown_keys(table, "", known_keys::<Task>());
+    if let Some(Value::Table(answer)) = table.get("answer") {
+        found.extend(unknown_keys(answer, "answer.", known_keys::<AnswerPattern>()));
+    }
+    if let Some(Value::Array(exemplars)) = table.get("exemplars") {
+        for (index, exemplar) in exemplars.iter().filter_map(Value::as_table).enumerate() {
+            let prefix = format!("exemplars[{index}].");
+            found.extend(unknown_keys(exemplar, &prefix, known_keys::<Exemplar>()));
+        }
+    }
+    found
+}
+
+fn unknown_keys(table: &Table, prefix: &str, known: &[&str]) -> Vec<Violation> {
+    let unknown = |key: &String| {
+        let message = unknown_key(key, known.iter().copied())?;
+        Some(Violation::new(format!("{prefix}{key}"), message))
+    };
+    table.keys().filter_map(unknown).collect()
 }
 
 fn read_text(path: &Path) -> Result<String, String> {
@@ -131,12 +165,13 @@ impl SpecError {
 /// A parsed file: its values, and where each of them stands.
 struct Source<'a> {
     path: &'a Path,
-    table: toml::Table,
-    lines: Lines,
+    table: Table,
+    lines: TomlLines,
     mistakes: Vec<Mistake>,
 }
 
-const SECTIONS: &[&str] = &["name", "task", "data", "teacher", "judging", "student", "training"];
+/// The keys of a specification file outside [`SECTIONS`].
+const KEYS: [&str; 3] = ["name", "task", "data"];
 
 impl<'a> Source<'a> {
     fn parse(path: &'a Path, text: &str) -> Result<Self, SpecError> {
@@ -145,11 +180,8 @@ impl<'a> Source<'a> {
             let violation = Violation::new("file", format!("is not TOML: {}", error.message()));
             SpecError { file: path.to_owned(), mistakes: vec![Mistake { line, violation }] }
         };
-        let spanned = DeTable::parse(text).map_err(broken)?;
-        let mut lines = Vec::new();
-        collect_lines(spanned.get_ref(), "", text, &mut lines);
-        let table = text.parse::<toml::Table>().map_err(broken)?;
-        Ok(Self { path, table, lines, mistakes: Vec::new() })
+        let table = text.parse::<Table>().map_err(broken)?;
+        Ok(Self { path, table, lines: TomlLines::of(text), mistakes: Vec::new() })
     }
 
     fn spec_file(mut self) -> Result<SpecFile, SpecError> {
@@ -161,10 +193,10 @@ impl<'a> Source<'a> {
         let draft = Draft {
             name,
             task: task.unwrap_or_else(placeholder_task),
-            teacher: self.section::<TeacherDraft>("teacher"),
-            judging: self.section::<JudgingDraft>("judging"),
-            student: self.section::<StudentDraft>("student"),
-            training: self.section::<TrainingDraft>("training"),
+            teacher: self.section::<TeacherDraft>(TeacherDraft::SECTION),
+            judging: self.section::<JudgingDraft>(JudgingDraft::SECTION),
+            student: self.section::<StudentDraft>(StudentDraft::SECTION),
+            training: self.section::<TrainingDraft>(TrainingDraft::SECTION),
         };
         let draft = self.with_base(draft, init.as_deref());
         let resolved = draft.resolve();
@@ -205,15 +237,15 @@ impl<'a> Source<'a> {
     }
 
     fn complain(&mut self, violation: Violation) {
-        let line = line_in(&self.lines, &violation.field);
+        let line = self.lines.line(&violation.field);
         self.mistakes.push(Mistake { line, violation });
     }
 
     fn refuse_unknown_sections(&mut self) {
-        let unknown: Vec<String> =
-            self.table.keys().filter(|key| !SECTIONS.contains(&key.as_str())).cloned().collect();
-        for key in unknown {
-            self.complain(Violation::new(&key, unknown_key(&key, SECTIONS.iter().copied())));
+        let sections = SECTIONS.iter().map(|section| section.name).filter(|name| !name.contains('.'));
+        let known: Vec<&str> = KEYS.into_iter().chain(sections).collect();
+        for violation in unknown_keys(&self.table, "", &known) {
+            self.complain(violation);
         }
     }
 
@@ -223,7 +255,7 @@ impl<'a> Source<'a> {
             None => (self.table.get(field), ""),
         };
         match value {
-            Some(toml::Value::String(text)) => Some(text.clone()),
+            Some(Value::String(text)) => Some(text.clone()),
             Some(other) => {
                 let message = format!("must be a string, and is {}", kind(other));
                 self.complain(Violation::new(field, message));
@@ -243,7 +275,7 @@ impl<'a> Source<'a> {
             return Some(task);
         }
         let violation = if name.ends_with(".toml") {
-            match read_task(&self.beside(&name)) {
+            match read_task(&self.relative(&name)) {
                 Ok(task) => return Some(task),
                 Err(message) => message,
             }
@@ -261,17 +293,15 @@ impl<'a> Source<'a> {
 
     fn data(&mut self) -> Option<Data> {
         const KEYS: [&str; 5] = ["dataset", "file", "train", "validation", "test"];
-        let Some(toml::Value::Table(table)) = self.table.get("data") else {
+        let Some(Value::Table(table)) = self.table.get("data") else {
             self.complain(Violation::new(
                 "data",
                 "is missing: add [data] with `train = \"...\"` or `dataset = \"...\"`",
             ));
             return None;
         };
-        let unknown: Vec<String> =
-            table.keys().filter(|key| !KEYS.contains(&key.as_str())).cloned().collect();
-        for key in unknown {
-            self.complain(Violation::new(format!("data.{key}"), unknown_key(&key, KEYS)));
+        for violation in unknown_keys(table, "data.", &KEYS) {
+            self.complain(violation);
         }
         let given: Vec<(&str, String)> = KEYS
             .iter()
@@ -287,7 +317,7 @@ impl<'a> Source<'a> {
             }
             return Some(Data::Imported(name));
         }
-        let files: Vec<_> = given.iter().map(|(key, file)| (split_of(key), self.beside(file))).collect();
+        let files: Vec<_> = given.iter().map(|(key, file)| (split_of(key), self.relative(file))).collect();
         if !given.iter().any(|(key, _)| matches!(*key, "train" | "file")) {
             self.complain(Violation::new(
                 "data",
@@ -301,10 +331,10 @@ impl<'a> Source<'a> {
     /// Takes `student.init` out of the table: it is the command line's word, not the specification's.
     fn take_init(&mut self) -> Option<PathBuf> {
         let init = self.text_of("student.init");
-        if let Some(toml::Value::Table(student)) = self.table.get_mut("student") {
+        if let Some(Value::Table(student)) = self.table.get_mut("student") {
             student.remove("init");
         }
-        init.map(|folder| self.beside(&folder))
+        init.map(|folder| self.relative(&folder))
     }
 
     fn with_base(&mut self, mut draft: Draft, init: Option<&Path>) -> Draft {
@@ -316,35 +346,47 @@ impl<'a> Source<'a> {
         draft
     }
 
-    fn beside(&self, file: &str) -> PathBuf {
+    fn relative(&self, file: &str) -> PathBuf {
         self.path.parent().unwrap_or(Path::new("")).join(file)
     }
 
     /// One section, key by key, so that every wrong key and every wrong type is named.
-    fn section<T: DeserializeOwned + Default>(&mut self, section: &str) -> T {
-        let table = match self.table.get(section) {
+    fn section<T: DeserializeOwned + Default>(&mut self, section: Section) -> T {
+        let name = section.name;
+        let table = match self.table.get(name) {
             None => return T::default(),
-            Some(toml::Value::Table(table)) => table.clone(),
+            Some(Value::Table(table)) => table.clone(),
             Some(other) => {
-                let message = format!("must be a table ([{section}]), and is {}", kind(other));
-                self.complain(Violation::new(section, message));
+                let message = format!("must be a table ([{name}]), and is {}", kind(other));
+                self.complain(Violation::new(name, message));
                 return T::default();
             }
         };
-        let mut sound = toml::Table::new();
+        let mut sound = Table::new();
         for (key, value) in table {
-            let alone = toml::Table::from_iter([(key.clone(), value.clone())]);
-            match T::deserialize(toml::Value::Table(alone)) {
-                Ok(_) => {
-                    sound.insert(key, value);
-                }
-                Err(error) => {
-                    let message = explain(&key, error.message());
-                    self.complain(Violation::new(format!("{section}.{key}"), message));
-                }
+            let field = format!("{name}.{key}");
+            let alone = Value::Table(Table::from_iter([(key.clone(), value.clone())]));
+            if let Some(message) = unknown_key(&key, section.fields.iter().map(|field| field.key)) {
+                self.complain(Violation::new(field, message));
+            } else if let Err(error) = T::deserialize(alone) {
+                self.complain(Violation::new(field, error.message().lines().next().unwrap_or_default()));
+            } else {
+                self.refuse_unknown_keys_within(&field, &value);
+                sound.insert(key, value);
             }
         }
-        T::deserialize(toml::Value::Table(sound)).unwrap_or_default()
+        T::deserialize(Value::Table(sound)).unwrap_or_default()
+    }
+
+    /// Where `field` is a section of its own, such as `teacher.budget`.
+    fn refuse_unknown_keys_within(&mut self, field: &str, value: &Value) {
+        let section = SECTIONS.iter().find(|section| section.name == field);
+        if let (Some(section), Value::Table(table)) = (section, value) {
+            let known: Vec<&str> = section.fields.iter().map(|field| field.key).collect();
+            for violation in unknown_keys(table, &format!("{field}."), &known) {
+                self.complain(violation);
+            }
+        }
     }
 }
 
@@ -356,7 +398,7 @@ fn placeholder_task() -> Task {
         template: "{{ example.input }}".into(),
         exemplars: Vec::new(),
         stop: vec!["\n\n".into()],
-        answer: domain::task::AnswerPattern { marker: "A:".into(), shape: domain::task::AnswerShape::Text },
+        answer: AnswerPattern { marker: "A:".into(), shape: domain::task::AnswerShape::Text },
         labels: domain::task::LabelSet::Open,
         metric: domain::label::Comparison::Text,
         tokens_max: 256,
@@ -383,65 +425,16 @@ fn split_of(key: &str) -> Option<domain::Split> {
     key.parse().ok()
 }
 
-fn kind(value: &toml::Value) -> &'static str {
+fn kind(value: &Value) -> &'static str {
     match value {
-        toml::Value::String(_) => "a string",
-        toml::Value::Integer(_) => "an integer",
-        toml::Value::Float(_) => "a float",
-        toml::Value::Boolean(_) => "a boolean",
-        toml::Value::Datetime(_) => "a date",
-        toml::Value::Array(_) => "an array",
-        toml::Value::Table(_) => "a table",
+        Value::String(_) => "a string",
+        Value::Integer(_) => "an integer",
+        Value::Float(_) => "a float",
+        Value::Boolean(_) => "a boolean",
+        Value::Datetime(_) => "a date",
+        Value::Array(_) => "an array",
+        Value::Table(_) => "a table",
     }
-}
-
-/// serde's words on one key, with the suggestion it does not make.
-fn explain(key: &str, message: &str) -> String {
-    let first = message.lines().next().unwrap_or(message);
-    match first.strip_prefix("unknown field ") {
-        Some(rest) => {
-            let unknown = rest.split('`').nth(1).unwrap_or(key);
-            let known: Vec<&str> = rest.split('`').skip(3).step_by(2).collect();
-            unknown_key(unknown, known)
-        }
-        None => first.to_owned(),
-    }
-}
-
-fn unknown_key<'a>(key: &str, known: impl IntoIterator<Item = &'a str> + Clone) -> String {
-    match suggestion(key, known.clone()) {
-        Some(near) => format!("is no known key: did you mean `{near}`?"),
-        None => format!("is no known key: known are {}", known.into_iter().collect::<Vec<_>>().join(", ")),
-    }
-}
-
-/// The line of a field, or of the nearest thing around it.
-fn line_in(lines: &Lines, field: &str) -> usize {
-    let mut wanted = field;
-    loop {
-        if let Some((_, line)) = lines.iter().find(|(known, _)| known == wanted) {
-            return *line;
-        }
-        match wanted.rsplit_once(['.', '[']) {
-            Some((around, _)) => wanted = around,
-            None => return 1,
-        }
-    }
-}
-
-fn collect_lines(table: &DeTable<'_>, prefix: &str, text: &str, lines: &mut Lines) {
-    for (key, value) in table {
-        let field =
-            if prefix.is_empty() { key.get_ref().to_string() } else { format!("{prefix}.{}", key.get_ref()) };
-        if let DeValue::Table(inner) = value.get_ref() {
-            collect_lines(inner, &field, text, lines);
-        }
-        lines.push((field, line_of(text, key.span().start)));
-    }
-}
-
-fn line_of(text: &str, offset: usize) -> usize {
-    text.bytes().take(offset).filter(|byte| *byte == b'\n').count() + 1
 }
 
 #[cfg(test)]
@@ -467,7 +460,7 @@ mod tests {
     const SOUND: &str = "name = \"job\"\ntask = \"equation\"\n[data]\ntrain = \"train.jsonl\"\n";
 
     #[test]
-    fn a_sound_file_resolves_its_paths_beside_itself() {
+    fn paths_are_relative_to_the_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("spec.toml");
         std::fs::write(&path, format!("{SOUND}test = \"t.csv\"\n[student]\ninit = \"../my base\"\n"))
@@ -516,6 +509,35 @@ mod tests {
             &["6: student.size: unknown variant `giant`"],
         );
         check(&format!("{SOUND}[teacher.budget]\nprompts = -1\n"), &["5: teacher.budget: invalid value"]);
+        check(
+            &format!("{SOUND}[teacher.budget]\npromts = 1\n"),
+            &["6: teacher.budget.promts: is no known key: did you mean `prompts`?"],
+        );
+    }
+
+    #[test]
+    fn an_unknown_key_of_a_task_is_refused_with_its_line() {
+        let sound = include_str!("../../../examples/tasks/sentiment.toml");
+        let check = |from: &str, to: &str, expected: Option<&str>| {
+            assert!(sound.contains(from), "{from}");
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("task.toml");
+            std::fs::write(&path, sound.replacen(from, to, 1)).unwrap();
+            match (read_task(&path), expected) {
+                (Ok(_), None) => {}
+                (Err(message), Some(expected)) => assert!(message.contains(expected), "{message}"),
+                (read, expected) => panic!("{read:?}, wanted {expected:?}"),
+            }
+        };
+        let line = |start: &str| sound.lines().position(|line| line.starts_with(start)).unwrap() + 1;
+        check("name", "name", None);
+        check(
+            "stop =",
+            "stops =",
+            Some(&format!(":{}: stops: is no known key: did you mean `stop`?", line("stop"))),
+        );
+        check("marker =", "markr =", Some("answer.markr: is no known key: did you mean `marker`?"));
+        check("rationale =", "rational =", Some("exemplars[0].rational: is no known key"));
     }
 
     #[test]

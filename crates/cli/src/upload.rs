@@ -1,16 +1,16 @@
 //! Uploads: rows are read twice, once to be checked and known by their content, once to be sent. A file of any length
 //! costs the memory of a few chunks.
 
-use crate::client::call::{Patience, failure, request_id};
+use crate::client::call::{Patience, failure};
 use crate::client::datasets::{self, Chunk};
 use crate::exit::{Usage, mistakes};
 use crate::progress::Progress;
+use domain::fingerprint::{RowsHash, upload_request};
 use domain::ids::{DatasetId, RequestId};
 use domain::records::Dataset;
 use domain::state::DatasetState;
 use domain::{Example, Split, Task};
 use readers::{Format, Options, Source};
-use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
@@ -74,26 +74,24 @@ pub(crate) fn format_of(path: &Path) -> anyhow::Result<Format> {
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 struct Content {
     rows: u64,
-    sha256: Vec<u8>,
+    sha256: [u8; 32],
 }
 
 /// Counts and hashes rows as they pass.
 #[derive(Default)]
 struct Reading {
     rows: u64,
-    hasher: Sha256,
+    hasher: RowsHash,
 }
 
 impl Reading {
-    fn note(&mut self, row: &Example) -> anyhow::Result<()> {
+    fn note(&mut self, row: &Example) {
         self.rows += 1;
-        self.hasher.update(serde_json::to_vec(row)?);
-        self.hasher.update(b"\n");
-        Ok(())
+        self.hasher.add(row);
     }
 
     fn content(self) -> Content {
-        Content { rows: self.rows, sha256: self.hasher.finalize().to_vec() }
+        Content { rows: self.rows, sha256: self.hasher.finish() }
     }
 }
 
@@ -101,7 +99,7 @@ impl Reading {
 /// after a lost connection and in a later call after anything else. Where a row has a mistake, nothing is sent.
 pub(crate) async fn upload(channel: &Channel, name: &str, rows: Rows) -> anyhow::Result<Dataset> {
     let content = content(rows.clone()).await?;
-    let request = request_id(&[b"dataset", name.as_bytes(), &content.sha256]);
+    let request = upload_request(name, &content.sha256);
     let mut patience = Patience::default();
     let mut stored = 0;
     loop {
@@ -126,7 +124,7 @@ async fn content(rows: Rows) -> anyhow::Result<Content> {
         let read = || {
             let mut reading = Reading::default();
             for row in rows.read().take_while(|_| !waits.is_closed()) {
-                reading.note(&row?)?;
+                reading.note(&row?);
             }
             Ok(reading.content())
         };
@@ -201,7 +199,7 @@ impl Sending {
         let mut chunk = Vec::with_capacity(CHUNK_ROWS);
         for row in rows.read() {
             let row = row?;
-            reading.note(&row)?;
+            reading.note(&row);
             if reading.rows <= self.stored {
                 continue;
             }
@@ -259,7 +257,7 @@ mod tests {
 
     fn content_of(rows: &Rows) -> Content {
         let mut reading = Reading::default();
-        rows.read().flatten().for_each(|row| drop(reading.note(&row)));
+        rows.read().flatten().for_each(|row| reading.note(&row));
         reading.content()
     }
 

@@ -50,7 +50,7 @@ const CONNECTIVES: &[&str] = &["so", "thus", "therefore", "hence", "then"];
 ///   [`Reason::LabelNotInSet`]. The set of an equation task is every expression that has a value; a row without choices
 ///   has an open set.
 ///
-/// A completion that ended for want of room is [`Reason::Truncated`], unless a stop sequence stands in it: what comes
+/// A completion that reached its token limit is [`Reason::Truncated`], unless a stop sequence stands in it: what comes
 /// before that is whole.
 pub fn parse(task: &Task, example: &Example, text: &str, finish_reason: FinishReason) -> Parsed {
     let (kept, stopped) = cut(text, &task.stop);
@@ -164,12 +164,12 @@ fn plain(text: &str) -> &str {
     text.strip_suffix('.').unwrap_or(text).trim().trim_end_matches('*').trim_end()
 }
 
-/// The text of a lettered option such as `(d) body of water`. A letter by itself names the option in its place; words
+/// The text of a lettered option such as `(d) body of water`. A letter by itself names the option in that position; words
 /// without any letter count only where they are an option.
 fn choice(set: &[String], answer: &str) -> Option<String> {
     if let Some((letter, text)) = lettered(answer) {
         let option =
-            ('a'..='z').zip(set).find(|(place, _)| *place == letter).map(|(_, option)| option.clone());
+            ('a'..='z').zip(set).find(|(known, _)| *known == letter).map(|(_, option)| option.clone());
         return Some(if text.is_empty() {
             option.unwrap_or_else(|| answer.to_owned())
         } else {

@@ -4,7 +4,7 @@ use crate::fault::Violation;
 use crate::named::named;
 use serde::{Deserialize, Serialize};
 
-/// Longest text of one field of a row, in bytes. A longer one is refused with its place.
+/// Longest text of one field of a row, in bytes. A longer one is refused with its row and field.
 pub const FIELD_BYTES_MAX: usize = 64 * 1024;
 /// Most choices of one row.
 pub const CHOICES_MAX: usize = 26;
@@ -21,7 +21,7 @@ named!(
     }
 );
 
-/// What a teacher said about a row before it came here: the paper's released completions, or a column of rationales.
+/// A teacher's answer that came with the row: one of the paper's released completions, or a column of rationales.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Answer {
@@ -69,15 +69,15 @@ pub struct Example {
     /// The gold label.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label: Option<String>,
-    /// What teachers said of it before; usually none or one.
+    /// Teachers' answers that came with the row; usually none or one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub answers: Vec<Answer>,
 }
 
-/// A row in its place.
+/// An example with its index.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {
-    /// Its place in the dataset, from 0.
+    /// Its index in the dataset, from 0.
     pub index: u64,
     /// The example itself.
     pub example: Example,
@@ -114,9 +114,9 @@ impl Example {
                 format!("has {} entries: give between 2 and {CHOICES_MAX}", self.choices.len()),
             ));
         }
-        for (place, choice) in self.choices.iter().enumerate() {
+        for (index, choice) in self.choices.iter().enumerate() {
             if choice.trim().is_empty() {
-                found.push(Violation::new(format!("choices[{place}]"), "is empty: every choice needs text"));
+                found.push(Violation::new(format!("choices[{index}]"), "is empty: every choice needs text"));
             }
         }
         if self.label.as_deref().is_some_and(|label| label.trim().is_empty()) {

@@ -11,6 +11,7 @@ pub mod equation;
 pub mod event;
 pub mod example;
 pub mod fault;
+pub mod fingerprint;
 pub mod ids;
 pub mod judge;
 pub mod label;

@@ -53,8 +53,8 @@ fn bootstrap(rows: u64, correct: u64) -> (f64, f64) {
         .collect();
     draws.sort_by(f64::total_cmp);
     let at = |quantile: f64| {
-        let place = (quantile * (draws.len() - 1) as f64).round() as usize;
-        draws.get(place).copied().unwrap_or(share).clamp(0.0, 1.0)
+        let index = (quantile * (draws.len() - 1) as f64).round() as usize;
+        draws.get(index).copied().unwrap_or(share).clamp(0.0, 1.0)
     };
     (at(0.025), at(0.975))
 }

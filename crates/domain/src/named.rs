@@ -1,4 +1,48 @@
-//! Enumerations with a name for each value: how the value is stored, shown and typed.
+//! Values of settings, and enumerations with a name for each value: how it is stored, shown and typed.
+
+/// A value that a setting can have.
+pub(crate) trait Value {
+    /// The kind of value, as the reference shows it.
+    const KIND: &'static str;
+
+    /// Every value with its documentation, for an enumeration; empty for other kinds.
+    fn choices() -> Vec<(&'static str, &'static str)> {
+        Vec::new()
+    }
+
+    /// The value as a number, where it is compared with a range.
+    fn number(&self) -> Option<f64> {
+        None
+    }
+
+    /// The value as text, the same for equal values in every version.
+    fn text(&self) -> String;
+}
+
+macro_rules! value {
+    ($($kind:ty, $name:literal, $number:expr;)+) => {
+        $(impl Value for $kind {
+            const KIND: &'static str = $name;
+
+            fn number(&self) -> Option<f64> {
+                let number: fn(&$kind) -> Option<f64> = $number;
+                number(self)
+            }
+
+            fn text(&self) -> String {
+                self.to_string()
+            }
+        })+
+    };
+}
+
+value! {
+    u32, "integer", |number| Some(f64::from(*number));
+    u64, "integer", |number| Some(*number as f64);
+    f64, "number", |number| Some(*number);
+    bool, "true or false", |_| None;
+    String, "text", |_| None;
+}
 
 /// Defines an enumeration from its values, their names and their documentation, all written once.
 macro_rules! named {
@@ -21,6 +65,18 @@ macro_rules! named {
             /// What it means, in a sentence: the text of its doc comment.
             pub fn documentation(self) -> &'static str {
                 match self { $(Self::$variant => concat!($($variant_documentation),*).trim_ascii()),+ }
+            }
+        }
+
+        impl $crate::named::Value for $name {
+            const KIND: &'static str = "one of";
+
+            fn choices() -> Vec<(&'static str, &'static str)> {
+                Self::ALL.iter().map(|value| (value.as_str(), value.documentation())).collect()
+            }
+
+            fn text(&self) -> String {
+                self.as_str().to_owned()
             }
         }
 

@@ -5,14 +5,11 @@
 
 use crate::fault::Violation;
 use crate::metric::Accuracy;
-use crate::objective::Objective;
 use crate::spec::{
-    Judging, JudgingDraft, Spec, Start, StudentDraft, TrainingDraft, TrainingSpec, contradictions, is_name,
-    resolve_judging, resolve_start, resolve_training,
+    Context, Draft, Judging, JudgingDraft, Spec, Start, StudentDraft, TrainingDraft, TrainingSpec,
+    contradictions, is_name,
 };
 use crate::subset::Subset;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 
 /// Why a run exists.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -142,21 +139,20 @@ impl RunDraft {
     /// # Errors
     /// Every mistake at once, each by its field.
     pub fn resolve(self, job: &Spec) -> Result<RunPlan, Vec<Violation>> {
-        let judging = over(&job.judging, &self.judging);
-        let Judging { agree, hint, vote, label } = judging;
-        let whole =
-            JudgingDraft { agree: Some(agree), hint: Some(hint), vote: Some(vote), label: Some(label) };
-        let mut found = contradictions(&self.student, &whole);
+        let judging = self.judging.clone().or(job.judging.into());
+        let mut found = contradictions(&self.student, &judging);
         if self.purpose.is_final() {
             found.push(Violation::new("purpose", "is `final`: that run is created when the harvest ends"));
         }
         let rows = self.rows(job.training.seed).map_err(|violation| found.push(violation));
-        let spec = Spec {
+        let job = Draft::from(job.clone());
+        let spec = Draft {
             judging,
-            start: start_over(&job.start, &self.student),
-            training: over(&job.training, &self.training),
-            ..job.clone()
-        };
+            student: start_over(job.student, self.student.clone()),
+            training: self.training.clone().or(job.training),
+            ..job
+        }
+        .fill();
         found.extend(spec.violations());
         match rows {
             Ok(rows) if found.is_empty() => Ok(RunPlan::new(self.purpose, rows, &spec)),
@@ -169,11 +165,12 @@ impl RunDraft {
     /// # Errors
     /// The fraction is out of its range.
     pub fn complete(self) -> Result<RunPlan, Vec<Violation>> {
-        let judging = resolve_judging(&self.judging);
-        let start = resolve_start(&self.student);
-        let objective = self.training.objective.unwrap_or_else(|| Objective::default_for(true));
-        let training = resolve_training(&self.training, &start, objective);
+        // A run has no defaults of a teacher or a task.
+        let is_scratch = self.student.base.is_none();
+        let context = Context { is_scratch, has_teacher: true, tokens_max: 0 };
+        let training = self.training.clone().fill(context);
         let rows = self.rows(training.seed).map_err(|violation| vec![violation])?;
+        let (judging, start) = (self.judging.fill(context), self.student.fill());
         Ok(RunPlan { purpose: self.purpose, rows, judging, start, training })
     }
 
@@ -183,29 +180,9 @@ impl RunDraft {
 }
 
 /// What the run starts from; a part of a fresh student leaves the rest as the job has it.
-fn start_over(job: &Start, draft: &StudentDraft) -> Start {
-    match (job, draft) {
-        (_, StudentDraft { base: None, size: None, vocabulary: None }) => job.clone(),
-        (Start::Scratch { size, vocabulary }, StudentDraft { base: None, .. }) => Start::Scratch {
-            size: draft.size.unwrap_or(*size),
-            vocabulary: draft.vocabulary.unwrap_or(*vocabulary),
-        },
-        _ => resolve_start(draft),
-    }
-}
-
-/// `whole` with every field that `draft` fills. Both have the same fields, which are named in their declarations alone.
-fn over<Whole: Serialize + DeserializeOwned + Clone, Draft: Serialize>(
-    whole: &Whole,
-    draft: &Draft,
-) -> Whole {
-    let (Ok(serde_json::Value::Object(mut fields)), Ok(serde_json::Value::Object(filled))) =
-        (serde_json::to_value(whole), serde_json::to_value(draft))
-    else {
-        return whole.clone();
-    };
-    fields.extend(filled.into_iter().filter(|(_, value)| !value.is_null()));
-    serde_json::from_value(serde_json::Value::Object(fields)).unwrap_or_else(|_| whole.clone())
+fn start_over(job: StudentDraft, draft: StudentDraft) -> StudentDraft {
+    let is_empty = draft == StudentDraft::default();
+    if is_empty || (job.base.is_none() && draft.base.is_none()) { draft.or(job) } else { draft }
 }
 
 /// What a run came to: its checkpoint, and the accuracies that the predictions in it give.
@@ -230,7 +207,8 @@ pub struct RunResult {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spec::{Draft, LabelSource, StudentSize, TeacherDraft};
+    use crate::objective::Objective;
+    use crate::spec::{LabelSource, StudentSize, TeacherDraft};
     use crate::task::Task;
 
     fn job() -> Spec {

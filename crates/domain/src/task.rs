@@ -42,7 +42,6 @@ pub enum LabelSet {
 
 /// How a completion is cut and read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct AnswerPattern {
     /// What stands between rationale and label, such as `The answer is`. It must stand exactly once.
     pub marker: String,
@@ -52,7 +51,6 @@ pub struct AnswerPattern {
 
 /// One worked example of the prompt: rendered first and byte-identical, so that providers cache the shared prefix.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Exemplar {
     /// The question, as [`Example::input`].
     #[serde(default)]
@@ -87,11 +85,10 @@ impl Exemplar {
 
 /// A task, whole.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Task {
     /// Its name, such as `equation`.
     pub name: String,
-    /// What a chat model is told before the prompt; empty for none.
+    /// What a chat model is given before the prompt (the system message); empty for none.
     #[serde(default)]
     pub instruction: String,
     /// The minijinja template of the prompt, over `exemplars`, `example` and `hint` (the gold label, or undefined).

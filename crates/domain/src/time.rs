@@ -6,15 +6,3 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Timestamp(pub i64);
-
-impl Timestamp {
-    /// Whole milliseconds from `earlier` to `self`; negative when `earlier` is later.
-    pub fn ms_since(self, earlier: Self) -> i64 {
-        self.0.saturating_sub(earlier.0)
-    }
-
-    /// Seconds from `earlier` to `self`.
-    pub fn seconds_since(self, earlier: Self) -> f64 {
-        self.ms_since(earlier) as f64 / 1000.0
-    }
-}

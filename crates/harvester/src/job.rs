@@ -1,6 +1,7 @@
 //! What is needed of a job to ask its prompts: its specification, its compiled template, its teacher.
 
 use crate::error::HarvestError;
+use domain::fingerprint::{Asked, Sampled};
 use domain::ids::{CompletionKey, DatasetId, DistillationId};
 use domain::records::Distillation;
 use domain::spec::{Spec, TeacherSource, TeacherSpec};
@@ -106,21 +107,20 @@ impl PreparedJob {
     }
 
     /// The content address of a question's completion.
-    pub(crate) fn key(&self, question: &Question) -> Result<CompletionKey, HarvestError> {
+    pub(crate) fn key(&self, question: &Question) -> CompletionKey {
         let (profile, model) = match &self.teacher {
             Some(teacher) => (teacher.profile().name.as_str(), teacher.profile().model.as_str()),
             None => (domain::spec::PROFILE_IMPORTED, ""),
         };
-        let sampling = serde_json::to_vec(&question.sampling).map_err(|error| {
-            HarvestError::Stuck(format!("sampling parameters cannot be written: {error}"))
-        })?;
-        let parts = [
-            profile.as_bytes(),
-            model.as_bytes(),
-            question.instruction.as_bytes(),
-            question.prompt.as_bytes(),
-            sampling.as_slice(),
-        ];
-        Ok(CompletionKey::of(&parts))
+        let Sampling { temperature, top_p, tokens_max, stop, sample } = &question.sampling;
+        let sampling = Sampled {
+            temperature: *temperature,
+            top_p: *top_p,
+            tokens_max: *tokens_max,
+            stop,
+            sample: *sample,
+        };
+        let (instruction, prompt) = (question.instruction.as_str(), question.prompt.as_str());
+        Asked { profile, model, instruction, prompt, sampling }.key()
     }
 }

@@ -7,7 +7,8 @@ use domain::Split;
 use domain::completion;
 use domain::completion::FinishReason;
 use domain::example::Row;
-use domain::ids::{CompletionKey, PromptId};
+use domain::fingerprint::imported_key;
+use domain::ids::PromptId;
 use domain::judge;
 use domain::ports::BATCH_MAX;
 use domain::records::{Completion, Harvested, NewPrompt};
@@ -86,7 +87,7 @@ fn prompt(
         sample,
         hinted,
         purpose,
-        key: job.key(&question)?,
+        key: job.key(&question),
         tokens_reserved: estimate + u64::from(teacher.tokens_max),
     })
 }
@@ -151,12 +152,8 @@ fn imported(
     purpose: Purpose,
 ) -> (NewPrompt, Harvested) {
     let id = PromptId::generate();
-    let key = CompletionKey::of(&[
-        domain::spec::PROFILE_IMPORTED.as_bytes(),
-        answer.teacher().as_bytes(),
-        job.spec.task.student_input(&row.example).as_bytes(),
-        answer.text().as_bytes(),
-    ]);
+    let input = job.spec.task.student_input(&row.example);
+    let key = imported_key(&input, answer);
     let parsed = completion::parse_imported(&job.spec.task, &row.example, answer);
     let gold = row.example.label.as_deref();
     let (verdict, reason) = judge::provisional(&job.spec.judging, job.spec.task.metric, gold, &parsed);

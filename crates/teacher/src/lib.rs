@@ -32,8 +32,8 @@ pub struct Question {
     pub sampling: Sampling,
 }
 
-/// How a completion is sampled. Part of its content address.
-#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+/// How a completion is sampled.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Sampling {
     /// 0 is greedy.
     pub temperature: f64,

@@ -4,7 +4,7 @@ use crate::TrainError;
 use crate::link::Link;
 use crate::meters::Checkpoint;
 use crate::state::TrainState;
-use checkpoints::{CheckpointError, Checkpoints};
+use checkpoints::{CheckpointError, Checkpoints, stored};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use tch::Tensor;
@@ -13,6 +13,8 @@ use tch::Tensor;
 pub(crate) const MOMENTS: &str = "moments.safetensors";
 const BEST: &str = "best.safetensors";
 const PROGRESS: &str = "progress.json";
+/// The format of the progress that is written; see [`stored`].
+const FORMAT: u32 = 1;
 
 /// How far a run has come.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -20,19 +22,25 @@ pub struct Progress {
     /// Optimiser steps done.
     pub step: u64,
     /// Threads of the tensor library, so that sums are made in the same order again; 0 before the first step.
+    #[serde(default)]
     pub threads: u32,
     /// The number format, once chosen.
+    #[serde(default)]
     pub bfloat16: Option<bool>,
     /// Most padded tokens of one pass: the specification's, or fewer once memory ran out; 0 before the first step.
     #[serde(default)]
     pub batch_tokens_max: u32,
     /// The best validation so far.
+    #[serde(default)]
     pub best: Option<Best>,
     /// Validations since then.
+    #[serde(default)]
     pub evaluations_without_better: u32,
     /// Whether patience ran out.
+    #[serde(default)]
     pub stopped_early: bool,
     /// Seconds of training, all leases together.
+    #[serde(default)]
     pub train_seconds: f64,
 }
 
@@ -66,8 +74,7 @@ pub(crate) fn folder(checkpoints: &Checkpoints, path: &str) -> Result<Option<Pat
 pub(crate) fn read_progress(folder: &Path) -> Result<Progress, TrainError> {
     let path = folder.join(PROGRESS);
     let bytes = std::fs::read(&path).map_err(|source| CheckpointError::io(&path, source))?;
-    Ok(serde_json::from_slice(&bytes)
-        .map_err(|error| CheckpointError::Json { path, message: error.to_string() })?)
+    Ok(stored::read(FORMAT, &bytes).map_err(|message| CheckpointError::Json { path, message })?)
 }
 
 /// Reads the best weights, where there are any.
@@ -98,10 +105,35 @@ fn write(state: &TrainState, link: &Link, checkpoints: &Checkpoints) -> Result<S
         t5::checkpoint::save_tensors(&folder.join(BEST), &best.weights)?;
     }
     let path = folder.join(PROGRESS);
-    let text = serde_json::to_vec_pretty(&state.progress)
-        .map_err(|error| CheckpointError::Json { path: path.clone(), message: error.to_string() })?;
+    let text = stored::write(FORMAT, &state.progress)
+        .map_err(|message| CheckpointError::Json { path: path.clone(), message })?;
     std::fs::write(&path, text).map_err(|source| CheckpointError::io(&path, source))?;
     let path = Checkpoints::run_path(link.run_id(), link.fence(), state.progress.step, "resume");
     checkpoints.publish(staged, &path)?;
     Ok(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str, expected: Result<(u64, f64), &str>) {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join(PROGRESS), text).unwrap();
+        match (read_progress(folder.path()), expected) {
+            (Ok(progress), Ok(expected)) => assert_eq!((progress.step, progress.train_seconds), expected),
+            (Err(error), Err(words)) => assert!(error.to_string().contains(words), "{error}"),
+            (read, expected) => panic!("{read:?}, wanted {expected:?}"),
+        }
+    }
+
+    #[test]
+    fn progress_of_other_versions_is_read() {
+        let stored = include_str!("../../../tests/compat/0.1.0/progress.json");
+        check(stored, Ok((10, 10.42146356)));
+        check(&stored.replace("\"threads\"", "\"planted\""), Ok((10, 10.42146356)));
+        check(&stored.replace("\"train_seconds\"", "\"planted\""), Ok((10, 0.0)));
+        check(&stored.replacen('{', "{\"format\": 7, ", 1), Err("of a newer version"));
+        check(&stored.replace("\"step\": 10", "\"planted\": 10"), Err("missing field `step`"));
+    }
 }

@@ -79,6 +79,7 @@ enumerations!(
     domain::state::RunState => RunState,
     domain::objective::Objective => Objective,
     domain::spec::Schedule => Schedule,
+    domain::spec::Precision => Precision,
     domain::spec::LabelSource => LabelSource,
     domain::spec::StudentSize => StudentSize,
     domain::task::AnswerShape => AnswerShape,

@@ -2,13 +2,13 @@
 
 use crate::convert::{Checked, duration, id, present, timestamp, timestamp_of, under};
 use crate::enums::Named;
-use crate::spec::{judging, student, training};
 use crate::v1;
 use domain::Violation;
 use domain::metric::Accuracy;
 use domain::objective::{AcceptedRationale, TrainingExample};
 use domain::records::{LeasedRun, Run};
 use domain::run::{RunDraft, RunPlan, RunPurpose, RunResult};
+use domain::spec::{JudgingDraft, StudentDraft, TrainingDraft};
 
 /// A plan as a caller wrote it: what is absent is left to the job's specification.
 impl TryFrom<v1::RunPlan> for RunDraft {
@@ -18,9 +18,9 @@ impl TryFrom<v1::RunPlan> for RunDraft {
         let mut found = Vec::new();
         let mut keep = |violations: Vec<Violation>| found.extend(violations);
         let purpose = purpose(&message).map_err(&mut keep).ok();
-        let judging = judging(message.judging.unwrap_or_default()).map_err(&mut keep).ok();
-        let student = student(message.student.unwrap_or_default()).map_err(&mut keep).ok();
-        let training = training(message.training.unwrap_or_default()).map_err(&mut keep).ok();
+        let judging = JudgingDraft::try_from(message.judging.unwrap_or_default()).map_err(&mut keep).ok();
+        let student = StudentDraft::try_from(message.student.unwrap_or_default()).map_err(&mut keep).ok();
+        let training = TrainingDraft::try_from(message.training.unwrap_or_default()).map_err(&mut keep).ok();
         let (Some(purpose), Some(judging), Some(student), Some(training)) =
             (purpose, judging, student, training)
         else {
@@ -58,9 +58,9 @@ impl From<RunPlan> for v1::RunPlan {
             study: study.to_owned(),
             cell: cell.to_owned(),
             rows: Some(v1::RunRows { fraction: Some(plan.rows.fraction()), seed: Some(plan.rows.seed) }),
-            judging: Some(plan.judging.into()),
-            student: Some(plan.start.into()),
-            training: Some(plan.training.into()),
+            judging: Some(JudgingDraft::from(plan.judging).into()),
+            student: Some(StudentDraft::from(plan.start).into()),
+            training: Some(TrainingDraft::from(plan.training).into()),
         }
     }
 }

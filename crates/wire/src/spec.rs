@@ -4,10 +4,7 @@ use crate::convert::{Checked, present, under};
 use crate::enums::Named;
 use crate::v1::{self, distillation_spec::TaskSource, label_set};
 use domain::Violation;
-use domain::spec::{
-    Budget, Draft, Judging, JudgingDraft, Precision, Spec, Start, StudentDraft, TeacherDraft, TeacherSource,
-    TeacherSpec, TrainingDraft, TrainingSpec,
-};
+use domain::spec::{Budget, Draft, JudgingDraft, Spec, StudentDraft, TeacherDraft, TrainingDraft};
 use domain::task::{AnswerPattern, BUILT_IN, Exemplar, LabelSet, Task};
 
 impl TryFrom<v1::DistillationSpec> for Spec {
@@ -17,14 +14,15 @@ impl TryFrom<v1::DistillationSpec> for Spec {
         let mut found = Vec::new();
         let mut keep = |violations: Vec<Violation>| found.extend(violations);
         let task = task(message.task_source).map_err(&mut keep).ok();
-        let judging = judging(message.judging.unwrap_or_default()).map_err(&mut keep).ok();
-        let student = student(message.student.unwrap_or_default()).map_err(&mut keep).ok();
-        let training = training(message.training.unwrap_or_default()).map_err(&mut keep).ok();
-        let (Some(task), Some(judging), Some(student), Some(training)) = (task, judging, student, training)
+        let teacher = TeacherDraft::try_from(message.teacher.unwrap_or_default()).map_err(&mut keep).ok();
+        let judging = JudgingDraft::try_from(message.judging.unwrap_or_default()).map_err(&mut keep).ok();
+        let student = StudentDraft::try_from(message.student.unwrap_or_default()).map_err(&mut keep).ok();
+        let training = TrainingDraft::try_from(message.training.unwrap_or_default()).map_err(&mut keep).ok();
+        let (Some(task), Some(teacher), Some(judging), Some(student), Some(training)) =
+            (task, teacher, judging, student, training)
         else {
             return Err(found);
         };
-        let teacher = teacher(message.teacher.unwrap_or_default());
         Draft { name: message.name, task, teacher, judging, student, training }.resolve()
     }
 }
@@ -102,172 +100,106 @@ impl From<Exemplar> for v1::Exemplar {
     }
 }
 
-fn teacher(message: v1::TeacherSpec) -> TeacherDraft {
-    TeacherDraft {
-        profile: (!message.profile.is_empty()).then_some(message.profile),
-        rows: message.rows,
-        samples: message.samples,
-        temperature: message.temperature,
-        top_p: message.top_p,
-        tokens_max: message.tokens_max,
-        evaluate: message.evaluate,
-        budget: message.budget.map(|budget| Budget {
-            prompts: budget.prompts,
-            tokens: budget.tokens,
-            money_micros: budget.money_micros,
-        }),
-    }
-}
-
-pub(crate) fn judging(message: v1::JudgingSpec) -> Checked<JudgingDraft> {
-    Ok(JudgingDraft {
-        agree: message.agree,
-        hint: message.hint,
-        vote: message.vote,
-        label: Named::read("judging.label", message.label)?,
-    })
-}
-
-pub(crate) fn student(message: v1::StudentSpec) -> Checked<StudentDraft> {
-    Ok(StudentDraft {
-        size: Named::read("student.size", message.size)?,
-        vocabulary: message.vocabulary,
-        base: (!message.base.is_empty()).then_some(message.base),
-    })
-}
-
-pub(crate) fn training(message: v1::TrainingSpec) -> Checked<TrainingDraft> {
-    let mut found = Vec::new();
-    let mut keep = |violations: Vec<Violation>| found.extend(violations);
-    let objective = Named::read("training.objective", message.objective).map_err(&mut keep);
-    let schedule = Named::read("training.schedule", message.schedule).map_err(&mut keep);
-    let precision = precision(message.precision).map_err(&mut keep);
-    let (Ok(objective), Ok(schedule), Ok(precision)) = (objective, schedule, precision) else {
-        return Err(found);
-    };
-    Ok(TrainingDraft {
-        objective,
-        alpha: message.alpha,
-        learning_rate: message.learning_rate,
-        schedule,
-        warmup_steps: message.warmup_steps,
-        steps: message.steps,
-        batch_examples: message.batch_examples,
-        batch_tokens_max: message.batch_tokens_max,
-        input_tokens_max: message.input_tokens_max,
-        target_tokens_max: message.target_tokens_max,
-        weight_decay: message.weight_decay,
-        clip_norm: message.clip_norm,
-        dropout: message.dropout,
-        evaluate_every_steps: message.evaluate_every_steps,
-        patience: message.patience,
-        holdout_fraction: message.holdout_fraction,
-        checkpoint_every_steps: message.checkpoint_every_steps,
-        seed: message.seed,
-        precision,
-    })
-}
-
-/// On the wire, `auto` is what is not specified.
-fn precision(number: i32) -> Checked<Option<Precision>> {
-    match v1::Precision::try_from(number) {
-        Ok(v1::Precision::Unspecified) => Ok(None),
-        Ok(v1::Precision::Float32) => Ok(Some(Precision::Float32)),
-        Ok(v1::Precision::Bfloat16) => Ok(Some(Precision::Bfloat16)),
-        Err(_) => Err(vec![Violation::new("training.precision", format!("has the unknown value {number}"))]),
-    }
-}
-
 impl From<Spec> for v1::DistillationSpec {
     fn from(spec: Spec) -> Self {
+        let draft = Draft::from(spec);
         Self {
-            name: spec.name,
-            task_source: Some(TaskSource::Task(spec.task.into())),
-            teacher: Some(teacher_message(spec.teacher)),
-            judging: Some(spec.judging.into()),
-            student: Some(spec.start.into()),
-            training: Some(spec.training.into()),
+            name: draft.name,
+            task_source: Some(TaskSource::Task(draft.task.into())),
+            teacher: Some(draft.teacher.into()),
+            judging: Some(draft.judging.into()),
+            student: Some(draft.student.into()),
+            training: Some(draft.training.into()),
         }
     }
 }
 
-fn teacher_message(teacher: Option<TeacherSpec>) -> v1::TeacherSpec {
-    let Some(teacher) = teacher else {
-        return v1::TeacherSpec {
-            profile: domain::spec::PROFILE_NONE.to_owned(),
-            ..v1::TeacherSpec::default()
-        };
-    };
-    v1::TeacherSpec {
-        profile: match teacher.source {
-            TeacherSource::Profile(name) => name,
-            TeacherSource::Imported => domain::spec::PROFILE_IMPORTED.to_owned(),
-        },
-        rows: teacher.rows,
-        samples: Some(teacher.samples),
-        temperature: Some(teacher.temperature),
-        top_p: Some(teacher.top_p),
-        tokens_max: Some(teacher.tokens_max),
-        evaluate: Some(teacher.evaluate),
-        budget: Some(v1::Budget {
-            prompts: teacher.budget.prompts,
-            tokens: teacher.budget.tokens,
-            money_micros: teacher.budget.money_micros,
-        }),
+/// A setting that may be absent, as the field `M` of a message.
+trait Setting<M>: Sized {
+    /// Reads the field of the message.
+    fn read(field: &str, message: M) -> Checked<Option<Self>>;
+    /// Writes the field of the message.
+    fn write(value: Option<Self>) -> M;
+}
+
+impl<T: Named> Setting<i32> for T {
+    fn read(field: &str, message: i32) -> Checked<Option<Self>> {
+        Named::read(field, message)
+    }
+
+    fn write(value: Option<Self>) -> i32 {
+        value.map_or(0, Named::number)
     }
 }
 
-impl From<Judging> for v1::JudgingSpec {
-    fn from(judging: Judging) -> Self {
-        Self {
-            agree: Some(judging.agree),
-            hint: Some(judging.hint),
-            vote: Some(judging.vote),
-            label: judging.label.number(),
-        }
+impl Setting<String> for String {
+    fn read(_: &str, message: String) -> Checked<Option<Self>> {
+        Ok(Some(message).filter(|text| !text.is_empty()))
+    }
+
+    fn write(value: Option<Self>) -> String {
+        value.unwrap_or_default()
     }
 }
 
-impl From<Start> for v1::StudentSpec {
-    fn from(start: Start) -> Self {
-        match start {
-            Start::Scratch { size, vocabulary } => {
-                Self { size: size.number(), vocabulary: Some(vocabulary), base: String::new() }
+macro_rules! plain_settings {
+    ($($type:ty),+) => {
+        $(impl Setting<Option<$type>> for $type {
+            fn read(_: &str, message: Option<$type>) -> Checked<Option<Self>> {
+                Ok(message)
             }
-            Start::Base { name } => Self { size: 0, vocabulary: None, base: name },
-        }
+
+            fn write(value: Option<Self>) -> Option<$type> {
+                value
+            }
+        })+
+    };
+}
+
+plain_settings!(bool, f64, u32, u64);
+
+impl Setting<Option<v1::Budget>> for Budget {
+    fn read(_: &str, message: Option<v1::Budget>) -> Checked<Option<Self>> {
+        message.map(Self::try_from).transpose()
+    }
+
+    fn write(value: Option<Self>) -> Option<v1::Budget> {
+        value.map(Into::into)
     }
 }
 
-impl From<TrainingSpec> for v1::TrainingSpec {
-    fn from(training: TrainingSpec) -> Self {
-        Self {
-            objective: training.objective.number(),
-            alpha: Some(training.alpha),
-            learning_rate: Some(training.learning_rate),
-            schedule: training.schedule.number(),
-            warmup_steps: Some(training.warmup_steps),
-            steps: Some(training.steps),
-            batch_examples: Some(training.batch_examples),
-            batch_tokens_max: Some(training.batch_tokens_max),
-            input_tokens_max: Some(training.input_tokens_max),
-            target_tokens_max: Some(training.target_tokens_max),
-            weight_decay: Some(training.weight_decay),
-            clip_norm: Some(training.clip_norm),
-            dropout: training.dropout,
-            evaluate_every_steps: Some(training.evaluate_every_steps),
-            patience: training.patience,
-            holdout_fraction: Some(training.holdout_fraction),
-            checkpoint_every_steps: Some(training.checkpoint_every_steps),
-            seed: Some(training.seed),
-            precision: i32::from(match training.precision {
-                Precision::Auto => v1::Precision::Unspecified,
-                Precision::Float32 => v1::Precision::Float32,
-                Precision::Bfloat16 => v1::Precision::Bfloat16,
-            }),
+/// Converts the section `$section`, field by field, from its message and into it.
+macro_rules! section {
+    ([$section:literal, $draft:ident, $message:ident] $($field:ident)+) => {
+        impl TryFrom<v1::$message> for $draft {
+            type Error = Vec<Violation>;
+
+            fn try_from(message: v1::$message) -> Checked<Self> {
+                let mut found = Vec::new();
+                let draft = Self {
+                    $($field: Setting::read(concat!($section, ".", stringify!($field)), message.$field)
+                        .unwrap_or_else(|violations| {
+                            found.extend(violations);
+                            None
+                        }),)+
+                };
+                if found.is_empty() { Ok(draft) } else { Err(found) }
+            }
         }
-    }
+
+        impl From<$draft> for v1::$message {
+            fn from(draft: $draft) -> Self {
+                Self { $($field: Setting::write(draft.$field)),+ }
+            }
+        }
+    };
 }
+
+domain::teacher_fields!(section "teacher", TeacherDraft, TeacherSpec);
+domain::budget_fields!(section "teacher.budget", Budget, Budget);
+domain::judging_fields!(section "judging", JudgingDraft, JudgingSpec);
+domain::student_fields!(section "student", StudentDraft, StudentSpec);
+domain::training_fields!(section "training", TrainingDraft, TrainingSpec);
 
 #[cfg(test)]
 mod tests {

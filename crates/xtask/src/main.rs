@@ -5,6 +5,7 @@ mod changelog;
 mod circles;
 mod codegen;
 mod metrics;
+mod reference;
 mod release;
 mod repository;
 mod sql;
@@ -17,6 +18,7 @@ use anyhow::bail;
 const COMMANDS: &str = "\
   codegen [--check]          the gRPC code of proto/
   metrics [--check]          deploy/METRICS.md
+  reference [--check]        docs/reference/
   release VERSION [--check]  version, changelog and recorded protocol of a release
   sql [--check]              the metadata of checked SQL
   test [--jobs N] [NAME...]  every test, several programs at once
@@ -28,6 +30,7 @@ fn main() -> anyhow::Result<()> {
     match arguments.next().as_deref() {
         Some("codegen") => codegen::run(arguments),
         Some("metrics") => metrics::run(arguments),
+        Some("reference") => reference::run(arguments),
         Some("release") => release::run(arguments),
         Some("sql") => sql::run(arguments),
         Some("test") => test::run(arguments),

@@ -14,6 +14,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
+use domain::metric::SplitMix;
 use serde_json::json;
 
 const USAGE: &str =
@@ -119,7 +120,7 @@ fn generate(sizes: &Sizes, seed: u64) -> anyhow::Result<Vec<(&'static str, Vec<P
     let mut splits = Vec::new();
     let wanted = [("test", sizes.test), ("validation", sizes.validation), ("train", sizes.train)];
     for (number, (split, count)) in (0_u64..).zip(wanted) {
-        let mut random = SplitMix64 { state: seed.wrapping_mul(1_000_003).wrapping_add(number) };
+        let mut random = Random(SplitMix::new(seed.wrapping_mul(1_000_003).wrapping_add(number)));
         splits.push((split, distinct(split, count, &mut random, &mut seen)?));
     }
     Ok(splits)
@@ -129,7 +130,7 @@ fn generate(sizes: &Sizes, seed: u64) -> anyhow::Result<Vec<(&'static str, Vec<P
 fn distinct(
     split: &str,
     count: usize,
-    random: &mut SplitMix64,
+    random: &mut Random,
     seen: &mut HashSet<String>,
 ) -> anyhow::Result<Vec<Problem>> {
     let mut rows = Vec::new();
@@ -150,7 +151,7 @@ fn distinct(
 }
 
 /// Draws one problem. The order of the draws is part of the format: another order is another data set.
-fn problem(random: &mut SplitMix64) -> anyhow::Result<Problem> {
+fn problem(random: &mut Random) -> anyhow::Result<Problem> {
     let index = random.below(TEMPLATES.len());
     let template = TEMPLATES.get(index).context("no templates")?;
     let (person, friend) = random.two_of(SHE.len() + HE.len());
@@ -192,7 +193,7 @@ fn person_at(index: usize) -> anyhow::Result<Person> {
 }
 
 /// Numbers, all different, for which every step of the equation is positive and whole; and the equation itself.
-fn draw_numbers(random: &mut SplitMix64, template: &Template) -> anyhow::Result<(Vec<u64>, String)> {
+fn draw_numbers(random: &mut Random, template: &Template) -> anyhow::Result<(Vec<u64>, String)> {
     for _ in 0..10_000 {
         let numbers: Vec<u64> =
             template.ranges.iter().map(|&(low, high)| random.between(low, high)).collect();
@@ -218,7 +219,7 @@ fn fill_equation(equation: &str, numbers: &[u64]) -> String {
 }
 
 /// Replaces every `[one|other]` by one of its choices.
-fn choose_words(random: &mut SplitMix64, template: &str) -> anyhow::Result<String> {
+fn choose_words(random: &mut Random, template: &str) -> anyhow::Result<String> {
     let mut text = String::new();
     let mut rest = template;
     while let Some((before, after)) = rest.split_once('[') {
@@ -290,24 +291,13 @@ fn json_line(split: &str, row: &Problem) -> String {
     json!({"input": row.input, "label": row.label, "split": split}).to_string()
 }
 
-/// Steele, Lea and Flood's generator ("Fast splittable pseudorandom number generators", 2014): its numbers never change,
-/// which a library's generator does not promise.
-struct SplitMix64 {
-    state: u64,
-}
+/// Draws from the workspace's generator, whose numbers never change.
+struct Random(SplitMix);
 
-impl SplitMix64 {
-    fn next(&mut self) -> u64 {
-        self.state = self.state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.state;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// From 0 to `bound`, exclusive. Multiply and shift: at bounds this small the bias is below 2^-50.
+impl Random {
+    /// From 0 to `bound`, exclusive.
     fn below(&mut self, bound: usize) -> usize {
-        ((u128::from(self.next()) * bound as u128) >> 64) as usize
+        self.0.below(bound as u64) as usize
     }
 
     /// From `low` to `high`, inclusive.

@@ -1,11 +1,9 @@
-//! What every call needs: its errors, its retries, its pages and its request ids.
+//! What every call needs: its errors, its retries and its pages.
 
 use crate::exit::Usage;
 use crate::progress::say;
 use anyhow::anyhow;
-use domain::ids::RequestId;
 use domain::{Fault, Violation};
-use sha2::{Digest, Sha256};
 use std::time::Duration;
 use tonic::Status;
 use wire::v1;
@@ -36,20 +34,6 @@ pub(crate) fn failure(status: Status) -> anyhow::Error {
 pub(crate) fn malformed(violations: Vec<Violation>) -> Status {
     let words: Vec<String> = violations.iter().map(ToString::to_string).collect();
     Status::internal(format!("the server's answer cannot be read: {}", words.join("; ")))
-}
-
-/// A request id made from what is requested: the same content is the same request, in this process and the next, so that
-/// repeating an interrupted call does nothing twice.
-pub(crate) fn request_id(parts: &[&[u8]]) -> RequestId {
-    let mut hasher = Sha256::new();
-    for part in parts {
-        hasher.update((part.len() as u64).to_le_bytes());
-        hasher.update(part);
-    }
-    let digest: [u8; 32] = hasher.finalize().into();
-    let mut bytes = [0_u8; 16];
-    bytes.copy_from_slice(digest.first_chunk::<16>().unwrap_or(&[0; 16]));
-    RequestId::from_uuid(uuid::Builder::from_custom_bytes(bytes).into_uuid())
 }
 
 /// Retries after a lost connection: the server may be starting, or another replica takes over.
@@ -105,15 +89,4 @@ where
     T: TryFrom<M, Error = Vec<Violation>>,
 {
     messages.into_iter().map(|message| T::try_from(message).map_err(malformed)).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_same_content_is_the_same_request() {
-        assert_eq!(request_id(&[b"a", b"b"]), request_id(&[b"a", b"b"]));
-        assert_ne!(request_id(&[b"a", b"b"]), request_id(&[b"ab", b""]));
-    }
 }

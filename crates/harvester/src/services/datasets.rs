@@ -2,11 +2,11 @@
 
 use super::respond::{Answer, CHUNK_ROWS, Stream, fail, id, page, stream};
 use crate::shared::Shared;
+use domain::fingerprint::RowsHash;
 use domain::ids::DatasetId;
 use domain::ports::{BATCH_MAX, StoreError};
 use domain::spec::is_name;
 use domain::{Example, Split, Violation};
-use sha2::{Digest, Sha256};
 use std::sync::Arc;
 use tonic::{Request, Response, Status, Streaming};
 use wire::v1::datasets_service_server::DatasetsService;
@@ -154,20 +154,17 @@ fn read_chunk(offset: u64, examples: Vec<v1::Example>) -> Result<Vec<Example>, V
     if found.is_empty() { Ok(rows) } else { Err(found) }
 }
 
-/// sha256 (hex) over the rows in order, each as one line of JSON.
+/// The fingerprint (hex) of the rows in order.
 async fn fingerprint(shared: &Shared, dataset: DatasetId) -> Result<String, Status> {
-    let mut hasher = Sha256::new();
+    let mut hasher = RowsHash::default();
     let mut from = 0;
     loop {
         let rows = shared.stores.datasets.rows(dataset, None, from, BATCH_MAX).await.map_err(fail)?;
         let Some(last) = rows.last() else { break };
         from = last.index + 1;
         for row in &rows {
-            let line = serde_json::to_vec(&row.example)
-                .map_err(|error| wire::status(domain::Fault::Internal, error.to_string()))?;
-            hasher.update(line);
-            hasher.update(b"\n");
+            hasher.add(&row.example);
         }
     }
-    Ok(hex::encode(hasher.finalize()))
+    Ok(hex::encode(hasher.finish()))
 }

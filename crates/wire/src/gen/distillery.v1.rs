@@ -1465,12 +1465,14 @@ impl Schedule {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum Precision {
-    /// bfloat16 where the device multiplies it fast, else float32.
+    /// auto.
     Unspecified = 0,
     /// float32.
     Float32 = 1,
     /// bfloat16.
     Bfloat16 = 2,
+    /// bfloat16 where the device multiplies it fast, else float32.
+    Auto = 3,
 }
 impl Precision {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -1482,6 +1484,7 @@ impl Precision {
             Self::Unspecified => "PRECISION_UNSPECIFIED",
             Self::Float32 => "PRECISION_FLOAT32",
             Self::Bfloat16 => "PRECISION_BFLOAT16",
+            Self::Auto => "PRECISION_AUTO",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -1490,6 +1493,7 @@ impl Precision {
             "PRECISION_UNSPECIFIED" => Some(Self::Unspecified),
             "PRECISION_FLOAT32" => Some(Self::Float32),
             "PRECISION_BFLOAT16" => Some(Self::Bfloat16),
+            "PRECISION_AUTO" => Some(Self::Auto),
             _ => None,
         }
     }

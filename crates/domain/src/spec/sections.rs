@@ -1,0 +1,228 @@
+//! Every setting of a specification, written once.
+//!
+//! To add one: its line here, and its field in `spec.proto` (then `cargo xtask codegen` and `cargo xtask reference`).
+//! A line reads: documentation, `required` or `optional`, key, type, default, range. Defaults follow the paper where a
+//! checkpoint is fine-tuned (section 4.1 and appendix A); from scratch they are ones that learn.
+
+use crate::named::{Value, named};
+use crate::objective::Objective;
+use crate::spec::field::{options, section};
+use serde::{Deserialize, Serialize};
+
+named!(
+    /// How the learning rate moves after warm-up.
+    Schedule {
+        /// It stays.
+        Constant = "constant",
+        /// It falls to zero in a straight line.
+        Linear = "linear",
+        /// It falls to zero along half a cosine.
+        Cosine = "cosine",
+        /// It falls with the inverse square root of the step.
+        InverseSquareRoot = "inverse_square_root",
+    }
+);
+
+named!(
+    /// The number format of the forward and backward pass. Master weights, norms, softmax and loss are float32 always.
+    Precision {
+        /// bfloat16 where the device multiplies it fast, else float32; the choice is recorded in the provenance.
+        Auto = "auto",
+        /// float32.
+        Float32 = "float32",
+        /// bfloat16.
+        Bfloat16 = "bfloat16",
+    }
+);
+
+named!(
+    /// Which label the student learns.
+    LabelSource {
+        /// The dataset's.
+        Gold = "gold",
+        /// The teacher's: no gold labels needed.
+        Teacher = "teacher",
+    }
+);
+
+named!(
+    /// The named sizes of a student that starts from scratch.
+    StudentSize {
+        /// About a million parameters: for tests.
+        Tiny = "tiny",
+        /// About three million parameters, with a small vocabulary.
+        Mini = "mini",
+        /// T5 v1.1 small, 60 million without its large vocabulary.
+        Small = "small",
+        /// T5 v1.1 base.
+        Base = "base",
+        /// T5 v1.1 large.
+        Large = "large",
+    }
+);
+
+/// Where rationales come from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TeacherSource {
+    /// The operator's profile of this name is asked.
+    Profile(String),
+    /// The answers that came with the dataset are judged; no teacher is asked.
+    Imported,
+}
+
+/// The profile name that means: judge what came with the data, ask no teacher.
+pub const PROFILE_IMPORTED: &str = "imported";
+/// The profile name that means: no rationales at all.
+pub const PROFILE_NONE: &str = "none";
+
+impl TeacherSource {
+    /// The profile's name, as a user writes it.
+    pub fn profile(&self) -> &str {
+        match self {
+            Self::Profile(name) => name,
+            Self::Imported => PROFILE_IMPORTED,
+        }
+    }
+}
+
+/// What the defaults of holes depend on, apart from the fields above them.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Context {
+    /// Whether the student starts from scratch.
+    pub(crate) is_scratch: bool,
+    /// Whether there are rationales.
+    pub(crate) has_teacher: bool,
+    /// The task's limit of a completion.
+    pub(crate) tokens_max: u32,
+}
+
+impl Context {
+    /// One default from scratch, another where a checkpoint is fine-tuned.
+    fn pick<T>(self, scratch: T, tuned: T) -> T {
+        if self.is_scratch { scratch } else { tuned }
+    }
+}
+
+options! {
+    /// Hard limits on what a distillation may spend; an absent one is no limit.
+    "teacher.budget": Budget, listed by budget_fields {
+        /// Most calls to the teacher (cache hits are free).
+        prompts: u64;
+        /// Most tokens, in and out together.
+        tokens: u64;
+        /// Most money, in millionths of the profile's currency.
+        money_micros: u64;
+    }
+}
+
+impl Copy for Budget {}
+
+impl Value for Budget {
+    const KIND: &'static str = "section";
+
+    fn text(&self) -> String {
+        self.given().into_iter().map(|(key, text)| format!("{key}={text};")).collect()
+    }
+}
+
+section! {
+    /// How the teacher is asked.
+    "teacher": TeacherSpec {
+        /// Whom to ask.
+        source: TeacherSource
+    } from TeacherDraft {
+        /// The operator's profile to ask; `imported` judges the answers that came with the data, `none` learns labels
+        /// only. Default: `imported`.
+        profile: String
+    }, listed by teacher_fields, with context: Context {
+        /// How many train rows get a rationale (the first ones, in row order); absent for all.
+        optional rows: u32 = None;
+        /// Samples per example.
+        required samples: u32 = 1, in 1.0..=64.0;
+        /// Sampling temperature; 0 is greedy. Default: 0 for one sample, 0.7 for more.
+        required temperature: f64 = if samples > 1 { 0.7 } else { 0.0 }, in 0.0..=2.0;
+        /// Nucleus mass.
+        required top_p: f64 = 1.0, in 0.01..=1.0;
+        /// Most tokens of a completion. Default: the task's.
+        required tokens_max: u32 = context.tokens_max, in 1.0..=8192.0;
+        /// Whether the teacher is measured on the test rows too.
+        required evaluate: bool = true;
+        /// What may be spent.
+        required budget: Budget = Budget::default();
+    }
+}
+
+section! {
+    /// Which completions train the student.
+    "judging": Judging from JudgingDraft, listed by judging_fields, with _context: Context {
+        /// Which label the student learns.
+        required label: LabelSource = LabelSource::Gold;
+        /// Keep a rationale only where its label agrees with gold. Default: true with gold labels, false with the
+        /// teacher's.
+        required agree: bool = label == LabelSource::Gold;
+        /// Where no sample agrees, ask once more with the gold label given (rationalisation, Zelikman et al. 2022).
+        required hint: bool = false;
+        /// Self-consistency: keep the rationales of the label that most samples reach, each weighted 1/kept.
+        required vote: bool = false;
+    }
+}
+
+impl Copy for Judging {}
+impl Eq for Judging {}
+
+options! {
+    /// What the student starts from: a registered checkpoint (`base`), or from scratch.
+    "student": StudentDraft, listed by student_fields {
+        /// The size, from scratch only. Default: `mini`.
+        size: StudentSize;
+        /// Entries of the tokenizer, from scratch only. Default: 2048.
+        vocabulary: u32, in 300.0..=64000.0;
+        /// The registered checkpoint to start from; absent for from scratch.
+        base: String;
+    }
+}
+
+section! {
+    /// How the student is trained.
+    "training": TrainingSpec from TrainingDraft, listed by training_fields, with context: Context {
+        /// What the student is trained to write. Default: `step_by_step` where there is a teacher, else `standard`.
+        required objective: Objective = Objective::default_for(context.has_teacher);
+        /// L = alpha * L_label + (1 - alpha) * L_rationale.
+        required alpha: f64 = 0.5, in 0.0..=1.0;
+        /// Peak learning rate of AdamW.
+        required learning_rate: f64 = context.pick(1e-3, 5e-5), in 1e-9..=10.0;
+        /// How the learning rate moves after warm-up.
+        required schedule: Schedule = context.pick(Schedule::Cosine, Schedule::Linear);
+        /// Optimiser steps at most.
+        required steps: u32 = context.pick(2_000, 10_000), in 1.0..=1e7;
+        /// Steps of linear warm-up. Default: a twentieth of `steps` from scratch, none for a checkpoint.
+        required warmup_steps: u32 = context.pick(steps / 20, 0), in 0.0..=1e7;
+        /// Examples of one optimiser step (a label row and, where there is one, a rationale row each).
+        required batch_examples: u32 = context.pick(32, 64), in 1.0..=65536.0;
+        /// Most padded tokens of one forward pass; a larger batch is accumulated in parts.
+        required batch_tokens_max: u32 = 16_384, in 64.0..=1e7;
+        /// Inputs are cut at this many tokens.
+        required input_tokens_max: u32 = 1024, in 4.0..=8192.0;
+        /// Targets are cut at this many tokens.
+        required target_tokens_max: u32 = 256, in 2.0..=2048.0;
+        /// AdamW's decoupled weight decay.
+        required weight_decay: f64 = context.pick(0.01, 0.0), in 0.0..=1.0;
+        /// The global gradient norm is clipped at this value.
+        required clip_norm: f64 = 1.0, in 1e-6..=1e6;
+        /// Dropout; absent keeps the checkpoint's. Default from scratch: 0.
+        optional dropout: f64 = context.pick(Some(0.0), None), in 0.0..=0.9;
+        /// Steps between validations. Default: a tenth of `steps`.
+        required evaluate_every_steps: u32 = (steps / 10).max(1), in 1.0..=1e7;
+        /// Stop after this many validations without a better one; absent never stops early.
+        optional patience: u32 = None, in 1.0..=1e6;
+        /// Fraction of the train rows held out as validation where the dataset has no validation rows.
+        required holdout_fraction: f64 = 0.1, in 0.001..=0.5;
+        /// Steps between writes of the resume state. Default: a tenth of `steps`.
+        required checkpoint_every_steps: u32 = (steps / 10).max(1), in 1.0..=1e7;
+        /// The seed of everything random.
+        required seed: u64 = 0;
+        /// The number format of the passes.
+        required precision: Precision = Precision::Auto;
+    }
+}
