@@ -84,7 +84,11 @@ fn check_pause(teacher: &Teacher, url: &str, words: &[&str]) {
 #[test]
 fn a_teacher_that_is_not_there_pauses_the_job_and_it_goes_on_when_it_is() {
     let nobody = good_teacher();
-    check_pause(&nobody, NOBODY, &["cannot be reached: is it running, and is the profile's url right?"]);
+    check_pause(
+        &nobody,
+        NOBODY,
+        &["cannot be reached: check that it runs and that the profile's url is right"],
+    );
     assert_eq!(nobody.requests(), 0);
 }
 
@@ -96,14 +100,14 @@ fn what_only_a_person_can_mend_pauses_the_job_at_once() {
         // It is not retried: only calls that were in flight.
         assert!(teacher.requests() <= 2 * CONCURRENCY, "{status}: {} requests", teacher.requests());
     };
-    check(401, "{\"error\": \"no such key\"}", &["refuses the key (401)", "api_key_env", "no such key"]);
-    check(403, "", &["refuses the key (403)"]);
+    check(401, "{\"error\": \"no such key\"}", &["rejects the key (401)", "api_key_env", "no such key"]);
+    check(403, "", &["rejects the key (403)"]);
+    check(404, "no such model", &["has no such address or model `default` (404)", "no such model"]);
     check(
-        404,
-        "no such model",
-        &["does not know this address or the model `default` (404)", "no such model"],
+        429,
+        "{\"code\": \"insufficient_quota\"}",
+        &["reports an exhausted quota", "raise the quota, then resume"],
     );
-    check(429, "{\"code\": \"insufficient_quota\"}", &["quota is used up", "top it up, then resume"]);
 }
 
 #[test]
@@ -113,8 +117,11 @@ fn a_teacher_that_fails_for_good_pauses_the_job() {
         check_pause(&teacher, teacher.url(), words);
     };
     check(Reply::status(500, "<h1>Oh no</h1>"), &["answered 500: `<h1>Oh no</h1>`"]);
-    check(Reply::completion("It is cut.").broken_off(), &["broke off its answer"]);
-    check(Reply::silence(), &["did not answer in time (idle 1s, total 5s)"]);
+    check(
+        Reply::completion("It is cut.").broken_off(),
+        &["closed the connection before its answer was complete"],
+    );
+    check(Reply::silence(), &["timed out (idle 1s, total 5s)"]);
 }
 
 /// Checks that the job succeeds with all rationales if every prompt fails once in this way.
@@ -144,11 +151,11 @@ fn a_fault_that_goes_away_costs_nothing_but_time() {
 #[test]
 fn a_prompt_that_always_fails_is_parked_and_the_others_go_on() {
     for (reply, words) in [
-        (Reply::status(200, "<html>a proxy's page</html>"), "answered something that is not JSON"),
-        (Reply::status(200, "{\"choices\": [{\"te"), "answered something that is not JSON"),
-        (Reply::status(200, "{}"), "answered without `choices`"),
-        (Reply::completion(""), "answered with no text at all"),
-        (Reply::status(400, "too long"), "refuses the prompt (400): `too long`"),
+        (Reply::status(200, "<html>a proxy's page</html>"), "sent a body that is not JSON"),
+        (Reply::status(200, "{\"choices\": [{\"te"), "sent a body that is not JSON"),
+        (Reply::status(200, "{}"), "sent an answer without `choices`"),
+        (Reply::completion(""), "sent an answer without text"),
+        (Reply::status(400, "too long"), "rejects the prompt (400): `too long`"),
     ] {
         let job = new_job(&SpecText::default());
         let teacher = fails_on(move |asked| matches!(box_of(asked), 7 | 9).then(|| reply.clone()));
@@ -172,7 +179,7 @@ fn where_every_prompt_is_parked_the_job_pauses_and_says_why() {
     let (said, outcome) = run(&job, teacher.url());
     assert_eq!((said.code, &outcome["state"]), (1, &"paused".into()), "{}", said.err);
     let reason = outcome["reason"].as_str().unwrap();
-    for words in ["no rationale was accepted of 16 prompts", "parked 16", "answered with no text at all"] {
+    for words in ["no rationale was accepted of 16 prompts", "parked 16", "sent an answer without text"] {
         assert!(reason.contains(words), "{reason}");
     }
     // Parked prompts are retried when the job is run again.

@@ -1,4 +1,4 @@
-//! What one call came to, and when it is made again.
+//! How a call fails, and how long to wait before the next one.
 
 use crate::error::TeacherError;
 use std::time::Duration;
@@ -9,19 +9,19 @@ const BACKOFF_FIRST: Duration = Duration::from_millis(250);
 
 /// A call that failed.
 #[derive(Debug, Clone)]
-pub(crate) enum Failure {
-    /// Making it again may help.
+pub(crate) enum CallError {
+    /// A retry may succeed.
     Retry {
         /// What happened.
         error: TeacherError,
         /// How long the server asked to wait.
         wait: Option<Duration>,
     },
-    /// It will not.
+    /// A retry would fail too.
     Final(TeacherError),
 }
 
-impl Failure {
+impl CallError {
     pub(crate) fn into_error(self) -> TeacherError {
         match self {
             Self::Retry { error, .. } | Self::Final(error) => error,
@@ -29,8 +29,8 @@ impl Failure {
     }
 }
 
-/// The wait before the call after `failures` failed ones: exponential, with full jitter (`jitter` in [0, 1)), unless the
-/// server asked for one.
+/// The wait before the next call after `failures` failed ones: what the server asked for, else exponential with full jitter
+/// (`jitter` in [0, 1)).
 pub(crate) fn backoff(failures: u32, asked: Option<Duration>, jitter: f64) -> Duration {
     if let Some(asked) = asked {
         return asked;

@@ -1,6 +1,6 @@
-//! One call over HTTP: what is sent, how long it may take, and what every kind of answer means.
+//! One HTTP call: the request, its timeouts, and the meaning of every kind of answer.
 
-use crate::attempt::Failure;
+use crate::attempt::CallError;
 use crate::context;
 use crate::dialect;
 use crate::error::TeacherError;
@@ -16,9 +16,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 /// Largest answer that is read, in bytes.
 const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// How much of a foreign body a message repeats.
+/// How many characters of a server's body a message quotes.
 const SHOWN_CHARACTERS: usize = 160;
-/// How long to wait after a 429 that does not say.
+/// The wait after a 429 without Retry-After.
 const WAIT_DEFAULT: Duration = Duration::from_secs(2);
 
 /// The client of one profile.
@@ -49,8 +49,8 @@ impl Client {
         Ok(Self { http, profile, endpoint })
     }
 
-    /// Asks once.
-    pub(crate) async fn ask(&self, question: &Question) -> Result<Reply, Failure> {
+    /// Makes one call.
+    pub(crate) async fn ask(&self, question: &Question) -> Result<Reply, CallError> {
         let began = Instant::now();
         let mut request = self.http.post(&self.endpoint).json(&dialect::body(&self.profile, question));
         for (name, value) in dialect::headers(&self.profile) {
@@ -68,19 +68,19 @@ impl Client {
             .and_then(|value| retry_after::parse(value, SystemTime::now()));
         let body = self.read_body(response).await?;
         if status.is_success() {
-            return self.read_reply(question, &body, began.elapsed()).map_err(Failure::Final);
+            return self.read_reply(question, &body, began.elapsed()).map_err(CallError::Final);
         }
         Err(self.refusal(status, wait, &body))
     }
 
-    async fn read_body(&self, response: reqwest::Response) -> Result<Bytes, Failure> {
+    async fn read_body(&self, response: reqwest::Response) -> Result<Bytes, CallError> {
         let mut body = BytesMut::new();
         let mut chunks = response.bytes_stream();
         while let Some(chunk) = chunks.next().await {
             let chunk = chunk.map_err(|error| self.transport(&error))?;
             if body.len() + chunk.len() > BODY_BYTES_MAX {
-                return Err(Failure::Final(self.malformed(format!(
-                    "sent more than {BODY_BYTES_MAX} bytes for one answer: is it a teacher at all?"
+                return Err(CallError::Final(self.malformed(format!(
+                    "sent more than {BODY_BYTES_MAX} bytes for one answer: check that the profile's url leads to a teacher"
                 ))));
             }
             body.extend_from_slice(&chunk);
@@ -90,19 +90,26 @@ impl Client {
 
     fn read_reply(&self, question: &Question, body: &[u8], took: Duration) -> Result<Reply, TeacherError> {
         let answer: Value = serde_json::from_slice(body).map_err(|error| {
-            self.malformed(format!("answered something that is not JSON ({error}): {}", shown(body)))
+            self.malformed(format!(
+                "sent a body that is not JSON ({error}): check the profile's url: {}",
+                shown(body)
+            ))
         })?;
-        let spoken = dialect::read(self.profile.provider, &answer)
-            .map_err(|missing| self.malformed(format!("answered without `{missing}`: {}", shown(body))))?;
-        if spoken.text.is_empty() && spoken.finish_reason == FinishReason::Stop {
-            return Err(self.malformed("answered with no text at all".to_owned()));
+        let answered = dialect::read(self.profile.provider, &answer).map_err(|missing| {
+            self.malformed(format!(
+                "sent an answer without `{missing}`: check the profile's provider: {}",
+                shown(body)
+            ))
+        })?;
+        if answered.text.is_empty() && answered.finish_reason == FinishReason::Stop {
+            return Err(self.malformed("sent an answer without text".to_owned()));
         }
-        let tokens_in = spoken.tokens_in.unwrap_or_else(|| estimate_tokens(&question.prompt));
-        let tokens_out = spoken.tokens_out.unwrap_or_else(|| estimate_tokens(&spoken.text));
+        let tokens_in = answered.tokens_in.unwrap_or_else(|| estimate_tokens(&question.prompt));
+        let tokens_out = answered.tokens_out.unwrap_or_else(|| estimate_tokens(&answered.text));
         Ok(Reply {
-            text: spoken.text,
-            finish_reason: spoken.finish_reason,
-            model: spoken.model.unwrap_or_else(|| self.profile.model.clone()),
+            text: answered.text,
+            finish_reason: answered.finish_reason,
+            model: answered.model.unwrap_or_else(|| self.profile.model.clone()),
             tokens_in,
             tokens_out,
             money_micros: self.profile.money_micros(tokens_in, tokens_out),
@@ -110,51 +117,51 @@ impl Client {
         })
     }
 
-    fn refusal(&self, status: StatusCode, wait: Option<Duration>, body: &[u8]) -> Failure {
+    fn refusal(&self, status: StatusCode, wait: Option<Duration>, body: &[u8]) -> CallError {
         let said = shown(body);
         let code = status.as_u16();
         if code == 429 && String::from_utf8_lossy(body).contains("insufficient_quota") {
-            return Failure::Final(self.permanent(format!(
-                "says that its quota is used up (429 insufficient_quota): top it up, then resume: {said}"
+            return CallError::Final(self.permanent(format!(
+                "reports an exhausted quota (429 insufficient_quota): raise the quota, then resume: {said}"
             )));
         }
         match code {
-            429 => Failure::Final(TeacherError::Wait {
+            429 => CallError::Final(TeacherError::Wait {
                 profile: self.profile.name.clone(),
                 wait: wait.unwrap_or(WAIT_DEFAULT),
             }),
-            401 | 403 => Failure::Final(self.permanent(format!(
-                "refuses the key ({code}): check the profile's api_key_env or api_key_file, then resume: {said}"
+            401 | 403 => CallError::Final(self.permanent(format!(
+                "rejects the key ({code}): check the profile's api_key_env or api_key_file, then resume: {said}"
             ))),
-            404 | 405 => Failure::Final(self.permanent(format!(
-                "does not know this address or the model `{}` ({code}): check the profile's url and model: {said}",
+            404 | 405 => CallError::Final(self.permanent(format!(
+                "has no such address or model `{}` ({code}): check the profile's url and model: {said}",
                 self.profile.model
             ))),
-            300..=399 => Failure::Final(
-                self.permanent(format!("redirects ({code}): write the final address as the profile's url")),
+            300..=399 => CallError::Final(
+                self.permanent(format!("redirects ({code}): set the profile's url to the final address")),
             ),
-            // 529 is Anthropic's word for overloaded.
-            408 | 500 | 502 | 503 | 504 | 529 => Failure::Retry {
+            // Anthropic answers 529 when it is overloaded.
+            408 | 500 | 502 | 503 | 504 | 529 => CallError::Retry {
                 error: self.unavailable(format!("answered {code}: {said}")),
                 wait,
             },
-            _ => Failure::Final(self.malformed(format!("refuses the prompt ({code}): {said}"))),
+            _ => CallError::Final(self.malformed(format!("rejects the prompt ({code}): {said}"))),
         }
     }
 
-    fn transport(&self, error: &reqwest::Error) -> Failure {
+    fn transport(&self, error: &reqwest::Error) -> CallError {
         let what = if error.is_connect() {
-            "cannot be reached: is it running, and is the profile's url right?".to_owned()
+            "cannot be reached: check that it runs and that the profile's url is right".to_owned()
         } else if error.is_timeout() {
             format!(
-                "did not answer in time (idle {:?}, total {:?})",
+                "timed out (idle {:?}, total {:?}): raise the profile's idle_seconds or total_seconds, or check the teacher",
                 self.profile.idle_timeout, self.profile.total_timeout
             )
         } else {
-            "broke off its answer".to_owned()
+            "closed the connection before its answer was complete".to_owned()
         };
         let cause = std::error::Error::source(error).map_or_else(String::new, |cause| format!(" ({cause})"));
-        Failure::Retry { error: self.unavailable(format!("{what}{cause}")), wait: None }
+        CallError::Retry { error: self.unavailable(format!("{what}{cause}")), wait: None }
     }
 
     fn unavailable(&self, message: String) -> TeacherError {

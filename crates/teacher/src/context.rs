@@ -1,4 +1,4 @@
-//! The context of the trace that a call belongs to, for the teacher's server.
+//! The trace context that is sent to the teacher's server.
 
 use domain::Traceparent;
 use opentelemetry::Context;

@@ -1,21 +1,21 @@
-//! How each provider wants to be asked, and how its answer is read: one request body and one reading a provider.
+//! The dialects: for each provider, the request that is sent and how its answer is read.
 //!
-//! OpenAI's API is spoken by OpenAI, vLLM, llama.cpp, Ollama and TGI. Anthropic and Gemini are spoken natively: their
-//! compatibility layers ignore some of what is asked.
+//! OpenAI's API is that of OpenAI, vLLM, llama.cpp, Ollama and TGI. Anthropic and Gemini have dialects of their own,
+//! because their compatibility layers ignore some parameters.
 
 use crate::Question;
 use crate::profile::{Profile, Provider};
 use domain::completion::FinishReason;
 use serde_json::{Map, Value, json};
 
-/// Most stop sequences that Gemini takes.
+/// Most stop sequences that Gemini accepts.
 const GEMINI_STOPS_MAX: usize = 5;
 /// The version of Anthropic's API that this is written against.
 const ANTHROPIC_VERSION: &str = "2023-06-01";
 
-/// What can be read in an answer; counts are `None` where the server does not count.
+/// An answer as read from a provider's body; counts are `None` where the server reports none.
 #[derive(Debug, PartialEq)]
-pub(crate) struct Spoken {
+pub(crate) struct ProviderAnswer {
     pub(crate) text: String,
     pub(crate) finish_reason: FinishReason,
     pub(crate) model: Option<String>,
@@ -23,7 +23,7 @@ pub(crate) struct Spoken {
     pub(crate) tokens_out: Option<u64>,
 }
 
-/// The whole address that is posted to.
+/// The address that requests are posted to.
 pub(crate) fn endpoint(profile: &Profile) -> String {
     let base = profile.url.trim_end_matches('/');
     match profile.provider {
@@ -34,7 +34,7 @@ pub(crate) fn endpoint(profile: &Profile) -> String {
     }
 }
 
-/// Headers beside the body's own: the key in the place where the provider looks for it.
+/// Request headers: the key in the provider's header, and the API version where one is required.
 pub(crate) fn headers(profile: &Profile) -> Vec<(&'static str, String)> {
     let key = profile.api_key.expose().to_owned();
     let mut headers = match profile.provider {
@@ -87,7 +87,7 @@ fn openai(profile: &Profile, question: &Question, key: &str, value: Value) -> Va
 
 fn anthropic(profile: &Profile, question: &Question) -> Value {
     let sampling = &question.sampling;
-    // It refuses stop sequences of white space alone; what they would have cut is cut when the completion is read.
+    // The API refuses stop sequences of white space alone; completions are cut at them when they are read.
     let stop: Vec<&String> = sampling.stop.iter().filter(|stop| !stop.trim().is_empty()).collect();
     let mut body = json!({
         "model": profile.model,
@@ -100,7 +100,7 @@ fn anthropic(profile: &Profile, question: &Question) -> Value {
         if !question.instruction.is_empty() {
             fields.insert("system".to_owned(), question.instruction.clone().into());
         }
-        // Newer models refuse both at once.
+        // Newer models refuse a request with both.
         if sampling.top_p < 1.0 {
             fields.remove("temperature");
             fields.insert("top_p".to_owned(), sampling.top_p.into());
@@ -128,8 +128,8 @@ fn gemini(question: &Question) -> Value {
     body
 }
 
-/// Reads an answer; the error names what is missing in it.
-pub(crate) fn read(provider: Provider, answer: &Value) -> Result<Spoken, &'static str> {
+/// Reads an answer; the error names the missing part.
+pub(crate) fn read(provider: Provider, answer: &Value) -> Result<ProviderAnswer, &'static str> {
     match provider {
         Provider::OpenAiChat | Provider::OpenAiCompletions => read_openai(answer),
         Provider::Anthropic => read_anthropic(answer),
@@ -137,10 +137,10 @@ pub(crate) fn read(provider: Provider, answer: &Value) -> Result<Spoken, &'stati
     }
 }
 
-fn read_openai(answer: &Value) -> Result<Spoken, &'static str> {
+fn read_openai(answer: &Value) -> Result<ProviderAnswer, &'static str> {
     let choice = answer.pointer("/choices/0").ok_or("choices")?;
     let text = choice.get("text").or_else(|| choice.pointer("/message/content")).and_then(Value::as_str);
-    Ok(Spoken {
+    Ok(ProviderAnswer {
         text: text.unwrap_or_default().to_owned(),
         finish_reason: match choice.get("finish_reason").and_then(Value::as_str) {
             Some("length") => FinishReason::Length,
@@ -153,9 +153,9 @@ fn read_openai(answer: &Value) -> Result<Spoken, &'static str> {
     })
 }
 
-fn read_anthropic(answer: &Value) -> Result<Spoken, &'static str> {
+fn read_anthropic(answer: &Value) -> Result<ProviderAnswer, &'static str> {
     let content = answer.get("content").and_then(Value::as_array).ok_or("content")?;
-    Ok(Spoken {
+    Ok(ProviderAnswer {
         text: joined(content),
         finish_reason: match answer.get("stop_reason").and_then(Value::as_str) {
             Some("max_tokens" | "model_context_window_exceeded") => FinishReason::Length,
@@ -171,7 +171,7 @@ fn read_anthropic(answer: &Value) -> Result<Spoken, &'static str> {
     })
 }
 
-fn read_gemini(answer: &Value) -> Result<Spoken, &'static str> {
+fn read_gemini(answer: &Value) -> Result<ProviderAnswer, &'static str> {
     let blocked = answer.pointer("/promptFeedback/blockReason").is_some();
     let candidate = answer.pointer("/candidates/0");
     if candidate.is_none() && !blocked {
@@ -179,7 +179,7 @@ fn read_gemini(answer: &Value) -> Result<Spoken, &'static str> {
     }
     let parts = candidate.and_then(|candidate| candidate.pointer("/content/parts")).and_then(Value::as_array);
     let finished = candidate.and_then(|candidate| candidate.get("finishReason")).and_then(Value::as_str);
-    Ok(Spoken {
+    Ok(ProviderAnswer {
         text: parts.map(|parts| joined(parts)).unwrap_or_default(),
         finish_reason: match finished {
             Some("STOP") => FinishReason::Stop,
@@ -199,17 +199,17 @@ fn read_gemini(answer: &Value) -> Result<Spoken, &'static str> {
     })
 }
 
-/// The text parts of an answer, one after another. Thoughts that a server shows beside them are left out.
+/// The text parts of an answer, joined. Thoughts are left out.
 fn joined(parts: &[Value]) -> String {
-    let spoken = parts.iter().filter(|part| part.get("thought").and_then(Value::as_bool) != Some(true));
-    spoken.filter_map(|part| part.get("text").and_then(Value::as_str)).collect()
+    let answered = parts.iter().filter(|part| part.get("thought").and_then(Value::as_bool) != Some(true));
+    answered.filter_map(|part| part.get("text").and_then(Value::as_str)).collect()
 }
 
 fn named(answer: &Value, pointer: &str) -> Option<String> {
     answer.pointer(pointer).and_then(Value::as_str).map(str::to_owned)
 }
 
-/// The sum of what the first of `pointers` counts and the others add; `None` where the first is absent.
+/// The sum of the counts at `pointers`; `None` where the first is absent.
 fn count(answer: &Value, pointers: &[&str]) -> Option<u64> {
     let number = |pointer: &&str| answer.pointer(pointer).and_then(Value::as_u64);
     let first = pointers.first().and_then(number)?;
@@ -221,8 +221,8 @@ mod tests {
     use super::*;
 
     fn check(provider: Provider, answer: Value, expected: (&str, FinishReason, Option<u64>, Option<u64>)) {
-        let spoken = read(provider, &answer).unwrap();
-        let found = (spoken.text.as_str(), spoken.finish_reason, spoken.tokens_in, spoken.tokens_out);
+        let answered = read(provider, &answer).unwrap();
+        let found = (answered.text.as_str(), answered.finish_reason, answered.tokens_in, answered.tokens_out);
         assert_eq!(found, expected, "{answer}");
     }
 

@@ -1,4 +1,4 @@
-//! What can go wrong with a teacher. Every message says what happened, at which profile, and what to do.
+//! Errors of teachers. Every message says what happened, at which profile, and what to do.
 
 use domain::Fault;
 use std::time::Duration;
@@ -6,45 +6,45 @@ use std::time::Duration;
 /// A teacher's failure.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum TeacherError {
-    /// It asks us to wait (429): the prompt is delayed, and nothing is counted.
-    #[error("teacher `{profile}` asks to wait {wait:?}")]
+    /// The teacher asked to wait (429): the prompt is postponed, and nothing is counted.
+    #[error("teacher `{profile}` asked to wait {wait:?}")]
     Wait {
         /// The profile.
         profile: String,
         /// How long.
         wait: Duration,
     },
-    /// It cannot be reached, or fails in itself, and retries did not help.
+    /// It cannot be reached or has an error of its own, and retries did not help.
     #[error("teacher `{profile}` at {url} {message}")]
     Unavailable {
         /// The profile.
         profile: String,
-        /// Where it was looked for.
+        /// Its address.
         url: String,
         /// What happened.
         message: String,
     },
-    /// It answered something that is no answer to this prompt.
+    /// Its answer cannot be used for this prompt.
     #[error("teacher `{profile}` at {url} {message}")]
     Malformed {
         /// The profile.
         profile: String,
-        /// Who said it.
+        /// Its address.
         url: String,
-        /// What it said.
+        /// What was wrong with the answer.
         message: String,
     },
-    /// No prompt will ever be answered until a person changes something.
+    /// No prompt can be answered until an operator acts.
     #[error("teacher `{profile}` at {url} {message}")]
     Permanent {
         /// The profile.
         profile: String,
-        /// Who said it.
+        /// Its address.
         url: String,
-        /// What it said, and what to do.
+        /// What happened, and what to do.
         message: String,
     },
-    /// The prompt cannot be rendered, or can never fit.
+    /// The prompt cannot be rendered, or never fits into a limit.
     #[error("{0}")]
     Invalid(String),
 }

@@ -24,7 +24,7 @@ use domain::completion::FinishReason;
 /// One question to a teacher.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Question {
-    /// What a chat model is told first; empty for none.
+    /// The system message for chat models; empty for none.
     pub instruction: String,
     /// The rendered prompt.
     pub prompt: String,
@@ -50,9 +50,9 @@ pub struct Sampling {
 /// What a teacher answered.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Reply {
-    /// The words.
+    /// The text.
     pub text: String,
-    /// Why they ended.
+    /// Why the text ended.
     pub finish_reason: FinishReason,
     /// The model, as the server names it.
     pub model: String,
@@ -66,7 +66,7 @@ pub struct Reply {
     pub seconds: f64,
 }
 
-/// Tokens that a text of English words comes to, near enough for reservations: four bytes each.
+/// An estimate of a text's tokens for reservations: one for every four bytes.
 pub fn estimate_tokens(text: &str) -> u64 {
     (text.len() as u64).div_ceil(4)
 }

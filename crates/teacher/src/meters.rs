@@ -1,7 +1,7 @@
-//! What is counted of a teacher's calls.
+//! The metrics of calls to teachers.
 
 use crate::Reply;
-use crate::attempt::Failure;
+use crate::attempt::CallError;
 use crate::error::TeacherError;
 use domain::telemetry::{self, value};
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
@@ -43,7 +43,7 @@ impl Meters {
     }
 
     /// A call ended.
-    pub(crate) fn end(&self, result: &Result<Reply, Failure>, took: Duration) {
+    pub(crate) fn end(&self, result: &Result<Reply, CallError>, took: Duration) {
         self.seconds.record(took.as_secs_f64());
         let outcome = match result {
             Ok(reply) => {
@@ -52,7 +52,7 @@ impl Meters {
                 self.cost.increment(reply.money_micros);
                 "ok"
             }
-            Err(Failure::Retry { error, .. } | Failure::Final(error)) => outcome(error),
+            Err(CallError::Retry { error, .. } | CallError::Final(error)) => outcome(error),
         };
         requests(&self.profile, outcome).increment(1);
     }
@@ -62,7 +62,7 @@ fn requests(profile: &str, outcome: &'static str) -> Counter {
     counter!(telemetry::TEACHER_REQUESTS.name, "profile" => profile.to_owned(), "outcome" => outcome)
 }
 
-/// What a failure is called: one of [`value::TEACHER_OUTCOMES`].
+/// The outcome of an error: one of [`value::TEACHER_OUTCOMES`].
 pub(crate) fn outcome(error: &TeacherError) -> &'static str {
     match error {
         TeacherError::Wait { .. } => "rate_limited",
@@ -72,7 +72,7 @@ pub(crate) fn outcome(error: &TeacherError) -> &'static str {
     }
 }
 
-/// A call that is in flight, also one that is given up.
+/// A call in flight; counted down when dropped, also when the call is cancelled.
 pub(crate) struct InFlight(Gauge);
 
 impl Drop for InFlight {
@@ -105,7 +105,7 @@ mod tests {
             assert!(value::TEACHER_OUTCOMES.contains(name), "{name}");
         }
         for name in value::TEACHER_OUTCOMES {
-            assert!(seen.contains(name), "nothing is ever {name}");
+            assert!(seen.contains(name), "no error has the outcome {name}");
         }
     }
 }

@@ -4,7 +4,7 @@ use domain::Secret;
 use domain::ports::RateLimits;
 use std::time::Duration;
 
-/// How a teacher is spoken to.
+/// Which HTTP API a teacher has: its dialect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Provider {
     /// `POST {url}/chat/completions`.
@@ -18,7 +18,7 @@ pub enum Provider {
 }
 
 impl Provider {
-    /// By its name in the configuration.
+    /// The provider with this name in the configuration.
     pub fn from_name(name: &str) -> Option<Self> {
         match name {
             "openai_chat" => Some(Self::OpenAiChat),
@@ -44,7 +44,7 @@ impl Provider {
 pub struct Profile {
     /// The name that specifications use.
     pub name: String,
-    /// How it is spoken to.
+    /// Its dialect.
     pub provider: Provider,
     /// The API's base, up to and with its version.
     pub url: String,
@@ -56,13 +56,13 @@ pub struct Profile {
     pub limits: RateLimits,
     /// Calls in flight at once.
     pub concurrency_max: usize,
-    /// Calls of one attempt: the first and its retries.
+    /// Most calls for one attempt at a prompt: the first and its retries.
     pub attempts_max: u32,
-    /// How long connecting may take.
+    /// Longest time to connect.
     pub connect_timeout: Duration,
-    /// How long no byte may come.
+    /// Longest time without a byte.
     pub idle_timeout: Duration,
-    /// How long a whole call may take.
+    /// Longest time of a whole call.
     pub total_timeout: Duration,
     /// Price of a million tokens in.
     pub price_in_per_million: f64,

@@ -1,4 +1,4 @@
-//! Rendering prompts: a task's template over exemplars and an example, sandboxed and with fuel.
+//! Rendering prompts: a task's template over exemplars and an example, sandboxed, with a limit on its instructions.
 
 use crate::error::TeacherError;
 use domain::Example;
@@ -6,7 +6,7 @@ use domain::task::Task;
 use minijinja::value::Serde;
 use minijinja::{AutoEscape, Environment, UndefinedBehavior, Value, context};
 
-/// Instructions that one rendering may take.
+/// Most template instructions of one rendering.
 const FUEL: u64 = 200_000;
 /// Longest rendered prompt, in bytes.
 const PROMPT_BYTES_MAX: usize = 256 * 1024;
@@ -22,7 +22,7 @@ pub struct Renderer {
 /// A rendered prompt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rendered {
-    /// What a chat model is told first; empty for none.
+    /// The system message for chat models; empty for none.
     pub instruction: String,
     /// The prompt.
     pub prompt: String,
@@ -32,7 +32,7 @@ impl Renderer {
     /// Compiles `task`'s template.
     ///
     /// # Errors
-    /// The template is wrong: its line and what is wrong with it.
+    /// The template is not valid: the message has its line and the mistake.
     pub fn new(task: &Task) -> Result<Self, TeacherError> {
         let mut environment = Environment::new();
         environment.set_fuel(Some(FUEL));
@@ -47,7 +47,7 @@ impl Renderer {
     /// The prompt for `example`, with the gold label as a hint where one is given.
     ///
     /// # Errors
-    /// The template names something that is not there, runs too long, or makes too long a prompt.
+    /// The template uses an undefined value, runs too long, or renders too long a prompt.
     pub fn render(&self, example: &Example, hint: Option<&str>) -> Result<Rendered, TeacherError> {
         let values = context! {
             exemplars => Value::from(Serde(&self.task.exemplars)),
@@ -70,7 +70,7 @@ impl Renderer {
     }
 }
 
-/// Every field is there, empty where the row has none: a template can ask for each of them.
+/// Every field is defined, empty where the row has none, so that templates can test each of them.
 fn example_value(example: &Example) -> Value {
     context! {
         input => &example.input,

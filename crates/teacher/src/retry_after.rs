@@ -1,11 +1,11 @@
-//! The Retry-After header in both its forms (RFC 9110, section 10.2.3).
+//! The Retry-After header in both of its forms (RFC 9110, section 10.2.3).
 
 use std::time::{Duration, SystemTime};
 
-/// Longest wait that a server can ask for.
+/// Longest wait that is honoured.
 const WAIT_MAX: Duration = Duration::from_secs(15 * 60);
 
-/// The wait that `value` asks for: a number of seconds, or a date, seen from `now`.
+/// The wait that `value` asks for: a number of seconds, or the time from `now` to a date.
 pub(crate) fn parse(value: &str, now: SystemTime) -> Option<Duration> {
     let wait = match value.trim().parse::<f64>() {
         Ok(seconds) if seconds.is_finite() && seconds >= 0.0 => Duration::from_secs_f64(seconds.min(1e6)),

@@ -1,7 +1,7 @@
-//! The tower around the asking. Outermost first: retry (bounded), rate limit (shared by every process), concurrency limit,
-//! one call with its timeouts. Adaptive concurrency and a breaker take their places between the last two.
+//! The stack around a call. Outermost first: retry (bounded), rate limit (shared by every process), concurrency limit,
+//! one call with its timeouts.
 
-use crate::attempt::{Failure, backoff};
+use crate::attempt::{CallError, backoff};
 use crate::client::Client;
 use crate::error::TeacherError;
 use crate::meters::{self, Meters};
@@ -23,7 +23,7 @@ use tracing::Instrument;
 #[derive(Clone)]
 pub struct Teacher {
     profile: Arc<Profile>,
-    calls: Arc<Mutex<BoxCloneService<Question, Reply, Failure>>>,
+    calls: Arc<Mutex<BoxCloneService<Question, Reply, CallError>>>,
 }
 
 impl std::fmt::Debug for Teacher {
@@ -36,7 +36,7 @@ impl Teacher {
     /// A teacher by its profile, within the limits that `rate_limiter` shares.
     ///
     /// # Errors
-    /// The profile's URL is none.
+    /// The profile's URL is not valid.
     pub fn new(profile: Profile, rate_limiter: Arc<dyn RateLimiter>) -> Result<Self, TeacherError> {
         let client = Client::new(profile.clone())?;
         let rate_limited = tower::layer::layer_fn({
@@ -59,10 +59,10 @@ impl Teacher {
         &self.profile
     }
 
-    /// Asks one question, calling again where that may help, at most `attempts_max` times.
+    /// Asks one question, with retries where they may succeed, at most `attempts_max` calls.
     ///
     /// # Errors
-    /// What the last call failed with.
+    /// The error of the last call.
     pub async fn ask(&self, question: Question) -> Result<Reply, TeacherError> {
         let span = tracing::info_span!(
             span::CHAT,
@@ -80,7 +80,7 @@ impl Teacher {
             gen_ai.usage.input_tokens = tracing::field::Empty,
             gen_ai.usage.output_tokens = tracing::field::Empty,
         );
-        let asked = self.ask_again_and_again(question).instrument(span.clone()).await;
+        let asked = self.ask_with_retries(question).instrument(span.clone()).await;
         match &asked {
             Ok(reply) => {
                 span.record("gen_ai.response.model", reply.model.as_str());
@@ -95,23 +95,23 @@ impl Teacher {
         asked
     }
 
-    fn stack(&self) -> BoxCloneService<Question, Reply, Failure> {
+    fn stack(&self) -> BoxCloneService<Question, Reply, CallError> {
         self.calls.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    async fn ask_again_and_again(&self, question: Question) -> Result<Reply, TeacherError> {
+    async fn ask_with_retries(&self, question: Question) -> Result<Reply, TeacherError> {
         let began = Instant::now();
         let mut failures = 0;
         loop {
             match self.stack().oneshot(question.clone()).await {
                 Ok(reply) => return Ok(Reply { seconds: began.elapsed().as_secs_f64(), ..reply }),
-                Err(Failure::Retry { error, wait }) => {
+                Err(CallError::Retry { error, wait }) => {
                     failures += 1;
                     if failures >= self.profile.attempts_max.max(1) {
                         return Err(error);
                     }
                     let wait = backoff(failures, wait, rand::random::<f64>());
-                    tracing::debug!(%error, failures, ?wait, "asking again");
+                    tracing::debug!(%error, failures, ?wait, "retrying a call");
                     tokio::time::sleep(wait).await;
                 }
                 Err(failure) => return Err(failure.into_error()),
@@ -129,10 +129,10 @@ struct Call {
 
 impl Service<Question> for Call {
     type Response = Reply;
-    type Error = Failure;
-    type Future = BoxFuture<'static, Result<Reply, Failure>>;
+    type Error = CallError;
+    type Future = BoxFuture<'static, Result<Reply, CallError>>;
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), CallError>> {
         Poll::Ready(Ok(()))
     }
 
@@ -149,7 +149,7 @@ impl Service<Question> for Call {
     }
 }
 
-/// Reserves a request and its tokens before the call, and settles with what the call used.
+/// Reserves a request and its tokens before the call, and settles with the usage afterwards.
 #[derive(Clone)]
 struct RateLimit<S> {
     inner: S,
@@ -159,14 +159,14 @@ struct RateLimit<S> {
 
 impl<S> Service<Question> for RateLimit<S>
 where
-    S: Service<Question, Response = Reply, Error = Failure> + Clone + Send + 'static,
+    S: Service<Question, Response = Reply, Error = CallError> + Clone + Send + 'static,
     S::Future: Send,
 {
     type Response = Reply;
-    type Error = Failure;
-    type Future = BoxFuture<'static, Result<Reply, Failure>>;
+    type Error = CallError;
+    type Future = BoxFuture<'static, Result<Reply, CallError>>;
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), CallError>> {
         // The inner service is made ready after the reservation, so that a wait holds no slot of the concurrency limit.
         Poll::Ready(Ok(()))
     }
@@ -179,12 +179,12 @@ where
             let result = inner.oneshot(question).await;
             let used = result.as_ref().map_or(0, |reply| reply.tokens_in + reply.tokens_out);
             if let Err(error) = rate_limiter.settle(&profile.name, reservation, used).await {
-                tracing::warn!(%error, "a reservation could not be settled");
+                tracing::warn!(%error, "a rate limit reservation cannot be settled");
             }
-            if let Err(Failure::Final(TeacherError::Wait { wait, .. })) = &result
+            if let Err(CallError::Final(TeacherError::Wait { wait, .. })) = &result
                 && let Err(error) = rate_limiter.hold(&profile.name, *wait).await
             {
-                tracing::warn!(%error, "the teacher's wait could not be shared");
+                tracing::warn!(%error, "the wait that a teacher asked for cannot be shared");
             }
             result
         }
@@ -196,7 +196,7 @@ async fn reserve(
     profile: &Profile,
     rate_limiter: &dyn RateLimiter,
     question: &Question,
-) -> Result<u64, Failure> {
+) -> Result<u64, CallError> {
     let estimate = estimate_tokens(&question.prompt) + estimate_tokens(&question.instruction);
     let tokens = estimate + u64::from(question.sampling.tokens_max);
     loop {
@@ -205,7 +205,7 @@ async fn reserve(
             Ok(Reservation::Wait(wait)) => tokio::time::sleep(wait).await,
             Err(error @ RateLimitError::NeverFits { .. }) => {
                 let message = format!("teacher `{}`: {error}", profile.name);
-                return Err(Failure::Final(TeacherError::Invalid(message)));
+                return Err(CallError::Final(TeacherError::Invalid(message)));
             }
             Err(error @ RateLimitError::Unavailable(_)) => {
                 let url = profile.url.clone();
@@ -214,7 +214,7 @@ async fn reserve(
                     url,
                     message: error.to_string(),
                 };
-                return Err(Failure::Retry { error, wait: None });
+                return Err(CallError::Retry { error, wait: None });
             }
         }
     }

@@ -1,4 +1,4 @@
-//! A teacher's every fault, made exactly by a server of this test's own, and what the client says of it.
+//! Every fault of a teacher, produced by a server of this test, and the client's error for it.
 
 #![allow(
     clippy::unwrap_used,
@@ -128,7 +128,7 @@ async fn a_good_answer_is_read_whole() {
 }
 
 #[tokio::test]
-async fn what_may_help_is_tried_again_and_bounded() {
+async fn transient_errors_are_retried_within_bounds() {
     let good = completion("two", "stop");
     for status in [408, 500, 502, 503, 504, 529] {
         let (url, requests) = server(vec![(status, &[], "busy".into()), (200, &[], good.clone())]).await;
@@ -142,7 +142,7 @@ async fn what_may_help_is_tried_again_and_bounded() {
 }
 
 #[tokio::test]
-async fn a_wait_is_handed_on_and_not_retried() {
+async fn a_wait_is_returned_and_not_retried() {
     let check = |headers: &'static [(&'static str, &'static str)], seconds: u64| async move {
         let (url, requests) = server(vec![(429, headers, "slow down".into())]).await;
         let error = ask(profile(&url)).await.unwrap_err();
@@ -155,7 +155,7 @@ async fn a_wait_is_handed_on_and_not_retried() {
 }
 
 #[tokio::test]
-async fn what_never_helps_says_what_to_do() {
+async fn permanent_errors_say_what_to_do() {
     let check = |status: u16, body: &'static str, words: &'static str| async move {
         let (url, requests) = server(vec![(status, &[], body.into())]).await;
         let error = ask(profile(&url)).await.unwrap_err();
@@ -169,37 +169,37 @@ async fn what_never_helps_says_what_to_do() {
     check(403, "no", "check the profile's api_key_env").await;
     check(404, "no", "check the profile's url and model").await;
     check(302, "", "final address").await;
-    check(429, r#"{"error":{"code":"insufficient_quota"}}"#, "quota is used up").await;
+    check(429, r#"{"error":{"code":"insufficient_quota"}}"#, "exhausted quota").await;
 }
 
 #[tokio::test]
-async fn what_is_no_answer_is_shown() {
+async fn unusable_answers_are_quoted() {
     let check = |status: u16, body: String, words: &'static str| async move {
         let (url, _) = server(vec![(status, &[], body)]).await;
         let error = ask(profile(&url)).await.unwrap_err();
         assert!(matches!(error, TeacherError::Malformed { .. }), "{error}");
         assert!(error.to_string().contains(words), "wanted {words:?} in {error}");
-        assert!(error.to_string().len() < 600, "a message repeats a bounded part of a foreign body");
+        assert!(error.to_string().len() < 600, "a message quotes a bounded part of a body");
     };
     check(200, "<html>welcome</html>".into(), "not JSON").await;
     check(200, r#"{"choices": [{"te"#.into(), "not JSON").await;
     check(200, "{}".into(), "without `choices`").await;
-    check(200, completion("", "stop"), "no text at all").await;
+    check(200, completion("", "stop"), "without text").await;
     check(200, "x".repeat(5_000_000), "more than").await;
     check(400, "context too long".into(), "context too long").await;
 }
 
 #[tokio::test]
-async fn silence_and_broken_lines_are_told_apart() {
-    // Nobody listens: a port that was just given back.
+async fn timeouts_and_closed_connections_are_distinguished() {
+    // A port that was just closed.
     let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let error = ask(profile(&format!("http://{free}/v1"))).await.unwrap_err().to_string();
-    assert!(error.contains("cannot be reached: is it running"), "{error}");
+    assert!(error.contains("cannot be reached: check that it runs"), "{error}");
 
     let hung = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/v1", hung.local_addr().unwrap());
     let error = ask(Profile { attempts_max: 1, ..profile(&url) }).await.unwrap_err().to_string();
-    assert!(error.contains("did not answer in time"), "{error}");
+    assert!(error.contains("timed out (idle"), "{error}");
 
     let cut = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/v1", cut.local_addr().unwrap());
@@ -209,26 +209,26 @@ async fn silence_and_broken_lines_are_told_apart() {
         }
     });
     let error = ask(Profile { attempts_max: 2, ..profile(&url) }).await.unwrap_err().to_string();
-    assert!(error.contains("broke off its answer"), "{error}");
+    assert!(error.contains("before its answer was complete"), "{error}");
 }
 
 #[tokio::test]
-async fn a_url_that_is_none_is_refused_at_once() {
+async fn an_invalid_url_is_refused_at_once() {
     for url in ["", "localhost:80", "ftp://host/v1"] {
         let error = ask(profile(url)).await.unwrap_err();
         assert!(error.to_string().starts_with("teacher `test`: url"), "{error}");
     }
 }
 
-/// What a server heard: its path, the header that should hold the key, and the body.
-async fn heard(
+/// What a server received: the path, the header that should contain the key, and the body.
+async fn received(
     provider: Provider,
     key_header: &'static str,
     answer: serde_json::Value,
 ) -> (String, String, serde_json::Value) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/v1", listener.local_addr().unwrap());
-    let (tell, mut told) = tokio::sync::mpsc::channel(1);
+    let (tell, mut received_one) = tokio::sync::mpsc::channel(1);
     tokio::spawn(async move {
         let (stream, _) = listener.accept().await.unwrap();
         let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
@@ -247,23 +247,23 @@ async fn heard(
     });
     let reply = ask(Profile { provider, ..profile(&url) }).await.unwrap();
     assert_eq!(reply.text, "two", "{provider:?}");
-    told.recv().await.unwrap()
+    received_one.recv().await.unwrap()
 }
 
 #[tokio::test]
-async fn every_provider_is_asked_in_its_own_words() {
+async fn every_provider_is_asked_in_its_dialect() {
     let openai = serde_json::json!({"choices": [{"text": "two"}]});
-    let (path, key, body) = heard(Provider::OpenAiCompletions, "authorization", openai).await;
+    let (path, key, body) = received(Provider::OpenAiCompletions, "authorization", openai).await;
     assert_eq!((path.as_str(), key.as_str()), ("/v1/completions", "Bearer hunter2"));
     assert_eq!((&body["prompt"], &body["stop"]), (&"Q: 1 + 1?\nA:".into(), &serde_json::json!(["\n\n"])));
 
     let chat = serde_json::json!({"choices": [{"message": {"content": "two"}}]});
-    let (path, _, body) = heard(Provider::OpenAiChat, "authorization", chat).await;
+    let (path, _, body) = received(Provider::OpenAiChat, "authorization", chat).await;
     assert_eq!(path, "/v1/chat/completions");
     assert_eq!(body["messages"], serde_json::json!([{"role": "user", "content": "Q: 1 + 1?\nA:"}]));
 
     let anthropic = serde_json::json!({"content": [{"type": "text", "text": "two"}]});
-    let (path, key, body) = heard(Provider::Anthropic, "x-api-key", anthropic).await;
+    let (path, key, body) = received(Provider::Anthropic, "x-api-key", anthropic).await;
     assert_eq!((path.as_str(), key.as_str()), ("/v1/messages", "hunter2"));
     assert_eq!(
         body["stop_sequences"],
@@ -273,7 +273,7 @@ async fn every_provider_is_asked_in_its_own_words() {
     assert_eq!((&body["max_tokens"], body.get("top_p")), (&16.into(), None));
 
     let gemini = serde_json::json!({"candidates": [{"content": {"parts": [{"text": "two"}]}}]});
-    let (path, key, body) = heard(Provider::Gemini, "x-goog-api-key", gemini).await;
+    let (path, key, body) = received(Provider::Gemini, "x-goog-api-key", gemini).await;
     assert_eq!((path.as_str(), key.as_str()), ("/v1/models/small:generateContent", "hunter2"));
     assert_eq!(body["generationConfig"]["maxOutputTokens"], 16);
 }

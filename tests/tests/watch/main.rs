@@ -131,9 +131,9 @@ fn no_view_holds_what_was_said() {
         assert!(!told.contains(&words(&row["attname"])), "{row}");
     }
     // Quotations of teachers in failures are left out.
-    let said = r"teacher `local` at http://h/v1 refuses the prompt (400): `Ann has 3 pens`";
+    let said = r"teacher `local` at http://h/v1 rejects the prompt (400): `Ann has 3 pens`";
     let (rows, _) = reader.ask(&format!("SELECT watch.unquoted('{said}') AS failure")).unwrap();
-    assert_eq!(rows[0]["failure"], "teacher `local` at http://h/v1 refuses the prompt (400)");
+    assert_eq!(rows[0]["failure"], "teacher `local` at http://h/v1 rejects the prompt (400)");
     let (rows, _) = reader.ask(r#"SELECT watch.parsed('{"a": "\u0000b"}') ->> 'a' AS read"#).unwrap();
     assert_eq!(rows[0]["read"], "\u{fffd}b");
 }
