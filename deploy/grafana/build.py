@@ -1,4 +1,4 @@
-"""Writes the dashboards beside it, from the panels below. Five dashboards share how a panel looks; what differs is here.
+"""Writes the dashboards next to it, from the panels below. Five dashboards share how a panel looks; what differs is here.
 
     python3 deploy/grafana/build.py            write dashboards/*.json
     python3 deploy/grafana/build.py --check    say whether they are what this file says
@@ -381,7 +381,7 @@ def all_jobs():
     counts = ", ".join(f"count(*) FILTER (WHERE state = '{state}') AS {state}" for state in STATES)
     by_state = number(
         "Jobs by state",
-        "All jobs there are. What is failed or paused waits for a person: the table below says for what.",
+        "All jobs. Failed and paused ones need an operator: the table below says what to do.",
         sql(f"SELECT {counts} FROM watch.jobs"),
         width=18,
         wide=True,
@@ -393,16 +393,15 @@ def all_jobs():
         by_state,
         number(
             "Backlog",
-            "Prompts of running jobs that wait for a harvester, and those that one has in its hands. Harvesters are scaled "
-            "by their sum.",
+            "Prompts of running jobs that are pending, and those leased by a harvester. Harvesters are scaled by their sum.",
             sql("SELECT coalesce(sum(pending), 0) AS pending, coalesce(sum(leased), 0) AS leased FROM watch.backlog"),
             width=6,
             wide=True,
         ),
         table(
             "Jobs",
-            "Every job that goes on, and those that changed in the time range. Progress and time left are those of the "
-            "present stage; the budget is the fullest of prompts, tokens and money. Click a name to see it below.",
+            "Every unfinished job, and those that changed in the time range. Progress and time left are those of the "
+            "current stage; the budget is the fullest of prompts, tokens and money. Click a name to see it below.",
             """
             SELECT name, state, stage, progress, seconds_left, prompts_done, prompts_total, prompts_per_second,
                 rationales_accepted, rationales_rejected, step, steps, steps_per_second, teacher, objective, money,
@@ -434,8 +433,8 @@ def stopped_jobs_and_models():
     return [
         table(
             "Jobs that stopped, and why",
-            "Jobs that failed, were cancelled or wait for a person. `distillery resume` goes on where one stopped, once the "
-            "reason is mended.",
+            "Jobs that failed, were cancelled or are paused. Once the cause is repaired, `distillery resume` continues one "
+            "where it stopped.",
             """
             SELECT jobs.name, failures.state, failures.reason, failures.at, failures.job
             FROM watch.failures AS failures JOIN watch.jobs AS jobs ON jobs.job = failures.job
@@ -448,7 +447,7 @@ def stopped_jobs_and_models():
         ),
         table(
             "Models",
-            "The newest students: accuracy on the test rows with its 95% bootstrap interval, beside their teacher's.",
+            "The newest students: accuracy on the test rows with its 95% bootstrap interval, next to their teacher's.",
             """
             SELECT model, accuracy, accuracy_low, accuracy_high, validation_accuracy, teacher_accuracy,
                 teacher_accuracy_low, teacher_accuracy_high, rows, parameters, created_at, job
@@ -673,8 +672,8 @@ def harvest_now():
             steps=[(None, "green"), (0.001, "orange"), (0.01, "red")],
         ),
         number(
-            "Work list",
-            "Entries that wait or are delivered. The records hold more: what does not fit is published as room is made.",
+            "Work queue",
+            "Entries that wait or are delivered. The records contain more: what does not fit is enqueued when there is room.",
             metrics(("max (distillery_queue_entries)", "")),
         ),
         number(
@@ -744,7 +743,7 @@ def answers():
         lines(
             "Attempts without an answer",
             "By what became of the prompt: delayed (tried again, nothing counted), counted (the teacher's own failure; "
-            "after some the prompt is parked), paused (its job waits for a person).",
+            "after some the prompt is parked), paused (its job needs an operator).",
             metrics((rate("distillery_prompts_failed_total", "outcome"), "{{outcome}}")),
         ),
         lines(
@@ -758,15 +757,15 @@ def answers():
 
 def work_list():
     return [
-        row("Work list and records"),
+        row("Work queue and records"),
         lines(
-            "Entries of the work list",
-            "Waiting and delivered, as each harvester sees them; they share one list.",
+            "Entries of the work queue",
+            "Waiting and delivered, as each harvester sees them; they share one queue.",
             metrics(("max (distillery_queue_entries)", "entries")),
             width=8,
         ),
         lines(
-            "Published to the work list",
+            "Enqueued",
             "Entries a second: by the relay what is new, by the reconciler what the list had lost.",
             metrics((rate("distillery_queue_published_total", "by"), "{{by}}")),
             width=8,
@@ -779,7 +778,7 @@ def work_list():
         ),
         lines(
             "Seconds of a write",
-            "From the batch to its commit. Answers wait here, teachers do not.",
+            "From the batch to its commit. Answers wait here; teachers do not.",
             quantiles("distillery_harvest_write_duration_seconds"),
             width=24,
             unit="s",
@@ -791,7 +790,7 @@ def work_list():
 def harvest():
     panels = [*harvest_now(), *teachers(), *answers(), *work_list()]
     profile = choice("profile", "Teacher", "label_values(distillery_teacher_requests_total, profile)")
-    description = "Teachers, answers, and the work list between them. All jobs together: what concerns one is under Jobs."
+    description = "Teachers, answers, and the work queue between them. All jobs together: a single job is under Jobs."
     return dashboard("harvest", "Harvest", description, panels, ["prometheus"], [profile])
 
 
@@ -865,7 +864,7 @@ def steps_and_runs():
         ),
         lines(
             "Seconds to write a checkpoint",
-            "What one in twenty exceeds: `resume` is what a restart goes on from, `model` what is served.",
+            "What one in twenty exceeds: `resume` is what a restart resumes from, `model` what is served.",
             metrics((quantile(0.95, "distillery_checkpoint_write_duration_seconds", "kind"), "p95 {{kind}}")),
             width=8,
             unit="s",
@@ -890,7 +889,7 @@ def serving_now():
         ),
         number(
             "Refused",
-            "Share of the requests that were not admitted. Those who ask are told to come again, elsewhere or later.",
+            "Share of the requests that were not admitted. Callers are told to retry elsewhere or later.",
             metrics((f"{refusals} / ({requests} + {refusals})", "")),
             unit="percentunit",
             steps=[(None, "green"), (0.001, "orange"), (0.01, "red")],
