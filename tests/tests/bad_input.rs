@@ -247,7 +247,10 @@ fn a_specification_s_rows_and_teacher_are_looked_for_before_anything_is_asked() 
     );
     check(
         SpecText { teacher: "profile = \"locla\"", ..usual() },
-        &["spec.toml:10: teacher.profile: `locla` is no teacher profile here", "did you mean `local`?"],
+        &[
+            "spec.toml:10: teacher.profile: `locla` is not a configured teacher profile",
+            "did you mean `local`?",
+        ],
     );
     check(
         SpecText { teacher: "profile = \"openai\"", ..usual() },

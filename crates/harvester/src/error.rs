@@ -1,4 +1,4 @@
-//! What can go wrong in a harvest.
+//! Errors of the harvester.
 
 use domain::ports::StoreError;
 use domain::{Fault, Violation};
@@ -7,20 +7,20 @@ use teacher::TeacherError;
 /// A failure of the harvester.
 #[derive(Debug, thiserror::Error)]
 pub enum HarvestError {
-    /// The records.
+    /// The store's.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The queue.
     #[error(transparent)]
     Queue(#[from] domain::ports::QueueError),
-    /// The teacher.
+    /// The teacher's.
     #[error(transparent)]
     Teacher(#[from] TeacherError),
     /// The caller's mistakes.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     Invalid(Vec<Violation>),
-    /// This process shuts down: the question was never asked.
-    #[error("handed back unasked: this process shuts down")]
+    /// The process shuts down: the prompt was not asked.
+    #[error("released without being asked: the process shuts down")]
     Unasked,
     /// The job cannot continue; the reason names what to do.
     #[error("{0}")]
@@ -28,7 +28,7 @@ pub enum HarvestError {
 }
 
 impl HarvestError {
-    /// What kind of failure it is.
+    /// The kind of failure.
     pub fn fault(&self) -> Fault {
         match self {
             Self::Store(error) => error.fault(),

@@ -1,4 +1,4 @@
-//! What is needed of a job to ask its prompts: its specification, its compiled template, its teacher.
+//! What it takes to ask a job's prompts: its specification, its compiled template, its teacher.
 
 use crate::error::HarvestError;
 use domain::fingerprint::{Asked, Sampled};
@@ -18,7 +18,7 @@ pub(crate) struct PreparedJob {
     pub(crate) id: DistillationId,
     pub(crate) dataset: DatasetId,
     pub(crate) spec: Spec,
-    /// The trace that it was submitted in; empty for none.
+    /// The trace context of its submission; empty for none.
     pub(crate) traceparent: String,
     renderer: Renderer,
     /// The teacher to ask; `None` for imported answers.
@@ -40,7 +40,7 @@ impl PreparedJobs {
         Self { store, teachers, known: Mutex::default() }
     }
 
-    /// The job of an id, from memory or from the store.
+    /// The job with this id, from the cache or from the store.
     pub(crate) async fn get(&self, id: DistillationId) -> Result<Arc<PreparedJob>, HarvestError> {
         if let Some(job) = self.known().get(&id) {
             return Ok(Arc::clone(job));
@@ -80,7 +80,7 @@ impl PreparedJob {
         })
     }
 
-    /// Whether its answers come with the data.
+    /// Whether its answers came with the data.
     pub(crate) fn is_imported(&self) -> bool {
         self.spec.teacher.as_ref().is_some_and(|teacher| teacher.source == TeacherSource::Imported)
     }
@@ -106,7 +106,7 @@ impl PreparedJob {
         Ok(Question { instruction: rendered.instruction, prompt: rendered.prompt, sampling })
     }
 
-    /// The content address of a question's completion.
+    /// The completion key of a question.
     pub(crate) fn key(&self, question: &Question) -> CompletionKey {
         let (profile, model) = match &self.teacher {
             Some(teacher) => (teacher.profile().name.as_str(), teacher.profile().model.as_str()),

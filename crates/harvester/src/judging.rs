@@ -1,4 +1,4 @@
-//! The end of a harvest: every row judged whole, the teacher measured, the ledger's fingerprint taken.
+//! The end of a harvest: judges every row, measures the teacher, and takes the ledger's fingerprint.
 
 use crate::error::HarvestError;
 use crate::job::PreparedJob;
@@ -12,7 +12,7 @@ use domain::ports::BATCH_MAX;
 use domain::records::LedgerEntry;
 use domain::state::{PromptState, Purpose};
 
-/// What the whole ledger came to.
+/// The result of judging the whole ledger.
 pub(crate) struct Judged {
     /// That of the final run's rationales.
     pub(crate) fingerprint: String,

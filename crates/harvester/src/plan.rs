@@ -1,4 +1,4 @@
-//! Which prompts a job begins with, and which hinted ones come after them.
+//! The prompts that a job starts with, and the hinted ones that follow.
 
 use crate::error::HarvestError;
 use crate::job::PreparedJob;
@@ -16,7 +16,7 @@ use domain::spec::{TeacherSource, TeacherSpec};
 use domain::state::Purpose;
 use teacher::estimate_tokens;
 
-/// Plans the job's first stage and moves it to `harvesting`. Doing it again changes nothing.
+/// Plans the job's first prompts and moves it to `harvesting`. Repeating it changes nothing.
 pub(crate) async fn begin(shared: &Shared, job: &PreparedJob) -> Result<(), HarvestError> {
     match job.spec.teacher.as_ref() {
         None => shared.stores.prompts.plan_prompts(job.id, Vec::new()).await?,
@@ -40,7 +40,7 @@ pub(crate) async fn begin(shared: &Shared, job: &PreparedJob) -> Result<(), Harv
     Ok(())
 }
 
-/// The splits that are asked about, why, and how many rows of each.
+/// The splits that are asked about, with their purpose and number of rows.
 fn stages(teacher: &TeacherSpec) -> Vec<(Split, Purpose, Option<u32>)> {
     let mut stages = vec![(Split::Train, Purpose::Train, teacher.rows)];
     if teacher.evaluate {
@@ -134,7 +134,7 @@ async fn import(shared: &Shared, job: &PreparedJob, teacher: &TeacherSpec) -> Re
         })
         .await?;
     }
-    // Nothing to record still moves the job on.
+    // An empty plan still moves the job to `harvesting`.
     shared.stores.prompts.plan_prompts(job.id, Vec::new()).await?;
     while !answered.is_empty() {
         let rest = answered.split_off(answered.len().min(BATCH_MAX));

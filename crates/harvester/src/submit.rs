@@ -1,4 +1,4 @@
-//! What is checked of a job before it is accepted: its specification against its rows.
+//! The checks of a job before it is accepted: its specification against the operator's profiles and the rows.
 
 use crate::error::HarvestError;
 use crate::job::PreparedJob;
@@ -13,10 +13,10 @@ use domain::state::DatasetState;
 use domain::task::AnswerShape;
 use domain::{Split, Task, Violation};
 
-/// Rows with a label outside its set that are named one by one.
+/// Most rows with a label outside the set that are named individually.
 const LABELS_SHOWN: usize = 5;
 
-/// Accepts a job, or names every mistake.
+/// Accepts a job, or returns every mistake.
 pub(crate) async fn submit(
     shared: &Shared,
     request: RequestId,
@@ -66,7 +66,7 @@ fn check_teacher(shared: &Shared, spec: &Spec, found: &mut Vec<Violation>) {
             .map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
         found.push(Violation::new(
             "teacher.profile",
-            format!("`{name}` is no teacher profile here (there are: {}){near}", known.join(", ")),
+            format!("`{name}` is not a configured teacher profile (available: {}){near}", known.join(", ")),
         ));
     }
 }
@@ -75,7 +75,10 @@ async fn check_start(shared: &Shared, spec: &Spec, found: &mut Vec<Violation>) -
     if let Start::Base { name } = &spec.start
         && shared.stores.models.base_model(name).await?.is_none()
     {
-        found.push(Violation::new("student.base", format!("there is no registered base model `{name}`")));
+        found.push(Violation::new(
+            "student.base",
+            format!("no base model `{name}` is registered: register it, or name another one"),
+        ));
     }
     Ok(())
 }
@@ -88,7 +91,7 @@ async fn check_rows(
 ) -> Result<(), HarvestError> {
     let record = shared.stores.datasets.dataset(dataset).await?;
     if record.state != DatasetState::Committed {
-        found.push(Violation::new("dataset_id", "is not committed yet: finish its upload first"));
+        found.push(Violation::new("dataset_id", "is not committed: finish its upload first"));
         return Ok(());
     }
     let train = shared.stores.datasets.row_counts(dataset, Split::Train).await?;
@@ -117,7 +120,7 @@ async fn check_rows(
     Ok(())
 }
 
-/// The template is rendered once, with the first row, so that a wrong one is found before anything is paid for.
+/// Renders the template once, with the first row, so that a mistake in it is found before anything is paid for.
 async fn check_template(
     shared: &Shared,
     spec: &Spec,
@@ -172,17 +175,17 @@ async fn check_labels(
     if outside > LABELS_SHOWN {
         found.push(Violation::new(
             "rows",
-            format!("{} more are wrong in the same way", outside - LABELS_SHOWN),
+            format!("{} more rows have the same mistake", outside - LABELS_SHOWN),
         ));
     }
     Ok(())
 }
 
-/// What is wrong with a row's label or its choices.
+/// The mistake in a row's label or choices.
 fn label_mistake(task: &Task, row: &Row) -> Option<Violation> {
     let set = task.label_set(&row.example)?;
     if set.is_empty() {
-        // Answers by letter need something to choose from; otherwise a row without choices has an open set.
+        // Lettered answers need choices; for other tasks a row without choices has an open label set.
         return (task.answer.shape == AnswerShape::Choice).then(|| {
             let words = format!("is missing: the task `{}` asks for one of them", task.name);
             Violation::new(format!("rows[{}].choices", row.index), words)

@@ -12,7 +12,7 @@ use tonic::{Request, Response, Status, Streaming};
 use wire::v1::datasets_service_server::DatasetsService;
 use wire::v1::{self, get_dataset_request::Which};
 
-/// Most rows of a dataset: what a 32-bit count holds, which no upload comes near.
+/// Most rows of a dataset: the largest 32-bit count.
 const ROWS_MAX: u64 = u32::MAX as u64;
 
 pub(super) struct Datasets(pub(super) Arc<Shared>);
@@ -44,7 +44,7 @@ impl DatasetsService for Datasets {
         while let Some(chunk) = chunks.message().await? {
             let this: DatasetId = id("dataset_id", &chunk.dataset_id)?;
             if dataset.is_some_and(|dataset| dataset != this) {
-                let words = "changes within one stream: open a stream for each dataset";
+                let words = "changes within one stream: open one stream for each dataset";
                 return Err(wire::invalid(vec![Violation::new("dataset_id", words)]));
             }
             dataset = Some(this);
@@ -54,7 +54,7 @@ impl DatasetsService for Datasets {
         if dataset.is_none() {
             return Err(wire::invalid(vec![Violation::new(
                 "dataset_id",
-                "is missing: the stream has no chunk",
+                "is missing: the stream contains no chunk: send at least one",
             )]));
         }
         Ok(Response::new(v1::UploadRowsResponse { rows }))

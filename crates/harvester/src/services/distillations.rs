@@ -13,11 +13,11 @@ use tonic::{Request, Response, Status};
 use wire::v1::distillations_service_server::DistillationsService;
 use wire::{Watched, v1};
 
-/// Events of one look.
+/// Most events of one read.
 const EVENTS: usize = 100;
-/// How often a watcher looks for events.
+/// Interval at which a watcher polls for events.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// How often the harvest's numbers are sent.
+/// Interval of harvest snapshots.
 const SNAPSHOT_EVERY: Duration = Duration::from_secs(1);
 
 pub(super) struct Distillations(pub(super) Arc<Shared>);
@@ -117,7 +117,7 @@ impl DistillationsService for Distillations {
     }
 }
 
-/// Sends events in order, the harvest's numbers between them, until the job rests: ended, or paused.
+/// Sends events in order, with harvest snapshots between them, until the job has ended or is paused.
 async fn watch(
     shared: &Shared,
     job: DistillationId,
@@ -126,7 +126,7 @@ async fn watch(
 ) -> Result<(), Status> {
     let mut snapshot: Option<Instant> = None;
     while !sink.is_closed() {
-        // The state is read before the events, so that a job seen at rest has no events still to come.
+        // The state is read before the events: a job that has ended or is paused here has no further events.
         let state = shared.stores.jobs.distillation(job).await.map_err(fail)?.state;
         let harvesting = matches!(state, DistillationState::Queued | DistillationState::Harvesting);
         if harvesting && snapshot.is_none_or(|last| last.elapsed() >= SNAPSHOT_EVERY) {
@@ -155,12 +155,12 @@ async fn watch(
     Ok(())
 }
 
-/// A harvest that was faster than the snapshots is still shown whole.
+/// Sends the final snapshot of a harvest that ended between two snapshots.
 fn ends_harvest(kind: &domain::event::EventKind) -> bool {
     matches!(kind, domain::event::EventKind::StateChanged { from: Some(DistillationState::Harvesting), .. })
 }
 
-/// The harvest's numbers; those of an end carry its time, so that a watcher can tell an old one.
+/// A harvest snapshot; a final one carries its time, so that a watcher recognises an old one.
 async fn send_snapshot(
     shared: &Shared,
     job: DistillationId,

@@ -14,7 +14,7 @@ use wire::v1;
 use wire::v1::get_model_request::Which;
 use wire::v1::models_service_server::ModelsService;
 
-/// How often a watcher of models looks.
+/// Interval at which a watcher polls for models.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 pub(super) struct Models(pub(super) Arc<Shared>);
@@ -81,7 +81,10 @@ impl ModelsService for Models {
     ) -> Answer<v1::RegisterBaseModelResponse> {
         let request = request.into_inner();
         if !is_name(&request.name) {
-            return Err(wire::invalid(vec![Violation::new("name", "is no name of a checkpoint")]));
+            return Err(wire::invalid(vec![Violation::new(
+                "name",
+                "is not a valid checkpoint name: use 1 to 64 of [A-Za-z0-9._-]",
+            )]));
         }
         let base = self
             .0

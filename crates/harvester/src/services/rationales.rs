@@ -1,4 +1,4 @@
-//! The ledger, read.
+//! Reading the ledger.
 
 use super::respond::{Answer, CHUNK_ROWS, Stream, fail, id, page, stream};
 use crate::shared::Shared;
@@ -14,7 +14,7 @@ use wire::v1::rationales_service_server::RationalesService;
 
 pub(super) struct Rationales(pub(super) Arc<Shared>);
 
-/// Pages of a ledger go by row: the token is the last row of the page before.
+/// Pages of a ledger contain whole rows: the token names the last row of the previous page.
 fn after_row(cursor: Option<String>) -> Result<Option<u64>, Status> {
     let read = |token: String| token.strip_prefix("row-").and_then(|row| row.parse().ok());
     match cursor {
@@ -48,7 +48,7 @@ impl RationalesService for Rationales {
         let filter = LedgerFilter { verdict, after_row: after_row(page.cursor)? };
         self.0.stores.jobs.distillation(job).await.map_err(fail)?;
         let entries = self.0.stores.prompts.ledger(job, &filter, page.size).await.map_err(fail)?;
-        // A page that is not full may still be cut at a row's end, so only an empty one is the last.
+        // A page that is not full may have been cut at the end of a row, so only an empty one is the last.
         let next_page_token = token(!entries.is_empty(), entries.last().map(|entry| entry.row));
         let rationales = entries.into_iter().map(Into::into).collect();
         Ok(Response::new(v1::ListRationalesResponse { rationales, next_page_token }))

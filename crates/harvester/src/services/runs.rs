@@ -18,9 +18,9 @@ use wire::v1::runs_service_server::RunsService;
 /// Shortest and longest lease that a trainer may ask for.
 const LEASE_MIN: Duration = Duration::from_secs(1);
 const LEASE_MAX: Duration = Duration::from_secs(600);
-/// Most numbers of one report.
+/// Most metrics of one report.
 const REPORT_METRICS_MAX: usize = 1_000;
-/// Most numbers of one answer.
+/// Most metrics of one answer.
 const METRICS_MAX: usize = 100_000;
 /// Rows of one chunk for a trainer.
 const CHUNK_ROWS: usize = 500;
