@@ -1,6 +1,27 @@
-//! Configuration, telemetry, signals and the composition root: the only place that names adapters.
+//! Configuration, telemetry, ingress, signals, and the composition root.
 //!
-//! `local` puts the roles together for one machine; `roles` starts each of them, or says that this build lacks it.
+//! `local` composes the services of one machine over the in-memory transport, `serve` those of a process of its own; each
+//! role is a cargo feature, and a build without it says so when it is asked for.
+//!
+//! # Invariants
+//!
+//! - The only crate that names adapters and reads the environment.
+//! - Off loopback a process refuses plain text and anonymous callers unless the configuration allows them explicitly.
+//! - Shutdown is ordered: announce, close the ingress, finish calls, hand leases back, close the records.
+//!
+//! # Example
+//!
+//! ```no_run
+//! # fn main() -> anyhow::Result<()> {
+//! use app::serve::{Roles, Serving};
+//!
+//! let config = app::config::Config::load_here(None)?;
+//! app::block_on(async {
+//!     let roles = Roles { harvester: true, ..Roles::default() };
+//!     Serving::open(config, roles).await?.run(app::signals::shutdown()).await
+//! })
+//! # }
+//! ```
 
 mod admin;
 pub mod base;

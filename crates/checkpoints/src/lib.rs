@@ -1,10 +1,34 @@
-//! The store of checkpoints: `runs/<run>/<fence>/<step>/` for what trainers write, `base/<name>/` for what students start
-//! from. A folder is complete when its manifest exists, which is written last.
+//! The checkpoint store: a folder, or a bucket with a folder of this machine as its cache.
+//!
+//! `runs/<run>/<fence>/<step>-<what>/` is what trainers write, `base/<name>/` what students start from. A folder is
+//! complete when its manifest (sha256 of every file) exists, and the manifest is written last.
 //!
 //! [`check_folder`] says whether a folder that a user brings can be used, and [`import_checkpoint`] writes the tokenizer that
 //! some published checkpoints lack. Both look at files only, so that a build without libtorch has them.
 //!
-//! Invariants: a path never leaves the store; a folder appears whole or not at all; safetensors only.
+//! # Invariants
+//!
+//! - A folder appears whole or not at all, on a disk and in a bucket alike.
+//! - No path leaves the store.
+//! - safetensors only: nothing that is opened can run code.
+//!
+//! # Example
+//!
+//! ```
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let folder = tempfile::tempdir()?;
+//! let store = checkpoints::Checkpoints::open(folder.path())?;
+//! let staged = store.stage()?;
+//! std::fs::write(staged.path().join("model.safetensors"), b"weights")?;
+//!
+//! let path = checkpoints::Checkpoints::run_path("7f3", 1, 500, "model");
+//! let sha256 = store.publish(staged, &path)?;
+//! let fetched = store.fetch(&path, Some(&sha256))?;
+//! assert_eq!(std::fs::read(fetched.join("model.safetensors"))?, b"weights");
+//! assert!(store.folder("../outside").is_err());
+//! # Ok(())
+//! # }
+//! ```
 
 mod bucket;
 mod error;

@@ -1,4 +1,16 @@
-//! `distillery`: the command line.
+//! `distillery`: the command line. `args` is its grammar, `commands` has one file for each verb, `client` the calls to services.
+//!
+//! # Invariants
+//!
+//! - Services are reached by gRPC only, also those of this process.
+//! - Standard output contains results and nothing else; progress, warnings and logs go to standard error.
+//! - Exit codes: 0 done, 1 failed, 2 bad usage or bad specification, 130 interrupted.
+//!
+//! # Example
+//!
+//! ```text
+//! distillery run examples/word-problems/spec.toml --json
+//! ```
 
 mod args;
 mod client;

@@ -1,4 +1,4 @@
-//! The suites that every store, queue and rate limiter must pass, and the fixtures they are made of.
+//! The suites that every store, queue and rate limiter passes, their harnesses and fixtures.
 //!
 //! An adapter's test file names a way to open the adapter, and gets one test for each case:
 //!
@@ -6,10 +6,25 @@
 //! conformance::store_suite!(Sqlite::open);
 //! ```
 //!
-//! A case is a function over a harness: the adapter under test, and how time passes for it. The promises it holds the
-//! adapter to are those of the port's doc comments in `domain`; where a case and a doc comment differ, one is wrong.
+//! A case is a function over a harness: the adapter under test, and how time passes for it. The promises that it checks are
+//! those of the port's doc comments in `domain`; where a case and a doc comment differ, one is wrong.
 //!
-//! Invariants: conformance names no adapter; a suite that cannot reach its server fails, it never passes silently.
+//! # Invariants
+//!
+//! - No adapter is imported.
+//! - A suite that cannot reach its server fails; it never passes silently.
+//! - Every case that is written is a test of every adapter.
+//!
+//! # Example
+//!
+//! A case is bounded, so that a hang is a failure:
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() {
+//! conformance::bounded(async { assert_eq!(2 + 2, 4) }).await;
+//! # }
+//! ```
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

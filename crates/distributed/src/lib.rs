@@ -1,7 +1,24 @@
-//! A cluster's adapters: records in Postgres, the queue and the teachers' shared rate limits in Redis.
+//! The adapters of a cluster: records in PostgreSQL, the queue and the teachers' shared rate limits in Redis.
 //!
-//! Invariants: distributed names no transport and no tensor; every method of the store is one transaction, and its time
-//! is the database's; what Redis holds may be lost at any instant.
+//! # Invariants
+//!
+//! - No transport and no tensor is imported.
+//! - Every method of the store is one transaction on the database's clock; locks are taken in one order.
+//! - What Redis holds may be lost at any instant.
+//! - What a job may do next is decided by `domain`.
+//!
+//! # Example
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use distributed::{PostgresSettings, PostgresStore, RedisServer};
+//!
+//! PostgresStore::migrate("postgres://user@host/distillery").await?;
+//! let store = PostgresStore::open("postgres://user@host/distillery", PostgresSettings::default()).await?;
+//! let redis = RedisServer::connect("redis://host:6379", "distillery").await?;
+//! # Ok(())
+//! # }
+//! ```
 
 mod accounts;
 mod columns;

@@ -1,10 +1,33 @@
-//! What Distillery talks about, and nothing that talks to the outside.
+//! The words and rules of Distillery, and nothing that speaks to the outside.
 //!
-//! Ids, records and their states, the specification of a distillation, task data, the parsing of completions, the
-//! comparison of labels, the judging of rationales, the [`lifecycle`] of a job, [`Fault`] and the [`ports`].
+//! Here are the specification of a distillation ([`spec`]), tasks as data ([`task`]), the reading of completions
+//! ([`completion`]), the comparison of labels ([`label`]), judging ([`judge`]), what an objective trains and answers
+//! ([`objective`]), records and their states ([`records`], [`state`]), what a job may do next ([`lifecycle`]), the names of
+//! metrics and spans ([`telemetry`]), [`Fault`], and the ports that adapters implement ([`ports`]).
 //!
-//! Invariants: domain names no SQL, no transport, no tensor, no clock and no runtime. Everything here is a pure function
-//! of its arguments or a trait that an adapter implements.
+//! # Invariants
+//!
+//! - No SQL, no transport, no tensor, no clock, no runtime: everything is a pure function of its arguments, a table, or a
+//!   trait.
+//! - Nothing panics on data from outside; what is wrong is a [`Violation`] with its field.
+//! - A verdict is a function of a row's ledger entries and the rules of judging, whatever the order of arrival.
+//!
+//! # Example
+//!
+//! A completion is cut at the first stop sequence and read around the task's marker:
+//!
+//! ```
+//! use domain::{Example, Task, completion::{FinishReason, parse}};
+//!
+//! let task = Task::built_in("equation").unwrap();
+//! let example = Example { input: "84 pupils share 2 buses. How many ride in each?".into(), ..Example::default() };
+//! let text = " They share equally, so we divide. The answer is (84 / 2).\n\nQ: And";
+//! let parsed = parse(&task, &example, text, FinishReason::Stop);
+//!
+//! assert_eq!(parsed.rationale, "They share equally, so we divide.");
+//! assert_eq!(parsed.label.as_deref(), Some("(84 / 2)"));
+//! assert_eq!(parsed.reason, None);
+//! ```
 
 pub mod completion;
 pub mod equation;

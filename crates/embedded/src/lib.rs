@@ -1,6 +1,25 @@
-//! Everything on one machine: records in SQLite, the queue and the rate limits in memory.
+//! The adapters of one machine: records in SQLite, the queue and the rate limits in memory.
 //!
-//! Invariants: embedded names no transport and no tensor; one connection writes, one process holds the folder.
+//! # Invariants
+//!
+//! - No transport and no tensor is imported.
+//! - One connection writes; one process holds the data folder.
+//! - Every statement is checked when it is compiled; what a job may do next is decided by `domain`.
+//! - A committed write survives the end of the process at any instant.
+//!
+//! # Example
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let folder = tempfile::tempdir()?;
+//! let store = embedded::SqliteStore::open(folder.path()).await?;
+//! // The folder belongs to this process until the store is closed.
+//! assert!(embedded::SqliteStore::open(folder.path()).await.is_err());
+//! store.close().await;
+//! # Ok(())
+//! # }
+//! ```
 
 mod datasets;
 mod jobs;

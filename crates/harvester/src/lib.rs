@@ -1,8 +1,33 @@
-//! The harvester: it owns the records and the queue, asks teachers, judges what comes back, and answers the API.
+//! The harvester: it owns the records and the queue, asks teachers, judges what they answer, and serves the API.
 //!
-//! `submit` checks a distillation, `driver` moves it from stage to stage, `relay` keeps the queue filled, `worker`
-//! leases prompts, asks and writes. Invariants: harvester names no adapter, only the ports; nothing that was answered is
-//! asked again; a row's verdicts do not depend on the order of arrival.
+//! `submit` checks a job, `driver` moves it from stage to stage, `relay` keeps the queue filled, `worker` leases prompts, asks
+//! and writes, `services` is the gRPC API.
+//!
+//! # Invariants
+//!
+//! - No adapter is imported, only the ports; no libtorch.
+//! - Nothing that was answered is asked again.
+//! - A row's verdicts do not depend on the order of arrival.
+//! - An answer is acknowledged after it is committed.
+//!
+//! # Example
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # use std::{collections::BTreeMap, sync::Arc};
+//! use domain::Stores;
+//! use harvester::{Harvester, Settings};
+//!
+//! let folder = tempfile::tempdir()?;
+//! let store = Arc::new(embedded::SqliteStore::open(folder.path()).await?);
+//! let settings = Settings::new("harvester-1");
+//! let queue = Arc::new(embedded::MemoryQueue::new(10_000, settings.lease));
+//! let harvester = Harvester::new(settings, Stores::of(&store), queue, BTreeMap::new());
+//! let _served = harvester.routes();
+//! # Ok(())
+//! # }
+//! ```
 
 mod driver;
 mod error;

@@ -1,9 +1,25 @@
 //! Serving students: admission, one bounded queue, and one thread that owns the device.
 //!
-//! `service` is the gRPC service, `open_inference` the standard protocol over it, `queue` assembles batches (a pure
-//! function), `engine` is the thread, `registry` knows the models by name. What a student answers is computed in `student`.
-//! Invariants: inference names no database and no tensor; a row's answer is the same alone and in any batch; nothing waits
-//! without a bound; an admitted call is not refused later.
+//! `service` is the gRPC API, `open_inference` the Open Inference Protocol for standard clients, `queue` assembles batches (a
+//! pure function), `engine` is the thread, `registry` knows the models by name.
+//!
+//! # Invariants
+//!
+//! - No database and no tensor is imported: published models are watched over gRPC, read from the checkpoint store, and
+//!   computed in `student`.
+//! - A row's answer is the same alone and in any batch, and the same as in the trainer's evaluation.
+//! - Nothing waits without a bound; an admitted call is not refused later; a row that fails fails alone.
+//!
+//! # Example
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let inference = inference::Inference::start(inference::Settings::default())?;
+//! inference.open_folder("reviews", "student".as_ref()).await?;
+//! let _service = inference.service();
+//! # Ok(())
+//! # }
+//! ```
 
 mod engine;
 mod error;

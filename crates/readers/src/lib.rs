@@ -1,4 +1,4 @@
-//! JSONL, CSV, Parquet and the paper's layout, read into rows, with file, line and field in every error.
+//! JSON Lines, CSV, Parquet and the paper's layout, read into rows, with file, line and field in every error.
 //!
 //! A row has the fields of [`FIELDS`], the same in every format:
 //!
@@ -11,11 +11,28 @@
 //! | `label` | the gold label; a number or a truth value counts as its text |
 //! | `rationale` | an explanation that came with the row |
 //!
-//! [`rows`] streams: memory does not grow with the file, except 40 bytes for every row with an `id`. Rows are yielded
-//! until the first mistake; after that the rest is only searched for further mistakes, and one [`ReadErrors`] with all
-//! of them ends the iteration. Whoever stages rows while reading throws the stage away then.
+//! [`rows`] streams: memory does not grow with the file, except 40 bytes for every row with an `id`. Rows are yielded until
+//! the first mistake; the rest is only searched for further mistakes, and one [`ReadErrors`] with all of them ends the
+//! iteration. Whoever stages rows while reading discards the stage then.
 //!
-//! Invariants: no panic on any bytes; no line, field or record is held beyond its limit.
+//! # Invariants
+//!
+//! - No bytes make it panic.
+//! - No line, field or record is held beyond its limit.
+//! - Every error has file, line and field.
+//!
+//! # Example
+//!
+//! ```
+//! use readers::{Format, Options, rows_from};
+//!
+//! let read = |text: &'static str| rows_from("rows.jsonl", Format::Jsonl, Box::new(text.as_bytes()), Options::default());
+//! let mut rows = read("{\"input\": \"Great soup.\", \"label\": \"positive\"}\n");
+//! assert_eq!(rows.next().unwrap().unwrap().label.as_deref(), Some("positive"));
+//!
+//! let error = read("{\"input\": 7}\n").next().unwrap().unwrap_err().to_string();
+//! assert!(error.contains("rows.jsonl") && error.contains("input"), "{error}");
+//! ```
 
 pub mod error;
 pub mod paper;

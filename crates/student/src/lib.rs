@@ -4,8 +4,13 @@
 //! `opened` reads a folder, strictly; `tokenizer` turns texts into tokens and `detokenizer` tokens into text while they are
 //! written; `codec` asks the questions of each task and objective and reads the answers; `predictor` computes them.
 //!
-//! Invariants: student names no server and no database; the label that a closed set gives, and its probabilities, do not
-//! depend on the rows next to it; no probability is NaN.
+//! # Invariants
+//!
+//! - No server and no database is imported.
+//! - The label that a closed set gives, and its probabilities, do not depend on the other rows of a batch.
+//! - No probability is NaN.
+//!
+//! # Example
 //!
 //! ```no_run
 //! use domain::Example;

@@ -1,13 +1,30 @@
 //! T5 (Raffel et al. 2020) and T5 v1.1, as the papers read: configuration, norm, position bias, attention, feed-forward,
 //! stack, model, loss, generation, and the Hugging Face layout of checkpoints.
 //!
-//! Master weights are float32; the passes compute in float32 or bfloat16 ([`Compute`]), with norm, softmax and loss in
-//! float32 always. Shapes are written `[batch, heads, query, key]`.
+//! Master weights are float32; passes compute in float32 or bfloat16 ([`Compute`]), with norm, softmax and loss in float32
+//! always. Shapes are written `[batch, heads, query, key]`. Which checkpoints open, and how `transformers` reads each kind, is
+//! listed in docs/MODELS.md.
 //!
-//! Which checkpoints open, and how `transformers` reads each kind, is listed in docs/MODELS.md.
+//! # Invariants
 //!
-//! Invariants: t5 imports no crate of this workspace; a checkpoint that loads has every tensor in its shape and every number
-//! finite, so that the arithmetic after it cannot fail.
+//! - No crate of this workspace is imported: it can be read, and tested against `transformers`, by itself.
+//! - A checkpoint that loads has every tensor in its shape and every weight finite, so that the arithmetic after it cannot
+//!   fail.
+//! - A row's result is the same alone and in any batch.
+//!
+//! # Example
+//!
+//! ```no_run
+//! # fn main() -> t5::Result<()> {
+//! use t5::{Model, Size};
+//!
+//! let model = Model::from_scratch(Size::Tiny.config(512), 7, tch::Device::Cpu)?;
+//! model.save("student".as_ref(), u64::MAX)?;
+//! let again = Model::load("student".as_ref(), tch::Device::Cpu)?;
+//! assert_eq!(again.parameter_count(), model.parameter_count());
+//! # Ok(())
+//! # }
+//! ```
 
 mod attention;
 pub mod checkpoint;

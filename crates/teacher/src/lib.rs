@@ -1,7 +1,26 @@
-//! Teachers: rendering their prompts, asking them over HTTP, and the tower stack around the asking.
+//! Teachers: rendering prompts, the HTTP dialects of providers, and the stack of limits and retries around each call.
 //!
-//! Invariants: a job names a profile and never carries a URL or a key; a secret never prints; every wait and every retry
-//! is bounded.
+//! [`Renderer`] makes a prompt from a task and an example; [`Teacher`] asks it: retries outside, then the shared rate limit,
+//! the concurrency limit, and one call with its timeouts.
+//!
+//! # Invariants
+//!
+//! - A job names a profile; it contains no URL and no key.
+//! - A secret ([`domain::Secret`]) does not print.
+//! - Every wait, retry, body and template is bounded.
+//!
+//! # Example
+//!
+//! ```
+//! use domain::{Example, Task};
+//! use teacher::Renderer;
+//!
+//! let renderer = Renderer::new(&Task::built_in("equation").unwrap())?;
+//! let example = Example { input: "Ann has 3 pens and buys 4. How many pens are there?".into(), ..Example::default() };
+//! let prompt = renderer.render(&example, None)?.prompt;
+//! assert!(prompt.trim_end().ends_with("A:"));
+//! # Ok::<(), teacher::TeacherError>(())
+//! ```
 
 mod attempt;
 mod client;

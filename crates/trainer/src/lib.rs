@@ -1,8 +1,25 @@
-//! The trainer: it leases runs, trains students on the accepted rationales, measures them and publishes them.
+//! The trainer: it leases runs, trains students on labels and accepted rationales, measures them and publishes them.
 //!
-//! `training` is the loop; `step`, `batches`, `schedule` and `optimizer` are what it is made of; `resume` makes it
-//! exact: 2N steps are the same bytes as N steps, a kill, and N more. Invariants: trainer names no database; a trainer
-//! that lost its lease publishes nothing; the same run gives the same student in every process on one kind of CPU.
+//! `training` is the loop; `step`, `batches`, `schedule` and `optimizer` are its parts; `resume` makes it exact.
+//!
+//! # Invariants
+//!
+//! - No database is imported: runs and rows come over gRPC.
+//! - A trainer that lost its lease publishes nothing.
+//! - 2N steps are the bytes of N steps, a kill, and N more; the same run gives the same student in every process on one kind
+//!   of CPU.
+//! - What a student answers is asked of the predictor that serves.
+//!
+//! # Example
+//!
+//! ```no_run
+//! # async fn example(channel: wire::Channel) -> Result<(), Box<dyn std::error::Error>> {
+//! let store = checkpoints::Checkpoints::open_shared("checkpoints".as_ref())?;
+//! let shutdown = tokio_util::sync::CancellationToken::new();
+//! trainer::run(trainer::Settings::new("trainer-1"), channel, store, shutdown).await?;
+//! # Ok(())
+//! # }
+//! ```
 
 pub mod batches;
 pub mod data;

@@ -1,7 +1,23 @@
-//! gRPC: generated gRPC code, conversions between messages and the domain, and faults as statuses.
+//! The gRPC API: generated code, conversions between messages and the domain, faults as statuses, trace context on every call.
 //!
 //! Messages become domain types here and nowhere else: `TryFrom` inward, with every mistake at once and by its field,
 //! `From` outward.
+//!
+//! # Invariants
+//!
+//! - No `v1::` type travels further in than the services; conversions lose nothing ([`v1`] to `domain` and back is the same).
+//! - One function, [`status()`], turns a fault into a gRPC status. The words of an internal error are logged, not sent.
+//! - A status always fits into its headers, whatever it names.
+//!
+//! # Example
+//!
+//! ```
+//! use domain::Violation;
+//!
+//! let status = wire::invalid(vec![Violation::new("training.alpha", "is 2: it must lie between 0 and 1")]);
+//! assert_eq!(status.code(), tonic::Code::InvalidArgument);
+//! assert_eq!(wire::violations_of(&status)[0].field, "training.alpha");
+//! ```
 
 mod channel;
 mod codec;
