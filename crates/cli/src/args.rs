@@ -12,10 +12,10 @@ pub(crate) use server::{
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
-/// Distils a large teacher language model into a small T5 student, step by step.
+/// Distil a large teacher language model into a small T5 student, step by step.
 ///
-/// The teacher is asked for a rationale and a label for every example; the student is trained on both, and then answers
-/// on its own.
+/// The teacher gives a rationale and a label for every example; the student is trained on both, and then answers without
+/// the teacher.
 #[derive(Debug, Parser)]
 #[command(name = "distillery", version, max_term_width = 100, after_help = EXAMPLES)]
 pub(crate) struct Arguments {
@@ -34,13 +34,13 @@ const EXAMPLES: &str = "Examples:
 
 Exit codes: 0 done, 1 failed, 2 bad usage or bad specification, 130 interrupted.";
 
-/// Where a local verb finds its things.
+/// Where a local verb finds its data and settings.
 #[derive(Debug, Args)]
 pub(crate) struct Place {
-    /// Database and checkpoints of the local verbs [default: .distillery]
+    /// Directory of the database and the checkpoints of local verbs [default: .distillery]
     #[arg(long, global = true, value_name = "DIR", display_order = 100)]
     pub(crate) data_dir: Option<PathBuf>,
-    /// Settings and teacher profiles [default: ./distillery.toml where it exists, else built-in]
+    /// File of settings and teacher profiles [default: ./distillery.toml if it exists, else built-in]
     #[arg(long, global = true, value_name = "FILE", env = "DISTILLERY_CONFIG", display_order = 101)]
     pub(crate) config: Option<PathBuf>,
 }
@@ -48,46 +48,46 @@ pub(crate) struct Place {
 /// The verbs.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
-    /// One distillation on this machine, resumable: run it again and it goes on where it stopped
+    /// Run a distillation on this machine; run it again to resume where it stopped
     #[command(after_help = RUN_EXAMPLES)]
     Run(RunArguments),
-    /// Labels (and rationales) from a checkpoint
+    /// Predict labels (and rationales) with a student
     #[command(after_help = PREDICT_EXAMPLES)]
     Predict(PredictArguments),
-    /// Brings rows into the local store, or to a server
+    /// Import rows into the local database or a server
     #[command(after_help = IMPORT_EXAMPLES)]
     Import {
         #[command(subcommand)]
         format: ImportFormat,
     },
-    /// Writes a dataset's rows to a file
+    /// Export the rows of a dataset to a file
     #[command(after_help = EXPORT_EXAMPLES)]
     Export(ExportArguments),
-    /// The services: one role of them or several, behind one address
+    /// Serve one or several roles at one address
     #[command(after_help = server::SERVE_EXAMPLES)]
     Serve(ServeArguments),
-    /// Hands a distillation to a server
+    /// Submit a distillation to a server
     #[command(after_help = server::SUBMIT_EXAMPLES)]
     Submit(SubmitArguments),
-    /// Follows a job on a server to its end
+    /// Follow a job on a server to its end
     #[command(after_help = server::WATCH_EXAMPLES)]
     Watch(WatchArguments),
-    /// Lists jobs, newest first
+    /// List jobs, newest first
     #[command(after_help = server::LIST_EXAMPLES)]
     List(ListArguments),
-    /// Shows one job
+    /// Show a job
     #[command(after_help = server::SHOW_EXAMPLES)]
     Show(JobArguments),
-    /// Ends a job; nothing that was paid for is lost
+    /// Cancel a job; answers that were paid for are kept
     #[command(after_help = server::CANCEL_EXAMPLES)]
     Cancel(CancelArguments),
-    /// Lets a paused or failed job go on where it stopped
+    /// Resume a paused or failed job where it stopped
     #[command(after_help = server::RESUME_EXAMPLES)]
     Resume(JobArguments),
-    /// Deletes a job, a model or a dataset
+    /// Delete a job, a model or a dataset
     #[command(after_help = server::DELETE_EXAMPLES)]
     Delete(DeleteArguments),
-    /// Lists what the teacher answered, with each verdict and its reason
+    /// List the teacher's answers, each with its verdict and the reason
     #[command(after_help = server::LEDGER_EXAMPLES)]
     Ledger(LedgerArguments),
     /// Lists the runs over a job's ledger, newest first
@@ -96,34 +96,34 @@ pub(crate) enum Verb {
     /// Trains one more student over a job's ledger, with its own rules, rows, seed or objective
     #[command(after_help = runs::TRAIN_EXAMPLES)]
     Train(TrainArguments),
-    /// Lists published models, newest first
+    /// List published models, newest first
     #[command(after_help = server::MODELS_EXAMPLES)]
     Models(ModelsArguments),
-    /// Whether a server serves: exit code 0 where it does, 1 where it does not; for probes too
+    /// Check that a server is serving: exit code 0 if it is, 1 if it is not
     #[command(after_help = server::HEALTH_EXAMPLES)]
     Health(HealthArguments),
-    /// Brings the local database to this program's version
+    /// Migrate the database to this program's version
     #[command(after_help = "Example:\n  distillery migrate --data-dir /data/distillery")]
     Migrate {
-        /// One JSON object on standard output and nothing else there
+        /// Print one JSON object on standard output, and nothing else
         #[arg(long)]
         json: bool,
     },
-    /// Prints every setting with its default and its documentation
+    /// Print every setting with its default and its documentation
     #[command(after_help = "Example:\n  distillery config > distillery.toml")]
     Config,
-    /// Prints a completion script for a shell
+    /// Print a completion script for a shell
     #[command(
         after_help = "Example:\n  distillery completions bash > ~/.local/share/bash-completion/completions/distillery"
     )]
     Completions {
-        /// For which shell
+        /// Shell to complete for
         shell: clap_complete::Shell,
     },
 }
 
 impl Verb {
-    /// What a trace calls it; `None` for what lasts.
+    /// Its name in traces; `None` for a long-running one.
     pub(crate) fn name(&self) -> Option<&'static str> {
         match self {
             Self::Run(_) => Some("run"),
@@ -173,9 +173,9 @@ const EXPORT_EXAMPLES: &str = "Examples:
 /// See [`Verb::Run`].
 #[derive(Debug, Args)]
 pub(crate) struct RunArguments {
-    /// The specification, a TOML file
+    /// Specification, a TOML file
     pub(crate) spec: PathBuf,
-    /// One JSON object on standard output and nothing else there
+    /// Print one JSON object on standard output, and nothing else
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -184,32 +184,32 @@ pub(crate) struct RunArguments {
 #[derive(Debug, Args)]
 #[command(group = clap::ArgGroup::new("what").required(true).args(["input", "premise", "file", "stdin"]))]
 pub(crate) struct PredictArguments {
-    /// A checkpoint folder, or the name of a model, in the data folder or at the server (`name` for the newest, `name@2`
-    /// for a version)
+    /// Checkpoint directory, or name of a model in the data directory or at the server (`name` for the newest version,
+    /// `name@2` for version 2)
     #[arg(long, value_name = "DIR|NAME")]
     pub(crate) model: String,
-    /// The rationale too
+    /// Print the rationale too
     #[arg(long)]
     pub(crate) explain: bool,
-    /// JSON on standard output: one object for --input, one a line for rows
+    /// Print JSON on standard output: one object for --input, JSON Lines for rows
     #[arg(long)]
     pub(crate) json: bool,
-    /// One text to label
+    /// Text to label
     #[arg(long, value_name = "TEXT")]
     pub(crate) input: Option<String>,
-    /// An option of a multiple-choice --input; give each of them
+    /// Option of a multiple-choice --input; repeat for each option
     #[arg(long, value_name = "TEXT", requires = "input")]
     pub(crate) choice: Vec<String>,
-    /// The premise of a pair
+    /// Premise of a pair to label
     #[arg(long, value_name = "TEXT", requires = "hypothesis")]
     pub(crate) premise: Option<String>,
-    /// The hypothesis of a pair
+    /// Hypothesis of a pair to label
     #[arg(long, value_name = "TEXT", requires = "premise")]
     pub(crate) hypothesis: Option<String>,
-    /// Rows to label, JSON Lines (CSV and Parquet by their endings)
+    /// File of rows to label: JSON Lines, or CSV or Parquet by extension
     #[arg(long, value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,
-    /// `-`: rows from standard input, JSON Lines
+    /// `-`: read rows to label from standard input, JSON Lines
     #[arg(value_name = "-", value_parser = ["-"])]
     pub(crate) stdin: Option<String>,
     #[command(flatten)]
@@ -219,16 +219,16 @@ pub(crate) struct PredictArguments {
 /// What is imported.
 #[derive(Debug, Subcommand)]
 pub(crate) enum ImportFormat {
-    /// The official data layout of the paper, with its rationales as the ledger
+    /// Import the paper's official data layout, with its rationales as the ledger
     #[command(after_help = "Example:\n  distillery import paper --dataset svamp --from datasets/svamp")]
     Paper(ImportPaper),
-    /// JSON Lines: {"input", "label"?, "rationale"?, "split"?, "choices"?, "premise"?, "hypothesis"?, "id"?}
+    /// Import JSON Lines: {"input", "label"?, "rationale"?, "split"?, "choices"?, "premise"?, "hypothesis"?, "id"?}
     #[command(after_help = "Example:\n  distillery import jsonl rows.jsonl --name my-task")]
     Jsonl(ImportFile),
-    /// CSV with a header of the same names
+    /// Import CSV with a header of the same names
     #[command(after_help = "Example:\n  distillery import csv rows.csv --name my-task")]
     Csv(ImportFile),
-    /// Parquet with columns of the same names
+    /// Import Parquet with columns of the same names
     #[command(after_help = "Example:\n  distillery import parquet rows.parquet --name my-task")]
     Parquet(ImportFile),
     /// Write the tokenizer.json of a checkpoint that has a SentencePiece model (spiece.model), or that reads bytes (ByT5)
@@ -246,7 +246,7 @@ pub(crate) struct ImportCheckpoint {
     /// Copy the checkpoint here, with its tokenizer [default: write into its folder]
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
-    /// Print one JSON object on standard output and nothing else there
+    /// Print one JSON object on standard output, and nothing else
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -254,16 +254,16 @@ pub(crate) struct ImportCheckpoint {
 /// See [`ImportFormat::Paper`].
 #[derive(Debug, Args)]
 pub(crate) struct ImportPaper {
-    /// Which of the four
+    /// Dataset to import
     #[arg(long)]
     pub(crate) dataset: PaperDataset,
-    /// The folder with NAME_train.json and llm/
+    /// Directory with NAME_train.json and llm/
     #[arg(long, value_name = "DIR")]
     pub(crate) from: PathBuf,
-    /// The dataset's name here [default: that of the dataset]
+    /// Name of the imported dataset [default: the paper's name]
     #[arg(long)]
     pub(crate) name: Option<String>,
-    /// One JSON object on standard output and nothing else there
+    /// Print one JSON object on standard output, and nothing else
     #[arg(long)]
     pub(crate) json: bool,
     #[command(flatten)]
@@ -286,12 +286,12 @@ pub(crate) enum PaperDataset {
 /// A file to import.
 #[derive(Debug, Args)]
 pub(crate) struct ImportFile {
-    /// The file
+    /// File to import
     pub(crate) file: PathBuf,
-    /// The dataset's name [default: the file's, without its ending]
+    /// Name of the dataset [default: the file's, without its extension]
     #[arg(long)]
     pub(crate) name: Option<String>,
-    /// One JSON object on standard output and nothing else there
+    /// Print one JSON object on standard output, and nothing else
     #[arg(long)]
     pub(crate) json: bool,
     #[command(flatten)]
@@ -301,13 +301,13 @@ pub(crate) struct ImportFile {
 /// See [`Verb::Export`].
 #[derive(Debug, Args)]
 pub(crate) struct ExportArguments {
-    /// The format
+    /// Format to write
     pub(crate) format: FileFormat,
-    /// The dataset's name
+    /// Name of the dataset
     pub(crate) dataset: String,
-    /// The file to write, or `-` for standard output
+    /// File to write, or `-` for standard output
     pub(crate) file: PathBuf,
-    /// Only this split: train, validation or test
+    /// Export only this split: train, validation or test
     #[arg(long)]
     pub(crate) split: Option<String>,
     #[command(flatten)]

@@ -1,4 +1,4 @@
-//! The grammar of serving, and of speaking to a server.
+//! The grammar of serving, and of calling a server.
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
@@ -18,16 +18,16 @@ macro_rules! names {
 }
 pub(super) use names;
 
-/// Which server a verb speaks to.
+/// The server that a verb calls.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct ServerArguments {
-    /// The server to speak to, such as https://host:7070 [default: the data folder on this machine]
+    /// Call this server, such as https://host:7070 [default: use the data directory on this machine]
     #[arg(long, value_name = "URL", env = "DISTILLERY_SERVER", help_heading = "Server")]
     pub(crate) server: Option<String>,
-    /// The file that holds the token [default: the variable DISTILLERY_TOKEN]
+    /// Read the token from this file [default: the variable DISTILLERY_TOKEN]
     #[arg(long, value_name = "FILE", help_heading = "Server")]
     pub(crate) token_file: Option<PathBuf>,
-    /// The authorities to trust, a PEM file [default: those of the operating system]
+    /// Trust the certificate authorities in this PEM file [default: those of the operating system]
     #[arg(long, value_name = "FILE", help_heading = "Server")]
     pub(crate) ca: Option<PathBuf>,
 }
@@ -42,10 +42,10 @@ impl ServerArguments {
 /// Which job is meant, and where it is.
 #[derive(Debug, Args)]
 pub(crate) struct JobArguments {
-    /// Its id, or its name: the newest job of that name
+    /// Id of the job, or its name: the newest job of that name
     #[arg(value_name = "ID|NAME")]
     pub(crate) job: String,
-    /// One JSON object on standard output and nothing else there
+    /// Print one JSON object on standard output, and nothing else
     #[arg(long)]
     pub(crate) json: bool,
     #[command(flatten)]
@@ -57,16 +57,16 @@ pub(crate) const SERVE_EXAMPLES: &str = "Examples:
   distillery serve --role harvester --config harvester.toml
   DISTILLERY_CLIENT_HARVESTER_URL=https://harvester:7070 distillery serve --role trainer,inference
 
-It says where it listens on standard output. SIGTERM and SIGINT end it in order: the health service says so, calls finish,
-the trainer writes its resume state and hands its run back; a second signal exits at once.";
+It prints where it listens on standard output. SIGTERM and SIGINT shut it down in order: the health service reports it,
+calls finish, the trainer writes its resume state and releases its run; a second signal exits at once.";
 
 /// See [`super::Verb::Serve`].
 #[derive(Debug, Args)]
 pub(crate) struct ServeArguments {
-    /// What this process does; several are separated by commas
+    /// Roles of this process, separated by commas
     #[arg(long, value_enum, required = true, value_delimiter = ',', value_name = "ROLE")]
     pub(crate) role: Vec<RoleName>,
-    /// Where to listen, before the configuration's server.listen
+    /// Listen at this address instead of the configuration's server.listen
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub(crate) listen: Option<SocketAddr>,
 }
@@ -74,11 +74,11 @@ pub(crate) struct ServeArguments {
 /// A role by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum RoleName {
-    /// Owns the records, asks teachers, answers the API
+    /// Own the database, ask teachers, answer the API
     Harvester,
-    /// Trains students
+    /// Train students
     Trainer,
-    /// Serves students
+    /// Serve students
     Inference,
     /// All of them
     All,
@@ -88,18 +88,18 @@ pub(crate) const SUBMIT_EXAMPLES: &str = "Examples:
   distillery submit spec.toml --server https://distillery.example:7070
   DISTILLERY_SERVER=localhost:7070 distillery submit spec.toml --watch
 
-The rows are uploaded by their content: what is there already is not sent again, and the same specification over the same
-rows is the same job.";
+Rows are identified by their content: rows that the server has are not sent again, and the same specification over the
+same rows is the same job.";
 
 /// See [`super::Verb::Submit`].
 #[derive(Debug, Args)]
 pub(crate) struct SubmitArguments {
-    /// The specification, a TOML file
+    /// Specification, a TOML file
     pub(crate) spec: PathBuf,
-    /// One JSON object on standard output and nothing else there
+    /// Print one JSON object on standard output, and nothing else
     #[arg(long)]
     pub(crate) json: bool,
-    /// Follow the job to its end, and report as `run` does
+    /// Follow the job to its end, and print the report of `run`
     #[arg(long)]
     pub(crate) watch: bool,
     #[command(flatten)]
@@ -110,18 +110,18 @@ pub(crate) const WATCH_EXAMPLES: &str = "Examples:
   distillery watch word-problems --server localhost:7070
   distillery watch 018f3a54-7c1e-7d2a-9f63-0c2b8e5d4a11 --json > events.jsonl
 
-It ends when the job does (exit code 0 where it succeeded, else 1), and goes on where it was after a lost connection.";
+It ends when the job ends (exit code 0 if it succeeded, else 1), and resumes after a lost connection.";
 
 /// See [`super::Verb::Watch`].
 #[derive(Debug, Args)]
 pub(crate) struct WatchArguments {
-    /// Its id, or its name: the newest job of that name
+    /// Id of the job, or its name: the newest job of that name
     #[arg(value_name = "ID|NAME")]
     pub(crate) job: String,
-    /// JSON Lines on standard output, one event each, and nothing else there
+    /// Print JSON Lines on standard output, one event each, and nothing else
     #[arg(long)]
     pub(crate) json: bool,
-    /// Only events after this sequence number
+    /// Print only events after this sequence number
     #[arg(long, value_name = "SEQUENCE", default_value_t = 0)]
     pub(crate) after: u64,
     #[command(flatten)]
@@ -135,16 +135,16 @@ pub(crate) const LIST_EXAMPLES: &str = "Examples:
 /// See [`super::Verb::List`].
 #[derive(Debug, Args)]
 pub(crate) struct ListArguments {
-    /// Only jobs in this state; give several
+    /// List only jobs in this state; repeat for several
     #[arg(long, value_parser = names!(DistillationState))]
     pub(crate) state: Vec<DistillationState>,
-    /// Only jobs of this name
+    /// List only jobs of this name
     #[arg(long)]
     pub(crate) name: Option<String>,
-    /// Most jobs, the newest first
+    /// List at most this many jobs, the newest first
     #[arg(long, value_name = "NUMBER", default_value_t = 100)]
     pub(crate) limit: usize,
-    /// One JSON object on standard output and nothing else there
+    /// Print one JSON object on standard output, and nothing else
     #[arg(long)]
     pub(crate) json: bool,
     #[command(flatten)]
@@ -163,7 +163,7 @@ pub(crate) const CANCEL_EXAMPLES: &str = "Examples:
 pub(crate) struct CancelArguments {
     #[command(flatten)]
     pub(crate) job: JobArguments,
-    /// Why, for the records
+    /// Reason to record
     #[arg(long, value_name = "TEXT", default_value = "")]
     pub(crate) reason: String,
 }
@@ -171,7 +171,7 @@ pub(crate) struct CancelArguments {
 pub(crate) const RESUME_EXAMPLES: &str = "Examples:
   distillery resume word-problems --server localhost:7070
 
-Prompts that the teacher failed on too often are asked again.";
+Parked prompts, on which the teacher failed too often, are retried.";
 
 pub(crate) const DELETE_EXAMPLES: &str = "Examples:
   distillery delete word-problems --server localhost:7070
@@ -182,16 +182,16 @@ pub(crate) const DELETE_EXAMPLES: &str = "Examples:
 #[derive(Debug, Args)]
 #[command(group = clap::ArgGroup::new("which").required(true).args(["job", "model", "dataset"]))]
 pub(crate) struct DeleteArguments {
-    /// A job that ended or is paused: its id, or its name. Its model stays, and so does what was paid for
+    /// Delete a job that ended or is paused, by id or name; its model and its completions stay
     #[arg(value_name = "ID|NAME")]
     pub(crate) job: Option<String>,
-    /// A model: servers unload it
+    /// Delete a model; servers unload it
     #[arg(long, value_name = "NAME@VERSION")]
     pub(crate) model: Option<String>,
-    /// A dataset that no unfinished job reads: the newest of that name
+    /// Delete a dataset that no unfinished job reads: the newest of that name
     #[arg(long, value_name = "NAME")]
     pub(crate) dataset: Option<String>,
-    /// One JSON object on standard output and nothing else there
+    /// Print one JSON object on standard output, and nothing else
     #[arg(long)]
     pub(crate) json: bool,
     #[command(flatten)]
@@ -205,16 +205,16 @@ pub(crate) const LEDGER_EXAMPLES: &str = "Examples:
 /// See [`super::Verb::Ledger`].
 #[derive(Debug, Args)]
 pub(crate) struct LedgerArguments {
-    /// Its id, or its name: the newest job of that name
+    /// Id of the job, or its name: the newest job of that name
     #[arg(value_name = "ID|NAME")]
     pub(crate) job: String,
-    /// Only entries of this verdict
+    /// List only entries of this verdict
     #[arg(long, value_parser = names!(Verdict))]
     pub(crate) verdict: Option<Verdict>,
-    /// Most entries [default: 50 in a table, all with --json]
+    /// List at most this many entries [default: 50 in a table, all with --json]
     #[arg(long, value_name = "NUMBER")]
     pub(crate) limit: Option<usize>,
-    /// JSON Lines on standard output, one entry each, and nothing else there
+    /// Print JSON Lines on standard output, one entry each, and nothing else
     #[arg(long)]
     pub(crate) json: bool,
     #[command(flatten)]
@@ -225,15 +225,15 @@ pub(crate) const HEALTH_EXAMPLES: &str = "Examples:
   distillery health
   distillery health --server https://host:7070 --service distillery.v1.InferenceService
 
-Without --server it asks the server of this machine, where its own configuration says that it listens.";
+Without --server it checks the server on this machine, at the address that its configuration listens at.";
 
 /// See [`super::Verb::Health`].
 #[derive(Debug, Args)]
 pub(crate) struct HealthArguments {
-    /// Only this service, such as distillery.v1.InferenceService [default: the whole server]
+    /// Check only this service, such as distillery.v1.InferenceService [default: the whole server]
     #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
     pub(crate) service: String,
-    /// One JSON object on standard output and nothing else there
+    /// Print one JSON object on standard output, and nothing else
     #[arg(long)]
     pub(crate) json: bool,
     #[command(flatten)]
@@ -247,13 +247,13 @@ pub(crate) const MODELS_EXAMPLES: &str = "Examples:
 /// See [`super::Verb::Models`].
 #[derive(Debug, Args)]
 pub(crate) struct ModelsArguments {
-    /// Only models of this name
+    /// List only models of this name
     #[arg(long)]
     pub(crate) name: Option<String>,
-    /// Most models, the newest first
+    /// List at most this many models, the newest first
     #[arg(long, value_name = "NUMBER", default_value_t = 100)]
     pub(crate) limit: usize,
-    /// One JSON object on standard output and nothing else there
+    /// Print one JSON object on standard output, and nothing else
     #[arg(long)]
     pub(crate) json: bool,
     #[command(flatten)]
