@@ -7,7 +7,8 @@
 //! as in 0.1.0: answers that were paid for are found again.
 
 use crate::example::{Answer, Example};
-use crate::ids::{CompletionKey, RequestId};
+use crate::ids::{CompletionKey, DistillationId, RequestId};
+use crate::run::RunPlan;
 use crate::spec::{PROFILE_IMPORTED, Spec};
 use crate::task::{LabelSet, Task};
 use serde::Serialize;
@@ -99,6 +100,21 @@ pub fn submission_request(dataset_id: &str, spec: &Spec) -> RequestId {
         parts.extend([key.into_bytes(), text.into_bytes()]);
     }
     request(&parts.iter().map(Vec::as_slice).collect::<Vec<_>>())
+}
+
+/// The request id of a further run: the same settings over the same job's ledger are the same run; after a failure the
+/// next `attempt` is another one.
+pub fn run_request(job: DistillationId, spec: &Spec, plan: &RunPlan, attempt: u32) -> RequestId {
+    let (study, cell) = plan.purpose.study_and_cell();
+    let mut parts = vec!["run/2".to_owned(), job.to_string(), plan.purpose.name().to_owned()];
+    parts.extend([study.to_owned(), cell.to_owned()]);
+    parts.extend([plan.rows.millionths().to_string(), plan.rows.seed.to_string(), attempt.to_string()]);
+    for (key, text) in plan.spec(spec).chosen() {
+        if !key.starts_with("teacher.") {
+            parts.extend([key, text]);
+        }
+    }
+    request(&parts.iter().map(String::as_bytes).collect::<Vec<_>>())
 }
 
 fn request(parts: &[&[u8]]) -> RequestId {
@@ -304,6 +320,26 @@ mod tests {
         ids.sort();
         ids.dedup();
         assert_eq!(ids.len(), changes.len());
+    }
+
+    #[test]
+    fn a_run_differs_by_its_settings() {
+        let job = draft().resolve().unwrap();
+        let id = DistillationId::from_uuid(uuid::Uuid::nil());
+        let plan = RunPlan::of_job(&job);
+        let mut other = plan.clone();
+        other.training.alpha = 0.25;
+        let rows = RunPlan { rows: crate::subset::Subset::all(7), ..plan.clone() };
+        let same = run_request(id, &job, &plan, 0);
+        assert_eq!(run_request(id, &job, &plan.clone(), 0), same);
+        for another in [
+            run_request(id, &job, &plan, 1),
+            run_request(id, &job, &other, 0),
+            run_request(id, &job, &rows, 0),
+            run_request(DistillationId::generate(), &job, &plan, 0),
+        ] {
+            assert_ne!(another, same);
+        }
     }
 
     const SUBMISSION: &str = "2ce36f50-1542-829f-bb3f-d515c9e15cd4";

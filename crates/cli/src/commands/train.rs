@@ -3,7 +3,7 @@
 use super::runs::{table, to_json};
 use super::{print_json, print_line};
 use crate::args::TrainArguments;
-use crate::client::call::{Patience, failure, request_id};
+use crate::client::call::{Patience, failure};
 use crate::client::{jobs, runs};
 use crate::exit::{Interrupted, Usage};
 use crate::progress::Progress;
@@ -12,9 +12,10 @@ use anyhow::bail;
 use app::config::Config;
 use app::local::{Local, Scope};
 use domain::Violation;
+use domain::fingerprint::run_request;
 use domain::ids::RunId;
 use domain::records::Run;
-use domain::run::{RunDraft, RunPlan, RunPurpose};
+use domain::run::{RunDraft, RunPurpose};
 use domain::spec::{JudgingDraft, StudentDraft, TrainingDraft};
 use domain::state::RunState;
 use std::time::Duration;
@@ -71,9 +72,8 @@ async fn here(
 async fn create(channel: &Channel, arguments: &TrainArguments) -> anyhow::Result<Run> {
     let job = jobs::find(channel, &arguments.job.job).await?.job;
     let plan = draft(arguments)?.resolve(&job.spec).map_err(mistakes)?;
-    let content = content(&plan)?;
     for attempt in 0..ATTEMPTS_MAX {
-        let request = request_id(&[b"run", job.id.to_string().as_bytes(), &content, &attempt.to_le_bytes()]);
+        let request = run_request(job.id, &job.spec, &plan, attempt);
         let run = runs::create(channel, request, job.id, &plan).await.map_err(|status| {
             let found = wire::violations_of(&status);
             if found.is_empty() { failure(status) } else { mistakes(found) }
@@ -83,13 +83,6 @@ async fn create(channel: &Channel, arguments: &TrainArguments) -> anyhow::Result
         }
     }
     bail!("{ATTEMPTS_MAX} runs with these settings failed: `distillery runs {}` shows why", arguments.job.job)
-}
-
-/// What makes two runs the same.
-fn content(plan: &RunPlan) -> anyhow::Result<Vec<u8>> {
-    let RunPlan { purpose, rows, judging, start, training } = plan;
-    let rows = (rows.millionths(), rows.seed);
-    Ok(serde_json::to_vec(&(purpose.name(), purpose.study_and_cell(), rows, judging, start, training))?)
 }
 
 fn mistakes(found: Vec<Violation>) -> anyhow::Error {
