@@ -20,7 +20,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 use tests::binary;
 use tests::data::{SpecText, question, teach};
-use tests::folder::{Folder, NOBODY, Said};
+use tests::folder::{Folder, NOBODY, Said, predictions};
 use tests::teacher::{Reply, Teacher, TeacherRequest};
 
 const ROWS: [usize; 3] = [60, 10, 10];
@@ -52,6 +52,7 @@ fn slow_teacher() -> Teacher {
 #[derive(Debug, PartialEq)]
 struct End {
     files: BTreeMap<String, String>,
+    predictions: Vec<Value>,
     teacher: Value,
     student: Value,
 }
@@ -65,7 +66,8 @@ fn end_of(said: &Said) -> End {
         ["model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json", "distillery.json"];
     let sha256 = |name: &str| hex::encode(Sha256::digest(std::fs::read(folder.join(name)).unwrap()));
     let files = files.into_iter().map(|name| (name.to_owned(), sha256(name))).collect();
-    End { files, teacher: outcome["teacher"].clone(), student: outcome["student"].clone() }
+    let predictions = predictions(&folder).unwrap();
+    End { files, predictions, teacher: outcome["teacher"].clone(), student: outcome["student"].clone() }
 }
 
 /// The result of the undisturbed job.

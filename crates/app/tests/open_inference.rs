@@ -10,7 +10,10 @@
 mod common;
 
 use app::serve::Roles;
+use checkpoints::{Checkpoints, PREDICTIONS, Prediction, Predictions, Provenance};
 use common::{Server, publish, served};
+use domain::Split;
+use domain::metric::Accuracy;
 use tonic::Code;
 use wire::open_inference as v2;
 use wire::open_inference::grpc_inference_service_client::GrpcInferenceServiceClient;
@@ -121,8 +124,7 @@ async fn a_standard_client_gets_the_same_answers() {
     let probabilities = &typed.outputs[1].contents.as_ref().unwrap().fp64_contents;
     for (row, (label, probability, rationale)) in wanted.iter().enumerate() {
         assert_eq!((&texts(&typed, 0)[row], &texts(&typed, 2)[row]), (label, rationale));
-        // Alone and in a batch: the same but for the last bits of a sum.
-        assert!((probabilities[row] - probability).abs() < 1e-5, "{probabilities:?} {wanted:?}");
+        assert_eq!(probabilities[row].to_bits(), probability.to_bits(), "{probabilities:?} {wanted:?}");
     }
     let bytes = client.model_infer(raw(request())).await.unwrap().into_inner();
     let labels: Vec<u8> = wanted
@@ -148,5 +150,63 @@ async fn a_model_that_is_not_there_is_not_found() {
     assert!(!client.model_ready(ask("")).await.unwrap().into_inner().ready);
     assert_eq!(client.model_ready(ask("one")).await.unwrap_err().code(), Code::InvalidArgument);
     assert_eq!(client.model_infer(request()).await.unwrap_err().code(), Code::NotFound);
+    server.stop().await.unwrap();
+}
+
+/// The accuracy over a file's rows, computed here from the answers and the gold labels.
+fn recomputed(rows: &[Prediction]) -> Accuracy {
+    let correct =
+        rows.iter().filter(|row| row.label.trim().to_lowercase() == row.gold.to_lowercase()).count();
+    let parsed = rows.iter().filter(|row| !row.label.is_empty()).count();
+    Accuracy::measure(rows.len() as u64, correct as u64, parsed as u64)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_accuracy_is_that_of_the_published_predictions_which_are_what_is_served() {
+    let all = Roles { harvester: true, trainer: true, inference: true };
+    let server = Server::start(all, |config, _| config.harvester.workers = 1).await;
+    let channel = server.channel(|_| {}).await.unwrap();
+    let mut rows = examples();
+    for (place, split) in [v1::Split::Validation, v1::Split::Test, v1::Split::Test].into_iter().enumerate() {
+        let premise = Some(format!("A man plays {place} flutes."));
+        rows.push(v1::Example { split: split.into(), premise, ..examples()[place].clone() });
+    }
+    let published = publish(&channel, "nli", rows.clone()).await;
+    served(&channel).await;
+
+    let store = Checkpoints::open_shared(&server.folder.path().join("data/checkpoints")).unwrap();
+    let folder = store.fetch(&published.model.path, Some(&published.model.manifest_sha256)).unwrap();
+    let provenance = Provenance::read(&folder).unwrap().unwrap();
+    let reported = [
+        (Split::Validation, 1, provenance.validation, published.model.validation),
+        (Split::Test, 2, provenance.test, published.model.test),
+    ];
+    let mut client = InferenceServiceClient::new(channel.clone());
+    for (split, count, in_provenance, in_record) in reported {
+        let predictions = Predictions::read(&folder, split).unwrap().unwrap();
+        assert_eq!(predictions.rows.len(), count, "{split}");
+        let accuracy = recomputed(&predictions.rows);
+        assert_eq!(in_provenance, Some(accuracy), "{split}");
+        let in_record = in_record.unwrap();
+        assert_eq!(
+            (in_record.rows, in_record.correct, in_record.parsed),
+            (accuracy.rows, accuracy.correct, accuracy.parsed)
+        );
+        assert_eq!((in_record.low, in_record.high), (accuracy.low, accuracy.high), "{split}");
+        for row in predictions.rows {
+            let example = Some(rows[usize::try_from(row.row).unwrap()].clone());
+            let answer = client.predict(v1::PredictRequest { example, ..Default::default() }).await.unwrap();
+            let answer = answer.into_inner();
+            assert_eq!(answer.label, row.label);
+            let chosen = answer.probabilities.iter().find(|entry| entry.label == row.label).unwrap();
+            assert_eq!(Some(chosen.probability.to_bits()), row.probability.map(f64::to_bits));
+        }
+    }
+    // They are part of what is published: whoever changes one of them is found.
+    let file = folder.join(PREDICTIONS).join("test.jsonl");
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, text + "\n").unwrap();
+    let changed = store.fetch(&published.model.path, None).unwrap_err().to_string();
+    assert!(changed.contains("test.jsonl"), "{changed}");
     server.stop().await.unwrap();
 }

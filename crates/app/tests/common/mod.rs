@@ -203,10 +203,11 @@ pub struct Published {
     pub model: v1::Model,
 }
 
-/// Trains a student called `student` on train rows of a built-in task, without a teacher, for two steps. The server needs
+/// Trains a student called `student` on rows of a built-in task, without a teacher, for two steps: those without a split
+/// are train rows. The server needs
 /// a harvester that works and a trainer.
 pub async fn publish(channel: &Channel, task: &str, mut rows: Vec<v1::Example>) -> Published {
-    for row in &mut rows {
+    for row in rows.iter_mut().filter(|row| row.split() == v1::Split::Unspecified) {
         row.split = v1::Split::Train.into();
     }
     let request_id = uuid::Uuid::new_v4().to_string();
