@@ -76,7 +76,7 @@ fn rows_that_are_wrong_are_named_by_line_and_field_and_leave_nothing_behind() {
         (good_then("[1, 2]"), &["rows.jsonl:2:", "one JSON object a line"]),
         (
             [GOOD.as_bytes(), b"{\"input\":\"caf\xe9\"}\n"].concat(),
-            &["rows.jsonl:2:14: is no UTF-8", "iconv -f LATIN1"],
+            &["rows.jsonl:2:14: is not UTF-8", "iconv -f LATIN1"],
         ),
         (b"\xff\xfe{\x00".to_vec(), &["rows.jsonl: is UTF-16", "iconv -f UTF-16"]),
         (b"\x1f\x8b\x08\x00".to_vec(), &["rows.jsonl: is compressed (gzip): unpack it first"]),
@@ -88,11 +88,11 @@ fn rows_that_are_wrong_are_named_by_line_and_field_and_leave_nothing_behind() {
         ),
         (
             good_then("{\"inptu\":\"a\"}"),
-            &["rows.jsonl:2: inptu: is no field of a row: did you mean `input`?"],
+            &["rows.jsonl:2: inptu: is not a field of a row: did you mean `input`?"],
         ),
         (
             good_then("{\"question\":\"a\"}"),
-            &["rows.jsonl:2: question: is no field of a row: did you mean `input`?"],
+            &["rows.jsonl:2: question: is not a field of a row: did you mean `input`?"],
         ),
         (good_then("{\"input\":7}"), &["rows.jsonl:2: input: is `7`: write it as text, in quotes"]),
         (
@@ -115,14 +115,14 @@ fn rows_that_are_wrong_are_named_by_line_and_field_and_leave_nothing_behind() {
 #[test]
 fn other_formats_are_as_exact() {
     let cases: [(&str, &str, &[&str]); 8] = [
-        ("csv", "input,labl\na,b\n", &["rows.csv:1: labl: is no field of a row: did you mean `label`?"]),
+        ("csv", "input,labl\na,b\n", &["rows.csv:1: labl: is not a field of a row: did you mean `label`?"]),
         ("csv", "input,label\na,b\nc\n", &["rows.csv:3: has 1 fields and the header names 2"]),
         ("csv", "input;label\na;b\n", &["rows.csv:1: header: has no comma"]),
         ("csv", "", &["rows.csv: is empty: it must hold at least one row"]),
         ("csv", "input,label\n", &["rows.csv: is empty: it must hold at least one row"]),
         ("csv", "input,choices\na,x|y\n", &["rows.csv:2: choices: is broken JSON"]),
-        ("parquet", "PAR1 and no more", &["rows.parquet: is no Parquet file that can be read"]),
-        ("parquet", GOOD, &["rows.parquet: is no Parquet file that can be read"]),
+        ("parquet", "PAR1 and no more", &["rows.parquet: is not a readable Parquet file"]),
+        ("parquet", GOOD, &["rows.parquet: is not a readable Parquet file"]),
     ];
     check_rows(&cases.map(|(format, content, wanted)| (format, content.as_bytes().to_vec(), wanted)));
 }
@@ -174,11 +174,11 @@ fn a_specification_s_mistakes_are_named_with_line_field_and_remedy_all_at_once()
     check_spec("name = \"job\ntask = 1", &["spec.toml:1: file: is not TOML"]);
     check(
         SpecText { training: "stesp = 30", ..usual() },
-        &["spec.toml:20: training.stesp: is no known key", "`steps`"],
+        &["spec.toml:20: training.stesp: is not a known key", "`steps`"],
     );
     check(
         SpecText { student: "vocab = 3", ..usual() },
-        &["spec.toml:16: student.vocab: is no known key: known are"],
+        &["spec.toml:16: student.vocab: is not a known key: known are"],
     );
     check_spec(
         &usual().to_string().replace("[training]", "[trainign]"),
@@ -285,7 +285,7 @@ fn a_job_s_rows_are_checked_against_its_task_and_nothing_of_them_stays() {
         (
             "equation",
             "{\"input\":\"a\",\"label\":\"many\"}",
-            "train.jsonl:1: label: `many` is no arithmetic expression",
+            "train.jsonl:1: label: `many` is not an arithmetic expression",
         ),
         (
             "nli",
@@ -572,15 +572,18 @@ fn a_damaged_resume_state_is_named_with_the_way_out_of_it() {
 fn the_configuration_s_mistakes_are_named_with_line_and_key() {
     let folder = Folder::empty().unwrap();
     for (text, wanted) in [
-        ("[trainer]\nthraeds = 3\n", "c.toml:2: trainer.thraeds: is no known key: did you mean `threads`?"),
-        ("\n[trainr]\nthreads = 3\n", "c.toml:2: trainr: is no known key: did you mean `trainer`?"),
+        (
+            "[trainer]\nthraeds = 3\n",
+            "c.toml:2: trainer.thraeds: is not a known key: did you mean `threads`?",
+        ),
+        ("\n[trainr]\nthreads = 3\n", "c.toml:2: trainr: is not a known key: did you mean `trainer`?"),
         ("[trainer]\nthreads = \"3\"\n", "c.toml:2: trainer.threads: must be a whole number, such as 0"),
         ("[trainer\n", "c.toml:1: is not TOML"),
         (
             "[teachers.mine]\nulr = \"x\"\n",
-            "c.toml:2: teachers.mine.ulr: is no known key: did you mean `url`?",
+            "c.toml:2: teachers.mine.ulr: is not a known key: did you mean `url`?",
         ),
-        ("[log]\nlevel = \"loud,,=\"\n", "log.level: `loud,,=` is no filter such as"),
+        ("[log]\nlevel = \"loud,,=\"\n", "log.level: `loud,,=` is not a filter such as"),
         ("[trainer]\ndevice = \"tpu\"\n", "unknown variant `tpu`"),
     ] {
         folder.write("c.toml", text).unwrap();
@@ -597,7 +600,7 @@ fn the_configuration_s_mistakes_are_named_with_line_and_key() {
     for (text, wanted) in [
         (
             "[teachers.mine]\nprovider = \"opnai\"\n",
-            "teachers.mine.provider: `opnai` is no provider: use `openai_chat`",
+            "teachers.mine.provider: `opnai` is not a provider: use `openai_chat`",
         ),
         (
             "[teachers.mine]\nurl = \"localhost:80\"\n",
@@ -620,12 +623,12 @@ fn a_variable_that_is_no_setting_is_refused_with_a_suggestion() {
         (
             "DISTILLERY_TRAINER_THRAEDS",
             "1",
-            "DISTILLERY_TRAINER_THRAEDS: is no setting: did you mean DISTILLERY_TRAINER_THREADS?",
+            "DISTILLERY_TRAINER_THRAEDS: is not a setting: did you mean DISTILLERY_TRAINER_THREADS?",
         ),
         (
             "DISTILLERY_NOTHING_OF_OURS",
             "1",
-            "DISTILLERY_NOTHING_OF_OURS: is no setting; `distillery config` lists them all",
+            "DISTILLERY_NOTHING_OF_OURS: is not a setting; `distillery config` lists them all",
         ),
         (
             "DISTILLERY_TRAINER_THREADS",

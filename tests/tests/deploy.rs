@@ -253,7 +253,7 @@ const MISTAKES: &[Mistake] = &[
         "deploy/compose/trainer.toml",
         "harvester_url",
         "harvester",
-        "`client.harvester` is no setting",
+        "`client.harvester` is not a setting",
     ),
     mistake(
         &["settings"],
@@ -483,7 +483,7 @@ fn every_configuration_is_read_by_the_program() {
             if path.extension().is_some_and(|extension| extension == "toml") {
                 let said = read(&path);
                 let words = String::from_utf8_lossy(&said.stderr).into_owned();
-                assert!(!words.contains("is no known key") && !words.contains("must be"), "{words}");
+                assert!(!words.contains("is not a known key") && !words.contains("must be"), "{words}");
                 count += 1;
             }
         }
@@ -491,7 +491,7 @@ fn every_configuration_is_read_by_the_program() {
     assert_eq!(count, 6);
     let wrong = folder.write("wrong.toml", "[server]\nlisten_at = \"x\"\n").unwrap();
     let said = read(&wrong);
-    assert!(String::from_utf8_lossy(&said.stderr).contains("is no known key"));
+    assert!(String::from_utf8_lossy(&said.stderr).contains("is not a known key"));
     assert_eq!(said.status.code(), Some(2));
 }
 

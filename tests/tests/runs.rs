@@ -86,7 +86,7 @@ fn runs_with_other_rules_rows_and_seeds_cost_no_call() {
         runs["runs"].as_array().unwrap().iter().map(|run| run["purpose"].as_str().unwrap()).collect();
     assert_eq!(purposes, ["probe", "probe", "final"], "newest first");
     let models = say(&folder, &["models"]);
-    assert_eq!(models["models"].as_array().unwrap().len(), 1, "a probe is no version of the job's model");
+    assert_eq!(models["models"].as_array().unwrap().len(), 1, "a probe is not a version of the job's model");
 }
 
 #[test]

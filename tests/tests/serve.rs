@@ -192,10 +192,10 @@ fn mistakes_are_told_before_anything_is_sent() {
         assert_eq!(said.code, code, "{arguments:?}: {}", said.err);
         assert!(said.err.contains(wanted), "{arguments:?}: {}", said.err);
     };
-    check(&["submit", "spec.toml"], "", 2, "--server: name one");
-    check(&["watch", "job"], "", 2, "--server: name one");
+    check(&["submit", "spec.toml"], "", 2, "--server: name a server");
+    check(&["watch", "job"], "", 2, "--server: name a server");
     check(&["list"], "http://127.0.0.1:9", 1, "is `distillery serve` running there?");
-    check(&["list"], "ftp://host", 2, "is no URL such as");
+    check(&["list"], "ftp://host", 2, "is not a URL such as");
     check(&["list", "--token-file", "absent"], "http://127.0.0.1:9", 2, "absent cannot be read");
     check(&["list", "--ca", "absent"], "https://127.0.0.1:9", 2, "absent cannot be read");
     let with_init = SpecText { student: "init = \"folder\"", ..SpecText::default() };

@@ -28,12 +28,12 @@ const HEADERS_WITHIN: Duration = Duration::from_secs(30);
 const CONNECTION_AGE: Duration = Duration::from_secs(600);
 /// Most bytes of a request.
 const REQUEST_BYTES_MAX: usize = 16 * 1024;
-/// How long to wait when no connection can be accepted, for want of file descriptors for example.
+/// How long to wait when no connection can be accepted, for example without free file descriptors.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
-/// How often observations are put into their buckets, where nobody scrapes.
+/// How often observations are put into their buckets, without a scraper.
 const TIDY_EVERY: Duration = Duration::from_secs(5);
 
-/// What a probe is told.
+/// What a probe sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Readiness {
     /// Not everything serves yet.
@@ -55,7 +55,7 @@ impl Admin {
     /// Listens, as the configuration says; `None` where it names no address.
     ///
     /// # Errors
-    /// The address is none, or taken.
+    /// The address is not one, or is taken.
     pub(crate) async fn open(section: &AdminSection) -> anyhow::Result<Option<Self>> {
         let Some(address) = section.address()? else { return Ok(None) };
         let listener = TcpListener::bind(address)

@@ -38,7 +38,7 @@ impl Shared {
     /// Copies a folder in and registers it with the services at `channel`. Returns its name.
     ///
     /// # Errors
-    /// The folder is no checkpoint that a student can start from: [`Refused`]. Or it cannot be copied, or the services
+    /// The folder is not a checkpoint that a student can start from: [`Refused`]. Or it cannot be copied, or the services
     /// refuse it.
     pub async fn register(&self, channel: &Channel, name: &str, folder: &Path) -> anyhow::Result<String> {
         copy_and_register(channel, self.0.clone(), name, folder).await

@@ -37,10 +37,10 @@ pub fn lazy(section: &ClientSection, url: &str) -> anyhow::Result<Channel> {
     Ok(wire::channel(endpoint.connect_lazy(), credentials))
 }
 
-/// The same, connected at once, so that a server that is not there is told before anything is sent.
+/// The same, connected at once, so that a missing server is reported before anything is sent.
 ///
 /// # Errors
-/// [`Unusable`], or nobody answers at `url`.
+/// [`Unusable`], or no server answers at `url`.
 pub async fn connect(section: &ClientSection, url: &str) -> anyhow::Result<Channel> {
     let (endpoint, credentials) = prepare(section, url).map_err(unusable)?;
     let channel = endpoint.connect().await.map_err(|error| {
@@ -122,9 +122,9 @@ fn uri_of(url: &str) -> anyhow::Result<Uri> {
         let is_here = secure.parse().is_ok_and(|uri| is_loopback(&uri));
         if is_here { format!("http://{url}") } else { secure }
     };
-    let uri: Uri = full.parse().map_err(|_| anyhow!("`{url}` is no URL such as https://host:7070"))?;
+    let uri: Uri = full.parse().map_err(|_| anyhow!("`{url}` is not a URL such as https://host:7070"))?;
     if !matches!(uri.scheme_str(), Some("http" | "https")) || uri.host().is_none() {
-        bail!("`{url}` is no URL such as https://host:7070");
+        bail!("`{url}` is not a URL such as https://host:7070");
     }
     if !matches!(uri.path(), "" | "/") || uri.query().is_some() {
         bail!("`{url}` has a path: services are called by host and port alone, such as https://host:7070");
@@ -177,8 +177,8 @@ mod tests {
         check("host:7070", Ok("https://host:7070/"));
         check("http://host:7070", Ok("http://host:7070/"));
         check("https://host", Ok("https://host/"));
-        check("ftp://host", Err("is no URL such as"));
-        check("", Err("is no URL such as"));
+        check("ftp://host", Err("is not a URL such as"));
+        check("", Err("is not a URL such as"));
         check("https://host/api", Err("has a path"));
     }
 

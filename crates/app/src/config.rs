@@ -330,8 +330,8 @@ fn merge_entries(
 
 fn unknown(key: &str, schema: &Table) -> String {
     match suggestion(key, schema.keys().map(String::as_str)) {
-        Some(near) => format!("is no known key: did you mean `{near}`?"),
-        None => "is no known key: `distillery config` lists them all".to_owned(),
+        Some(near) => format!("is not a known key: did you mean `{near}`?"),
+        None => "is not a known key: `distillery config` lists them all".to_owned(),
     }
 }
 
@@ -369,7 +369,7 @@ fn set_from_environment(values: &mut Table, name: &str, text: &str) -> Result<()
         });
         return Err(ConfigError::new(
             name,
-            format!("is no setting{hint}; `distillery config` lists them all"),
+            format!("is not a setting{hint}; `distillery config` lists them all"),
         ));
     };
     let Some(place) = leaf(values, path) else { return Ok(()) };
@@ -454,7 +454,7 @@ mod tests {
         check(
             "[trainer]\nthraeds = 3\n",
             &[],
-            "distillery.toml:2: trainer.thraeds: is no known key: did you mean `threads`?",
+            "distillery.toml:2: trainer.thraeds: is not a known key: did you mean `threads`?",
         );
         check(
             "[trainer]\nthreads = \"3\"\n",
@@ -480,7 +480,7 @@ mod tests {
         check(
             "[server.tokens.ci]\nrule = \"x\"\n",
             &[],
-            "server.tokens.ci.rule: is no known key: did you mean `role`?",
+            "server.tokens.ci.rule: is not a known key: did you mean `role`?",
         );
         check(
             "[server.tokens]\nci = \"x\"\n",

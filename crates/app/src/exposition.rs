@@ -1,5 +1,5 @@
 //! The metrics of this process as Prometheus reads them. Rooms count through a facade; nothing is kept before [`install`],
-//! so that a process that nobody scrapes pays nothing.
+//! so a process that is not scraped pays nothing.
 
 use domain::telemetry::{self, Kind, METRICS, Metric};
 use metrics::{Unit, describe_counter, describe_gauge, describe_histogram, gauge};

@@ -65,7 +65,7 @@ pub fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Res
     let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no runtime")?;
     let result = runtime.block_on(work);
-    // What still runs was told to stop and did not; waiting longer would hang the command.
+    // Tasks that still run were asked to stop and did not; waiting longer would hang the command.
     runtime.shutdown_timeout(std::time::Duration::from_secs(5));
     result
 }

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wire::Channel;
 
-/// What works in this process beside the records and their API.
+/// What works in this process, besides the records and their API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Scope {
     harvests: bool,
@@ -54,7 +54,7 @@ impl Local {
         let records = records::open(&config).await?;
         let checkpoints = checkpoint_store::open(&config, Writers::Alone)?;
         let teachers = if which.harvests { records::teachers(&config, &records)? } else { BTreeMap::new() };
-        // A verb has nobody else to work for it.
+        // No other process works for a verb.
         let workers = if which.harvests { config.harvester.workers.max(1) } else { 0 };
         let harvester = records::harvester(&config, workers, &records, teachers);
         let api_end = CancellationToken::new();
@@ -115,7 +115,7 @@ impl Local {
     /// Copies a checkpoint folder in and registers it; the name says its content.
     ///
     /// # Errors
-    /// The folder is no checkpoint that a student can start from: [`crate::base::Refused`]. Or it cannot be copied.
+    /// The folder is not a checkpoint that a student can start from: [`crate::base::Refused`]. Or it cannot be copied.
     pub async fn register_base(&self, name: &str, folder: &Path) -> anyhow::Result<String> {
         crate::base::copy_and_register(&self.channel, self.checkpoints.clone(), name, folder).await
     }
@@ -123,7 +123,7 @@ impl Local {
     /// Where the checkpoint of a published model lies.
     ///
     /// # Errors
-    /// The path is none of the store's.
+    /// The path is not one of the store's.
     pub fn checkpoint_folder(&self, path: &str) -> anyhow::Result<PathBuf> {
         Ok(self.checkpoints.folder(path)?)
     }
@@ -146,7 +146,7 @@ impl Local {
     }
 }
 
-/// Why the teacher profile `name` cannot be asked for want of its key; `None` where that is not what is wrong.
+/// Why the teacher profile `name` cannot be used without its key; `None` where its key is present or not needed.
 pub fn teacher_without_key(config: &Config, name: &str) -> Option<String> {
     teachers::without_key(&config.teachers, name)
 }

@@ -30,7 +30,7 @@ impl std::fmt::Debug for Records {
 }
 
 impl Records {
-    /// Flushes and closes the database, once nobody uses it any more.
+    /// Flushes and closes the database, after its last use.
     pub(crate) async fn close(self) {
         (self.close)().await;
     }
@@ -39,7 +39,7 @@ impl Records {
 /// Opens SQLite and a queue in memory, or what `[database] url` names.
 ///
 /// # Errors
-/// The database cannot be reached, is in use, damaged, or of another version: what to do is said.
+/// The database cannot be reached, is in use, damaged, or of another version: the error says what to do.
 pub(crate) async fn open(config: &Config) -> anyhow::Result<Records> {
     match database(config)? {
         Some(url) => cluster(config, &url).await,

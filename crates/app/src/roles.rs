@@ -20,9 +20,9 @@ use wire::Channel;
 pub(crate) struct Harvesting {
     /// Its services.
     pub(crate) routes: Routes,
-    /// What it does until it is told to end.
+    /// Its work, until it is asked to end.
     pub(crate) work: BoxFuture<'static, ()>,
-    /// Closes the records, when nobody needs them any more.
+    /// Closes the records, after their last use.
     pub(crate) close: BoxFuture<'static, ()>,
 }
 
@@ -30,7 +30,7 @@ pub(crate) struct Harvesting {
 pub(crate) struct Inferring {
     /// The routes it was given, and its own.
     pub(crate) routes: Routes,
-    /// Follows the published models until it is told to end.
+    /// Follows the published models until it is asked to end.
     pub(crate) work: BoxFuture<'static, ()>,
     /// Takes no more requests; what waits is still answered.
     pub(crate) drain: Box<dyn FnOnce() + Send + Sync>,
@@ -111,7 +111,7 @@ pub(crate) fn check_base(folder: &Path) -> anyhow::Result<()> {
     Ok(trainer::check_base(folder)?)
 }
 
-/// This build has no trainer, which is told when a run needs one.
+/// This build has no trainer; a run that needs one reports that.
 #[cfg(not(feature = "trainer"))]
 pub(crate) fn check_base(_: &Path) -> anyhow::Result<()> {
     Ok(())
@@ -135,7 +135,7 @@ fn settings(config: &Config) -> anyhow::Result<inference::Settings> {
     })
 }
 
-/// An inference service beside `routes`, over every model that the harvester at `channel` has published.
+/// An inference service with `routes`, over every model that the harvester at `channel` has published.
 #[cfg(feature = "inference")]
 pub(crate) fn infer(
     config: &Config,

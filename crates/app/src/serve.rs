@@ -42,7 +42,7 @@ const LIVES: &str = "grpc.health.v1.Health";
 /// What every service accepts, and sends to callers who ask for it.
 const GZIP: CompressionEncoding = CompressionEncoding::Gzip;
 /// The services that every process has.
-const BESIDE: &[&str] =
+const COMMON: &[&str] =
     &[LIVES, "grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"];
 
 /// What one process does.
@@ -108,7 +108,7 @@ impl Serving {
     /// Opens the ingress and starts the roles behind it.
     ///
     /// # Errors
-    /// The address, TLS, a token, a teacher, the records or the checkpoints: what is wrong and what to do is said.
+    /// The address, TLS, a token, a teacher, the records or the checkpoints: the error says what is wrong and what to do.
     pub async fn open(mut config: Config, which: Roles) -> anyhow::Result<Self> {
         if which == Roles::default() {
             bail!("there is no role to serve: name at least one");
@@ -143,10 +143,10 @@ impl Serving {
             running.spawn(work.map(Ok));
             running.spawn(health.clone().follow(models, roles_end.clone()).map(Ok));
         }
-        let routes = health.beside(reflection(which, routes)?);
+        let routes = health.with(reflection(which, routes)?);
         let url = ingress.url();
         let notice = Duration::from_secs(config.server.notice_seconds);
-        let answered: Vec<&str> = services.iter().chain(BESIDE).copied().collect();
+        let answered: Vec<&str> = services.iter().chain(COMMON).copied().collect();
         running.spawn(ingress.serve(routes, &answered, ingress_closing.clone()).map(Ok));
         // Inference says so itself, when its models are loaded.
         health.serving(WHOLE).await;
@@ -263,7 +263,7 @@ impl Api {
     }
 }
 
-/// Server reflection beside `routes`: what this process serves, and nothing else. In both versions of its protocol: most
+/// Server reflection with `routes`: what this process serves, and nothing else. In both versions of its protocol: most
 /// clients still speak the older one.
 fn reflection(which: Roles, routes: Routes) -> anyhow::Result<Routes> {
     let builder = || {
@@ -311,13 +311,13 @@ impl Health {
         health
     }
 
-    /// What probes are told.
+    /// The readiness that probes see.
     fn readiness(&self) -> watch::Receiver<Readiness> {
         self.readiness.subscribe()
     }
 
-    /// The health service beside `routes`.
-    fn beside(&self, routes: Routes) -> Routes {
+    /// The health service with `routes`.
+    fn with(&self, routes: Routes) -> Routes {
         let health = HealthServer::new(HealthService::from_health_reporter(self.reporter.clone()));
         routes.add_service(health.accept_compressed(GZIP).send_compressed(GZIP))
     }
@@ -356,7 +356,7 @@ impl Health {
         mut models: watch::Receiver<Option<BTreeMap<String, u64>>>,
         end: CancellationToken,
     ) {
-        let mut told: BTreeMap<String, u64> = BTreeMap::new();
+        let mut known: BTreeMap<String, u64> = BTreeMap::new();
         loop {
             let changed = tokio::select! {
                 changed = models.changed() => changed,
@@ -366,15 +366,15 @@ impl Health {
                 return;
             }
             let Some(served) = models.borrow_and_update().clone() else { continue };
-            for gone in told.keys().filter(|name| !served.contains_key(*name)) {
+            for gone in known.keys().filter(|name| !served.contains_key(*name)) {
                 self.reporter.clear_service_status(&format!("{INFERENCE}/{gone}")).await;
             }
-            for name in served.keys().filter(|name| !told.contains_key(*name)) {
+            for name in served.keys().filter(|name| !known.contains_key(*name)) {
                 self.serving(&format!("{INFERENCE}/{name}")).await;
             }
             self.serving(INFERENCE).await;
             self.serving(OPEN_INFERENCE).await;
-            told = served;
+            known = served;
         }
     }
 }

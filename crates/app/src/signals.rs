@@ -30,7 +30,7 @@ async fn watch(token: CancellationToken) {
             std::process::exit(EXIT_INTERRUPTED);
         }
         seen = true;
-        // Calls in flight may take minutes: whoever asked to end is told why it does not end yet.
+        // Calls in flight may take minutes: the user sees why the process does not end yet.
         tracing::warn!("shutting down when what was begun is done; a second signal exits at once");
         token.cancel();
     }

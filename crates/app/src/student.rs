@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use tokio_util::sync::CancellationToken;
 use wire::Channel;
 
-/// There is no such model; the words say what there is.
+/// There is no such model; the message lists the models.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct NoModel(String);
@@ -24,7 +24,7 @@ impl Student {
     /// Opens `model`: a folder where there is one of that path, else `name` or `name@version` in the data folder.
     ///
     /// # Errors
-    /// There is no such model, or its folder is damaged: what is wrong and what to do is said.
+    /// There is no such model, or its folder is damaged: the error says what is wrong and what to do.
     pub async fn open(config: Config, model: &str) -> anyhow::Result<Self> {
         let path = Path::new(model);
         let folder = if path.is_dir() { path.to_owned() } else { find(&config, model).await? };

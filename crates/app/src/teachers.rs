@@ -12,7 +12,7 @@ use std::time::Duration;
 use teacher::{Profile, Provider, Teacher};
 
 /// Every profile whose key is at hand. One that wants a key from an empty variable is left out: a job that names it is
-/// refused, and the others go on.
+/// refused, and the others continue.
 ///
 /// # Errors
 /// A profile that no teacher can be made of: it is named, with what to do.
@@ -35,7 +35,7 @@ pub(crate) fn open(
     Ok(teachers)
 }
 
-/// Why the profile `name` is left out for want of its key; `None` where it is not, or where there is no such profile.
+/// Why the profile `name` is left out without its key; `None` where it is not left out, or there is no such profile.
 pub(crate) fn without_key(sections: &BTreeMap<String, TeacherSection>, name: &str) -> Option<String> {
     let section = sections.get(name)?;
     let place = match (section.api_key_file.as_str(), section.api_key_env.as_str()) {
@@ -54,7 +54,7 @@ fn key(section: &TeacherSection) -> anyhow::Result<Secret> {
 
 fn profile(name: &str, section: &TeacherSection, api_key: Secret) -> anyhow::Result<Profile> {
     let Some(provider) = Provider::from_name(&section.provider) else {
-        let words = "is no provider: use `openai_chat`, `openai_completions`, `anthropic` or `gemini`";
+        let words = "is not a provider: use `openai_chat`, `openai_completions`, `anthropic` or `gemini`";
         bail!("teachers.{name}.provider: `{}` {words}", section.provider);
     };
     let limit = |number: u64| (number > 0).then_some(number);

@@ -38,7 +38,7 @@ pub struct Telemetry {
 pub fn start(config: &Config, name: &str) -> Result<Telemetry, ConfigError> {
     let level = &config.log.level;
     let filter = EnvFilter::try_new(level).map_err(|_| {
-        let words = format!("`{level}` is no filter such as `info` or `warn,harvester=debug`");
+        let words = format!("`{level}` is not a filter such as `info` or `warn,harvester=debug`");
         ConfigError::new("log.level", words)
     })?;
     let endpoint = config.telemetry.endpoint()?;

@@ -118,5 +118,5 @@ async fn an_address_that_cannot_be_had_is_told_with_its_key() {
     };
     let address = taken.local_addr().unwrap().to_string();
     check(address.clone(), &format!("admin.listen: {address} cannot be listened at")).await;
-    check("9100".to_owned(), "admin.listen: `9100` is no address").await;
+    check("9100".to_owned(), "admin.listen: `9100` is not an address").await;
 }

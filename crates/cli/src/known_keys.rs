@@ -18,8 +18,8 @@ pub(crate) fn unknown_key<'a>(key: &str, known: impl IntoIterator<Item = &'a str
         return None;
     }
     Some(match suggestion(key, known.clone()) {
-        Some(near) => format!("is no known key: did you mean `{near}`?"),
-        None => format!("is no known key: known are {}", known.into_iter().collect::<Vec<_>>().join(", ")),
+        Some(near) => format!("is not a known key: did you mean `{near}`?"),
+        None => format!("is not a known key: known are {}", known.into_iter().collect::<Vec<_>>().join(", ")),
     })
 }
 
@@ -58,6 +58,6 @@ mod tests {
         assert_eq!(known_keys::<String>(), [""; 0]);
         assert_eq!(unknown_key("marker", ["marker", "shape"]), None);
         let near = unknown_key("marke", ["marker", "shape"]).unwrap();
-        assert_eq!(near, "is no known key: did you mean `marker`?");
+        assert_eq!(near, "is not a known key: did you mean `marker`?");
     }
 }

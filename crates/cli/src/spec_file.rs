@@ -480,7 +480,7 @@ mod tests {
         check("", &["1: name: is missing", "1: task: is missing", "1: data: is missing"]);
         check(
             &format!("{SOUND}[training]\nleraning_rate = 1\n"),
-            &["6: training.leraning_rate: is no known key: did you mean `learning_rate`?"],
+            &["6: training.leraning_rate: is not a known key: did you mean `learning_rate`?"],
         );
         check(
             &format!("{SOUND}[training]\nsteps = \"many\"\nalpha = 2.0\n"),
@@ -491,13 +491,13 @@ mod tests {
         );
         check(
             &format!("{SOUND}[trainnig]\nsteps = 1\n"),
-            &["5: trainnig: is no known key: did you mean `training`?"],
+            &["5: trainnig: is not a known key: did you mean `training`?"],
         );
         check(&SOUND.replace("equation", "equatoin"), &["2: task: `equatoin` is neither"]);
         check(&SOUND.replace("equation", "none.toml"), &["2: task: does not exist"]);
         check(
             &SOUND.replace("train =", "trian ="),
-            &["3: data: has no train rows", "4: data.trian: is no known key"],
+            &["3: data: has no train rows", "4: data.trian: is not a known key"],
         );
         check(&format!("{SOUND}[student]\nbase = \"a\"\ninit = \"b\"\n"), &["7: student.init: contradicts"]);
         check(
@@ -511,7 +511,7 @@ mod tests {
         check(&format!("{SOUND}[teacher.budget]\nprompts = -1\n"), &["5: teacher.budget: invalid value"]);
         check(
             &format!("{SOUND}[teacher.budget]\npromts = 1\n"),
-            &["6: teacher.budget.promts: is no known key: did you mean `prompts`?"],
+            &["6: teacher.budget.promts: is not a known key: did you mean `prompts`?"],
         );
     }
 
@@ -534,10 +534,10 @@ mod tests {
         check(
             "stop =",
             "stops =",
-            Some(&format!(":{}: stops: is no known key: did you mean `stop`?", line("stop"))),
+            Some(&format!(":{}: stops: is not a known key: did you mean `stop`?", line("stop"))),
         );
-        check("marker =", "markr =", Some("answer.markr: is no known key: did you mean `marker`?"));
-        check("rationale =", "rational =", Some("exemplars[0].rational: is no known key"));
+        check("marker =", "markr =", Some("answer.markr: is not a known key: did you mean `marker`?"));
+        check("rationale =", "rational =", Some("exemplars[0].rational: is not a known key"));
     }
 
     #[test]

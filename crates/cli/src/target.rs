@@ -1,5 +1,5 @@
-//! Whom a verb speaks to: a server, or the records in this machine's data folder. Both answer over a channel, so that a
-//! verb is written once.
+//! What a verb calls: a server, or the records in this machine's data directory. Both answer over a channel, so a verb is
+//! written once.
 
 use crate::args::ServerArguments;
 use crate::exit::{Interrupted, Usage};
@@ -9,7 +9,7 @@ use app::local::{Local, Scope};
 use tokio_util::sync::CancellationToken;
 use wire::Channel;
 
-/// The services that a verb speaks to.
+/// The services that a verb calls.
 pub(crate) enum Target {
     /// Those of the data folder, in this process.
     Here(Box<Local>),
@@ -38,7 +38,7 @@ impl Target {
         }
     }
 
-    /// Nothing more is asked.
+    /// Ends the services of the data directory.
     pub(crate) async fn close(self) -> anyhow::Result<()> {
         match self {
             Self::Here(local) => local.close().await,
@@ -66,9 +66,10 @@ pub(crate) async fn connect(
     })
 }
 
-/// The server of a verb that has no use for a data folder.
+/// The server of a verb that needs one.
 pub(crate) async fn server(config: &Config, server: &ServerArguments) -> anyhow::Result<Channel> {
-    let words = "--server: name one (or set DISTILLERY_SERVER); `distillery run` distils on this machine";
+    let words =
+        "--server: name a server (or set DISTILLERY_SERVER); `distillery run` distils on this machine";
     let url = server.url().ok_or_else(|| Usage(words.to_owned()))?;
     connect(&config.client, url, server).await
 }

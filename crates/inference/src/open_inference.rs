@@ -46,7 +46,7 @@ impl OpenInference {
     fn find(&self, name: &str, version: &str) -> Result<Arc<Served>, Status> {
         let number = if version.is_empty() { Some(0) } else { version.parse::<u64>().ok() };
         let number = number.ok_or_else(|| {
-            let words = "is no version: a number such as 1, or nothing for the newest";
+            let words = "is not a version: a number such as 1, or nothing for the newest";
             wire::invalid(vec![Violation::new("version", words)])
         })?;
         Ok(self.service.registry.find(name, number)?)

@@ -118,7 +118,7 @@ impl CsvRows {
                 format!("begins a row longer than {LINE_BYTES_MAX} bytes: is a quote left open?"),
             ),
             csv::ErrorKind::Io(error) => ReadError { place, ..ReadError::io(&self.file, error) },
-            _ => ReadError::new(&self.file, place, format!("is no CSV: {error}")),
+            _ => ReadError::new(&self.file, place, format!("is not valid CSV: {error}")),
         }
     }
 
@@ -144,7 +144,7 @@ impl CsvRows {
 
 fn cell(name: &str, bytes: &[u8]) -> Result<Cell, String> {
     let text = str::from_utf8(bytes)
-        .map_err(|_| "is no UTF-8: convert the file, for example with `iconv -f LATIN1 -t UTF-8`")?;
+        .map_err(|_| "is not UTF-8: convert the file, for example with `iconv -f LATIN1 -t UTF-8`")?;
     if text.is_empty() {
         return Ok(Cell::Null);
     }

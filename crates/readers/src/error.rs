@@ -79,7 +79,7 @@ impl ReadError {
         Self { field: Some(violation.field), ..Self::new(file, place, violation.message) }
     }
 
-    /// What the operating system said of a file.
+    /// A message of the operating system about a file.
     pub(crate) fn io(file: &Path, error: &std::io::Error) -> Self {
         let (message, fault) = match error.kind() {
             std::io::ErrorKind::NotFound => ("does not exist: check the path".to_owned(), Fault::NotFound),

@@ -22,7 +22,7 @@ impl ParquetRows {
     /// Reads the schema.
     pub(crate) fn new(path: &Path, file: File) -> Result<Self, Vec<ReadError>> {
         let reader = guarded(|| SerializedFileReader::new(file)).map_err(|message| {
-            vec![ReadError::new(path, Place::File, format!("is no Parquet file that can be read: {message}"))]
+            vec![ReadError::new(path, Place::File, format!("is not a readable Parquet file: {message}"))]
         })?;
         let schema = reader.metadata().file_metadata().schema();
         let mistakes: Vec<ReadError> = schema
@@ -105,6 +105,6 @@ fn cell(field: &Field) -> Cell {
         Field::Float(number) => Cell::Bare(number.to_string()),
         Field::Double(number) => Cell::Bare(number.to_string()),
         Field::Group(_) | Field::MapInternal(_) => Cell::Other("a structure"),
-        _ => Cell::Other("of a type that is no text"),
+        _ => Cell::Other("of a type that is not text"),
     }
 }

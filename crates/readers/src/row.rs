@@ -53,13 +53,13 @@ pub(crate) enum Cell {
 /// A row's cells with their names, in the order of the file.
 pub(crate) type Cells = Vec<(String, Cell)>;
 
-/// Why a field that is none of ours is refused.
+/// Why an unknown field is refused.
 pub(crate) fn unknown(name: &str) -> Violation {
     let lower = name.to_lowercase();
     let synonym = SYNONYMS.iter().find(|(other, _)| *other == lower).map(|(_, known)| *known);
     let message = match synonym.or_else(|| suggestion(&lower, FIELDS.iter().copied())) {
-        Some(known) => format!("is no field of a row: did you mean `{known}`?"),
-        None => format!("is no field of a row: the fields are {}", FIELDS.join(", ")),
+        Some(known) => format!("is not a field of a row: did you mean `{known}`?"),
+        None => format!("is not a field of a row: the fields are {}", FIELDS.join(", ")),
     };
     Violation::new(shown(name), message)
 }
@@ -186,7 +186,7 @@ pub(crate) fn label_violation(task: Option<&Task>, required: bool, example: &Exa
     }
     let equation = task.is_some_and(|task| task.metric == Comparison::Equation);
     (equation && domain::equation::value(label).is_none()).then(|| {
-        let message = format!("`{}` is no arithmetic expression such as (84 / 2)", shown(label));
+        let message = format!("`{}` is not an arithmetic expression such as (84 / 2)", shown(label));
         Violation::new("label", message)
     })
 }

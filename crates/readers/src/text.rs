@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Cursor, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
-/// Bytes that stand at the beginning of what is no text of ours, and what to do about it.
+/// First bytes of files that are not text, and what to do about them.
 const FOREIGN: &[(&[u8], &str)] = &[
     (&[0xFF, 0xFE], "is UTF-16: convert it, for example with `iconv -f UTF-16 -t UTF-8`"),
     (&[0xFE, 0xFF], "is UTF-16: convert it, for example with `iconv -f UTF-16 -t UTF-8`"),
@@ -20,7 +20,7 @@ const BYTE_ORDER_MARK: &[u8] = &[0xEF, 0xBB, 0xBF];
 /// Something to read.
 pub(crate) type Stream = Box<dyn Read + Send>;
 
-/// Opens a file that is no folder.
+/// Opens a file that is not a directory.
 pub(crate) fn open(path: &Path) -> Result<File, ReadError> {
     let file = File::open(path).map_err(|error| ReadError::io(path, &error))?;
     let metadata = file.metadata().map_err(|error| ReadError::io(path, &error))?;
@@ -93,7 +93,7 @@ impl Lines {
             Ok(text) => Ok((self.number, text)),
             Err(wrong) => error(
                 Some(wrong.utf8_error().valid_up_to() as u64 + 1),
-                "is no UTF-8 from here: convert the file, for example with `iconv -f LATIN1 -t UTF-8`"
+                "is not UTF-8 from here: convert the file, for example with `iconv -f LATIN1 -t UTF-8`"
                     .to_owned(),
             ),
         }

@@ -37,7 +37,7 @@ const SCHEMA: &str = "message row {
 pub struct WriteError {
     /// The file; `-` for a stream.
     pub file: PathBuf,
-    /// What the operating system or the format said.
+    /// The message of the operating system or the format.
     pub message: String,
 }
 
@@ -45,7 +45,7 @@ pub struct WriteError {
 type Sink = Box<dyn Write + Send>;
 
 /// Writes rows one by one. A file appears under its name only when [`Writer::finish`] has been called; before that its
-/// rows lie beside it, under the name with `.part` after it, and go when the writer is dropped.
+/// rows are written next to it, under the name with `.part` appended, and go when the writer is dropped.
 ///
 /// A row's `rationale` is its first [`Answer::Rationale`]; raw completions are the ledger's, and not written.
 pub struct Writer {
@@ -252,7 +252,7 @@ fn write_texts(
     write_column(group, &values, &levels, None)
 }
 
-/// Definition levels: 0 no list, 2 an element. Repetition levels: 0 begins a row, 1 goes on with its list.
+/// Definition levels: 0 no list, 2 an element. Repetition levels: 0 begins a row, 1 continues its list.
 fn write_choices(
     group: &mut SerializedRowGroupWriter<'_, Sink>,
     rows: &[Example],

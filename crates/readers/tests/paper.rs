@@ -226,7 +226,7 @@ fn broken_files_are_named_with_line_and_field() {
             "svamp_train.json:2:",
             "broken JSON",
             ":3: label: is missing",
-            ":4: label: `two` is no arithmetic expression",
+            ":4: label: `two` is not an arithmetic expression",
         ],
     );
     let anli = folder("anli1", &[("train", &pairs(&["3", "-1"]), &[&["a", "b"]])]);

@@ -82,13 +82,16 @@ fn mistakes_of_jsonl_are_named() {
     check("{\"input\":\"a\"} {\"input\":\"b\"}", &["rows:1:15: is broken JSON: trailing characters"]);
     check(
         "{\"input\":\"a\",\"lable\":\"b\"}",
-        &["rows:1: lable: is no field of a row: did you mean `label`?"],
+        &["rows:1: lable: is not a field of a row: did you mean `label`?"],
     );
     check(
         "{\"Question\":\"a\"}",
-        &["Question: is no field of a row: did you mean `input`?", "input: is empty"],
+        &["Question: is not a field of a row: did you mean `input`?", "input: is empty"],
     );
-    check("{\"input\":\"a\",\"zebra\":1}", &["zebra: is no field of a row: the fields are id, split, input"]);
+    check(
+        "{\"input\":\"a\",\"zebra\":1}",
+        &["zebra: is not a field of a row: the fields are id, split, input"],
+    );
     check("{\"input\":\"a\",\"input\":\"b\"}", &["rows:1: input: stands twice in one row"]);
     check("{\"input\":7}", &["rows:1: input: is `7`: write it as text, in quotes"]);
     check("{\"input\":\"a\",\"label\":{}}", &["rows:1: label: is an object: it must be text"]);
@@ -117,7 +120,7 @@ fn mistakes_of_csv_are_named() {
     let check = |text: &str, expected: &[&str]| check(Format::Csv, text, expected);
     check("", &["rows: is empty"]);
     check("input,label\n", &["rows: is empty"]);
-    check("input,lable\na,b\n", &["rows:1: lable: is no field of a row: did you mean `label`?"]);
+    check("input,lable\na,b\n", &["rows:1: lable: is not a field of a row: did you mean `label`?"]);
     check("input,input\na,b\n", &["rows:1: input: names two columns"]);
     check("input;label\na;b\n", &["rows:1: header: has no comma: columns are separated by commas"]);
     check(
@@ -172,9 +175,9 @@ fn other_encodings_are_called_by_name() {
         check(b"PAR1....", "rows: is a Parquet file");
     }
     let latin = b"{\"input\":\"a\"}\n{\"input\":\"caf\xE9\"}\n";
-    check_options(Format::Jsonl, latin, Options::default(), &["rows:2:14: is no UTF-8 from here"]);
+    check_options(Format::Jsonl, latin, Options::default(), &["rows:2:14: is not UTF-8 from here"]);
     let latin = b"input,label\ncaf\xE9,b\n";
-    check_options(Format::Csv, latin, Options::default(), &["rows:2: input: is no UTF-8"]);
+    check_options(Format::Csv, latin, Options::default(), &["rows:2: input: is not UTF-8"]);
 }
 
 #[test]
@@ -217,7 +220,7 @@ fn equal_mistakes_are_counted_and_different_ones_are_bounded() {
     check(
         Format::Jsonl,
         &equal,
-        &["rows:1: lable: is no field of a row: did you mean `label`? (and in 29 more places)"],
+        &["rows:1: lable: is not a field of a row: did you mean `label`? (and in 29 more places)"],
     );
     let different: String =
         (0..30).map(|number| format!("{{\"input\":\"a\",\"zebra{number}\":1}}\n")).collect();
@@ -238,7 +241,7 @@ fn a_task_asks_for_its_labels() {
     check(
         &equation,
         "{\"input\":\"a\",\"label\":\"some\"}",
-        &["rows:1: label: `some` is no arithmetic expression"],
+        &["rows:1: label: `some` is not an arithmetic expression"],
     );
     check(
         &nli,

@@ -118,11 +118,11 @@ fn damaged_parquet_is_an_error_and_no_panic() {
         let account = read(Format::Parquet, &path).unwrap_err().to_string();
         assert!(account.contains(part), "{account}");
     };
-    check(b"", "is no Parquet file that can be read");
-    check(b"{\"input\":\"a\"}\n", "is no Parquet file that can be read");
+    check(b"", "is not a readable Parquet file");
+    check(b"{\"input\":\"a\"}\n", "is not a readable Parquet file");
     write(Format::Parquet, &folder.path().join("sound"), &examples()[..50]);
     let sound = fs::read(folder.path().join("sound")).unwrap();
-    check(&sound[..sound.len() / 2], "is no Parquet file that can be read");
+    check(&sound[..sound.len() / 2], "is not a readable Parquet file");
     for place in 0..sound.len() {
         let mut damaged = sound.clone();
         damaged[place] ^= 0x55;

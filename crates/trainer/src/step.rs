@@ -56,7 +56,7 @@ pub fn pass(
 /// `tokens_max` is halved, for the steps to come as well, and the whole step is made again.
 ///
 /// # Errors
-/// The loss or its gradient is no number; one row alone does not fit into memory; the pass's own.
+/// The loss or its gradient is not a number; one row alone does not fit into memory; the pass's own.
 pub fn optimise(
     training: &TrainingSpec,
     optimizer: &mut AdamW,

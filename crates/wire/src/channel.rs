@@ -15,14 +15,14 @@ pub fn channel(transport: tonic::transport::Channel, credentials: Credentials) -
     Channel::new(Traced(transport), credentials)
 }
 
-/// Who calls: the bearer of a token, or nobody in particular. It never prints.
+/// The caller's credentials: a bearer token, or none. They never print.
 #[derive(Clone, Default)]
 pub struct Credentials {
     authorization: Option<MetadataValue<Ascii>>,
 }
 
 impl Credentials {
-    /// The bearer of `token`; nobody in particular where it is empty. `None` where it holds what no header can.
+    /// The bearer of `token`; no credentials where it is empty. `None` where it holds what no header can.
     pub fn bearer(token: &str) -> Option<Self> {
         if token.is_empty() {
             return Some(Self::default());

@@ -11,7 +11,7 @@ pub type Checked<T> = Result<T, Vec<Violation>>;
 /// The id in `field`.
 ///
 /// # Errors
-/// It is no id of that kind.
+/// It is not an id of that kind.
 pub fn id<T>(field: &str, text: &str) -> Checked<T>
 where
     T: FromStr,

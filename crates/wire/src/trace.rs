@@ -138,8 +138,8 @@ pub fn ended(span: &Span, code: Code, is_error: bool) {
     }
 }
 
-/// `response`, whose body goes on within `span`; `end` is told the code of the call when it is over:
-/// [`Code::Cancelled`] where nobody waited for its end.
+/// `response`, whose body continues within `span`; `end` receives the code of the call when it is over:
+/// [`Code::Cancelled`] where the caller left before its end.
 pub fn until_end(
     response: Response<Body>,
     span: Span,
@@ -158,7 +158,7 @@ fn code_in(headers: &HeaderMap) -> Option<Code> {
     Some(Code::from_bytes(value.as_bytes()))
 }
 
-/// The body of an answer whose end is told.
+/// The body of an answer whose end is reported.
 struct Ending {
     inner: Body,
     span: Span,

@@ -71,7 +71,7 @@ class Tree:
             if path in ("server.tokens", "teachers") and key not in values:
                 values[key] = copy.deepcopy(TOKEN if path == "server.tokens" else self.defaults["teachers"]["local"])
             if key not in values:
-                self.complain(place, f"`{here}` is no setting of `distillery config`")
+                self.complain(place, f"`{here}` is not a setting of `distillery config`")
             elif isinstance(values[key], dict) and isinstance(value, dict):
                 self.lay(place, values[key], value, here)
             elif type(values[key]) is not type(value) and not (type(values[key]) is float and type(value) is int):

@@ -47,7 +47,7 @@ pub struct DatabaseSection {
 /// Where the queue and the teachers' shared limits are.
 #[derive(Debug, Clone, Deserialize)]
 pub struct RedisSection {
-    /// Needed beside a database.
+    /// Needed with a database.
     pub url: Address,
     /// The file that holds the URL.
     pub url_file: PathBuf,

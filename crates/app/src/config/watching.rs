@@ -18,7 +18,7 @@ impl AdminSection {
             return Ok(None);
         }
         let wrong = |_| {
-            let words = format!("`{}` is no address and port, such as 127.0.0.1:9100", self.listen);
+            let words = format!("`{}` is not an address and port, such as 127.0.0.1:9100", self.listen);
             ConfigError::new("admin.listen", words)
         };
         self.listen.parse().map(Some).map_err(wrong)
@@ -40,7 +40,7 @@ impl TelemetrySection {
     /// The collector; `None` where there is none.
     pub(crate) fn endpoint(&self) -> Result<Option<http::Uri>, ConfigError> {
         if !(0.0..=1.0).contains(&self.sample_ratio) {
-            let words = format!("{} is no share: it lies between 0 and 1", self.sample_ratio);
+            let words = format!("{} is not between 0 and 1", self.sample_ratio);
             return Err(ConfigError::new("telemetry.sample_ratio", words));
         }
         if self.otlp_endpoint.is_empty() {
@@ -50,7 +50,7 @@ impl TelemetrySection {
         let usable =
             uri.filter(|uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some());
         let wrong = || {
-            let words = format!("`{}` is no URL such as http://127.0.0.1:4317", self.otlp_endpoint);
+            let words = format!("`{}` is not a URL such as http://127.0.0.1:4317", self.otlp_endpoint);
             ConfigError::new("telemetry.otlp_endpoint", words)
         };
         usable.map(Some).ok_or_else(wrong)
@@ -67,7 +67,7 @@ mod tests {
         assert_eq!(admin("").unwrap(), None);
         assert_eq!(admin("0.0.0.0:9100").unwrap(), Some("0.0.0.0:9100".parse().unwrap()));
         let error = admin("9100").unwrap_err().to_string();
-        assert!(error.starts_with("admin.listen: `9100` is no address"), "{error}");
+        assert!(error.starts_with("admin.listen: `9100` is not an address"), "{error}");
         let check = |endpoint: &str, sample_ratio: f64, wanted: Result<bool, &str>| {
             let section = TelemetrySection {
                 otlp_endpoint: endpoint.to_owned(),

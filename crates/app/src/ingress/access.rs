@@ -9,7 +9,7 @@ pub(crate) enum Needs {
     Token,
     /// To look.
     Read,
-    /// To bring rows in, and to begin, stop and go on with jobs.
+    /// To import rows, and to submit, cancel and resume jobs.
     Submit,
     /// To delete, and to register what students start from.
     Operate,

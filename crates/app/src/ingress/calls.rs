@@ -125,7 +125,7 @@ impl<S> Observed<S> {
         Self { inner, meters: Some(meters) }
     }
 
-    /// `inner`, whose calls come from this process: they go on with the trace that they belong to, and that is all.
+    /// `inner`, whose calls come from this process: they continue their trace, and nothing else.
     pub(crate) fn traced(inner: S) -> Self {
         Self { inner, meters: None }
     }

@@ -25,7 +25,7 @@ use tower::{Service, ServiceExt};
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How long an unanswered ping keeps a connection.
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
-/// How long to wait when no connection can be accepted, for want of file descriptors for example.
+/// How long to wait when no connection can be accepted, for example without free file descriptors.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 /// Most bytes of a request's headers.
 const HEADER_BYTES_MAX: u32 = 16 * 1024;
@@ -82,7 +82,7 @@ pub(super) async fn serve<S>(
             drop(place);
         });
     }
-    // Closed before the waiting, so that nobody connects to a server that will not answer.
+    // Closed before the waiting, so that no caller connects to a server that will not answer.
     drop(listener);
     connections.close();
     connections.wait().await;
@@ -178,7 +178,7 @@ where
     }
 }
 
-/// A caller that leaves in the middle is nobody's mistake.
+/// A caller that leaves in the middle is not an error.
 fn note(ended: Result<(), hyper::Error>) {
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection broke");

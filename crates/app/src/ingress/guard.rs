@@ -24,7 +24,7 @@ use tracing::Span;
 const REQUEST_ID: &str = "x-request-id";
 /// The longest id that is taken from a caller.
 const REQUEST_ID_BYTES_MAX: usize = 128;
-/// When a caller that was refused for want of a place may try again.
+/// When a caller that was refused at the limit of calls may retry.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Cancelled when the connection that a request came by is asked to end; accept loops put it on their requests.
@@ -97,7 +97,7 @@ fn deadline(headers: &HeaderMap) -> Result<Option<Instant>, Status> {
     let timeout = value.to_str().ok().and_then(wire::timeout_of);
     let timeout = timeout.ok_or_else(|| {
         Status::invalid_argument(
-            "grpc-timeout is no number of up to eight digits and one of H, M, S, m, u, n",
+            "grpc-timeout is not a number of up to eight digits and one of H, M, S, m, u, n",
         )
     })?;
     Ok(Instant::now().checked_add(timeout))

@@ -1,6 +1,6 @@
 //! Who calls, and what they may do.
 //!
-//! Roles form a ladder, `read` < `submit` < `operate`, and one stands beside it: `worker`, which carries out runs and
+//! Roles form a ladder, `read` < `submit` < `operate`, and one stands apart: `worker`, which carries out runs and
 //! follows the models and does nothing else, so that a stolen trainer's token neither deletes nor submits, and an
 //! operator's cannot publish a model.
 
@@ -25,7 +25,7 @@ const SECRET_BYTES_MIN: usize = 16;
 pub(crate) enum Role {
     /// To look, and to ask students.
     Read,
-    /// That, and to bring rows in, and to begin, stop and go on with jobs.
+    /// That, and to import rows, and to submit, cancel and resume jobs.
     Submit,
     /// That, and to delete, and to register what students start from.
     Operate,
@@ -89,13 +89,13 @@ fn digest(secret: &str) -> [u8; 32] {
 }
 
 impl Token {
-    /// Reads the secret and checks what stands beside it.
+    /// Reads the secret and checks the rest of the entry.
     ///
     /// # Errors
     /// No role of that name, no secret at hand, one that can be guessed, a date that is none.
     fn open(section: &TokenSection) -> anyhow::Result<(Self, Secret)> {
         let Some(role) = Role::from_name(&section.role) else {
-            bail!("role: `{}` is none: use `read`, `submit`, `operate` or `worker`", section.role);
+            bail!("role: `{}` is not a role: use `read`, `submit`, `operate` or `worker`", section.role);
         };
         let secret = secret::read(&section.env, &section.file).context("file")?;
         if secret.is_empty() {
@@ -113,7 +113,7 @@ impl Token {
             "" => None,
             text => Some(
                 text.parse::<prost_types::Timestamp>()
-                    .map_err(|_| anyhow!("expires: `{text}` is no time such as 2027-01-31T00:00:00Z"))?,
+                    .map_err(|_| anyhow!("expires: `{text}` is not a time such as 2027-01-31T00:00:00Z"))?,
             ),
         };
         let expires = expires.map(|at| wire::timestamp_of(Some(at)));
@@ -122,7 +122,7 @@ impl Token {
 }
 
 impl Guests {
-    /// Those whom the configuration names; everybody where it names nobody.
+    /// The callers that the configuration names; everybody where it names none.
     ///
     /// # Errors
     /// A token that cannot be used: it is named, with what to do.
@@ -175,7 +175,7 @@ fn who<'a>(tokens: &'a [Token], sent: Option<&HeaderValue>, now: Timestamp) -> R
     };
     let words = sent.to_str().ok().and_then(|text| text.split_once(' '));
     let Some((_, secret)) = words.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")) else {
-        return Err(Status::unauthenticated("the authorization is no bearer token: send `Bearer TOKEN`"));
+        return Err(Status::unauthenticated("the authorization is not a bearer token: send `Bearer TOKEN`"));
     };
     let sha256 = digest(secret.trim());
     let mut found = None;
@@ -257,10 +257,10 @@ mod tests {
             let error = format!("{:#}", Guests::open(&BTreeMap::from([(name, section)])).unwrap_err());
             assert!(error.starts_with("server.tokens.ci: ") && error.contains(wanted), "{error}");
         };
-        check(&|section| section.role = "root".to_owned(), "role: `root` is none: use `read`");
+        check(&|section| section.role = "root".to_owned(), "role: `root` is not a role: use `read`");
         check(&|section| section.file = folder.path().join("absent"), "absent cannot be read");
         check(&|section| section.file = Default::default(), "name its variable (env) or its file");
-        check(&|section| section.expires = "tomorrow".to_owned(), "expires: `tomorrow` is no time");
+        check(&|section| section.expires = "tomorrow".to_owned(), "expires: `tomorrow` is not a time");
         check(&|section| std::fs::write(&section.file, "short").unwrap(), "fewer than 16 bytes");
         check(&|section| std::fs::write(&section.file, "").unwrap(), "has no secret: write it into");
         let (_, twin) = section(folder.path(), "a", "read", "");

@@ -30,7 +30,7 @@ const BATCH: usize = 1_024;
 #[derive(Debug)]
 pub(super) struct Traces {
     provider: SdkTracerProvider,
-    /// Sends; `None` where there is nobody to send to.
+    /// Sends; `None` without a collector.
     runtime: Option<Runtime>,
 }
 
@@ -74,8 +74,9 @@ pub(super) fn open(
         .with_max_export_batch_size(BATCH)
         .with_scheduled_delay(SEND_EVERY)
         .build();
-    let told = Told { inner: exporter, endpoint: endpoint.to_string(), is_failing: AtomicBool::new(false) };
-    let processor = BatchSpanProcessor::builder(told).with_batch_config(batches).build();
+    let reported =
+        Reported { inner: exporter, endpoint: endpoint.to_string(), is_failing: AtomicBool::new(false) };
+    let processor = BatchSpanProcessor::builder(reported).with_batch_config(batches).build();
     Ok(Traces { provider: provider.with_span_processor(processor).build(), runtime: Some(runtime) })
 }
 
@@ -97,7 +98,7 @@ impl Traces {
 
     /// Sends what waits, for a bounded time.
     pub(super) fn close(self) {
-        // A failure was told of when it happened.
+        // A failure was reported when it happened.
         let _ = self.provider.shutdown_with_timeout(SEND_WITHIN);
         if let Some(runtime) = self.runtime {
             runtime.shutdown_background();
@@ -107,13 +108,13 @@ impl Traces {
 
 /// An exporter that says when the collector is away, once, and when it is back.
 #[derive(Debug)]
-struct Told<E> {
+struct Reported<E> {
     inner: E,
     endpoint: String,
     is_failing: AtomicBool,
 }
 
-impl<E: SpanExporter> SpanExporter for Told<E> {
+impl<E: SpanExporter> SpanExporter for Reported<E> {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
         let sent = self.inner.export(batch).await;
         let endpoint = &self.endpoint;

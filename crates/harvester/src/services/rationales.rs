@@ -22,7 +22,7 @@ fn after_row(cursor: Option<String>) -> Result<Option<u64>, Status> {
         Some(token) => read(token).map(Some).ok_or_else(|| {
             wire::invalid(vec![Violation::new(
                 "page.page_token",
-                "is not a token of this list; omit it to start from the first page",
+                "is not a page token of this list; omit it to start from the first page",
             )])
         }),
     }

@@ -86,7 +86,7 @@ fn files(split: Split, official: &str, rows: PathBuf, from: &Path) -> Result<Fil
     mistakes.take().map_or(Ok(Files { split, rows, shards }), Err)
 }
 
-/// Rows that are wrong count too: what is wrong with them is said when they are read.
+/// Rows that are wrong count too: their mistakes are reported when they are read.
 fn count_rows(path: &Path) -> Result<u64, ReadError> {
     let lines = Lines::new(path, Box::new(open(path)?))?;
     let blank =
@@ -122,7 +122,7 @@ fn read_array<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>, ReadError> {
     let mut held = Vec::new();
     plain(path, Box::new(file))?.take(SHARD_BYTES_MAX).read_to_end(&mut held).map_err(io)?;
     let text = str::from_utf8(&held).map_err(|error| {
-        ReadError::new(path, Place::File, format!("is no UTF-8 from byte {} on", error.valid_up_to() + 1))
+        ReadError::new(path, Place::File, format!("is not UTF-8 from byte {} on", error.valid_up_to() + 1))
     })?;
     serde_json::from_str(text).map_err(|error| {
         let place = Place::Line { line: error.line() as u64, column: Some(error.column() as u64) };
