@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 const CONNECTIONS_MAX: usize = 64;
 /// How long a connection may take to say what it wants, and rest between two questions.
 const HEADERS_WITHIN: Duration = Duration::from_secs(30);
-/// How long a connection may last: whoever reads slowly does not keep its place.
+/// How long a connection may last: a slow reader does not keep its connection.
 const CONNECTION_AGE: Duration = Duration::from_secs(600);
 /// Most bytes of a request.
 const REQUEST_BYTES_MAX: usize = 16 * 1024;

@@ -113,7 +113,7 @@ impl Serving {
         if which == Roles::default() {
             bail!("there is no role to serve: name at least one");
         }
-        // Beside other roles a trainer without work stays: its end would be theirs.
+        // With other roles a trainer without work keeps running: its end would end them.
         if !which.is_trainer_alone() {
             config.trainer.idle_seconds_max = 0;
         }

@@ -47,6 +47,6 @@ pub async fn in_memory(routes: Routes, shutdown: CancellationToken) -> anyhow::R
     });
     // The address is never looked up; the connector answers for any.
     let channel = Endpoint::from_static("http://in-memory.invalid").connect_with_connector(connector).await?;
-    // Whoever is in this process is not asked who it is.
+    // Callers within this process are not authenticated.
     Ok(wire::channel(channel, Credentials::default()))
 }

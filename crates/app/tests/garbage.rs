@@ -1,5 +1,5 @@
 //! Whatever a caller sends to any method, random bytes or random messages of the right kind, it is told what is wrong with
-//! it: no internal error, no panic, and the server goes on.
+//! it: no internal error, no panic, and the server keeps serving.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

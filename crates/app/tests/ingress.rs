@@ -326,7 +326,7 @@ async fn a_deadline_ends_a_call_before_and_within_its_answer() {
     let server = Server::start(HARVESTER, |_, _| {}).await;
     let empty = vec![0; 5];
     let soon = [("grpc-timeout", "50m")];
-    // The upload waits for rows that never come; the watch goes on for ever.
+    // The upload waits for rows that never come; the watch never ends.
     let upload = "/distillery.v1.DatasetsService/UploadRows";
     assert_eq!(exchange(&server.url, upload, &soon, Vec::new(), false).await.0, LATE);
     let watch = "/distillery.v1.ModelsService/WatchModels";

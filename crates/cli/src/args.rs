@@ -90,10 +90,10 @@ pub(crate) enum Verb {
     /// List the teacher's answers, each with its verdict and the reason
     #[command(after_help = server::LEDGER_EXAMPLES)]
     Ledger(LedgerArguments),
-    /// Lists the runs over a job's ledger, newest first
+    /// List the runs over a job's ledger, newest first
     #[command(after_help = runs::RUNS_EXAMPLES)]
     Runs(RunsArguments),
-    /// Trains one more student over a job's ledger, with its own rules, rows, seed or objective
+    /// Train another student over a job's ledger, with its own rules, rows, seed or objective
     #[command(after_help = runs::TRAIN_EXAMPLES)]
     Train(TrainArguments),
     /// List published models, newest first

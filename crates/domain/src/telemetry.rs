@@ -37,7 +37,7 @@ pub struct Metric {
     pub name: &'static str,
     /// What kind of series it is.
     pub kind: Kind,
-    /// The labels that every series of it has, beside those of the scrape.
+    /// The labels that every series of it has, in addition to those of the scrape.
     pub labels: &'static [&'static str],
     /// What it says, in one line.
     pub help: &'static str,

@@ -1,5 +1,5 @@
-//! W3C Trace Context: the one line that names a span to whoever goes on with its trace, as it stands in headers, in entries
-//! of the queue and in the records.
+//! W3C Trace Context: the one line that names a span to what continues its trace, as it is in headers, in entries of the
+//! queue and in the records.
 
 use std::fmt;
 use std::str::FromStr;
@@ -18,7 +18,7 @@ pub struct Traceparent {
     pub is_sampled: bool,
 }
 
-/// A text that names no span. It says nothing more: whoever reads one begins a trace of its own.
+/// A text that names no span. It says nothing more: a reader of it starts a trace of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("is no traceparent such as 00-<32 hex digits>-<16 hex digits>-01")]
 pub struct NoTraceparent;

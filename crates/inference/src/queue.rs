@@ -9,7 +9,7 @@ pub(crate) trait Waiting {
 }
 
 /// The places of the requests that go next: the first one, and those of its group behind it that keep the padded batch
-/// within `tokens_max`. Nobody overtakes the first; a request that alone is longer goes alone.
+/// within `tokens_max`. No request overtakes the first; a request that is longer than that by itself forms its own batch.
 pub(crate) fn assemble<T: Waiting>(waiting: &[T], tokens_max: usize) -> Vec<usize> {
     let Some(first) = waiting.first() else { return Vec::new() };
     let (mut places, mut longest) = (vec![0], first.tokens());

@@ -1,4 +1,4 @@
-//! The models by name. A new version takes its name's place at once; whoever still uses the old one keeps it.
+//! The models by name. A new version replaces the old one at once; requests that use the old one keep it.
 
 use crate::InferenceError;
 use crate::served::Served;

@@ -149,7 +149,7 @@ fn special_tokens_have_the_ids_of_t5_and_the_vocabulary_its_size() {
     }
     // A character that the text never had.
     assert!(trained.encode("granite 漢").unwrap().contains(&2));
-    // A text that leaves no place beside its characters.
+    // A text that leaves no room next to its characters.
     let said = Tokenizer::train(["abcdefg".to_owned()], 11).unwrap_err().to_string();
     assert_eq!(said, "tokenizer: the text has 8 characters, and `student.vocabulary` is 11: raise it");
     assert!(Tokenizer::train(["abcdefg".to_owned()], 12).unwrap().vocabulary() <= 12);

@@ -18,7 +18,7 @@ pub struct Encoded {
     pub weight: f64,
 }
 
-/// An example's rows: labels, and rationales beside them.
+/// An example's rows: labels and rationales.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Item {
     /// The row's index in the dataset.

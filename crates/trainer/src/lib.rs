@@ -90,7 +90,7 @@ pub async fn run(
         };
         let link = Link::new(&settings, channel.clone(), &leased, shutdown.clone());
         let (settings, checkpoints) = (settings.clone(), checkpoints.clone());
-        // Tensors are work for a thread of its own; the runtime goes on answering meanwhile.
+        // Tensors are work for a thread of its own; the runtime keeps answering meanwhile.
         tokio::task::spawn_blocking(move || carry_out(&settings, &checkpoints, &leased, link))
             .await
             .map_err(|error| TrainError::Internal(error.to_string()))??;

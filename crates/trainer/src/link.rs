@@ -130,7 +130,7 @@ impl Link {
         self.reported.elapsed() >= self.report_every
     }
 
-    /// Keeps the lease alive, and says whether to go on.
+    /// Keeps the lease alive, and says whether to continue.
     pub(crate) fn beat(&mut self) -> Result<(), TrainError> {
         if self.is_due() { self.report(None) } else { Ok(()) }
     }

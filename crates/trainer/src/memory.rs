@@ -14,7 +14,7 @@ thread_local! {
     static GUARDED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// What `pass` returns; `None` where memory ran out, whether it said so by an error or by a panic. Any other panic goes on.
+/// What `pass` returns; `None` where memory ran out, whether it said so by an error or by a panic. Any other panic is resumed.
 ///
 /// # Errors
 /// Those of `pass`.

@@ -101,7 +101,7 @@ pub(crate) fn ended(how: Ended) {
 /// A checkpoint that is being written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Checkpoint {
-    /// What a run goes on from.
+    /// What a run resumes from.
     Resume,
     /// What is published.
     Model,

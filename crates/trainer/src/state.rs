@@ -148,7 +148,7 @@ fn threads(settings: &Settings) -> u32 {
     std::thread::available_parallelism().map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(1))
 }
 
-/// A resumed run keeps the format it began with, on whatever machine it goes on.
+/// A resumed run keeps the format it began with, on whatever machine it is resumed.
 fn compute(spec: &Spec, progress: &Progress, device: Device) -> Compute {
     let bfloat16 = match (progress.bfloat16, spec.training.precision) {
         (Some(bfloat16), _) => bfloat16,

@@ -14,7 +14,7 @@ use checkpoints::Checkpoints;
 use domain::Split;
 use std::time::Instant;
 
-/// Trains to the last step, or until nothing gets better. What it returns holds the best weights beside the last.
+/// Trains to the last step, or until nothing gets better. What it returns holds the best weights next to the last.
 pub(crate) fn train(
     mut state: TrainState,
     link: &mut Link,

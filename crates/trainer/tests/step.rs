@@ -1,4 +1,4 @@
-//! One optimiser step: parts, losses, numbers that are none, memory that runs out, and steps that go on after a kill.
+//! One optimiser step: parts, losses, numbers that are none, memory that runs out, and steps that resume after a kill.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -116,7 +116,7 @@ where
                 Ok(response) => {
                     let ending = span.clone();
                     Ok(until_end(response, span, move |code| {
-                        // Whoever stops reading a stream has no error.
+                        // A caller that stops reading a stream has no error.
                         ended(&ending, code, !matches!(code, Code::Ok | Code::Cancelled));
                     }))
                 }
@@ -169,7 +169,7 @@ impl Ending {
     fn over(&mut self, code: Code) {
         if let Some(end) = self.end.take() {
             self.span.in_scope(|| end(code));
-            // Whoever still holds the body does not prolong the call.
+            // Holding the body any longer does not prolong the call.
             self.span = Span::none();
         }
     }

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 /// Where metrics and probes are answered.
 #[derive(Debug, Clone, Deserialize)]
 pub struct AdminSection {
-    /// Address and port; empty for nowhere.
+    /// Address and port; empty for none.
     pub listen: String,
 }
 
