@@ -1,6 +1,6 @@
 //! A private Prometheus, installed by `scripts/watch-tools.sh`: it scrapes every second and is queried over its API.
 
-use crate::server::{Kind, Server};
+use crate::server::{ServerKind, ServerProcess};
 use anyhow::{Context, bail};
 use serde_json::Value;
 use std::fmt::Write as _;
@@ -50,7 +50,7 @@ pub struct Series {
 /// The server; it stops when dropped.
 #[derive(Debug)]
 pub struct Prometheus {
-    server: Server,
+    server: ServerProcess,
 }
 
 impl Prometheus {
@@ -60,7 +60,7 @@ impl Prometheus {
     /// It is not installed, or does not start.
     pub fn start(rules: &Path, jobs: &[ScrapeJob<'_>]) -> anyhow::Result<Self> {
         let program = tools()?.join("bin/prometheus");
-        let kind = Kind {
+        let kind = ServerKind {
             name: "Prometheus",
             kill_signal: "KILL",
             stop_signal: "TERM",
@@ -69,7 +69,8 @@ impl Prometheus {
             is_ready: Box::new(|_, port| get(port, "/-/ready").is_ok()),
         };
         let config = config(rules, jobs)?;
-        let server = Server::start(kind, |folder, _| Ok(std::fs::write(folder.join(CONFIG), config)?))?;
+        let server =
+            ServerProcess::start(kind, |folder, _| Ok(std::fs::write(folder.join(CONFIG), config)?))?;
         Ok(Self { server })
     }
 
