@@ -1,9 +1,10 @@
 //! The thread that owns the device: it takes batches from the queue and answers them.
 
-use crate::meters::{self, Meters, Outcome, Refusal};
+use crate::InferenceError;
+use crate::meters::{self, Meters, RefusalReason, RequestOutcome};
 use crate::queue::{Waiting, assemble};
 use crate::served::Served;
-use crate::{InferenceError, Settings};
+use crate::settings::Settings;
 use domain::telemetry;
 use std::cell::Cell;
 use std::ops::ControlFlow;
@@ -51,7 +52,7 @@ pub(crate) enum Admission {
 pub(crate) struct RequestGuard {
     task: &'static str,
     admitted: Instant,
-    outcome: Cell<Outcome>,
+    outcome: Cell<RequestOutcome>,
     has_token: Cell<bool>,
     span: Span,
     /// Its share of the queue, given back when it is taken from there.
@@ -64,7 +65,7 @@ impl RequestGuard {
         Self {
             task,
             admitted: Instant::now(),
-            outcome: Cell::new(Outcome::Ok),
+            outcome: Cell::new(RequestOutcome::Ok),
             has_token: Cell::new(false),
             span: answer_span(request, task),
             room: Some(room),
@@ -76,7 +77,7 @@ impl Drop for RequestGuard {
     fn drop(&mut self) {
         let outcome = self.outcome.get();
         self.span.record("distillery.outcome", outcome.name());
-        if matches!(outcome, Outcome::Deadline | Outcome::Failed) {
+        if matches!(outcome, RequestOutcome::Deadline | RequestOutcome::Failed) {
             self.span.record("otel.status_code", "ERROR");
         }
         meters::ended(self.task, outcome, self.admitted.elapsed());
@@ -126,18 +127,18 @@ impl Request {
     /// Whether somebody still waits for the answer. Where the deadline has passed, the caller is told.
     fn is_awaited(&self) -> bool {
         if self.is_late() {
-            self.note(Outcome::Deadline);
+            self.note(RequestOutcome::Deadline);
             let _ = self.reply.try_send(Err(InferenceError::Deadline));
             return false;
         }
         if self.reply.is_closed() {
-            self.note(Outcome::Cancelled);
+            self.note(RequestOutcome::Cancelled);
             return false;
         }
         true
     }
 
-    fn note(&self, outcome: Outcome) {
+    fn note(&self, outcome: RequestOutcome) {
         if let Some(guard) = &self.guard {
             guard.outcome.set(outcome);
         }
@@ -145,12 +146,12 @@ impl Request {
 
     fn send(&self, piece: Piece) {
         if self.reply.try_send(Ok(piece)).is_err() {
-            self.note(Outcome::Cancelled);
+            self.note(RequestOutcome::Cancelled);
         }
     }
 
     fn fail(&self, error: InferenceError) {
-        self.note(Outcome::Failed);
+        self.note(RequestOutcome::Failed);
         let _ = self.reply.try_send(Err(error));
     }
 
@@ -248,13 +249,13 @@ impl Engine {
 
     fn submit_now(&self, request: Request) -> Result<(), InferenceError> {
         if self.is_draining() {
-            meters::refused(Refusal::Draining);
+            meters::refused(RefusalReason::Draining);
             return Err(InferenceError::Draining);
         }
         let share = self.room.share(request.tokens());
         let room = Arc::clone(&self.room.tokens).try_acquire_many_owned(share).ok();
         let (Some(room), Ok(place)) = (room, self.requests.try_reserve()) else {
-            meters::refused(Refusal::Overloaded);
+            meters::refused(RefusalReason::Overloaded);
             let (waiting, limit) = (self.room.waiting(), self.room.tokens_max);
             return Err(InferenceError::Overloaded { waiting, limit });
         };

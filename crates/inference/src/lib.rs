@@ -29,9 +29,11 @@ mod queue;
 mod registry;
 mod served;
 mod service;
+mod settings;
 mod watch;
 
 pub use error::InferenceError;
+pub use settings::Settings;
 
 use checkpoints::Checkpoints;
 use std::collections::BTreeMap;
@@ -42,25 +44,6 @@ use tonic::codec::CompressionEncoding;
 use wire::Channel;
 use wire::open_inference::grpc_inference_service_server::{GrpcInferenceService, GrpcInferenceServiceServer};
 use wire::v1::inference_service_server::InferenceServiceServer;
-
-/// What the operator decides.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// Source tokens that may wait at once; more are refused.
-    pub queue_tokens_max: usize,
-    /// Padded source tokens of one batch.
-    pub batch_tokens_max: usize,
-    /// Whether CUDA is used where it is found.
-    pub use_cuda: bool,
-    /// Threads of the tensor library; 0 for one per core.
-    pub threads: u32,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self { queue_tokens_max: 65_536, batch_tokens_max: 8_192, use_cuda: true, threads: 0 }
-    }
-}
 
 /// The inference service. Cloning shares it.
 #[derive(Clone)]
@@ -99,7 +82,13 @@ impl Inference {
 
     /// Serves the newest version of every published model, as they come and go, until `shutdown`.
     pub async fn watch(&self, channel: Channel, checkpoints: Checkpoints, shutdown: CancellationToken) {
-        watch::run(self, channel, checkpoints, shutdown).await;
+        let follower = watch::Follower {
+            registry: &self.registry,
+            device: self.device,
+            models: &self.models,
+            checkpoints,
+        };
+        follower.run(channel, shutdown).await;
     }
 
     /// Names and versions of the published models that are served; `None` until [`Inference::watch`] has loaded, and
@@ -129,8 +118,8 @@ impl Inference {
             .send_compressed(CompressionEncoding::Gzip)
     }
 
-    fn shared(&self) -> Arc<service::Service> {
-        Arc::new(service::Service { registry: Arc::clone(&self.registry), engine: self.engine.clone() })
+    fn shared(&self) -> Arc<service::InferenceApi> {
+        Arc::new(service::InferenceApi { registry: Arc::clone(&self.registry), engine: self.engine.clone() })
     }
 
     /// Takes no more requests; what waits is still answered.

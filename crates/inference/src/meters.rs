@@ -76,7 +76,7 @@ impl Meters {
 
 /// How a request ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Outcome {
+pub(crate) enum RequestOutcome {
     Ok,
     Deadline,
     /// Its caller left.
@@ -84,7 +84,7 @@ pub(crate) enum Outcome {
     Failed,
 }
 
-impl Outcome {
+impl RequestOutcome {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Ok => "ok",
@@ -104,19 +104,19 @@ fn seconds(task: &'static str) -> Histogram {
 }
 
 /// A request is over.
-pub(crate) fn ended(task: &'static str, outcome: Outcome, took: Duration) {
+pub(crate) fn ended(task: &'static str, outcome: RequestOutcome, took: Duration) {
     requests(task, outcome.name()).increment(1);
     seconds(task).record(took.as_secs_f64());
 }
 
 /// Why a request was not admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Refusal {
+pub(crate) enum RefusalReason {
     Overloaded,
     Draining,
 }
 
-impl Refusal {
+impl RefusalReason {
     fn name(self) -> &'static str {
         match self {
             Self::Overloaded => "overloaded",
@@ -126,7 +126,7 @@ impl Refusal {
 }
 
 /// A request was not admitted.
-pub(crate) fn refused(why: Refusal) {
+pub(crate) fn refused(why: RefusalReason) {
     counter!(telemetry::INFERENCE_REFUSALS.name, "reason" => why.name()).increment(1);
 }
 
@@ -148,9 +148,10 @@ mod tests {
     #[test]
     fn labels_have_the_values_of_the_table() {
         let outcomes =
-            [Outcome::Ok, Outcome::Deadline, Outcome::Cancelled, Outcome::Failed].map(Outcome::name);
+            [RequestOutcome::Ok, RequestOutcome::Deadline, RequestOutcome::Cancelled, RequestOutcome::Failed]
+                .map(RequestOutcome::name);
         assert_eq!(outcomes.as_slice(), value::INFERENCE_OUTCOMES);
-        let refusals = [Refusal::Overloaded, Refusal::Draining].map(Refusal::name);
+        let refusals = [RefusalReason::Overloaded, RefusalReason::Draining].map(RefusalReason::name);
         assert_eq!(refusals.as_slice(), value::REFUSALS);
         assert_eq!(value::LOADS, ["ok", "failed"]);
         assert_eq!(value::DIRECTIONS, ["in", "out"]);

@@ -4,7 +4,7 @@
 use crate::InferenceError;
 use crate::engine::Admission;
 use crate::served::Served;
-use crate::service::{Answered, Asked, Service, deadline};
+use crate::service::{Asked, InferenceApi, ScoredAnswer, deadline};
 use domain::task::LabelSet;
 use domain::{Example, Task, Violation};
 use futures::{StreamExt, TryStreamExt};
@@ -37,7 +37,7 @@ const RATIONALE: &str = "rationale";
 
 /// The protocol over the service.
 pub(crate) struct OpenInference {
-    pub(crate) service: Arc<Service>,
+    pub(crate) service: Arc<InferenceApi>,
     /// `None` until the published models are loaded.
     pub(crate) loaded: watch::Receiver<Option<std::collections::BTreeMap<String, u64>>>,
 }
@@ -158,7 +158,7 @@ impl OpenInference {
         rows: Vec<Example>,
         explain: bool,
         deadline: Option<Instant>,
-    ) -> Result<Vec<Answered>, InferenceError> {
+    ) -> Result<Vec<ScoredAnswer>, InferenceError> {
         let asked = {
             let served = Arc::clone(served);
             tokio::task::spawn_blocking(move || questions(&served, &rows, explain))
@@ -226,7 +226,7 @@ impl Wanted {
     }
 
     /// The answers as columns, in the order of the metadata.
-    fn columns(self, answers: Vec<Answered>) -> Result<Vec<Column>, InferenceError> {
+    fn columns(self, answers: Vec<ScoredAnswer>) -> Result<Vec<Column>, InferenceError> {
         let (mut labels, mut probabilities, mut rationales) = (Vec::new(), Vec::new(), Vec::new());
         for answer in answers {
             probabilities.extend(answer.choice.and_then(|choice| {
@@ -515,7 +515,7 @@ mod tests {
             label: label.to_owned(),
             probability,
         };
-        let answer = |label: &str| Answered {
+        let answer = |label: &str| ScoredAnswer {
             label: label.to_owned(),
             choice: Some(student::Choice {
                 label: label.to_owned(),

@@ -16,7 +16,7 @@ use tonic::{Response, Status};
 use wire::v1;
 use wire::v1::inference_service_server::InferenceService;
 
-pub(crate) struct Service {
+pub(crate) struct InferenceApi {
     pub(crate) registry: Arc<Registry>,
     pub(crate) engine: Engine,
 }
@@ -56,7 +56,7 @@ impl Asked {
 
 /// What a student says to one row.
 #[derive(Debug)]
-pub(crate) struct Answered {
+pub(crate) struct ScoredAnswer {
     pub(crate) label: String,
     /// Where the label was chosen from a set.
     pub(crate) choice: Option<Choice>,
@@ -64,7 +64,7 @@ pub(crate) struct Answered {
     pub(crate) rationale: String,
 }
 
-impl Answered {
+impl ScoredAnswer {
     /// Each label's probability, in the order of the set; empty for open sets.
     fn probabilities(&mut self) -> Vec<v1::LabelProbability> {
         let chosen = self.choice.take().map(|choice| choice.probabilities).unwrap_or_default();
@@ -76,7 +76,7 @@ impl Answered {
     }
 }
 
-impl Service {
+impl InferenceApi {
     async fn submit(
         &self,
         served: &Arc<Served>,
@@ -98,7 +98,7 @@ impl Service {
         asked: Asked,
         deadline: Option<Instant>,
         admission: Admission,
-    ) -> Result<Answered, InferenceError> {
+    ) -> Result<ScoredAnswer, InferenceError> {
         let Asked { predict, explain, wants_rationale } = asked;
         let predicted = self.submit(served, predict, deadline, admission).await?;
         let explained = match explain {
@@ -116,7 +116,7 @@ impl Service {
             Some(pieces) => text(pieces).await?,
             None => written.filter(|_| wants_rationale).unwrap_or_default(),
         };
-        Ok(Answered { label, choice, rationale })
+        Ok(ScoredAnswer { label, choice, rationale })
     }
 }
 
@@ -174,7 +174,7 @@ fn stream<T: Send + 'static>(
 }
 
 #[tonic::async_trait]
-impl InferenceService for Service {
+impl InferenceService for InferenceApi {
     async fn predict(
         &self,
         request: tonic::Request<v1::PredictRequest>,

@@ -2,11 +2,12 @@
 
 use crate::registry::Registry;
 use crate::served::Served;
-use crate::{Inference, InferenceError, meters};
+use crate::{InferenceError, meters};
 use checkpoints::Checkpoints;
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 use student::Device;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::Span;
 use wire::v1::models_service_client::ModelsServiceClient;
@@ -15,54 +16,55 @@ use wire::{Channel, v1};
 /// How long to wait before asking again after the harvester was away.
 const RETRY: Duration = Duration::from_secs(1);
 
-pub(crate) async fn run(
-    inference: &Inference,
-    channel: Channel,
-    checkpoints: Checkpoints,
-    shutdown: CancellationToken,
-) {
-    loop {
-        let followed = follow(inference, channel.clone(), &checkpoints);
-        tokio::select! {
-            () = shutdown.cancelled() => return,
-            result = followed => {
-                if let Err(status) = result {
-                    tracing::warn!(%status, "the models cannot be watched");
-                }
-            }
-        }
-        tokio::select! {
-            () = shutdown.cancelled() => return,
-            () = tokio::time::sleep(RETRY) => {}
-        }
-    }
+/// Follows the published models.
+pub(crate) struct Follower<'a> {
+    pub(crate) registry: &'a Registry,
+    pub(crate) device: Device,
+    /// Names and versions that are served.
+    pub(crate) models: &'a watch::Sender<Option<BTreeMap<String, u64>>>,
+    pub(crate) checkpoints: Checkpoints,
 }
 
-async fn follow(
-    inference: &Inference,
-    channel: Channel,
-    checkpoints: &Checkpoints,
-) -> Result<(), tonic::Status> {
-    let Inference { registry, device, .. } = inference;
-    let mut models =
-        ModelsServiceClient::new(channel).watch_models(v1::WatchModelsRequest {}).await?.into_inner();
-    while let Some(message) = models.message().await? {
-        let served = registry.versions();
-        let wanted: HashSet<&str> = message.models.iter().map(|model| model.name.as_str()).collect();
-        for name in served.keys().filter(|name| !wanted.contains(name.as_str())) {
-            registry.remove(name);
-        }
-        for model in &message.models {
-            if served.get(&model.name) == Some(&model.version) {
-                continue;
+impl Follower<'_> {
+    /// Follows until `shutdown`, through outages of the harvester.
+    pub(crate) async fn run(&self, channel: Channel, shutdown: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                result = self.follow(channel.clone()) => {
+                    if let Err(status) = result {
+                        tracing::warn!(%status, "the models cannot be watched");
+                    }
+                }
             }
-            load(registry, *device, checkpoints, model.clone()).await;
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = tokio::time::sleep(RETRY) => {}
+            }
         }
-        let served = registry.versions();
-        meters::models(served.len());
-        inference.models.send_replace(Some(served));
     }
-    Ok(())
+
+    async fn follow(&self, channel: Channel) -> Result<(), tonic::Status> {
+        let mut models =
+            ModelsServiceClient::new(channel).watch_models(v1::WatchModelsRequest {}).await?.into_inner();
+        while let Some(message) = models.message().await? {
+            let served = self.registry.versions();
+            let wanted: HashSet<&str> = message.models.iter().map(|model| model.name.as_str()).collect();
+            for name in served.keys().filter(|name| !wanted.contains(name.as_str())) {
+                self.registry.remove(name);
+            }
+            for model in &message.models {
+                if served.get(&model.name) == Some(&model.version) {
+                    continue;
+                }
+                load(self.registry, self.device, &self.checkpoints, model.clone()).await;
+            }
+            let served = self.registry.versions();
+            meters::models(served.len());
+            self.models.send_replace(Some(served));
+        }
+        Ok(())
+    }
 }
 
 /// A model that cannot be loaded leaves the old one in its place.

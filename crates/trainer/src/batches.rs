@@ -1,6 +1,6 @@
 //! Which rows go through the model together. Everything here is a pure function of the seed and the lengths.
 
-use crate::data::{Encoded, Item};
+use crate::data::{TokenizedExample, TokenizedRow};
 use domain::metric::SplitMix;
 use t5::IGNORED;
 use tch::{Kind, Tensor};
@@ -35,7 +35,7 @@ pub fn epoch(lengths: &[usize], batch: usize, seed: u64, epoch: u64) -> Vec<Vec<
 
 /// Which loss a row counts in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
+pub enum LossTerm {
     /// Under `predict: `.
     Label,
     /// Under `explain: `.
@@ -44,11 +44,11 @@ pub enum Role {
 
 /// A row with what its every target token counts for.
 #[derive(Debug, Clone, Copy)]
-pub struct Share<'a> {
+pub struct WeightedRow<'a> {
     /// The row.
-    pub row: &'a Encoded,
+    pub row: &'a TokenizedRow,
     /// Its loss.
-    pub role: Role,
+    pub term: LossTerm,
     /// The factor of each of its token losses in the whole loss.
     pub factor: f64,
     /// The factor of each of its token losses in its own loss.
@@ -57,50 +57,55 @@ pub struct Share<'a> {
 
 /// Every row of a batch, each token weighed so that the sum over all parts is
 /// `alpha * L_label + (1 - alpha) * L_rationale`, each L a weighted mean over its own target tokens of the whole batch.
-pub fn shares<'a>(items: &[&'a Item], alpha: Option<f64>) -> Vec<Share<'a>> {
-    let mass = |rows: &mut dyn Iterator<Item = &'a Encoded>| -> f64 {
+pub fn weighted_rows<'a>(items: &[&'a TokenizedExample], alpha: Option<f64>) -> Vec<WeightedRow<'a>> {
+    let mass = |rows: &mut dyn Iterator<Item = &'a TokenizedRow>| -> f64 {
         rows.map(|row| row.weight * row.target.len() as f64).sum()
     };
     let labels = mass(&mut items.iter().flat_map(|item| &item.labels));
     let rationales = mass(&mut items.iter().flat_map(|item| &item.rationales));
     let alpha = alpha.unwrap_or(1.0);
-    let share = |row: &'a Encoded, role: Role, part: f64, mass: f64| {
+    let share = |row: &'a TokenizedRow, term: LossTerm, part: f64, mass: f64| {
         let own = if mass > 0.0 { row.weight / mass } else { 0.0 };
-        Share { row, role, factor: part * own, own }
+        WeightedRow { row, term, factor: part * own, own }
     };
-    let mut shares: Vec<Share<'a>> = Vec::new();
+    let mut weighted_rows: Vec<WeightedRow<'a>> = Vec::new();
     for item in items {
-        shares.extend(item.labels.iter().map(|row| share(row, Role::Label, alpha, labels)));
-        shares.extend(item.rationales.iter().map(|row| share(row, Role::Rationale, 1.0 - alpha, rationales)));
+        weighted_rows.extend(item.labels.iter().map(|row| share(row, LossTerm::Label, alpha, labels)));
+        weighted_rows.extend(
+            item.rationales.iter().map(|row| share(row, LossTerm::Rationale, 1.0 - alpha, rationales)),
+        );
     }
-    shares
+    weighted_rows
 }
 
 /// Parts of at most `tokens_max` padded tokens, rows of like length together; a single longer row is a part of its own.
-pub fn parts<'a>(mut shares: Vec<Share<'a>>, tokens_max: usize) -> Vec<Vec<Share<'a>>> {
-    let mut parts: Vec<Vec<Share<'a>>> = Vec::new();
+pub fn micro_batches<'a>(
+    mut weighted_rows: Vec<WeightedRow<'a>>,
+    tokens_max: usize,
+) -> Vec<Vec<WeightedRow<'a>>> {
+    let mut micro_batches: Vec<Vec<WeightedRow<'a>>> = Vec::new();
     // A stable sort: rows of the same length stay in the order of the batch.
-    shares.sort_by_key(|share| share.row.source.len() + share.row.target.len());
+    weighted_rows.sort_by_key(|share| share.row.source.len() + share.row.target.len());
     let (mut source, mut target) = (0, 0);
-    for share in shares {
+    for share in weighted_rows {
         let longer = (source.max(share.row.source.len()), target.max(share.row.target.len()));
-        match parts.last_mut() {
+        match micro_batches.last_mut() {
             Some(part) if area(longer, part.len() + 1) <= tokens_max => {
                 part.push(share);
                 (source, target) = longer;
             }
             _ => {
                 (source, target) = (share.row.source.len(), share.row.target.len());
-                parts.push(vec![share]);
+                micro_batches.push(vec![share]);
             }
         }
     }
-    parts
+    micro_batches
 }
 
 /// Tokens of a part with its padding.
-pub fn padded(part: &[Share<'_>]) -> usize {
-    let longest = |of: &dyn Fn(&Share<'_>) -> usize| part.iter().map(of).max().unwrap_or(0);
+pub fn padded(part: &[WeightedRow<'_>]) -> usize {
+    let longest = |of: &dyn Fn(&WeightedRow<'_>) -> usize| part.iter().map(of).max().unwrap_or(0);
     area((longest(&|share| share.row.source.len()), longest(&|share| share.row.target.len())), part.len())
 }
 
@@ -139,10 +144,13 @@ pub fn tensors(rows: &[Pair<'_>]) -> t5::Batch {
 mod tests {
     use super::*;
 
-    fn item(row: u64, source: usize, labels: usize, rationale: Option<(usize, f64)>) -> Item {
-        let encoded =
-            |target: usize, weight: f64| Encoded { source: vec![5; source], target: vec![6; target], weight };
-        Item {
+    fn item(row: u64, source: usize, labels: usize, rationale: Option<(usize, f64)>) -> TokenizedExample {
+        let encoded = |target: usize, weight: f64| TokenizedRow {
+            source: vec![5; source],
+            target: vec![6; target],
+            weight,
+        };
+        TokenizedExample {
             row,
             labels: vec![encoded(labels, 1.0)],
             rationales: rationale.map(|(length, weight)| encoded(length, weight)).into_iter().collect(),
@@ -165,35 +173,35 @@ mod tests {
     #[test]
     fn each_loss_is_a_mean_over_its_own_tokens() {
         let items = [item(0, 4, 2, Some((3, 0.5))), item(1, 4, 6, None), item(2, 4, 4, Some((5, 1.0)))];
-        let shares = shares(&items.iter().collect::<Vec<_>>(), Some(0.8));
-        let total = |role: Role, of: &dyn Fn(&Share<'_>) -> f64| -> f64 {
-            shares
+        let weighted_rows = weighted_rows(&items.iter().collect::<Vec<_>>(), Some(0.8));
+        let total = |term: LossTerm, of: &dyn Fn(&WeightedRow<'_>) -> f64| -> f64 {
+            weighted_rows
                 .iter()
-                .filter(|share| share.role == role)
+                .filter(|share| share.term == term)
                 .map(|share| of(share) * share.row.target.len() as f64)
                 .sum()
         };
-        assert!((total(Role::Label, &|share| share.factor) - 0.8).abs() < 1e-12);
-        assert!((total(Role::Rationale, &|share| share.factor) - 0.2).abs() < 1e-12);
-        assert!((total(Role::Rationale, &|share| share.own) - 1.0).abs() < 1e-12);
+        assert!((total(LossTerm::Label, &|share| share.factor) - 0.8).abs() < 1e-12);
+        assert!((total(LossTerm::Rationale, &|share| share.factor) - 0.2).abs() < 1e-12);
+        assert!((total(LossTerm::Rationale, &|share| share.own) - 1.0).abs() < 1e-12);
         // The half-weight rationale of 3 tokens counts 1.5 of 6.5.
-        let half = shares.iter().find(|share| share.role == Role::Rationale).unwrap();
+        let half = weighted_rows.iter().find(|share| share.term == LossTerm::Rationale).unwrap();
         assert!((half.own - 0.5 / 6.5).abs() < 1e-12);
     }
 
     #[test]
     fn parts_keep_their_budget_and_lose_nothing() {
-        let items: Vec<Item> =
+        let items: Vec<TokenizedExample> =
             (0..20).map(|row| item(row, 3 + row as usize * 3, 4, Some((9, 1.0)))).collect();
-        let all = shares(&items.iter().collect::<Vec<_>>(), Some(0.5));
+        let all = weighted_rows(&items.iter().collect::<Vec<_>>(), Some(0.5));
         let count = all.len();
-        let parts = parts(all, 256);
-        assert!(parts.len() > 1);
-        for part in &parts {
+        let micro_batches = micro_batches(all, 256);
+        assert!(micro_batches.len() > 1);
+        for part in &micro_batches {
             let size = padded(part);
             assert!(size <= 256 || part.len() == 1, "{size}");
         }
-        assert_eq!(parts.iter().map(Vec::len).sum::<usize>(), count);
+        assert_eq!(micro_batches.iter().map(Vec::len).sum::<usize>(), count);
     }
 
     #[test]

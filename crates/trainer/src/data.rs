@@ -9,7 +9,7 @@ use student::Tokenizer;
 
 /// One row of a forward pass.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Encoded {
+pub struct TokenizedRow {
     /// Token ids of what is read, ended.
     pub source: Vec<i64>,
     /// Token ids of what is written, ended.
@@ -20,16 +20,16 @@ pub struct Encoded {
 
 /// An example's rows: labels and rationales.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Item {
+pub struct TokenizedExample {
     /// The row's index in the dataset.
     pub row: u64,
     /// Under `predict: `.
-    pub labels: Vec<Encoded>,
+    pub labels: Vec<TokenizedRow>,
     /// Under `explain: `.
-    pub rationales: Vec<Encoded>,
+    pub rationales: Vec<TokenizedRow>,
 }
 
-impl Item {
+impl TokenizedExample {
     /// Tokens of its longest source: what it is sorted by.
     pub fn length(&self) -> usize {
         self.labels.iter().chain(&self.rationales).map(|row| row.source.len()).max().unwrap_or(0)
@@ -67,7 +67,7 @@ pub fn encode(
     spec: &Spec,
     tokenizer: &Tokenizer,
     examples: &[TrainingExample],
-) -> Result<Vec<Item>, TrainError> {
+) -> Result<Vec<TokenizedExample>, TrainError> {
     let (input, target) = (spec.training.input_tokens_max as usize, spec.training.target_tokens_max as usize);
     let cut = [Cell::new(0_usize), Cell::new(0)];
     let fit = |text: &str, tokens_max: usize, cut: &Cell<usize>| {
@@ -75,9 +75,9 @@ pub fn encode(
         cut.set(cut.get() + usize::from(is_cut));
         Ok::<_, TrainError>(ids)
     };
-    let row = |text: &Text| -> Result<Encoded, TrainError> {
+    let row = |text: &Text| -> Result<TokenizedRow, TrainError> {
         let [sources, targets] = &cut;
-        Ok(Encoded {
+        Ok(TokenizedRow {
             source: fit(&text.source, input, sources)?,
             target: fit(&text.target, target, targets)?,
             weight: text.weight,
@@ -89,7 +89,7 @@ pub fn encode(
         let labels = texts.labels.iter().map(row).collect::<Result<Vec<_>, _>>()?;
         let rationales = texts.rationales.iter().map(row).collect::<Result<Vec<_>, _>>()?;
         if !labels.is_empty() || !rationales.is_empty() {
-            items.push(Item { row: example.row.index, labels, rationales });
+            items.push(TokenizedExample { row: example.row.index, labels, rationales });
         }
     }
     for (cut, setting) in cut.into_iter().zip(["input_tokens_max", "target_tokens_max"]) {

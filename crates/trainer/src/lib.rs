@@ -26,9 +26,9 @@ pub mod data;
 mod error;
 pub mod evaluate;
 mod link;
-pub mod memory;
 mod meters;
 pub mod optimizer;
+pub mod out_of_memory;
 mod publish;
 pub mod resume;
 pub mod schedule;
@@ -140,8 +140,10 @@ fn carry_out(
             .and_then(|trained| publish::publish(trained, leased, &mut link, checkpoints))
     }));
     // Told to the store, or the next trainer would take the run up and fall over it as well.
-    let panicked =
-        ended.as_ref().err().map(|panic| format!("the training broke off: {}", memory::message(&**panic)));
+    let panicked = ended
+        .as_ref()
+        .err()
+        .map(|panic| format!("the training broke off: {}", out_of_memory::message(&**panic)));
     let (how, said) = match ended {
         Ok(Ok(model)) => {
             tracing::info!(%run, model, "published");

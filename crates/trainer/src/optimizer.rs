@@ -16,17 +16,17 @@ pub const POSITION_BIAS_RATE: f64 = 10.0;
 /// The optimiser's state over one model.
 #[derive(Debug)]
 pub struct AdamW {
-    slots: Vec<Slot>,
+    slots: Vec<ParameterState>,
     step: u64,
     weight_decay: f64,
 }
 
 #[derive(Debug)]
-struct Slot {
+struct ParameterState {
     name: String,
     parameter: Tensor,
-    first: Tensor,
-    second: Tensor,
+    exp_avg: Tensor,
+    exp_avg_sq: Tensor,
     decays: bool,
     rate: f64,
 }
@@ -36,11 +36,11 @@ impl AdamW {
     pub fn new(model: &t5::Model, weight_decay: f64, from_scratch: bool) -> Self {
         let slots = model.parameters().iter().map(|(name, parameter)| {
             let bias = name.contains("relative_attention_bias");
-            Slot {
+            ParameterState {
                 name: name.clone(),
                 parameter: parameter.shallow_clone(),
-                first: parameter.detach().zeros_like(),
-                second: parameter.detach().zeros_like(),
+                exp_avg: parameter.detach().zeros_like(),
+                exp_avg_sq: parameter.detach().zeros_like(),
                 decays: parameter.dim() > 1 && !bias,
                 rate: if bias && from_scratch { POSITION_BIAS_RATE } else { 1.0 },
             }
@@ -88,11 +88,11 @@ impl AdamW {
                 if slot.decays && weight_decay > 0.0 {
                     let _ = slot.parameter.g_mul_scalar_(1.0 - rate * weight_decay);
                 }
-                let _ = slot.first.lerp_(&gradient, 1.0 - BETA_FIRST);
-                let _ = slot.second.g_mul_scalar_(BETA_SECOND);
-                let _ = slot.second.g_add_(&(gradient.square() * (1.0 - BETA_SECOND)));
-                let denominator = slot.second.sqrt() / second_correction + EPSILON;
-                let _ = slot.parameter.g_sub_(&(&slot.first / denominator * (rate / first_correction)));
+                let _ = slot.exp_avg.lerp_(&gradient, 1.0 - BETA_FIRST);
+                let _ = slot.exp_avg_sq.g_mul_scalar_(BETA_SECOND);
+                let _ = slot.exp_avg_sq.g_add_(&(gradient.square() * (1.0 - BETA_SECOND)));
+                let denominator = slot.exp_avg_sq.sqrt() / second_correction + EPSILON;
+                let _ = slot.parameter.g_sub_(&(&slot.exp_avg / denominator * (rate / first_correction)));
             }
         });
     }
@@ -104,8 +104,8 @@ impl AdamW {
     pub fn save(&self, path: &Path) -> Result<(), TrainError> {
         let mut tensors = Vec::with_capacity(self.slots.len() * 2);
         for slot in &self.slots {
-            tensors.push((format!("first.{}", slot.name), slot.first.shallow_clone()));
-            tensors.push((format!("second.{}", slot.name), slot.second.shallow_clone()));
+            tensors.push((format!("first.{}", slot.name), slot.exp_avg.shallow_clone()));
+            tensors.push((format!("second.{}", slot.name), slot.exp_avg_sq.shallow_clone()));
         }
         Ok(t5::checkpoint::save_tensors(path, &tensors)?)
     }
@@ -118,7 +118,7 @@ impl AdamW {
         let tensors: std::collections::HashMap<String, Tensor> =
             t5::checkpoint::load_tensors(path)?.into_iter().collect();
         for slot in &mut self.slots {
-            for (kind, target) in [("first", &mut slot.first), ("second", &mut slot.second)] {
+            for (kind, target) in [("first", &mut slot.exp_avg), ("second", &mut slot.exp_avg_sq)] {
                 let name = format!("{kind}.{}", slot.name);
                 match tensors.get(&name) {
                     Some(source) if source.size() == target.size() => target.f_copy_(source)?,

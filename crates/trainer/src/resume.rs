@@ -3,10 +3,12 @@
 use crate::TrainError;
 use crate::link::Link;
 use crate::meters::Checkpoint;
-use crate::state::TrainState;
+use crate::optimizer::AdamW;
 use checkpoints::{CheckpointError, Checkpoints, stored};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
+use student::Tokenizer;
+use t5::Model;
 use tch::Tensor;
 
 /// The optimiser's moments.
@@ -18,7 +20,7 @@ const FORMAT: u32 = 1;
 
 /// How far a run has come.
 #[derive(Debug, Default, Serialize, Deserialize)]
-pub struct Progress {
+pub struct ResumeState {
     /// Optimiser steps done.
     pub step: u64,
     /// Threads of the tensor library, so that sums are made in the same order again; 0 before the first step.
@@ -32,7 +34,7 @@ pub struct Progress {
     pub batch_tokens_max: u32,
     /// The best validation so far.
     #[serde(default)]
-    pub best: Option<Best>,
+    pub best: Option<BestCheckpoint>,
     /// Validations since then.
     #[serde(default)]
     pub evaluations_without_better: u32,
@@ -46,7 +48,7 @@ pub struct Progress {
 
 /// The best weights so far.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Best {
+pub struct BestCheckpoint {
     /// After which step.
     pub step: u64,
     /// Validation rows answered right.
@@ -71,44 +73,51 @@ pub(crate) fn folder(checkpoints: &Checkpoints, path: &str) -> Result<Option<Pat
 }
 
 /// Reads how far a run came.
-pub(crate) fn read_progress(folder: &Path) -> Result<Progress, TrainError> {
+pub(crate) fn read_progress(folder: &Path) -> Result<ResumeState, TrainError> {
     let path = folder.join(PROGRESS);
     let bytes = std::fs::read(&path).map_err(|source| CheckpointError::io(&path, source))?;
     Ok(stored::read(FORMAT, &bytes).map_err(|message| CheckpointError::Json { path, message })?)
 }
 
 /// Reads the best weights, where there are any.
-pub(crate) fn read_best(folder: &Path) -> Result<Option<Best>, TrainError> {
+pub(crate) fn read_best(folder: &Path) -> Result<Option<BestCheckpoint>, TrainError> {
     let Some(best) = read_progress(folder)?.best else { return Ok(None) };
     let weights = t5::checkpoint::load_tensors(&folder.join(BEST))?;
-    Ok(Some(Best { weights, ..best }))
+    Ok(Some(BestCheckpoint { weights, ..best }))
+}
+
+/// What a resume state consists of.
+pub(crate) struct Parts<'a> {
+    pub(crate) model: &'a Model,
+    pub(crate) tokenizer: &'a Tokenizer,
+    pub(crate) optimizer: &'a AdamW,
+    pub(crate) progress: &'a ResumeState,
 }
 
 /// Writes the resume state, points the run at it, and removes the one before.
-pub(crate) fn save(state: &TrainState, link: &mut Link, checkpoints: &Checkpoints) -> Result<(), TrainError> {
-    let step = state.progress.step;
-    let path = Checkpoint::Resume.written(|| write(state, link, checkpoints))?;
-    if let Some(orphan) = link.save_resume_point(step, &path)? {
+pub(crate) fn save(parts: &Parts<'_>, link: &mut Link, checkpoints: &Checkpoints) -> Result<(), TrainError> {
+    let path = Checkpoint::Resume.written(|| write(parts, link, checkpoints))?;
+    if let Some(orphan) = link.save_resume_point(parts.progress.step, &path)? {
         checkpoints.delete(&orphan)?;
     }
     Ok(())
 }
 
 /// Writes the resume state; returns its path in the store.
-fn write(state: &TrainState, link: &Link, checkpoints: &Checkpoints) -> Result<String, TrainError> {
+fn write(parts: &Parts<'_>, link: &Link, checkpoints: &Checkpoints) -> Result<String, TrainError> {
     let staged = checkpoints.stage()?;
     let folder = staged.path();
-    state.model.save(folder, u64::MAX)?;
-    state.codec.tokenizer.save(folder)?;
-    state.optimizer.save(&folder.join(MOMENTS))?;
-    if let Some(best) = &state.progress.best {
+    parts.model.save(folder, u64::MAX)?;
+    parts.tokenizer.save(folder)?;
+    parts.optimizer.save(&folder.join(MOMENTS))?;
+    if let Some(best) = &parts.progress.best {
         t5::checkpoint::save_tensors(&folder.join(BEST), &best.weights)?;
     }
     let path = folder.join(PROGRESS);
-    let text = stored::write(FORMAT, &state.progress)
+    let text = stored::write(FORMAT, parts.progress)
         .map_err(|message| CheckpointError::Json { path: path.clone(), message })?;
     std::fs::write(&path, text).map_err(|source| CheckpointError::io(&path, source))?;
-    let path = Checkpoints::run_path(link.run_id(), link.fence(), state.progress.step, "resume");
+    let path = Checkpoints::run_path(link.run_id(), link.fence(), parts.progress.step, "resume");
     checkpoints.publish(staged, &path)?;
     Ok(path)
 }

@@ -1,9 +1,9 @@
 //! Opening a run: its data, its tokenizer, its model; fresh, or where an earlier trainer stopped.
 
-use crate::data::{self, Item};
+use crate::data::{self, TokenizedExample};
 use crate::link::Link;
 use crate::optimizer::AdamW;
-use crate::resume::{self, Progress};
+use crate::resume::{self, ResumeState};
 use crate::{Settings, TrainError};
 use checkpoints::Checkpoints;
 use domain::Split;
@@ -36,13 +36,13 @@ pub(crate) struct TrainState {
     /// The optimiser.
     pub optimizer: AdamW,
     /// Train rows as ids.
-    pub items: Vec<Item>,
+    pub items: Vec<TokenizedExample>,
     /// Every validation row.
     pub validation: Vec<TrainingExample>,
     /// Those that are measured while training, in an order of their own.
     pub sampled: Vec<TrainingExample>,
     /// How far it has come.
-    pub progress: Progress,
+    pub progress: ResumeState,
     /// The number format of the passes.
     pub compute: Compute,
     /// Threads of the tensor library.
@@ -62,7 +62,8 @@ impl TrainState {
         let (train, validation) = data::hold_out(&spec, leased.run.plan.rows.seed, train, validation);
         let device = if settings.use_cuda { t5::device::select() } else { Device::Cpu };
         let resumed = resume::folder(checkpoints, &leased.run.resume_path)?;
-        let progress = resumed.as_deref().map_or_else(|| Ok(Progress::default()), resume::read_progress)?;
+        let progress =
+            resumed.as_deref().map_or_else(|| Ok(ResumeState::default()), resume::read_progress)?;
         let threads = if progress.threads > 0 { progress.threads } else { threads(settings) };
         tch::set_num_threads(i32::try_from(threads).unwrap_or(1));
         link.beat()?;
@@ -83,7 +84,7 @@ impl TrainState {
         mut model: Model,
         train: Vec<TrainingExample>,
         validation: Vec<TrainingExample>,
-        mut progress: Progress,
+        mut progress: ResumeState,
         threads: u32,
         resumed: Option<PathBuf>,
     ) -> Result<Self, TrainError> {
@@ -125,6 +126,17 @@ impl TrainState {
         })
     }
 
+    /// Writes the state that the run resumes from, in place of the one before.
+    pub(crate) fn save(&self, link: &mut Link, checkpoints: &Checkpoints) -> Result<(), TrainError> {
+        let parts = resume::Parts {
+            model: &self.model,
+            tokenizer: &self.codec.tokenizer,
+            optimizer: &self.optimizer,
+            progress: &self.progress,
+        };
+        resume::save(&parts, link, checkpoints)
+    }
+
     /// How the passes are made; dropout is the specification's, else the checkpoint's.
     pub(crate) fn options(&self) -> ForwardOptions {
         let dropout = self.spec.training.dropout.unwrap_or(self.model.config().dropout_rate);
@@ -134,7 +146,7 @@ impl TrainState {
 
 /// Where the student writes labels alone, it stops a little behind the longest one that it trains on: what it would write
 /// beyond is not a label.
-fn label_tokens_max(spec: &Spec, items: &[Item]) -> Option<u32> {
+fn label_tokens_max(spec: &Spec, items: &[TokenizedExample]) -> Option<u32> {
     let longest = items.iter().flat_map(|item| &item.labels).map(|row| row.target.len()).max();
     longest
         .filter(|_| spec.training.objective.writes_label_alone())
@@ -149,7 +161,7 @@ fn threads(settings: &Settings) -> u32 {
 }
 
 /// A resumed run keeps the format it began with, on whatever machine it is resumed.
-fn compute(spec: &Spec, progress: &Progress, device: Device) -> Compute {
+fn compute(spec: &Spec, progress: &ResumeState, device: Device) -> Compute {
     let bfloat16 = match (progress.bfloat16, spec.training.precision) {
         (Some(bfloat16), _) => bfloat16,
         (None, Precision::Float32) => false,

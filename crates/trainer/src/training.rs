@@ -2,11 +2,11 @@
 
 use crate::TrainError;
 use crate::batches::{epoch, per_epoch};
-use crate::data::Item;
+use crate::data::TokenizedExample;
 use crate::evaluate;
 use crate::link::Link;
 use crate::meters::Steps;
-use crate::resume::{self, Best};
+use crate::resume::BestCheckpoint;
 use crate::schedule::learning_rate;
 use crate::state::TrainState;
 use crate::step::{Losses, optimise, pass};
@@ -29,7 +29,8 @@ pub(crate) fn train(
     while state.progress.step < steps && !state.progress.stopped_early {
         let (step, step_began) = (state.progress.step, Instant::now());
         let batch = batches.of(step);
-        let items: Vec<&Item> = batch.iter().filter_map(|place| state.items.get(*place)).collect();
+        let items: Vec<&TokenizedExample> =
+            batch.iter().filter_map(|place| state.items.get(*place)).collect();
         let (optimizer, tokens_max) = (&mut state.optimizer, &mut state.progress.batch_tokens_max);
         let losses =
             optimise(&training, optimizer, &items, step, tokens_max, &mut pass(&state.model, options))?;
@@ -45,7 +46,7 @@ pub(crate) fn train(
         if due(step + 1, training.checkpoint_every_steps, steps) || link.is_interrupted() {
             state.progress.train_seconds += began.elapsed().as_secs_f64();
             began = Instant::now();
-            resume::save(&state, link, checkpoints)?;
+            state.save(link, checkpoints)?;
         }
         if link.is_interrupted() {
             return Err(TrainError::Interrupted);
@@ -70,7 +71,7 @@ struct Batches {
 impl Batches {
     fn new(state: &TrainState) -> Self {
         Self {
-            lengths: state.items.iter().map(Item::length).collect(),
+            lengths: state.items.iter().map(TokenizedExample::length).collect(),
             batch: state.spec.training.batch_examples as usize,
             seed: state.spec.training.seed,
             epoch: None,
@@ -95,7 +96,8 @@ fn validate(state: &mut TrainState, link: &mut Link) -> Result<(), TrainError> {
     link.note(step, &[("validation_accuracy", accuracy.value())])?;
     link.report(Some((step, Split::Validation, accuracy)))?;
     if state.progress.best.as_ref().is_none_or(|best| accuracy.correct > best.correct) {
-        state.progress.best = Some(Best { step, correct: accuracy.correct, weights: state.model.snapshot() });
+        state.progress.best =
+            Some(BestCheckpoint { step, correct: accuracy.correct, weights: state.model.snapshot() });
         state.progress.evaluations_without_better = 0;
     } else {
         state.progress.evaluations_without_better += 1;

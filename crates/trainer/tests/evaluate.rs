@@ -21,7 +21,7 @@ use domain::spec::{Spec, TrainingDraft};
 use t5::{Compute, Model};
 use trainer::TrainError;
 use trainer::batches::tensors;
-use trainer::data::Item;
+use trainer::data::TokenizedExample;
 use trainer::optimizer::AdamW;
 use trainer::step::{optimise, pass};
 
@@ -74,7 +74,7 @@ fn taught(spec: &Spec, tokenizer: &Tokenizer, examples: &[TrainingExample], step
     let mut optimizer = AdamW::new(&model, 0.0, true);
     let items = items(spec, tokenizer, examples);
     for step in 0..steps {
-        let batch: Vec<&Item> = items.iter().skip(step as usize * 8 % 64).take(8).collect();
+        let batch: Vec<&TokenizedExample> = items.iter().skip(step as usize * 8 % 64).take(8).collect();
         let mut pass = pass(&model, options(0.0));
         optimise(&spec.training, &mut optimizer, &batch, step, &mut 100_000, &mut pass).unwrap();
     }
@@ -166,7 +166,7 @@ fn eight_rows_are_learned_by_heart() {
         let model = student(&tokenizer, 2);
         let mut optimizer = AdamW::new(&model, spec.training.weight_decay, true);
         let items = items(&spec, &tokenizer, &rows);
-        let batch: Vec<&Item> = items.iter().collect();
+        let batch: Vec<&TokenizedExample> = items.iter().collect();
         let right = || {
             let answers = answers(&spec, &tokenizer, &model, &rows);
             rows.iter()

@@ -22,15 +22,15 @@ use t5::{IGNORED, Model};
 use tch::{Kind, Tensor};
 use trainer::TrainError;
 use trainer::batches::{epoch, padded, tensors};
-use trainer::data::Item;
-use trainer::memory::within_memory;
+use trainer::data::TokenizedExample;
 use trainer::optimizer::AdamW;
+use trainer::out_of_memory::catch_out_of_memory;
 use trainer::step::{Losses, optimise, pass};
 
 struct Bench {
     spec: Spec,
     tokenizer: Tokenizer,
-    items: Vec<Item>,
+    items: Vec<TokenizedExample>,
 }
 
 impl Bench {
@@ -41,7 +41,7 @@ impl Bench {
         Self { spec, tokenizer, items }
     }
 
-    fn batch(&self) -> Vec<&Item> {
+    fn batch(&self) -> Vec<&TokenizedExample> {
         self.items.iter().collect()
     }
 
@@ -81,7 +81,7 @@ fn parts_give_the_gradients_and_losses_of_the_whole() {
 }
 
 /// The loss by the book, all rows of one kind in one forward: each row's tokens weighed by its rationale's weight.
-fn by_the_book(model: &Model, rows: &[&trainer::data::Encoded]) -> Tensor {
+fn by_the_book(model: &Model, rows: &[&trainer::data::TokenizedRow]) -> Tensor {
     let pairs: Vec<(&[i64], &[i64])> =
         rows.iter().map(|row| (row.source.as_slice(), row.target.as_slice())).collect();
     let batch = tensors(&pairs);
@@ -118,7 +118,7 @@ fn a_loss_or_gradient_that_is_no_number_names_its_step_and_rows() {
     let rows = &bench.batch()[2..5];
     let mut step = |model: &Model, infinite: bool| {
         let mut real = pass(model, options(0.0));
-        let mut pass = |part: &[trainer::batches::Share<'_>]| {
+        let mut pass = |part: &[trainer::batches::WeightedRow<'_>]| {
             let sums = real(part)?;
             if infinite {
                 // A gradient that overflows behind a loss that does not.
@@ -143,7 +143,7 @@ fn faulty<'a>(
     model: &'a Model,
     most: usize,
     fail: &'a dyn Fn() -> TrainError,
-) -> impl FnMut(&[trainer::batches::Share<'_>]) -> Result<[Tensor; 2], TrainError> + 'a {
+) -> impl FnMut(&[trainer::batches::WeightedRow<'_>]) -> Result<[Tensor; 2], TrainError> + 'a {
     let mut real = pass(model, options(0.2));
     move |part| {
         let sums = real(part)?;
@@ -211,15 +211,15 @@ fn memory_that_really_runs_out_is_told_from_other_panics() {
         let tensor = Tensor::zeros([1 << 50], (Kind::Float, tch::Device::Cpu));
         Ok(tensor.numel())
     };
-    assert_eq!(within_memory(huge).unwrap(), None);
+    assert_eq!(catch_out_of_memory(huge).unwrap(), None);
     let failing = || Ok(Tensor::f_zeros([1 << 50], (Kind::Float, tch::Device::Cpu))?.numel());
-    assert_eq!(within_memory(failing).unwrap(), None);
-    assert_eq!(within_memory(|| Ok(5)).unwrap(), Some(5));
-    let said = within_memory(|| Err::<(), _>(TrainError::Data("no rows".to_owned()))).unwrap_err();
+    assert_eq!(catch_out_of_memory(failing).unwrap(), None);
+    assert_eq!(catch_out_of_memory(|| Ok(5)).unwrap(), Some(5));
+    let said = catch_out_of_memory(|| Err::<(), _>(TrainError::Data("no rows".to_owned()))).unwrap_err();
     assert_eq!(said.to_string(), "no rows");
     // A mistake of ours must not look like a full memory.
     let other = std::panic::catch_unwind(|| {
-        within_memory(|| {
+        catch_out_of_memory(|| {
             Ok(Tensor::from_slice(&[1_i64, 2]).matmul(&Tensor::from_slice(&[1_i64, 2, 3])).numel())
         })
     });
@@ -233,9 +233,11 @@ const CHILD: &str = "DISTILLERY_TEST_PANICS";
 fn only_what_is_dealt_with_is_kept_from_standard_error() {
     if std::env::var_os(CHILD).is_some() {
         assert!(
-            within_memory(|| -> Result<(), _> { panic!("CUDA out of memory, the first") }).unwrap().is_none()
+            catch_out_of_memory(|| -> Result<(), _> { panic!("CUDA out of memory, the first") })
+                .unwrap()
+                .is_none()
         );
-        let other = || within_memory(|| -> Result<(), _> { panic!("a mistake, the second") });
+        let other = || catch_out_of_memory(|| -> Result<(), _> { panic!("a mistake, the second") });
         assert!(std::panic::catch_unwind(other).is_err());
         assert!(std::panic::catch_unwind(|| panic!("out of memory elsewhere, the third")).is_err());
         return;
@@ -254,11 +256,11 @@ fn only_what_is_dealt_with_is_kept_from_standard_error() {
 
 /// Steps `from..to` over the epochs of the items, with dropout.
 fn go_on(bench: &Bench, model: &Model, optimizer: &mut AdamW, from: u64, to: u64) {
-    let lengths: Vec<usize> = bench.items.iter().map(Item::length).collect();
+    let lengths: Vec<usize> = bench.items.iter().map(TokenizedExample::length).collect();
     let mut tokens_max = 300;
     for step in from..to {
         let batches = epoch(&lengths, 4, 3, step / 2);
-        let batch: Vec<&Item> =
+        let batch: Vec<&TokenizedExample> =
             batches[(step % 2) as usize].iter().map(|place| &bench.items[*place]).collect();
         let mut pass = pass(model, options(0.1));
         optimise(&bench.spec.training, optimizer, &batch, step, &mut tokens_max, &mut pass).unwrap();

@@ -9,7 +9,7 @@ use domain::{Example, Task};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use t5::{Compute, ForwardOptions, Model};
 use tch::{Device, Tensor};
-use trainer::data::{Item, encode};
+use trainer::data::{TokenizedExample, encode};
 
 /// The library's generator is one for the whole process: tests that draw from it take turns. One thread each: these
 /// students are so small that threads would only wait for each other.
@@ -94,7 +94,7 @@ pub fn student(tokenizer: &Tokenizer, seed: i64) -> Model {
     model
 }
 
-pub fn items(spec: &Spec, tokenizer: &Tokenizer, examples: &[TrainingExample]) -> Vec<Item> {
+pub fn items(spec: &Spec, tokenizer: &Tokenizer, examples: &[TrainingExample]) -> Vec<TokenizedExample> {
     encode(spec, tokenizer, examples).unwrap()
 }
 

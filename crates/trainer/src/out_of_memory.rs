@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind, set_hook, take_h
 use std::sync::Once;
 
 /// How the library says it, in lower case: CUDA's allocator, the processor's, cuBLAS and C++ itself.
-const SAYINGS: [&str; 5] =
+const OUT_OF_MEMORY_PATTERNS: [&str; 5] =
     ["out of memory", "can't allocate memory", "not enough memory", "alloc_failed", "std::bad_alloc"];
 
 thread_local! {
@@ -18,17 +18,17 @@ thread_local! {
 ///
 /// # Errors
 /// Those of `pass`.
-pub fn within_memory<T>(pass: impl FnOnce() -> Result<T, TrainError>) -> Result<Option<T>, TrainError> {
-    keep_quiet();
+pub fn catch_out_of_memory<T>(pass: impl FnOnce() -> Result<T, TrainError>) -> Result<Option<T>, TrainError> {
+    suppress_panic_output();
     GUARDED.set(true);
     // What a pass leaves half done are gradients, and those are zeroed before the next.
     let outcome = catch_unwind(AssertUnwindSafe(pass));
     GUARDED.set(false);
     match outcome {
         Ok(Ok(value)) => Ok(Some(value)),
-        Ok(Err(error)) if ran_out(&error.to_string()) => Ok(None),
+        Ok(Err(error)) if is_out_of_memory(&error.to_string()) => Ok(None),
         Ok(Err(error)) => Err(error),
-        Err(panic) if ran_out(message(&*panic)) => Ok(None),
+        Err(panic) if is_out_of_memory(message(&*panic)) => Ok(None),
         Err(panic) => resume_unwind(panic),
     }
 }
@@ -42,18 +42,18 @@ pub(crate) fn message(panic: &(dyn Any + Send)) -> &str {
     }
 }
 
-fn ran_out(words: &str) -> bool {
+fn is_out_of_memory(words: &str) -> bool {
     let words = words.to_lowercase();
-    SAYINGS.iter().any(|saying| words.contains(saying))
+    OUT_OF_MEMORY_PATTERNS.iter().any(|saying| words.contains(saying))
 }
 
 /// A panic that is caught and dealt with must not look like a crash on standard error; the others are printed as ever.
-fn keep_quiet() {
+fn suppress_panic_output() {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
         let before = take_hook();
         set_hook(Box::new(move |panic| {
-            if !(GUARDED.get() && panic.payload_as_str().is_some_and(ran_out)) {
+            if !(GUARDED.get() && panic.payload_as_str().is_some_and(is_out_of_memory)) {
                 before(panic);
             }
         }));

@@ -1,0 +1,20 @@
+//! What the operator decides about serving.
+
+/// What the operator decides.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Source tokens that may wait at once; more are refused.
+    pub queue_tokens_max: usize,
+    /// Padded source tokens of one batch.
+    pub batch_tokens_max: usize,
+    /// Whether CUDA is used where it is found.
+    pub use_cuda: bool,
+    /// Threads of the tensor library; 0 for one per core.
+    pub threads: u32,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { queue_tokens_max: 65_536, batch_tokens_max: 8_192, use_cuda: true, threads: 0 }
+    }
+}
