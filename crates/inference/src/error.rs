@@ -47,7 +47,7 @@ pub enum InferenceError {
     #[error("the server shuts down: ask another one")]
     Draining,
     /// The caller's deadline passed.
-    #[error("the deadline passed before the answer was done")]
+    #[error("the deadline passed before the answer was complete")]
     Deadline,
     /// A checkpoint that cannot be served.
     #[error("{0}")]
