@@ -1,6 +1,7 @@
 //! The store in a bucket: S3 or anything that speaks its protocol. Files are uploaded first and the manifest last, so that a
 //! folder is there, whole, exactly when its manifest is. What is fetched is kept in a cache on this machine's disk.
 
+use crate::files::replace;
 use crate::{CheckpointError, MANIFEST, Manifest};
 use futures::TryStreamExt;
 use object_store::aws::{AmazonS3, AmazonS3Builder};
@@ -136,7 +137,7 @@ impl Bucket {
             Ok::<_, CheckpointError>(())
         })?;
         Manifest::verify(staged.path(), sha256)?;
-        crate::replace(staged, &target)?;
+        replace(staged, &target)?;
         Ok(target)
     }
 

@@ -32,6 +32,7 @@
 
 mod bucket;
 mod error;
+mod files;
 mod folder;
 mod import;
 mod manifest;
@@ -50,6 +51,7 @@ pub use provenance::{PROVENANCE, Provenance, RunOrigin, StartedFrom, model_card}
 
 use bucket::Bucket;
 use domain::spec::is_name;
+use files::{remove, replace};
 use folder::base_files;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -233,28 +235,6 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>, CheckpointError> {
     let paths = list
         .map(|entry| entry.map(|entry| entry.path()).map_err(|source| CheckpointError::io(folder, source)));
     paths.collect()
-}
-
-/// Moves a staged folder to `target`, replacing what is there.
-fn replace(staged: TempDir, target: &Path) -> Result<(), CheckpointError> {
-    if let Some(parent) = target.parent() {
-        fs::create_dir_all(parent).map_err(|source| CheckpointError::io(parent, source))?;
-    }
-    remove(target)?;
-    // Kept only once it is moved: a rename that fails leaves nothing behind.
-    fs::rename(staged.path(), target).map_err(|source| CheckpointError::io(target, source))?;
-    let _ = staged.keep();
-    Ok(())
-}
-
-/// Removes a folder; it need not exist.
-fn remove(folder: &Path) -> Result<(), CheckpointError> {
-    match fs::remove_dir_all(folder) {
-        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-            Err(CheckpointError::io(folder, source))
-        }
-        _ => Ok(()),
-    }
 }
 
 /// Whether nothing was written to it for this long; an unknown time counts as recent.
