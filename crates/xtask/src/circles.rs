@@ -31,31 +31,10 @@ pub(crate) fn graphs(root: &Path, package: &Package) -> anyhow::Result<Vec<Graph
     sources.filter(|source| !source.ends_with("build.rs")).map(|source| graph(root, source)).collect()
 }
 
-/// An edge that closes a circle, by its two files: `("a.rs", "b.rs")`.
-pub(crate) type Edge = (&'static str, &'static str);
-
-/// Every circle in the graphs once the known edges are taken out, and every known edge that closes none any more.
-pub(crate) fn faults(graphs: &[Graph], known: &[Edge]) -> Vec<String> {
-    let mut faults = BTreeSet::new();
-    for graph in graphs {
-        let mut graph = graph.clone();
-        for (from, to) in known {
-            graph.get_mut(*from).and_then(|edges| edges.remove(*to));
-        }
-        faults.extend(circles(&graph).into_iter().map(|circle| format!("circle: {circle}")));
-    }
-    for (from, to) in known {
-        let needed = graphs.iter().any(|graph| {
-            graph.get(*from).is_some_and(|edges| edges.contains_key(*to))
-                && shortest_path(graph, to, from).is_some()
-        });
-        if !needed {
-            faults.insert(format!(
-                "{from} -> {to}: closes no circle any more: delete it from the list of known ones"
-            ));
-        }
-    }
-    faults.into_iter().collect()
+/// Every circle in the graphs, once.
+pub(crate) fn faults(graphs: &[Graph]) -> Vec<String> {
+    let circles: BTreeSet<String> = graphs.iter().flat_map(circles).collect();
+    circles.into_iter().map(|circle| format!("circle: {circle}")).collect()
 }
 
 /// The shortest circle through each file that is part of one. A file that an earlier circle names is not asked again.
@@ -485,20 +464,20 @@ mod tests {
     use super::*;
 
     /// The faults of a library made of the given files, of which the first is its root.
-    fn faults_of(files: &[(&str, &str)], known: &[Edge]) -> Vec<String> {
+    fn faults_of(files: &[(&str, &str)]) -> Vec<String> {
         let folder = tempfile::tempdir().unwrap();
         for (name, text) in files {
             let path = folder.path().join(name);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, text).unwrap();
         }
-        faults(&[graph(folder.path(), &folder.path().join(files[0].0)).unwrap()], known)
+        faults(&[graph(folder.path(), &folder.path().join(files[0].0)).unwrap()])
     }
 
     #[test]
     fn a_circle_is_reported_as_a_path() {
         let check = |files: &[(&str, &str)], expected: &str| {
-            assert_eq!(faults_of(files, &[]), [format!("circle: {expected}")], "{files:?}");
+            assert_eq!(faults_of(files), [format!("circle: {expected}")], "{files:?}");
         };
         let root = ("lib.rs", "mod a; mod b;");
         let (a, b) =
@@ -556,15 +535,14 @@ mod tests {
             files.iter().map(|(from, to)| (format!("{from}.rs"), pair(from, to))).collect();
         let mut sources = vec![("lib.rs", "mod a; mod b; mod c; mod d; mod e;")];
         sources.extend(texts.iter().map(|(name, text)| (name.as_str(), text.as_str())));
-        let faults = faults_of(&sources, &[]);
+        let faults = faults_of(&sources);
         assert_eq!(faults.len(), 2, "{faults:?}");
         assert!(faults[1].starts_with("circle: c.rs:1 (crate::d::Td) -> d.rs:1"), "{faults:?}");
     }
 
     #[test]
     fn a_hierarchy_has_no_circle() {
-        let check =
-            |files: &[(&str, &str)]| assert_eq!(faults_of(files, &[]), Vec::<String>::new(), "{files:?}");
+        let check = |files: &[(&str, &str)]| assert_eq!(faults_of(files), Vec::<String>::new(), "{files:?}");
         check(&[
             ("lib.rs", "mod a; mod b; fn f() { a::f() }"),
             ("a.rs", "use crate::b::B; pub fn f() {}"),
@@ -585,20 +563,5 @@ mod tests {
             ("lib.rs", "mod a; use std::fmt::Debug; fn f() { a::f() }"),
             ("a.rs", "use std::a::f; pub(in crate) fn f() {}"),
         ]);
-    }
-
-    #[test]
-    fn the_list_of_known_circles_shrinks() {
-        let root = ("lib.rs", "mod a; mod b;");
-        let files = [root, ("a.rs", "use crate::b::B; struct A;"), ("b.rs", "use crate::a::A; struct B;")];
-        assert_eq!(faults_of(&files, &[("a.rs", "b.rs")]), Vec::<String>::new());
-        let opened = [root, ("a.rs", "use crate::b::B; struct A;"), ("b.rs", "struct B;")];
-        for edge in [("a.rs", "b.rs"), ("b.rs", "a.rs"), ("a.rs", "gone.rs")] {
-            let faults = faults_of(&opened, &[edge]);
-            assert!(
-                faults.len() == 1 && faults[0].contains("closes no circle any more: delete it"),
-                "{faults:?}"
-            );
-        }
     }
 }
