@@ -673,7 +673,7 @@ def harvest_now():
         ),
         number(
             "Work queue",
-            "Entries that wait or are delivered. The records contain more: what does not fit is enqueued when there is room.",
+            "Entries that wait or are delivered. The database has more: the rest is enqueued when there is room.",
             metrics(("max (distillery_queue_entries)", "")),
         ),
         number(
