@@ -258,9 +258,16 @@ mod tests {
         let (_folder, store) = store();
         let staged = store.stage().unwrap();
         fs::write(staged.path().join("model.safetensors"), b"weights").unwrap();
+        fs::create_dir(staged.path().join("predictions")).unwrap();
+        fs::write(staged.path().join("predictions/test.jsonl"), b"rows").unwrap();
         let sha256 = store.publish(staged, "runs/a/1/5-model").unwrap();
         let folder = store.fetch("runs/a/1/5-model", Some(&sha256)).unwrap();
         assert_eq!(fs::read(folder.join("model.safetensors")).unwrap(), b"weights");
+        assert_eq!(fs::read(folder.join("predictions/test.jsonl")).unwrap(), b"rows");
+        fs::write(folder.join("predictions/test.jsonl"), b"none").unwrap();
+        let damaged = store.fetch("runs/a/1/5-model", Some(&sha256)).unwrap_err().to_string();
+        assert!(damaged.contains("predictions/test.jsonl") && damaged.contains("copy it again"), "{damaged}");
+        fs::write(folder.join("predictions/test.jsonl"), b"rows").unwrap();
         let wrong = store.fetch("runs/a/1/5-model", Some("00")).unwrap_err().to_string();
         assert!(wrong.contains("manifest.json"), "{wrong}");
         fs::write(folder.join("model.safetensors"), b"weightz").unwrap();

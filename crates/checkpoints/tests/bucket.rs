@@ -34,6 +34,8 @@ fn publish(store: &Checkpoints, path: &str, weights: &[u8]) -> Result<String, Ch
     let staged = store.stage()?;
     fs::write(staged.path().join("model.safetensors"), weights).unwrap();
     fs::write(staged.path().join("config.json"), "{}").unwrap();
+    fs::create_dir(staged.path().join("predictions")).unwrap();
+    fs::write(staged.path().join("predictions/test.jsonl"), "rows").unwrap();
     store.publish(staged, path)
 }
 
@@ -53,6 +55,7 @@ fn what_one_machine_publishes_another_fetches_whole() {
     let folder = inference.fetch("runs/a/1/5-model", Some(&sha256)).unwrap();
     assert!(folder.starts_with(second.path().canonicalize().unwrap()));
     assert!(fs::read(folder.join("model.safetensors")).unwrap() == large);
+    assert_eq!(fs::read_to_string(folder.join("predictions/test.jsonl")).unwrap(), "rows");
 
     // What is there is not fetched again, and what was damaged on this disk is.
     fs::write(folder.join("config.json"), "[]").unwrap();
