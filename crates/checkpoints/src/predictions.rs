@@ -1,4 +1,4 @@
-//! What a student said to every row of a measured split, in files next to its weights: `predictions/<split>.jsonl`. The first
+//! What a student answered to every row of a measured split, in files next to its weights: `predictions/<split>.jsonl`. The first
 //! line is the header, each other line one row. Accuracies are computed from these rows and from nothing else.
 
 use crate::CheckpointError;
@@ -13,7 +13,7 @@ pub const PREDICTIONS: &str = "predictions";
 /// The format of the files that are written here.
 const FORMAT: u32 = 1;
 
-/// The rows of one split, and what the student said to each.
+/// The rows of one split, and what the student answered to each.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Predictions {
     /// What was measured, and how.

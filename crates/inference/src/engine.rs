@@ -124,7 +124,7 @@ impl Request {
         self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
     }
 
-    /// Whether somebody still waits for the answer. Where the deadline has passed, the caller is told.
+    /// Whether a caller still waits for the answer. A passed deadline is reported to it.
     fn is_awaited(&self) -> bool {
         if self.is_late() {
             self.note(RequestOutcome::Deadline);

@@ -1,4 +1,4 @@
-//! What a student says to one row.
+//! What a student answers to one row.
 
 use domain::objective::Read;
 use std::time::Duration;

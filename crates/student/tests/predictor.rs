@@ -85,7 +85,7 @@ fn labels_that_are_the_same_to_the_tokenizer_are_refused() {
     codec(closed(&["red", "blue"]), Objective::Standard).unwrap();
     // One label of unknown characters is different from the others.
     codec(closed(&["red", "漢"]), Objective::Standard).unwrap();
-    // Where the set does not choose, nothing is told apart.
+    // An objective that writes rationales with its labels does not choose from the set.
     codec(closed(&["漢", "字"]), Objective::RationaleThenLabel).unwrap();
     let choices = codec(LabelSet::Choices, Objective::Standard).unwrap();
     let rows = [row("red?", &["漢", "字"]), row("red?", &["red", "blue"]), row("red?", &["red", "red"])];

@@ -144,7 +144,7 @@ fn carry_out(
         .as_ref()
         .err()
         .map(|panic| format!("the training broke off: {}", out_of_memory::message(&**panic)));
-    let (how, said) = match ended {
+    let (how, reported) = match ended {
         Ok(Ok(model)) => {
             tracing::info!(%run, model, "published");
             (Ended::Succeeded, Ok(()))
@@ -164,8 +164,8 @@ fn carry_out(
     if how == Ended::Failed {
         span.record("otel.status_code", "ERROR");
     }
-    if let Err(error) = said {
-        tracing::warn!(%run, %error, "the run's end could not be told: its lease will run out");
+    if let Err(error) = reported {
+        tracing::warn!(%run, %error, "the end of the run could not be reported: its lease will expire");
     }
     panicked.map_or(Ok(()), |words| Err(TrainError::Internal(words)))
 }

@@ -14,7 +14,7 @@ thread_local! {
     static GUARDED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// What `pass` returns; `None` where memory ran out, whether it said so by an error or by a panic. Any other panic is resumed.
+/// What `pass` returns; `None` where memory ran out, whether by an error or by a panic. Any other panic is resumed.
 ///
 /// # Errors
 /// Those of `pass`.
@@ -44,7 +44,7 @@ pub(crate) fn message(panic: &(dyn Any + Send)) -> &str {
 
 fn is_out_of_memory(words: &str) -> bool {
     let words = words.to_lowercase();
-    OUT_OF_MEMORY_PATTERNS.iter().any(|saying| words.contains(saying))
+    OUT_OF_MEMORY_PATTERNS.iter().any(|pattern| words.contains(pattern))
 }
 
 /// A panic that is caught and dealt with must not look like a crash on standard error; the others are printed as ever.

@@ -1,5 +1,5 @@
 //! The end of a run: the best weights, opened as they will be served, measured once on the validation and test rows, and
-//! published with what they said and with their provenance.
+//! published with their predictions and their provenance.
 
 use crate::TrainError;
 use crate::evaluate;

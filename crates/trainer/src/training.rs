@@ -108,7 +108,7 @@ fn validate(state: &mut TrainState, link: &mut Link) -> Result<(), TrainError> {
     Ok(())
 }
 
-/// How fast it goes, since it was last told.
+/// The speed since it was last reported.
 struct Pace {
     since: Instant,
     examples: usize,
