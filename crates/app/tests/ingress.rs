@@ -176,8 +176,8 @@ fn allowed(role: &str, path: &str) -> bool {
     }
     let looks = [&looks[..], &["Model"]].concat();
     let is = |words: &[&str]| words.iter().any(|word| method.starts_with(word));
-    let of_a_run =
-        service == "distillery.v1.RunsService" && !method.starts_with("Get") && !method.starts_with("List");
+    // Who submits jobs creates further runs over their ledgers; carrying runs out is a worker's.
+    let of_a_run = service == "distillery.v1.RunsService" && !is(&["Get", "List", "Create"]);
     match role {
         "worker" => of_a_run || method == "WatchModels",
         _ if of_a_run => false,
