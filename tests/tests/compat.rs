@@ -109,7 +109,11 @@ fn a_missing_key_of_a_provenance_has_its_default() {
 }
 
 async fn restore(folder: &Path) -> SqliteConnection {
-    let options = SqliteConnectOptions::new().filename(folder.join("distillery.db")).create_if_missing(true);
+    // A dump creates tables after the rows that refer to them.
+    let options = SqliteConnectOptions::new()
+        .filename(folder.join("distillery.db"))
+        .create_if_missing(true)
+        .foreign_keys(false);
     let mut connection = options.connect().await.unwrap();
     sqlx::raw_sql(sqlx::AssertSqlSafe(text("records.sql"))).execute(&mut connection).await.unwrap();
     connection
