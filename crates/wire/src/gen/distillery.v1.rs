@@ -2,17 +2,17 @@
 /// Which page of a list.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PageRequest {
-    /// At most so many entries; 0 means 100, more than 1000 means 1000.
+    /// Most entries of the page; 0 means 100, more than 1000 means 1000.
     #[prost(uint32, tag = "1")]
     pub page_size: u32,
-    /// The `next_page_token` of the page before; empty for the first page.
+    /// The `next_page_token` of the previous page; empty for the first page.
     #[prost(string, tag = "2")]
     pub page_token: ::prost::alloc::string::String,
 }
-/// What a teacher said of a row before it came here.
+/// An answer of a teacher that came with the data.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Answer {
-    /// Who wrote it, such as `palm-540b`; empty means `import`.
+    /// The teacher, such as `palm-540b`; empty means `import`.
     #[prost(string, tag = "1")]
     pub teacher: ::prost::alloc::string::String,
     /// The label that `rationale` argues for; the row's own label where absent.
@@ -58,14 +58,14 @@ pub struct Example {
     /// The gold label; absent where there is none.
     #[prost(string, optional, tag = "7")]
     pub label: ::core::option::Option<::prost::alloc::string::String>,
-    /// What teachers said of it before.
+    /// Answers of teachers that came with the row.
     #[prost(message, repeated, tag = "8")]
     pub answers: ::prost::alloc::vec::Vec<Answer>,
 }
-/// A row in its place.
+/// A row and its index.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Row {
-    /// Its place in the dataset, from 0.
+    /// Its index in the dataset, from 0.
     #[prost(uint64, tag = "1")]
     pub index: u64,
     /// The example itself.
@@ -81,7 +81,7 @@ pub struct Accuracy {
     /// Rows answered right.
     #[prost(uint64, tag = "2")]
     pub correct: u64,
-    /// Rows whose answer could be read at all.
+    /// Rows whose answer could be read.
     #[prost(uint64, tag = "3")]
     pub parsed: u64,
     /// The lower end of the interval, between 0 and 1.
@@ -108,7 +108,7 @@ pub struct MetricPoint {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum Split {
-    /// Not said: train where a row is written, every split where rows are read.
+    /// Train where a row is written, every split where rows are read.
     Unspecified = 0,
     /// The student learns from it.
     Train = 1,
@@ -171,14 +171,14 @@ pub struct Dataset {
     /// sha256 (hex) over the rows in order; empty until committed.
     #[prost(string, tag = "9")]
     pub fingerprint: ::prost::alloc::string::String,
-    /// When its upload began.
+    /// When its upload started.
     #[prost(message, optional, tag = "10")]
     pub created_at: ::core::option::Option<::prost_types::Timestamp>,
 }
 /// See CreateDataset.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CreateDatasetRequest {
-    /// A UUID of the caller's own making.
+    /// A UUID that the caller chooses; repeating a call with it creates nothing new.
     #[prost(string, tag = "1")]
     pub request_id: ::prost::alloc::string::String,
     /// A name for people, 1 to 64 of \[A-Za-z0-9.\_-\].
@@ -208,7 +208,7 @@ pub struct UploadRowsRequest {
 /// See UploadRows.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct UploadRowsResponse {
-    /// Rows stored so far: where to go on.
+    /// Rows stored so far: the offset of the next chunk.
     #[prost(uint64, tag = "1")]
     pub rows: u64,
 }
@@ -239,10 +239,10 @@ pub mod get_dataset_request {
         /// The dataset's id.
         #[prost(string, tag = "1")]
         DatasetId(::prost::alloc::string::String),
-        /// A name: the newest committed dataset of it.
+        /// A name: the newest committed dataset with it.
         #[prost(string, tag = "2")]
         Name(::prost::alloc::string::String),
-        /// A fingerprint: the newest committed dataset of the same rows.
+        /// A fingerprint: the newest committed dataset with the same rows.
         #[prost(string, tag = "3")]
         Fingerprint(::prost::alloc::string::String),
     }
@@ -280,7 +280,7 @@ pub struct StreamRowsRequest {
     /// Only this split; unspecified for all.
     #[prost(enumeration = "Split", tag = "2")]
     pub split: i32,
-    /// Begin at this index.
+    /// The index of the first row.
     #[prost(uint64, tag = "3")]
     pub from_index: u64,
 }
@@ -305,7 +305,7 @@ pub struct DeleteDatasetResponse {}
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum DatasetState {
-    /// Never sent.
+    /// Not used.
     Unspecified = 0,
     /// Rows may still be appended.
     Staged = 1,
@@ -345,7 +345,7 @@ pub mod datasets_service_client {
     )]
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
-    /// Sets of examples: staged, uploaded, committed, and immutable from then on.
+    /// Sets of examples: staged, uploaded, committed, and immutable once committed.
     #[derive(Debug, Clone)]
     pub struct DatasetsServiceClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -453,7 +453,7 @@ pub mod datasets_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// Appends rows in chunks. The answer's `rows` is the offset at which an interrupted upload goes on; chunks below it are
+        /// Appends rows in chunks. The answer's `rows` is the offset at which an interrupted upload continues; chunks below it are
         /// ignored, a chunk beyond it is FAILED_PRECONDITION.
         pub async fn upload_rows(
             &mut self,
@@ -633,7 +633,7 @@ pub mod datasets_service_server {
             tonic::Response<super::CreateDatasetResponse>,
             tonic::Status,
         >;
-        /// Appends rows in chunks. The answer's `rows` is the offset at which an interrupted upload goes on; chunks below it are
+        /// Appends rows in chunks. The answer's `rows` is the offset at which an interrupted upload continues; chunks below it are
         /// ignored, a chunk beyond it is FAILED_PRECONDITION.
         async fn upload_rows(
             &self,
@@ -686,7 +686,7 @@ pub mod datasets_service_server {
             tonic::Status,
         >;
     }
-    /// Sets of examples: staged, uploaded, committed, and immutable from then on.
+    /// Sets of examples: staged, uploaded, committed, and immutable once committed.
     #[derive(Debug)]
     pub struct DatasetsServiceServer<T> {
         inner: Arc<T>,
@@ -1186,7 +1186,7 @@ pub struct Task {
     /// Its name.
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
-    /// What a chat model is told before the prompt; empty for none.
+    /// The system message for chat models; empty for none.
     #[prost(string, tag = "2")]
     pub instruction: ::prost::alloc::string::String,
     /// The template of the prompt (minijinja, sandboxed, at most 64 KiB).
@@ -1327,19 +1327,19 @@ pub struct TrainingSpec {
     /// Dropout; absent keeps the checkpoint's.
     #[prost(double, optional, tag = "13")]
     pub dropout: ::core::option::Option<f64>,
-    /// Validation every so many steps.
+    /// Steps between two validations.
     #[prost(uint32, optional, tag = "14")]
     pub evaluate_every_steps: ::core::option::Option<u32>,
-    /// Stop after so many validations without a better one; absent never stops early.
+    /// Validations without an improvement after which training stops; absent never stops early.
     #[prost(uint32, optional, tag = "15")]
     pub patience: ::core::option::Option<u32>,
     /// Share of the train rows held out as validation where the dataset has none. Default 0.1.
     #[prost(double, optional, tag = "16")]
     pub holdout_fraction: ::core::option::Option<f64>,
-    /// Resume state is written every so many steps.
+    /// Steps between two resume states.
     #[prost(uint32, optional, tag = "17")]
     pub checkpoint_every_steps: ::core::option::Option<u32>,
-    /// Everything random comes from here. Default 0.
+    /// The seed of everything random. Default 0.
     #[prost(uint64, optional, tag = "18")]
     pub seed: ::core::option::Option<u64>,
     /// Number format of the passes.
@@ -1352,16 +1352,16 @@ pub struct DistillationSpec {
     /// A name for people, 1 to 64 of \[A-Za-z0-9.\_-\]; also the published model's name.
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
-    /// The teacher's part.
+    /// How the teacher is asked.
     #[prost(message, optional, tag = "4")]
     pub teacher: ::core::option::Option<TeacherSpec>,
-    /// The judging's part.
+    /// How answers are judged.
     #[prost(message, optional, tag = "5")]
     pub judging: ::core::option::Option<JudgingSpec>,
-    /// The student's part.
+    /// What the student starts from.
     #[prost(message, optional, tag = "6")]
     pub student: ::core::option::Option<StudentSpec>,
-    /// The training's part.
+    /// How the student is trained.
     #[prost(message, optional, tag = "7")]
     pub training: ::core::option::Option<TrainingSpec>,
     #[prost(oneof = "distillation_spec::TaskSource", tags = "2, 3")]
@@ -1374,7 +1374,7 @@ pub mod distillation_spec {
         /// A built-in task by name: equation, choice, nli, esnli, classify, generate.
         #[prost(string, tag = "2")]
         TaskName(::prost::alloc::string::String),
-        /// A task of one's own.
+        /// A custom task.
         #[prost(message, tag = "3")]
         Task(super::Task),
     }
@@ -1426,13 +1426,13 @@ impl Objective {
 pub enum Schedule {
     /// cosine from scratch, linear from a checkpoint.
     Unspecified = 0,
-    /// It stays.
+    /// Constant.
     Constant = 1,
-    /// It falls to zero in a straight line.
+    /// Linear to zero.
     Linear = 2,
-    /// It falls to zero along half a cosine.
+    /// Half a cosine to zero.
     Cosine = 3,
-    /// It falls with the inverse square root of the step.
+    /// Inverse square root of the step.
     InverseSquareRoot = 4,
 }
 impl Schedule {
@@ -1646,7 +1646,7 @@ impl Metric {
         }
     }
 }
-/// How many of something there are.
+/// A count.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct NamedCount {
     /// What is counted.
@@ -1674,7 +1674,7 @@ pub struct HarvestProgress {
     /// Prompts answered from the store.
     #[prost(uint64, tag = "5")]
     pub cache_hits: u64,
-    /// Answers that came after their lease was lost.
+    /// Answers that arrived after their lease was lost.
     #[prost(uint64, tag = "6")]
     pub calls_paid_twice: u64,
     /// Tokens in, of calls paid for.
@@ -1693,13 +1693,13 @@ pub struct Distillation {
     /// Its id (UUID).
     #[prost(string, tag = "1")]
     pub id: ::prost::alloc::string::String,
-    /// What was asked for, every hole filled.
+    /// The specification, with every default filled in.
     #[prost(message, optional, tag = "2")]
     pub spec: ::core::option::Option<DistillationSpec>,
     /// The dataset it reads.
     #[prost(string, tag = "3")]
     pub dataset_id: ::prost::alloc::string::String,
-    /// Where it stands.
+    /// Its state.
     #[prost(enumeration = "DistillationState", tag = "4")]
     pub state: i32,
     /// Why it is paused, failed or cancelled; empty otherwise.
@@ -1733,10 +1733,10 @@ pub struct Distillation {
 /// See SubmitDistillation.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SubmitDistillationRequest {
-    /// A UUID of the caller's own making.
+    /// A UUID that the caller chooses; repeating a call with it creates nothing new.
     #[prost(string, tag = "1")]
     pub request_id: ::prost::alloc::string::String,
-    /// What is asked for.
+    /// The specification.
     #[prost(message, optional, tag = "2")]
     pub spec: ::core::option::Option<DistillationSpec>,
     /// The committed dataset to read.
@@ -1868,10 +1868,10 @@ pub struct Published {
     #[prost(uint64, tag = "3")]
     pub version: u64,
 }
-/// One thing that happened, or a snapshot of the harvest between two of them.
+/// An event, or a snapshot of the harvest between two events.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct WatchDistillationResponse {
-    /// Counts up from 1 without holes; 0 for a snapshot, which is not an event and cannot be resumed from.
+    /// Counts up from 1 without gaps; 0 for a snapshot, which is not an event: watching cannot resume from it.
     #[prost(uint64, tag = "1")]
     pub sequence: u64,
     /// When.
@@ -1949,11 +1949,11 @@ pub struct DeleteDistillationResponse {
     #[prost(string, repeated, tag = "1")]
     pub orphaned_run_ids: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
-/// The life of a job.
+/// The state of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum DistillationState {
-    /// Never sent.
+    /// Not used.
     Unspecified = 0,
     /// Accepted, not yet planned.
     Queued = 1,
@@ -1967,9 +1967,9 @@ pub enum DistillationState {
     Succeeded = 5,
     /// It ended without a model; the reason says why.
     Failed = 6,
-    /// A user ended it.
+    /// A user cancelled it.
     Cancelled = 7,
-    /// It waits for a person; the reason says for what.
+    /// It waits for an operator; the reason says what to do.
     Paused = 8,
 }
 impl DistillationState {
@@ -2098,7 +2098,7 @@ pub mod distillations_service_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
-        /// Accepts a job. The same request id again returns the same job.
+        /// Submits a job. The same request id again returns the same job.
         pub async fn submit_distillation(
             &mut self,
             request: impl tonic::IntoRequest<super::SubmitDistillationRequest>,
@@ -2188,7 +2188,7 @@ pub mod distillations_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// Everything that happens to a job, from a sequence number on; ends when the job has ended.
+        /// The events of a job after a sequence number; the stream ends when the job has ended.
         pub async fn watch_distillation(
             &mut self,
             request: impl tonic::IntoRequest<super::WatchDistillationRequest>,
@@ -2218,7 +2218,7 @@ pub mod distillations_service_client {
                 );
             self.inner.server_streaming(req, path, codec).await
         }
-        /// Ends a job. Nothing that was paid for is lost.
+        /// Cancels a job. Completions are kept.
         pub async fn cancel_distillation(
             &mut self,
             request: impl tonic::IntoRequest<super::CancelDistillationRequest>,
@@ -2248,7 +2248,7 @@ pub mod distillations_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// A paused or failed job goes on where it stopped.
+        /// Resumes a paused or failed job in the state in which it stopped.
         pub async fn resume_distillation(
             &mut self,
             request: impl tonic::IntoRequest<super::ResumeDistillationRequest>,
@@ -2323,7 +2323,7 @@ pub mod distillations_service_server {
     /// Generated trait containing gRPC methods that should be implemented for use with DistillationsServiceServer.
     #[async_trait]
     pub trait DistillationsService: std::marker::Send + std::marker::Sync + 'static {
-        /// Accepts a job. The same request id again returns the same job.
+        /// Submits a job. The same request id again returns the same job.
         async fn submit_distillation(
             &self,
             request: tonic::Request<super::SubmitDistillationRequest>,
@@ -2356,7 +2356,7 @@ pub mod distillations_service_server {
             >
             + std::marker::Send
             + 'static;
-        /// Everything that happens to a job, from a sequence number on; ends when the job has ended.
+        /// The events of a job after a sequence number; the stream ends when the job has ended.
         async fn watch_distillation(
             &self,
             request: tonic::Request<super::WatchDistillationRequest>,
@@ -2364,7 +2364,7 @@ pub mod distillations_service_server {
             tonic::Response<Self::WatchDistillationStream>,
             tonic::Status,
         >;
-        /// Ends a job. Nothing that was paid for is lost.
+        /// Cancels a job. Completions are kept.
         async fn cancel_distillation(
             &self,
             request: tonic::Request<super::CancelDistillationRequest>,
@@ -2372,7 +2372,7 @@ pub mod distillations_service_server {
             tonic::Response<super::CancelDistillationResponse>,
             tonic::Status,
         >;
-        /// A paused or failed job goes on where it stopped.
+        /// Resumes a paused or failed job in the state in which it stopped.
         async fn resume_distillation(
             &self,
             request: tonic::Request<super::ResumeDistillationRequest>,
@@ -2875,7 +2875,7 @@ pub struct LabelProbability {
 /// See Predict.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct PredictRequest {
-    /// The model's name; empty where the server has just one.
+    /// The model's name; may be empty where the server has only one.
     #[prost(string, tag = "1")]
     pub model: ::prost::alloc::string::String,
     /// The version; 0 for the newest.
@@ -2894,14 +2894,14 @@ pub struct PredictResponse {
     /// The closed set's probabilities, in the set's order; empty for open sets.
     #[prost(message, repeated, tag = "2")]
     pub probabilities: ::prost::alloc::vec::Vec<LabelProbability>,
-    /// Who answered.
+    /// The model that answered.
     #[prost(message, optional, tag = "3")]
     pub answerer: ::core::option::Option<Answerer>,
 }
 /// See Explain.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ExplainRequest {
-    /// The model's name; empty where the server has just one.
+    /// The model's name; may be empty where the server has only one.
     #[prost(string, tag = "1")]
     pub model: ::prost::alloc::string::String,
     /// The version; 0 for the newest.
@@ -2917,17 +2917,17 @@ pub struct ExplainRequest {
 /// A piece of the rationale.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ExplainResponse {
-    /// The next words.
+    /// The next piece of text.
     #[prost(string, tag = "1")]
     pub text: ::prost::alloc::string::String,
-    /// Who answers; in the first piece.
+    /// The model that answers; in the first piece only.
     #[prost(message, optional, tag = "2")]
     pub answerer: ::core::option::Option<Answerer>,
 }
 /// See PredictAndExplain.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct PredictAndExplainRequest {
-    /// The model's name; empty where the server has just one.
+    /// The model's name; may be empty where the server has only one.
     #[prost(string, tag = "1")]
     pub model: ::prost::alloc::string::String,
     /// The version; 0 for the newest.
@@ -2952,20 +2952,20 @@ pub struct PredictAndExplainResponse {
     /// The rationale.
     #[prost(string, tag = "3")]
     pub rationale: ::prost::alloc::string::String,
-    /// Who answered.
+    /// The model that answered.
     #[prost(message, optional, tag = "4")]
     pub answerer: ::core::option::Option<Answerer>,
 }
 /// See Generate.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct GenerateRequest {
-    /// The model's name; empty where the server has just one.
+    /// The model's name; may be empty where the server has only one.
     #[prost(string, tag = "1")]
     pub model: ::prost::alloc::string::String,
     /// The version; 0 for the newest.
     #[prost(uint64, tag = "2")]
     pub version: u64,
-    /// The input, with its prefix where one is wanted.
+    /// The input, including its task prefix where one is wanted.
     #[prost(string, tag = "3")]
     pub input: ::prost::alloc::string::String,
     /// Most tokens; 0 for the model's own limit.
@@ -2974,7 +2974,7 @@ pub struct GenerateRequest {
     /// Sampling temperature; 0 for greedy.
     #[prost(double, tag = "5")]
     pub temperature: f64,
-    /// Keep this many likeliest tokens; 0 for all.
+    /// Sample from this many most likely tokens; 0 for all.
     #[prost(uint32, tag = "6")]
     pub top_k: u32,
     /// Nucleus mass; 0 for 1.
@@ -2987,10 +2987,10 @@ pub struct GenerateRequest {
 /// A piece of the text.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GenerateResponse {
-    /// The next words.
+    /// The next piece of text.
     #[prost(string, tag = "1")]
     pub text: ::prost::alloc::string::String,
-    /// Who answers; in the first piece.
+    /// The model that answers; in the first piece only.
     #[prost(message, optional, tag = "2")]
     pub answerer: ::core::option::Option<Answerer>,
 }
@@ -3005,7 +3005,7 @@ pub mod inference_service_client {
     )]
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
-    /// The distilled student, answering on its own.
+    /// Answers of published students.
     #[derive(Debug, Clone)]
     pub struct InferenceServiceClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -3166,7 +3166,7 @@ pub mod inference_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// Free text from the input as it stands, without a task prefix.
+        /// Free text from the input as given, without a task prefix.
         pub async fn generate(
             &mut self,
             request: impl tonic::IntoRequest<super::GenerateRequest>,
@@ -3236,13 +3236,13 @@ pub mod inference_service_server {
             >
             + std::marker::Send
             + 'static;
-        /// Free text from the input as it stands, without a task prefix.
+        /// Free text from the input as given, without a task prefix.
         async fn generate(
             &self,
             request: tonic::Request<super::GenerateRequest>,
         ) -> std::result::Result<tonic::Response<Self::GenerateStream>, tonic::Status>;
     }
-    /// The distilled student, answering on its own.
+    /// Answers of published students.
     #[derive(Debug)]
     pub struct InferenceServiceServer<T> {
         inner: Arc<T>,
@@ -3563,13 +3563,13 @@ pub struct Model {
     /// The run that made it.
     #[prost(string, tag = "5")]
     pub run_id: ::prost::alloc::string::String,
-    /// Its folder in the object store.
+    /// Its folder in the checkpoint store.
     #[prost(string, tag = "6")]
     pub path: ::prost::alloc::string::String,
     /// sha256 (hex) of its manifest.
     #[prost(string, tag = "7")]
     pub manifest_sha256: ::prost::alloc::string::String,
-    /// How many parameters it has.
+    /// The number of its parameters.
     #[prost(uint64, tag = "8")]
     pub parameters: u64,
     /// On the validation rows; absent where there are none.
@@ -3656,7 +3656,7 @@ pub struct ListModelsResponse {
 /// See WatchModels.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WatchModelsRequest {}
-/// The newest version of every name, sent whole whenever it changes.
+/// The newest version of every name; the whole list is sent whenever it changes.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct WatchModelsResponse {
     /// The models.
@@ -3832,7 +3832,7 @@ pub mod models_service_client {
                 .insert(GrpcMethod::new("distillery.v1.ModelsService", "ListModels"));
             self.inner.unary(req, path, codec).await
         }
-        /// The models as they are, then every change, until the caller leaves.
+        /// The newest version of every model, then again after every change, until the caller leaves.
         pub async fn watch_models(
             &mut self,
             request: impl tonic::IntoRequest<super::WatchModelsRequest>,
@@ -3882,7 +3882,7 @@ pub mod models_service_client {
                 .insert(GrpcMethod::new("distillery.v1.ModelsService", "DeleteModel"));
             self.inner.unary(req, path, codec).await
         }
-        /// Registers a base checkpoint that lies complete under `base/<name>` in the object store.
+        /// Registers a base checkpoint that is complete under `base/<name>` in the checkpoint store.
         pub async fn register_base_model(
             &mut self,
             request: impl tonic::IntoRequest<super::RegisterBaseModelRequest>,
@@ -3946,7 +3946,7 @@ pub mod models_service_server {
             >
             + std::marker::Send
             + 'static;
-        /// The models as they are, then every change, until the caller leaves.
+        /// The newest version of every model, then again after every change, until the caller leaves.
         async fn watch_models(
             &self,
             request: tonic::Request<super::WatchModelsRequest>,
@@ -3962,7 +3962,7 @@ pub mod models_service_server {
             tonic::Response<super::DeleteModelResponse>,
             tonic::Status,
         >;
-        /// Registers a base checkpoint that lies complete under `base/<name>` in the object store.
+        /// Registers a base checkpoint that is complete under `base/<name>` in the checkpoint store.
         async fn register_base_model(
             &self,
             request: tonic::Request<super::RegisterBaseModelRequest>,
@@ -4315,7 +4315,7 @@ pub mod models_service_server {
         const NAME: &'static str = SERVICE_NAME;
     }
 }
-/// One line of the ledger.
+/// An entry of the ledger.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Rationale {
     /// Its prompt (UUID).
@@ -4333,25 +4333,25 @@ pub struct Rationale {
     /// Whether it measures the teacher instead of training the student.
     #[prost(bool, tag = "5")]
     pub evaluates: bool,
-    /// The chain of thought; empty where none was read.
+    /// The rationale; empty where none was read.
     #[prost(string, tag = "6")]
     pub rationale: ::prost::alloc::string::String,
     /// The label; absent where none was read.
     #[prost(string, optional, tag = "7")]
     pub label: ::core::option::Option<::prost::alloc::string::String>,
-    /// What became of it.
+    /// Its verdict.
     #[prost(enumeration = "Verdict", tag = "8")]
     pub verdict: i32,
-    /// Why.
+    /// The reason of the verdict.
     #[prost(enumeration = "Reason", tag = "9")]
     pub reason: i32,
-    /// Its share in the row's rationale loss.
+    /// Its weight in the row's rationale loss.
     #[prost(double, tag = "10")]
     pub weight: f64,
     /// The raw completion.
     #[prost(string, tag = "11")]
     pub completion: ::prost::alloc::string::String,
-    /// Who answered.
+    /// The model that answered.
     #[prost(string, tag = "12")]
     pub model: ::prost::alloc::string::String,
 }
@@ -4405,7 +4405,7 @@ pub struct ListParkedPromptsRequest {
     #[prost(message, optional, tag = "2")]
     pub page: ::core::option::Option<PageRequest>,
 }
-/// A dead letter.
+/// A parked prompt.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ParkedPrompt {
     /// Its id (UUID).
@@ -4434,11 +4434,11 @@ pub struct ListParkedPromptsResponse {
     #[prost(string, tag = "2")]
     pub next_page_token: ::prost::alloc::string::String,
 }
-/// What became of a completion.
+/// What judging decided of a completion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum Verdict {
-    /// As a filter: all of them.
+    /// As a filter: all verdicts.
     Unspecified = 0,
     /// Stored, and not judged yet.
     Unjudged = 1,
@@ -4475,15 +4475,15 @@ impl Verdict {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum Reason {
-    /// It was not.
+    /// It was not rejected.
     Unspecified = 0,
-    /// The answer marker is absent, or stands more than once.
+    /// The answer marker is absent, or occurs more than once.
     NoAnswer = 1,
-    /// The teacher ran out of room.
+    /// The teacher reached its token limit.
     Truncated = 2,
     /// A content filter or the teacher itself refused.
     Refused = 3,
-    /// There is a label and no rationale before it.
+    /// There is a label without a rationale before it.
     EmptyRationale = 4,
     /// The label is not one of the set.
     LabelNotInSet = 5,
@@ -5062,7 +5062,7 @@ pub struct RunResult {
     /// sha256 (hex) of the manifest.
     #[prost(string, tag = "2")]
     pub manifest_sha256: ::prost::alloc::string::String,
-    /// How many parameters the student has.
+    /// The number of the student's parameters.
     #[prost(uint64, tag = "3")]
     pub parameters: u64,
     /// On the validation rows; absent where there are none.
@@ -5087,25 +5087,25 @@ pub struct Run {
     /// Its job.
     #[prost(string, tag = "2")]
     pub distillation_id: ::prost::alloc::string::String,
-    /// Where it stands.
+    /// Its state.
     #[prost(enumeration = "RunState", tag = "3")]
     pub state: i32,
-    /// Leases taken so far: the fencing token of the present one.
+    /// Leases taken so far: the fence of the present one.
     #[prost(uint64, tag = "4")]
     pub fence: u64,
-    /// Who holds it; empty when nobody does.
+    /// The trainer that holds its lease; empty for none.
     #[prost(string, tag = "5")]
     pub trainer: ::prost::alloc::string::String,
     /// Optimiser steps done.
     #[prost(uint64, tag = "6")]
     pub step: u64,
-    /// Where its newest resume state lies; empty where there is none.
+    /// Path of its newest resume state in the checkpoint store; empty for none.
     #[prost(string, tag = "7")]
     pub resume_path: ::prost::alloc::string::String,
     /// Why it failed; empty otherwise.
     #[prost(string, tag = "8")]
     pub reason: ::prost::alloc::string::String,
-    /// When it was made.
+    /// When it was created.
     #[prost(message, optional, tag = "9")]
     pub created_at: ::core::option::Option<::prost_types::Timestamp>,
     /// What it does, every hole filled.
@@ -5168,10 +5168,10 @@ pub struct LeaseRunRequest {
     #[prost(message, optional, tag = "2")]
     pub lease: ::core::option::Option<::prost_types::Duration>,
 }
-/// A run in a trainer's hands.
+/// A leased run.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct LeasedRun {
-    /// The run; its `fence` goes into every further call.
+    /// The run; every further call carries its `fence`.
     #[prost(message, optional, tag = "1")]
     pub run: ::core::option::Option<Run>,
     /// What it carries out: its job's specification, with the run's own settings in place.
@@ -5197,23 +5197,23 @@ pub struct StreamExamplesRequest {
     /// The run's id.
     #[prost(string, tag = "1")]
     pub run_id: ::prost::alloc::string::String,
-    /// Which split; must be said.
+    /// Which split; required.
     #[prost(enumeration = "Split", tag = "2")]
     pub split: i32,
-    /// Begin at this index.
+    /// The index of the first row.
     #[prost(uint64, tag = "3")]
     pub from_index: u64,
 }
 /// An accepted rationale.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct AcceptedRationale {
-    /// The chain of thought.
+    /// The rationale's text.
     #[prost(string, tag = "1")]
     pub text: ::prost::alloc::string::String,
     /// The label it argues for.
     #[prost(string, tag = "2")]
     pub label: ::prost::alloc::string::String,
-    /// Its share in the row's rationale loss.
+    /// Its weight in the row's rationale loss.
     #[prost(double, tag = "3")]
     pub weight: f64,
     /// The sample that it is.
@@ -5294,7 +5294,7 @@ pub struct SaveResumePointRequest {
     /// Optimiser steps done.
     #[prost(uint64, tag = "3")]
     pub step: u64,
-    /// The folder in the object store, complete with its manifest.
+    /// The folder in the checkpoint store, complete with its manifest.
     #[prost(string, tag = "4")]
     pub path: ::prost::alloc::string::String,
 }
@@ -5398,11 +5398,11 @@ pub struct ListMetricsResponse {
     #[prost(message, repeated, tag = "1")]
     pub metrics: ::prost::alloc::vec::Vec<MetricPoint>,
 }
-/// The life of a run.
+/// The state of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum RunState {
-    /// Never sent.
+    /// Not used.
     Unspecified = 0,
     /// Waits for a trainer.
     Pending = 1,
@@ -5410,7 +5410,7 @@ pub enum RunState {
     Leased = 2,
     /// Its model is published.
     Succeeded = 3,
-    /// It stopped with a reason.
+    /// It failed; the reason says why.
     Failed = 4,
     /// Its job was cancelled.
     Cancelled = 5,
@@ -5480,13 +5480,13 @@ impl RunPurpose {
         }
     }
 }
-/// What a trainer is told.
+/// An instruction for a trainer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum RunInstruction {
-    /// Never sent.
+    /// Not used.
     Unspecified = 0,
-    /// Go on.
+    /// Continue.
     Continue = 1,
     /// The job was cancelled: stop within a step.
     Cancel = 2,
@@ -5531,7 +5531,7 @@ pub mod runs_service_client {
     /// neither move the job nor become a version of its model.
     ///
     /// Every call of a trainer carries the fence of its lease. A call under an old fence is FAILED_PRECONDITION and changes
-    /// nothing: that trainer has lost the run.
+    /// nothing: that trainer has lost its lease.
     #[derive(Debug, Clone)]
     pub struct RunsServiceClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -5662,7 +5662,7 @@ pub mod runs_service_client {
                 .insert(GrpcMethod::new("distillery.v1.RunsService", "ListRuns"));
             self.inner.unary(req, path, codec).await
         }
-        /// Leases the oldest run that waits. The answer has no run where none does.
+        /// Leases the oldest waiting run. The answer has no run where none waits.
         pub async fn lease_run(
             &mut self,
             request: impl tonic::IntoRequest<super::LeaseRunRequest>,
@@ -5712,7 +5712,7 @@ pub mod runs_service_client {
                 .insert(GrpcMethod::new("distillery.v1.RunsService", "StreamExamples"));
             self.inner.server_streaming(req, path, codec).await
         }
-        /// Prolongs the lease, writes numbers, and tells the trainer what to do.
+        /// Extends the lease, writes metrics, and returns an instruction for the trainer.
         pub async fn report_run(
             &mut self,
             request: impl tonic::IntoRequest<super::ReportRunRequest>,
@@ -5837,7 +5837,7 @@ pub mod runs_service_client {
                 .insert(GrpcMethod::new("distillery.v1.RunsService", "FailRun"));
             self.inner.unary(req, path, codec).await
         }
-        /// Hands the lease back: another trainer may go on at once.
+        /// Releases the lease: another trainer may resume the run at once.
         pub async fn release_run(
             &mut self,
             request: impl tonic::IntoRequest<super::ReleaseRunRequest>,
@@ -5940,7 +5940,7 @@ pub mod runs_service_server {
             tonic::Response<super::ListRunsResponse>,
             tonic::Status,
         >;
-        /// Leases the oldest run that waits. The answer has no run where none does.
+        /// Leases the oldest waiting run. The answer has no run where none waits.
         async fn lease_run(
             &self,
             request: tonic::Request<super::LeaseRunRequest>,
@@ -5962,7 +5962,7 @@ pub mod runs_service_server {
             tonic::Response<Self::StreamExamplesStream>,
             tonic::Status,
         >;
-        /// Prolongs the lease, writes numbers, and tells the trainer what to do.
+        /// Extends the lease, writes metrics, and returns an instruction for the trainer.
         async fn report_run(
             &self,
             request: tonic::Request<super::ReportRunRequest>,
@@ -5999,7 +5999,7 @@ pub mod runs_service_server {
             &self,
             request: tonic::Request<super::FailRunRequest>,
         ) -> std::result::Result<tonic::Response<super::FailRunResponse>, tonic::Status>;
-        /// Hands the lease back: another trainer may go on at once.
+        /// Releases the lease: another trainer may resume the run at once.
         async fn release_run(
             &self,
             request: tonic::Request<super::ReleaseRunRequest>,
@@ -6028,7 +6028,7 @@ pub mod runs_service_server {
     /// neither move the job nor become a version of its model.
     ///
     /// Every call of a trainer carries the fence of its lease. A call under an old fence is FAILED_PRECONDITION and changes
-    /// nothing: that trainer has lost the run.
+    /// nothing: that trainer has lost its lease.
     #[derive(Debug)]
     pub struct RunsServiceServer<T> {
         inner: Arc<T>,
