@@ -99,6 +99,8 @@ write_settings() {
 # Intermediate artifacts are shared by all clones on this machine; final ones are in each clone's target/.
 build-dir = "$cache/build"
 rustflags = ["-C", "link-arg=-Wl,-rpath,$library_folder"]
+# Tests in documentation are linked by rustdoc.
+rustdocflags = ["-C", "link-arg=-Wl,-rpath,$library_folder"]
 
 [env]
 LIBTORCH = "$libtorch"
