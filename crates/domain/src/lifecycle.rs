@@ -460,9 +460,11 @@ mod tests {
         }
     }
 
+    // A row of a table is in the order of the states: queued, harvesting, training, evaluating, succeeded, failed,
+    // cancelled, paused.
+
     #[test]
-    fn every_verb_in_every_state() {
-        // queued, harvesting, training, evaluating, succeeded, failed, cancelled, paused
+    fn every_verb_of_a_job_in_every_state() {
         let to_harvesting = Move(Harvesting, None);
         check("plan", plan, "", [to_harvesting, Nothing, Refuse, Refuse, Refuse, Refuse, Refuse, Refuse]);
         let without_run = |job: &Distillation| start_training(&Distillation { run: None, ..job.clone() });
@@ -514,6 +516,10 @@ mod tests {
         check("cancel", |job| cancel(job, WHY), WHY, [ends, ends, ends, ends, Refuse, Refuse, Nothing, ends]);
         let deletes = |job: &Distillation| delete(job).map(|()| None);
         check("delete", deletes, "", [Refuse, Refuse, Refuse, Refuse, Nothing, Nothing, Nothing, Nothing]);
+    }
+
+    #[test]
+    fn every_verb_of_a_final_run_in_every_state_of_its_job() {
         let evaluates = |job: &Distillation| {
             let run = run(job, job.run.unwrap(), RunState::Leased);
             start_evaluating(job, &run, FENCE)

@@ -35,6 +35,62 @@ async fn of_0_1_0(folder: &Path) -> SqliteConnection {
     connection
 }
 
+/// A job whose run is in this state; with a model where the run succeeded.
+async fn insert_job(old: &mut SqliteConnection, state: RunState, test: &Accuracy) -> (DistillationId, RunId) {
+    let (job, run, model) = (DistillationId::generate(), RunId::generate(), ModelId::generate());
+    let done = state == RunState::Succeeded;
+    let job_state = match state {
+        RunState::Succeeded => DistillationState::Succeeded,
+        RunState::Failed => DistillationState::Failed,
+        _ => DistillationState::Training,
+    };
+    sqlx::query(
+        "INSERT INTO distillations (id, request_id, name, dataset_id, spec, state, run_id, model_id,
+             ledger_fingerprint, train_seconds, evaluate_seconds, created_at, updated_at)
+         VALUES (?1, ?1, 'sums', ?1, ?2, ?3, ?4, ?5, 'ledger', ?6, ?7, 1, 1)",
+    )
+    .bind(job.as_uuid())
+    .bind(to_json(&spec(NAME)).unwrap())
+    .bind(job_state.as_str())
+    .bind(run.as_uuid())
+    .bind(done.then(|| model.as_uuid()))
+    .bind(if done { 12.5 } else { 0.0 })
+    .bind(if done { 2.25 } else { 0.0 })
+    .execute(&mut *old)
+    .await
+    .unwrap();
+    sqlx::query(
+        "INSERT INTO runs (id, distillation_id, state, fence, step, resume_path, created_at)
+         VALUES (?1, ?2, ?3, 3, 100, 'resume/100', 1)",
+    )
+    .bind(run.as_uuid())
+    .bind(job.as_uuid())
+    .bind(state.as_str())
+    .execute(&mut *old)
+    .await
+    .unwrap();
+    sqlx::query("INSERT INTO metrics (run_id, step, name, value) VALUES (?, 100, 'loss_label', 0.25)")
+        .bind(run.as_uuid())
+        .execute(&mut *old)
+        .await
+        .unwrap();
+    if done {
+        sqlx::query(
+            "INSERT INTO models (id, name, version, distillation_id, run_id, path, manifest_sha256, parameters,
+                 test, created_at)
+             VALUES (?, 'sums', 1, ?, ?, 'runs/model', '5a', 1000, ?, 1)",
+        )
+        .bind(model.as_uuid())
+        .bind(job.as_uuid())
+        .bind(run.as_uuid())
+        .bind(to_json(test).unwrap())
+        .execute(&mut *old)
+        .await
+        .unwrap();
+    }
+    (job, run)
+}
+
 #[tokio::test]
 async fn the_runs_of_0_1_0_are_the_final_runs_of_their_jobs() {
     let folder = tempfile::tempdir().unwrap();
@@ -42,57 +98,7 @@ async fn the_runs_of_0_1_0_are_the_final_runs_of_their_jobs() {
     let test = Accuracy::measure(40, 29, 38);
     let mut expected = Vec::new();
     for state in [RunState::Succeeded, RunState::Pending, RunState::Failed] {
-        let (job, run, model) = (DistillationId::generate(), RunId::generate(), ModelId::generate());
-        let done = state == RunState::Succeeded;
-        let job_state = match state {
-            RunState::Succeeded => DistillationState::Succeeded,
-            RunState::Failed => DistillationState::Failed,
-            _ => DistillationState::Training,
-        };
-        sqlx::query(
-            "INSERT INTO distillations (id, request_id, name, dataset_id, spec, state, run_id, model_id,
-                 ledger_fingerprint, train_seconds, evaluate_seconds, created_at, updated_at)
-             VALUES (?1, ?1, 'sums', ?1, ?2, ?3, ?4, ?5, 'ledger', ?6, ?7, 1, 1)",
-        )
-        .bind(job.as_uuid())
-        .bind(to_json(&spec(NAME)).unwrap())
-        .bind(job_state.as_str())
-        .bind(run.as_uuid())
-        .bind(done.then(|| model.as_uuid()))
-        .bind(if done { 12.5 } else { 0.0 })
-        .bind(if done { 2.25 } else { 0.0 })
-        .execute(&mut old)
-        .await
-        .unwrap();
-        sqlx::query(
-            "INSERT INTO runs (id, distillation_id, state, fence, step, resume_path, created_at)
-             VALUES (?1, ?2, ?3, 3, 100, 'resume/100', 1)",
-        )
-        .bind(run.as_uuid())
-        .bind(job.as_uuid())
-        .bind(state.as_str())
-        .execute(&mut old)
-        .await
-        .unwrap();
-        sqlx::query("INSERT INTO metrics (run_id, step, name, value) VALUES (?, 100, 'loss_label', 0.25)")
-            .bind(run.as_uuid())
-            .execute(&mut old)
-            .await
-            .unwrap();
-        if done {
-            sqlx::query(
-                "INSERT INTO models (id, name, version, distillation_id, run_id, path, manifest_sha256, parameters,
-                     test, created_at)
-                 VALUES (?, 'sums', 1, ?, ?, 'runs/model', '5a', 1000, ?, 1)",
-            )
-            .bind(model.as_uuid())
-            .bind(job.as_uuid())
-            .bind(run.as_uuid())
-            .bind(to_json(&test).unwrap())
-            .execute(&mut old)
-            .await
-            .unwrap();
-        }
+        let (job, run) = insert_job(&mut old, state, &test).await;
         expected.push((job, run, state));
     }
     old.close().await.unwrap();
