@@ -1,7 +1,7 @@
 //! `cargo xtask test [--jobs N] [NAME...]`: every test of the workspace, several test programs at once.
 //!
-//! `cargo test` runs one test program after another, although most of them wait: for servers, kills, leases. Here as many
-//! run at a time as there are processors. Each program's own tests share a process, as with `cargo test`, so what a
+//! `cargo test` runs one test program after another, although most of them wait: for servers, kills, leases. Here one
+//! more than there are processors run at a time. Each program's own tests share a process, as with `cargo test`, so what a
 //! program sets up once stays set up once. NAME keeps the programs whose `package::target` contains it.
 
 use anyhow::{Context, bail};
@@ -19,6 +19,10 @@ use std::time::{Duration, Instant};
 
 /// What a program may take; one that takes longer hangs, and is killed.
 const LIMIT: Duration = Duration::from_secs(15 * 60);
+/// The programs that take longest: they start first, so that none is left alone at the end.
+const LONGEST: [&str; 4] = ["tests::faults", "tests::cluster", "xtask::xtask", DOCUMENTATION];
+/// The examples in documentation.
+const DOCUMENTATION: &str = "documentation";
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// A command whose output ends with libtest's results.
@@ -48,14 +52,15 @@ impl AddAssign for Totals {
 pub(crate) fn run(arguments: impl Iterator<Item = String>) -> anyhow::Result<()> {
     let Options { jobs, names } = Options::parse(arguments)?;
     let root = crate::repository::root()?;
-    let mut programs = VecDeque::from(programs(&root)?);
-    programs.push_back(documentation(&root));
+    let mut programs = programs(&root)?;
+    programs.push(documentation(&root));
+    programs.sort_by_key(|program| (rank(&program.name), program.name.clone()));
     programs.retain(|program| names.is_empty() || names.iter().any(|name| program.name.contains(name)));
     if programs.is_empty() {
         bail!("no test program is called {}", names.join(" or "));
     }
     let started = Instant::now();
-    let totals = run_all(programs, jobs)?;
+    let totals = run_all(programs.into(), jobs)?;
     report(&format!("{:.0} seconds\n", started.elapsed().as_secs_f64()))?;
     report(&format!("{} passed, {} failed, {} skipped\n", totals.passed, totals.failed, totals.ignored))?;
     if totals.failed > 0 {
@@ -71,8 +76,9 @@ struct Options {
 
 impl Options {
     fn parse(mut arguments: impl Iterator<Item = String>) -> anyhow::Result<Self> {
-        let mut options =
-            Self { jobs: thread::available_parallelism().map_or(1, NonZero::get), names: Vec::new() };
+        // One more than there are processors: programs wait for part of their time.
+        let jobs = thread::available_parallelism().map_or(1, NonZero::get) + 1;
+        let mut options = Self { jobs, names: Vec::new() };
         while let Some(argument) = arguments.next() {
             if argument == "--jobs" {
                 let count = arguments.next().and_then(|count| count.parse().ok()).filter(|count| *count > 0);
@@ -87,8 +93,7 @@ impl Options {
     }
 }
 
-/// Builds the test programs. The ones over several processes come first: they take longest, so nothing is left to wait
-/// for at the end.
+/// Builds the test programs.
 fn programs(root: &Path) -> anyhow::Result<Vec<Program>> {
     let mut cargo = Command::new("cargo")
         .args(["test", "--workspace", "--no-run", "--message-format=json-render-diagnostics"])
@@ -114,8 +119,13 @@ fn programs(root: &Path) -> anyhow::Result<Vec<Program>> {
     if !cargo.wait()?.success() {
         bail!("the tests do not compile: see above");
     }
-    programs.sort_by_key(|program| (!program.name.starts_with("tests::"), program.name.clone()));
     Ok(programs)
+}
+
+/// Where a program is in the order: the longest, then those over several processes, then the others.
+fn rank(name: &str) -> usize {
+    let others = if name.starts_with("tests::") { 0 } else { 1 };
+    LONGEST.iter().position(|longest| *longest == name).unwrap_or(LONGEST.len() + others)
 }
 
 /// A test program, run as cargo would: in its package's folder.
@@ -129,7 +139,7 @@ fn program(name: String, path: &Path, folder: &Path) -> Program {
 fn documentation(root: &Path) -> Program {
     let mut command = Command::new("cargo");
     command.args(["test", "--workspace", "--doc", "--no-fail-fast"]).current_dir(root);
-    Program { name: "documentation".to_owned(), command }
+    Program { name: DOCUMENTATION.to_owned(), command }
 }
 
 fn run_all(programs: VecDeque<Program>, jobs: usize) -> anyhow::Result<Totals> {
@@ -244,6 +254,14 @@ mod tests {
         check("running 3 tests\n", false, 0, 1, 0);
         check(good, false, 12, 1, 1);
         check("", true, 0, 1, 0);
+    }
+
+    #[test]
+    fn the_longest_programs_start_first() {
+        let order =
+            ["tests::faults", "tests::cluster", "xtask::xtask", "documentation", "tests::serve", "app::app"];
+        assert!(order.is_sorted_by_key(|name| rank(name)));
+        assert!(rank("tests::serve") < rank("app::app"));
     }
 
     #[test]
