@@ -16,7 +16,7 @@ use domain::{Example, Spec, Task};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
-use sqlx::{ConnectOptions, Row};
+use sqlx::{ConnectOptions, Connection, Row};
 use std::path::{Path, PathBuf};
 use tests::folder::{Folder, Said};
 use tests::teacher::{Reply, Teacher};
@@ -162,8 +162,8 @@ fn succeeds(folder: &Folder, teacher: &Teacher, arguments: &[&str]) -> Said {
     said
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn answers_that_were_paid_for_are_found_again() {
+#[test]
+fn answers_that_were_paid_for_are_found_again() {
     let folder = Folder::empty().unwrap();
     for name in ["task.toml", "train.jsonl", "validation.jsonl", "test.jsonl"] {
         folder.write(name, text(name)).unwrap();
@@ -172,7 +172,11 @@ async fn answers_that_were_paid_for_are_found_again() {
         text("spec.toml").replace("name = \"boxes\"", "name = \"again\"").replace("steps = 12", "steps = 1");
     folder.write("spec.toml", spec).unwrap();
     std::fs::create_dir(folder.join(".distillery")).unwrap();
-    drop(restore(&folder.join(".distillery")).await);
+    // The teacher has a runtime of its own, so this test has none around it.
+    tokio::runtime::Runtime::new()
+        .unwrap()
+        .block_on(async { restore(&folder.join(".distillery")).await.close().await })
+        .unwrap();
     let teacher = Teacher::start(|_| Reply::status(500, "nothing is to be asked")).unwrap();
     let listed = succeeds(&folder, &teacher, &["list"]).out;
     assert!(listed.contains("boxes") && listed.contains("succeeded"), "{listed}");
