@@ -11,7 +11,7 @@ tools=$(scripts/lint-tools.sh)
 PATH=$tools:$PATH
 
 # The released protocol with the highest version; nothing before the first release.
-last_release() { find proto/released -name '*.binpb' 2>/dev/null | sort -V | tail -n 1; }
+last_release() { find proto -path 'proto/released/*.binpb' | sort -V | tail -n 1; }
 
 scripts/libtorch.sh
 # The checks of SQL start a database of their own.
