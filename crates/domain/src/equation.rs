@@ -12,7 +12,7 @@ pub const DEPTH_MAX: usize = 64;
 /// Numbers may have thousands separators (`1,000`); `x`, `×`, `÷` and the typographic minus are read as the operators
 /// they stand for. Anything else (names, units, `=`, two expressions) is no expression.
 pub fn value(text: &str) -> Option<f64> {
-    let mut reader = Reader { rest: text.chars().peekable(), depth: 0 };
+    let mut reader = ExpressionParser { rest: text.chars().peekable(), depth: 0 };
     let value = reader.sum()?;
     match reader.next_token() {
         None if value.is_finite() => Some(value),
@@ -21,12 +21,12 @@ pub fn value(text: &str) -> Option<f64> {
 }
 
 /// Recursive descent, one function a level of binding: sum, product, factor, number.
-struct Reader<'a> {
+struct ExpressionParser<'a> {
     rest: Peekable<Chars<'a>>,
     depth: usize,
 }
 
-impl Reader<'_> {
+impl ExpressionParser<'_> {
     /// The next character that is no white space, not taken.
     fn next_token(&mut self) -> Option<char> {
         while self.rest.next_if(|character| character.is_whitespace()).is_some() {}
@@ -109,7 +109,7 @@ impl Reader<'_> {
 
     /// Takes `,` and exactly three digits, or nothing.
     fn thousands(&mut self) -> Option<String> {
-        let mut ahead = Reader { rest: self.rest.clone(), depth: 0 };
+        let mut ahead = ExpressionParser { rest: self.rest.clone(), depth: 0 };
         ahead.rest.next_if_eq(&',')?;
         let digits = ahead.digits();
         if digits.len() != 3 {

@@ -17,7 +17,7 @@ use uuid::Builder;
 
 /// A question to a teacher, as far as its answer depends on it.
 #[derive(Debug, Clone, Copy)]
-pub struct Asked<'a> {
+pub struct CompletionRequest<'a> {
     /// The teacher's profile.
     pub profile: &'a str,
     /// The teacher's model.
@@ -45,7 +45,7 @@ pub struct Sampled<'a> {
     pub sample: u32,
 }
 
-impl Asked<'_> {
+impl CompletionRequest<'_> {
     /// The content address of the answer.
     pub fn key(&self) -> CompletionKey {
         CompletionKey::of(&[
@@ -239,8 +239,13 @@ mod tests {
             stop: &["\n\nQ:".to_owned()],
             sample: 1,
         };
-        let asked =
-            Asked { profile: "local", model: "default", instruction: "", prompt: "Q: 2 + 2?\nA:", sampling };
+        let asked = CompletionRequest {
+            profile: "local",
+            model: "default",
+            instruction: "",
+            prompt: "Q: 2 + 2?\nA:",
+            sampling,
+        };
         assert_eq!(asked.key().to_string(), KEY_ASKED);
         let answer = Answer::Completion { teacher: "palm-540b".into(), text: "4.".into() };
         assert_eq!(imported_key("2 + 2?", &answer).to_string(), KEY_IMPORTED);

@@ -1,7 +1,7 @@
 //! What it takes to ask a job's prompts: its specification, its compiled template, its teacher.
 
 use crate::error::HarvestError;
-use domain::fingerprint::{Asked, Sampled};
+use domain::fingerprint::{CompletionRequest, Sampled};
 use domain::ids::{CompletionKey, DatasetId, DistillationId};
 use domain::records::Distillation;
 use domain::spec::{Spec, TeacherSource, TeacherSpec};
@@ -121,6 +121,6 @@ impl PreparedJob {
             sample: *sample,
         };
         let (instruction, prompt) = (question.instruction.as_str(), question.prompt.as_str());
-        Asked { profile, model, instruction, prompt, sampling }.key()
+        CompletionRequest { profile, model, instruction, prompt, sampling }.key()
     }
 }

@@ -4,7 +4,7 @@
 use crate::InferenceError;
 use crate::engine::Admission;
 use crate::served::Served;
-use crate::service::{Asked, InferenceApi, ScoredAnswer, deadline};
+use crate::service::{InferenceApi, RowPrompts, ScoredAnswer, deadline};
 use domain::task::LabelSet;
 use domain::{Example, Task, Violation};
 use futures::{StreamExt, TryStreamExt};
@@ -178,8 +178,8 @@ impl OpenInference {
 }
 
 /// The questions of every row: a row that cannot be asked is found before any is answered.
-fn questions(served: &Served, rows: &[Example], explain: bool) -> Result<Vec<Asked>, InferenceError> {
-    let asked = |(row, example)| Asked::of(served, example, explain, 0).map_err(|error| error.at(row));
+fn questions(served: &Served, rows: &[Example], explain: bool) -> Result<Vec<RowPrompts>, InferenceError> {
+    let asked = |(row, example)| RowPrompts::of(served, example, explain, 0).map_err(|error| error.at(row));
     rows.iter().enumerate().map(asked).collect()
 }
 

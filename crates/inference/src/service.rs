@@ -26,14 +26,14 @@ type Stream<T> = std::pin::Pin<Box<dyn tokio_stream::Stream<Item = Result<T, Sta
 
 /// The questions of one row.
 #[derive(Debug)]
-pub(crate) struct Asked {
+pub(crate) struct RowPrompts {
     predict: Prompt,
     /// Where a rationale is wanted, and is not written with the label.
     explain: Option<Prompt>,
     wants_rationale: bool,
 }
 
-impl Asked {
+impl RowPrompts {
     /// The questions for the label of `example`, and for its rationale where `explain` says so.
     pub(crate) fn of(
         served: &Served,
@@ -95,11 +95,11 @@ impl InferenceApi {
     pub(crate) async fn answer(
         &self,
         served: &Arc<Served>,
-        asked: Asked,
+        asked: RowPrompts,
         deadline: Option<Instant>,
         admission: Admission,
     ) -> Result<ScoredAnswer, InferenceError> {
-        let Asked { predict, explain, wants_rationale } = asked;
+        let RowPrompts { predict, explain, wants_rationale } = asked;
         let predicted = self.submit(served, predict, deadline, admission).await?;
         let explained = match explain {
             Some(prompt) => Some(self.submit(served, prompt, deadline, Admission::Wait).await?),
@@ -182,7 +182,7 @@ impl InferenceService for InferenceApi {
         let deadline = deadline(request.metadata());
         let request = request.into_inner();
         let served = self.registry.find(&request.model, request.version)?;
-        let asked = Asked::of(&served, &example(request.example)?, false, 0)?;
+        let asked = RowPrompts::of(&served, &example(request.example)?, false, 0)?;
         let mut answered = self.answer(&served, asked, deadline, Admission::Refuse).await?;
         Ok(Response::new(v1::PredictResponse {
             probabilities: answered.probabilities(),
@@ -221,7 +221,7 @@ impl InferenceService for InferenceApi {
         let deadline = deadline(request.metadata());
         let request = request.into_inner();
         let served = self.registry.find(&request.model, request.version)?;
-        let asked = Asked::of(&served, &example(request.example)?, true, request.tokens_max)?;
+        let asked = RowPrompts::of(&served, &example(request.example)?, true, request.tokens_max)?;
         let mut answered = self.answer(&served, asked, deadline, Admission::Refuse).await?;
         Ok(Response::new(v1::PredictAndExplainResponse {
             probabilities: answered.probabilities(),

@@ -24,22 +24,22 @@ where
     type Encode = Out;
     type Decode = In;
     type Encoder = ProstEncoder<Out>;
-    type Decoder = Reader<In>;
+    type Decoder = ProstDecoder<In>;
 
     fn encoder(&mut self) -> Self::Encoder {
         ProstEncoder::new(BufferSettings::default())
     }
 
     fn decoder(&mut self) -> Self::Decoder {
-        Reader(PhantomData)
+        ProstDecoder(PhantomData)
     }
 }
 
 /// Reads messages.
 #[derive(Debug, Clone)]
-pub struct Reader<In>(PhantomData<In>);
+pub struct ProstDecoder<In>(PhantomData<In>);
 
-impl<In: Message + Default> Decoder for Reader<In> {
+impl<In: Message + Default> Decoder for ProstDecoder<In> {
     type Item = In;
     type Error = Status;
 

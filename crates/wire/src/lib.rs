@@ -32,7 +32,7 @@ pub mod status;
 pub mod trace;
 
 pub use channel::{Channel, Credentials, channel};
-pub use codec::{Codec, Reader};
+pub use codec::{Codec, ProstDecoder};
 pub use convert::{
     Checked, duration, duration_of, id, optional, present, rfc3339, timestamp, timestamp_of, under,
 };

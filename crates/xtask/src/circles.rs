@@ -156,7 +156,7 @@ impl Tree {
             if let Some(module) = tree.modules.get_mut(file.module) {
                 module.file = name;
             }
-            let mut reader = Reader {
+            let mut reader = PathCollector {
                 tree: &mut tree,
                 at: file.module,
                 below: file.below,
@@ -243,7 +243,7 @@ struct SourceFile {
 }
 
 /// Reads a file into the tree.
-struct Reader<'tree> {
+struct PathCollector<'tree> {
     tree: &'tree mut Tree,
     /// The module that is being read.
     at: usize,
@@ -252,7 +252,7 @@ struct Reader<'tree> {
     found: Vec<SourceFile>,
 }
 
-impl Reader<'_> {
+impl PathCollector<'_> {
     fn module(&mut self) -> Option<&mut Module> {
         self.tree.modules.get_mut(self.at)
     }
@@ -346,7 +346,7 @@ impl Reader<'_> {
     }
 }
 
-impl<'ast> Visit<'ast> for Reader<'_> {
+impl<'ast> Visit<'ast> for PathCollector<'_> {
     fn visit_item(&mut self, item: &'ast syn::Item) {
         let (attributes, name) = attributes_and_name(item);
         if attributes.iter().any(is_for_tests) {
