@@ -5,7 +5,7 @@ use domain::telemetry::{self, Kind, METRICS, Metric};
 use metrics::{Unit, describe_counter, describe_gauge, describe_histogram, gauge};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use std::fmt::Write;
-use std::sync::OnceLock;
+use std::sync::{Mutex, PoisonError};
 
 /// What Prometheus calls this format.
 pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -23,16 +23,21 @@ pub(crate) struct Exposition(PrometheusHandle);
 /// # Errors
 /// Something else keeps metrics already.
 pub(crate) fn install(roles: String) -> anyhow::Result<Exposition> {
-    static INSTALLED: OnceLock<PrometheusHandle> = OnceLock::new();
-    if INSTALLED.get().is_none() {
-        let handle = buckets(PrometheusBuilder::new())?.install_recorder()?;
-        METRICS.iter().for_each(describe);
-        let _ = INSTALLED.set(handle);
-    }
-    let handle = INSTALLED.get().ok_or_else(|| anyhow::anyhow!("metrics are kept by something else"))?;
+    static INSTALLED: Mutex<Option<PrometheusHandle>> = Mutex::new(None);
+    // Held over the look and the installation: servers of one process may start at once, and only one may install.
+    let mut installed = INSTALLED.lock().unwrap_or_else(PoisonError::into_inner);
+    let handle = match &*installed {
+        Some(handle) => handle.clone(),
+        None => {
+            let handle = buckets(PrometheusBuilder::new())?.install_recorder()?;
+            METRICS.iter().for_each(describe);
+            installed.insert(handle).clone()
+        }
+    };
+    drop(installed);
     let version = env!("CARGO_PKG_VERSION");
     gauge!(telemetry::BUILD_INFO.name, "version" => version, "roles" => roles).set(1.0);
-    Ok(Exposition(handle.clone()))
+    Ok(Exposition(handle))
 }
 
 fn buckets(mut builder: PrometheusBuilder) -> anyhow::Result<PrometheusBuilder> {
@@ -112,6 +117,15 @@ fn memory(status: &str) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn servers_that_start_at_once_share_the_metrics() {
+        let servers: Vec<_> =
+            (0..8).map(|_| std::thread::spawn(|| install("trainer".to_owned()).map(|_| ()))).collect();
+        for server in servers {
+            server.join().unwrap().unwrap();
+        }
+    }
 
     #[test]
     fn the_kernels_words_are_read() {
