@@ -71,6 +71,11 @@ typed_id!(
     "prompt"
 );
 typed_id!(
+    /// One request to a teacher.
+    CallId,
+    "call"
+);
+typed_id!(
     /// One training of one student.
     RunId,
     "run"

@@ -29,6 +29,7 @@
 //! assert_eq!(parsed.reason, None);
 //! ```
 
+pub mod budget;
 pub mod completion;
 pub mod equation;
 pub mod event;
@@ -57,7 +58,9 @@ pub mod trace;
 
 pub use example::{Answer, Example, Split};
 pub use fault::{Fault, Violation};
-pub use ports::{DatasetStore, JobStore, ModelStore, PromptStore, Queue, RateLimiter, RunStore, Stores};
+pub use ports::{
+    CallStore, DatasetStore, JobStore, ModelStore, PromptStore, Queue, RateLimiter, RunStore, Stores,
+};
 pub use secret::Secret;
 pub use spec::Spec;
 pub use task::Task;
