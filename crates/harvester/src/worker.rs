@@ -20,7 +20,7 @@ use domain::{Fault, Traceparent};
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use teacher::{Question, Reply, Teacher, TeacherError};
+use teacher::{Question, Reply, Teacher, TeacherError, Unmetered};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -213,9 +213,7 @@ impl Worker {
             question.sampling.tokens_max = room;
             let again = self.ask_teacher(teacher, question).await?;
             reply = Reply {
-                tokens_in: reply.tokens_in + again.tokens_in,
-                tokens_out: reply.tokens_out + again.tokens_out,
-                money_micros: reply.money_micros + again.money_micros,
+                usage: reply.usage.plus(again.usage),
                 seconds: reply.seconds + again.seconds,
                 ..again
             };
@@ -225,15 +223,15 @@ impl Worker {
             text: reply.text,
             finish_reason: reply.finish_reason,
             model: reply.model,
-            tokens_in: reply.tokens_in,
-            tokens_out: reply.tokens_out,
-            money_micros: reply.money_micros,
+            tokens_in: reply.usage.tokens_in,
+            tokens_out: reply.usage.tokens_out,
+            money_micros: reply.usage.money_micros,
             seconds: reply.seconds,
         })
     }
 
     async fn ask_teacher(&self, teacher: &Teacher, question: Question) -> Result<Reply, HarvestError> {
-        let reply = teacher.ask(question).await?;
+        let reply = teacher.ask(question, Arc::new(Unmetered)).await?;
         lock(&self.outages).remove(&teacher.profile().name);
         Ok(reply)
     }

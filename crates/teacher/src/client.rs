@@ -8,7 +8,9 @@ use crate::profile::Profile;
 use crate::retry_after;
 use crate::{Question, Reply, estimate_tokens};
 use bytes::{Bytes, BytesMut};
+use domain::budget::Usage;
 use domain::completion::FinishReason;
+use domain::ids::CallId;
 use futures::StreamExt;
 use http::StatusCode;
 use serde_json::Value;
@@ -50,7 +52,7 @@ impl Client {
     }
 
     /// Makes one call.
-    pub(crate) async fn ask(&self, question: &Question) -> Result<Reply, CallError> {
+    pub(crate) async fn ask(&self, question: &Question, call: CallId) -> Result<Reply, CallError> {
         let began = Instant::now();
         let mut request = self.http.post(&self.endpoint).json(&dialect::body(&self.profile, question));
         for (name, value) in dialect::headers(&self.profile) {
@@ -68,7 +70,7 @@ impl Client {
             .and_then(|value| retry_after::parse(value, SystemTime::now()));
         let body = self.read_body(response).await?;
         if status.is_success() {
-            return self.read_reply(question, &body, began.elapsed()).map_err(CallError::Final);
+            return self.read_reply(question, call, &body, began.elapsed()).map_err(CallError::Final);
         }
         Err(self.refusal(status, wait, &body))
     }
@@ -88,7 +90,13 @@ impl Client {
         Ok(body.freeze())
     }
 
-    fn read_reply(&self, question: &Question, body: &[u8], took: Duration) -> Result<Reply, TeacherError> {
+    fn read_reply(
+        &self,
+        question: &Question,
+        call: CallId,
+        body: &[u8],
+        took: Duration,
+    ) -> Result<Reply, TeacherError> {
         let answer: Value = serde_json::from_slice(body).map_err(|error| {
             self.malformed(format!(
                 "sent a body that is not JSON ({error}): check the profile's url: {}",
@@ -110,9 +118,12 @@ impl Client {
             text: answered.text,
             finish_reason: answered.finish_reason,
             model: answered.model.unwrap_or_else(|| self.profile.model.clone()),
-            tokens_in,
-            tokens_out,
-            money_micros: self.profile.money_micros(tokens_in, tokens_out),
+            call,
+            usage: Usage {
+                tokens_in,
+                tokens_out,
+                money_micros: self.profile.money_micros(tokens_in, tokens_out),
+            },
             seconds: took.as_secs_f64(),
         })
     }

@@ -44,6 +44,18 @@ pub enum TeacherError {
         /// What happened, and what to do.
         message: String,
     },
+    /// Other calls hold what is left of the budget: the prompt is postponed, and nothing is counted.
+    #[error("the calls that are being made hold what is left of the budget")]
+    BudgetLater,
+    /// The budget of the job has no room for this call: it was not made.
+    #[error("the budget is used up: raise it to ask more")]
+    BudgetExhausted,
+    /// The prompt is no longer this worker's: the call was not made.
+    #[error("the lease on the prompt was lost before it was asked")]
+    LeaseLost,
+    /// The call cannot be reserved on its account, and was not made.
+    #[error("a call cannot be reserved: {0}")]
+    Unaccounted(String),
     /// The prompt cannot be rendered, or never fits into a limit.
     #[error("{0}")]
     Invalid(String),
@@ -53,8 +65,9 @@ impl TeacherError {
     /// What kind of failure it is.
     pub fn fault(&self) -> Fault {
         match self {
-            Self::Wait { .. } => Fault::Overloaded,
-            Self::Unavailable { .. } | Self::Malformed { .. } => Fault::Unavailable,
+            Self::Wait { .. } | Self::BudgetLater => Fault::Overloaded,
+            Self::Unavailable { .. } | Self::Malformed { .. } | Self::Unaccounted(_) => Fault::Unavailable,
+            Self::BudgetExhausted | Self::LeaseLost => Fault::Conflict,
             Self::Permanent { .. } => Fault::Denied,
             Self::Invalid(_) => Fault::Invalid,
         }

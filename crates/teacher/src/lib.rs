@@ -22,6 +22,7 @@
 //! # Ok::<(), teacher::TeacherError>(())
 //! ```
 
+mod account;
 mod attempt;
 mod client;
 mod context;
@@ -33,12 +34,15 @@ mod render;
 mod retry_after;
 mod stack;
 
+pub use account::{CallAccount, NotReserved, Unmetered};
 pub use error::TeacherError;
 pub use profile::{Profile, Provider};
 pub use render::{Rendered, Renderer};
 pub use stack::Teacher;
 
+use domain::budget::Usage;
 use domain::completion::FinishReason;
+use domain::ids::CallId;
 
 /// One question to a teacher.
 #[derive(Debug, Clone, PartialEq)]
@@ -75,12 +79,10 @@ pub struct Reply {
     pub finish_reason: FinishReason,
     /// The model, as the server names it.
     pub model: String,
-    /// Tokens of the prompt; estimated where the server does not count.
-    pub tokens_in: u64,
-    /// Tokens of the completion.
-    pub tokens_out: u64,
-    /// What the call cost, in millionths of the profile's currency.
-    pub money_micros: u64,
+    /// The call that was answered; it is reserved until whoever keeps the answer ends it as charged with `usage`.
+    pub call: CallId,
+    /// What that call cost; tokens are estimated where the server does not count.
+    pub usage: Usage,
     /// Seconds of the call, retries included.
     pub seconds: f64,
 }

@@ -47,9 +47,9 @@ impl Meters {
         self.seconds.record(took.as_secs_f64());
         let outcome = match result {
             Ok(reply) => {
-                self.tokens_in.increment(reply.tokens_in);
-                self.tokens_out.increment(reply.tokens_out);
-                self.cost.increment(reply.money_micros);
+                self.tokens_in.increment(reply.usage.tokens_in);
+                self.tokens_out.increment(reply.usage.tokens_out);
+                self.cost.increment(reply.usage.money_micros);
                 "ok"
             }
             Err(CallError::Retry { error, .. } | CallError::Final(error)) => outcome(error),
@@ -69,6 +69,10 @@ pub(crate) fn outcome(error: &TeacherError) -> &'static str {
         TeacherError::Unavailable { .. } => "unavailable",
         TeacherError::Malformed { .. } | TeacherError::Invalid(_) => "malformed",
         TeacherError::Permanent { .. } => "refused",
+        TeacherError::BudgetLater
+        | TeacherError::BudgetExhausted
+        | TeacherError::LeaseLost
+        | TeacherError::Unaccounted(_) => "not_made",
     }
 }
 
@@ -98,6 +102,10 @@ mod tests {
             TeacherError::Malformed { profile: profile.clone(), url: url.clone(), message: message.clone() },
             TeacherError::Permanent { profile, url, message },
             TeacherError::Invalid(String::new()),
+            TeacherError::BudgetLater,
+            TeacherError::BudgetExhausted,
+            TeacherError::LeaseLost,
+            TeacherError::Unaccounted(String::new()),
         ];
         let mut seen: Vec<&str> = errors.iter().map(outcome).collect();
         seen.push("ok");

@@ -1,29 +1,29 @@
-//! The stack around a call. Outermost first: retry (bounded), rate limit (shared by every process), concurrency limit,
-//! one call with its timeouts.
+//! The stack around a call. Outermost first: retry (bounded), rate limit (shared by every process), concurrency limit, the
+//! job's account, one call with its timeouts.
 
+use crate::account::{CallAccount, OpenCall};
 use crate::attempt::{CallError, backoff};
 use crate::client::Client;
 use crate::error::TeacherError;
 use crate::meters::{self, Meters};
 use crate::profile::Profile;
 use crate::{Question, Reply, estimate_tokens};
+use domain::budget::{CallBound, CallEnd};
 use domain::ports::{RateLimitError, RateLimiter, Reservation};
 use domain::telemetry::span;
-use futures::FutureExt;
-use futures::future::BoxFuture;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
+use std::sync::Arc;
 use std::time::Instant;
-use tower::limit::ConcurrencyLimitLayer;
-use tower::util::BoxCloneService;
-use tower::{Service, ServiceBuilder, ServiceExt};
+use tokio::sync::Semaphore;
 use tracing::Instrument;
 
 /// A teacher that can be asked. Cloning shares its limits.
 #[derive(Clone)]
 pub struct Teacher {
     profile: Arc<Profile>,
-    calls: Arc<Mutex<BoxCloneService<Question, Reply, CallError>>>,
+    client: Client,
+    meters: Meters,
+    rate_limiter: Arc<dyn RateLimiter>,
+    permits: Arc<Semaphore>,
 }
 
 impl std::fmt::Debug for Teacher {
@@ -38,20 +38,13 @@ impl Teacher {
     /// # Errors
     /// The profile's URL is not valid.
     pub fn new(profile: Profile, rate_limiter: Arc<dyn RateLimiter>) -> Result<Self, TeacherError> {
-        let client = Client::new(profile.clone())?;
-        let rate_limited = tower::layer::layer_fn({
-            let profile = profile.clone();
-            move |inner| RateLimit {
-                inner,
-                profile: profile.clone(),
-                rate_limiter: Arc::clone(&rate_limiter),
-            }
-        });
-        let calls = ServiceBuilder::new()
-            .layer(rate_limited)
-            .layer(ConcurrencyLimitLayer::new(profile.concurrency_max.max(1)))
-            .service(Call { client, meters: Meters::new(&profile.name) });
-        Ok(Self { profile: Arc::new(profile), calls: Arc::new(Mutex::new(BoxCloneService::new(calls))) })
+        Ok(Self {
+            client: Client::new(profile.clone())?,
+            meters: Meters::new(&profile.name),
+            rate_limiter,
+            permits: Arc::new(Semaphore::new(profile.concurrency_max.clamp(1, Semaphore::MAX_PERMITS))),
+            profile: Arc::new(profile),
+        })
     }
 
     /// The profile.
@@ -59,11 +52,16 @@ impl Teacher {
         &self.profile
     }
 
-    /// Asks one question, with retries where they may succeed, at most `attempts_max` calls.
+    /// Asks one question, with retries where they may succeed, at most `attempts_max` calls, each reserved on `account` before
+    /// it is sent. Every call is ended there but the one that the reply came from.
     ///
     /// # Errors
-    /// The error of the last call.
-    pub async fn ask(&self, question: Question) -> Result<Reply, TeacherError> {
+    /// The error of the last call, or why it was not made.
+    pub async fn ask(
+        &self,
+        question: Question,
+        account: Arc<dyn CallAccount>,
+    ) -> Result<Reply, TeacherError> {
         let span = tracing::info_span!(
             span::CHAT,
             otel.kind = "client",
@@ -80,12 +78,12 @@ impl Teacher {
             gen_ai.usage.input_tokens = tracing::field::Empty,
             gen_ai.usage.output_tokens = tracing::field::Empty,
         );
-        let asked = self.ask_with_retries(question).instrument(span.clone()).await;
+        let asked = self.ask_with_retries(question, &account).instrument(span.clone()).await;
         match &asked {
             Ok(reply) => {
                 span.record("gen_ai.response.model", reply.model.as_str());
-                span.record("gen_ai.usage.input_tokens", reply.tokens_in);
-                span.record("gen_ai.usage.output_tokens", reply.tokens_out);
+                span.record("gen_ai.usage.input_tokens", reply.usage.tokens_in);
+                span.record("gen_ai.usage.output_tokens", reply.usage.tokens_out);
             }
             Err(error) => {
                 span.record("otel.status_code", "ERROR");
@@ -95,15 +93,15 @@ impl Teacher {
         asked
     }
 
-    fn stack(&self) -> BoxCloneService<Question, Reply, CallError> {
-        self.calls.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    async fn ask_with_retries(&self, question: Question) -> Result<Reply, TeacherError> {
+    async fn ask_with_retries(
+        &self,
+        question: Question,
+        account: &Arc<dyn CallAccount>,
+    ) -> Result<Reply, TeacherError> {
         let began = Instant::now();
         let mut failures = 0;
         loop {
-            match self.stack().oneshot(question.clone()).await {
+            match self.attempt(&question, account).await {
                 Ok(reply) => return Ok(Reply { seconds: began.elapsed().as_secs_f64(), ..reply }),
                 Err(CallError::Retry { error, wait }) => {
                     failures += 1;
@@ -118,77 +116,59 @@ impl Teacher {
             }
         }
     }
-}
 
-/// The innermost service: one call.
-#[derive(Clone)]
-struct Call {
-    client: Client,
-    meters: Meters,
-}
-
-impl Service<Question> for Call {
-    type Response = Reply;
-    type Error = CallError;
-    type Future = BoxFuture<'static, Result<Reply, CallError>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), CallError>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, question: Question) -> Self::Future {
-        let Self { client, meters } = self.clone();
-        async move {
-            let (began, in_flight) = (Instant::now(), meters.begin());
-            let result = client.ask(&question).await;
-            drop(in_flight);
-            meters.end(&result, began.elapsed());
-            result
+    /// One call within the limits. A wait for the rate limit holds no permit, and the account is asked last: what it grants is
+    /// sent at once.
+    async fn attempt(&self, question: &Question, account: &Arc<dyn CallAccount>) -> Result<Reply, CallError> {
+        let reservation = reserve(&self.profile, self.rate_limiter.as_ref(), question).await?;
+        let result = match self.permits.acquire().await {
+            Ok(_permit) => self.call(question, account).await,
+            // The semaphore is never closed.
+            Err(_closed) => Err(CallError::Final(TeacherError::LeaseLost)),
+        };
+        let used = result.as_ref().map_or(0, |reply| reply.usage.tokens_in + reply.usage.tokens_out);
+        if let Err(error) = self.rate_limiter.settle(&self.profile.name, reservation, used).await {
+            tracing::warn!(%error, "a rate limit reservation cannot be settled");
         }
-        .boxed()
-    }
-}
-
-/// Reserves a request and its tokens before the call, and settles with the usage afterwards.
-#[derive(Clone)]
-struct RateLimit<S> {
-    inner: S,
-    profile: Profile,
-    rate_limiter: Arc<dyn RateLimiter>,
-}
-
-impl<S> Service<Question> for RateLimit<S>
-where
-    S: Service<Question, Response = Reply, Error = CallError> + Clone + Send + 'static,
-    S::Future: Send,
-{
-    type Response = Reply;
-    type Error = CallError;
-    type Future = BoxFuture<'static, Result<Reply, CallError>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), CallError>> {
-        // The inner service is made ready after the reservation, so that a wait holds no slot of the concurrency limit.
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, question: Question) -> Self::Future {
-        let (inner, profile, rate_limiter) =
-            (self.inner.clone(), self.profile.clone(), Arc::clone(&self.rate_limiter));
-        async move {
-            let reservation = reserve(&profile, rate_limiter.as_ref(), &question).await?;
-            let result = inner.oneshot(question).await;
-            let used = result.as_ref().map_or(0, |reply| reply.tokens_in + reply.tokens_out);
-            if let Err(error) = rate_limiter.settle(&profile.name, reservation, used).await {
-                tracing::warn!(%error, "a rate limit reservation cannot be settled");
-            }
-            if let Err(CallError::Final(TeacherError::Wait { wait, .. })) = &result
-                && let Err(error) = rate_limiter.hold(&profile.name, *wait).await
-            {
-                tracing::warn!(%error, "the wait that a teacher asked for cannot be shared");
-            }
-            result
+        if let Err(CallError::Final(TeacherError::Wait { wait, .. })) = &result
+            && let Err(error) = self.rate_limiter.hold(&self.profile.name, *wait).await
+        {
+            tracing::warn!(%error, "the wait that a teacher asked for cannot be shared");
         }
-        .boxed()
+        result
+    }
+
+    async fn call(&self, question: &Question, account: &Arc<dyn CallAccount>) -> Result<Reply, CallError> {
+        let open = OpenCall::reserve(account, bound(&self.profile, question)).await;
+        let open = open.map_err(|reason| CallError::Final(reason.into_error()))?;
+        let (began, in_flight) = (Instant::now(), self.meters.begin());
+        let result = self.client.ask(question, open.id()).await;
+        drop(in_flight);
+        self.meters.end(&result, began.elapsed());
+        match &result {
+            Ok(_) => open.answered(),
+            Err(error) => open.end(end(error)).await,
+        }
+        result
+    }
+}
+
+/// The most that a question can cost: a token has one byte at least, and a chat's frame some of its own.
+fn bound(profile: &Profile, question: &Question) -> CallBound {
+    let bytes = question.prompt.len().saturating_add(question.instruction.len());
+    let tokens_in = u64::try_from(bytes).unwrap_or(u64::MAX).saturating_add(128);
+    let tokens_out = u64::from(question.sampling.tokens_max);
+    CallBound {
+        tokens: tokens_in.saturating_add(tokens_out),
+        money_micros: profile.money_micros(tokens_in, tokens_out),
+    }
+}
+
+/// What a failed call costs: nothing where the server refused it; else it is not known.
+fn end(error: &CallError) -> CallEnd {
+    match error {
+        CallError::Final(TeacherError::Wait { .. } | TeacherError::Permanent { .. }) => CallEnd::Refused,
+        CallError::Final(_) | CallError::Retry { .. } => CallEnd::InDoubt,
     }
 }
 

@@ -20,7 +20,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
-use teacher::{Profile, Provider, Question, Reply, Sampling, Teacher, TeacherError};
+use teacher::{Profile, Provider, Question, Reply, Sampling, Teacher, TeacherError, Unmetered};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 
@@ -109,7 +109,7 @@ fn question() -> Question {
 
 async fn ask(profile: Profile) -> Result<Reply, TeacherError> {
     let _ = rustls::crypto::ring::default_provider().install_default();
-    Teacher::new(profile, Arc::new(NoLimits))?.ask(question()).await
+    Teacher::new(profile, Arc::new(NoLimits))?.ask(question(), Arc::new(Unmetered)).await
 }
 
 fn completion(text: &str, finish_reason: &str) -> String {
@@ -123,8 +123,8 @@ async fn a_good_answer_is_read_whole() {
     let (url, _) = server(vec![(200, &[], completion(" two", "length"))]).await;
     let reply = ask(profile(&url)).await.unwrap();
     assert_eq!((reply.text.as_str(), reply.finish_reason), (" two", FinishReason::Length));
-    assert_eq!((reply.model.as_str(), reply.tokens_in, reply.tokens_out), ("small-1", 7, 3));
-    assert_eq!(reply.money_micros, 13, "7 tokens at 1 a million and 3 at 2, in millionths");
+    assert_eq!((reply.model.as_str(), reply.usage.tokens_in, reply.usage.tokens_out), ("small-1", 7, 3));
+    assert_eq!(reply.usage.money_micros, 13, "7 tokens at 1 a million and 3 at 2, in millionths");
 }
 
 #[tokio::test]
