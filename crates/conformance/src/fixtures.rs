@@ -3,10 +3,11 @@
 //! Every helper panics where the store refuses: a fixture that cannot be made is a failed test.
 
 use crate::harness::{Store, StoreHarness};
+use domain::budget::{CallBound, CallEnd, Usage};
 use domain::completion::{FinishReason, Parsed};
-use domain::ids::{CompletionKey, DatasetId, DistillationId, PromptId, RequestId, RunId};
+use domain::ids::{CallId, CompletionKey, DatasetId, DistillationId, PromptId, RequestId, RunId};
 use domain::metric::Accuracy;
-use domain::ports::QueuedPrompt;
+use domain::ports::{CallGrant, CallRequest, QueuedPrompt};
 use domain::ports::{StoreError, StoreResult};
 use domain::records::{
     Completion, Dataset, Distillation, Harvested, LeasedPrompt, LeasedRun, NewDistillation, NewPrompt, Run,
@@ -20,12 +21,19 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Barrier;
 
-/// Tokens that [`question`] reserves.
+/// Tokens that a call of [`question`] reserves.
 pub const TOKENS_RESERVED: u64 = 100;
+/// Money that a call of [`question`] reserves.
+pub const MONEY_RESERVED: u64 = 1_000;
 /// Tokens of [`completion`], in and out.
 pub const TOKENS_USED: (u64, u64) = (30, 12);
 /// What [`completion`] cost.
 pub const MONEY_USED: u64 = 450;
+/// The most that a call of [`question`] can cost.
+pub const BOUND: CallBound = CallBound { tokens: TOKENS_RESERVED, money_micros: MONEY_RESERVED };
+/// What a call costs that brings [`completion`].
+pub const USAGE: Usage =
+    Usage { tokens_in: TOKENS_USED.0, tokens_out: TOKENS_USED.1, money_micros: MONEY_USED };
 /// The name of every job whose name does not matter.
 pub const NAME: &str = "sums";
 
@@ -112,7 +120,7 @@ pub fn question(row: u64, sample: u32) -> NewPrompt {
         hinted: false,
         purpose: Purpose::Train,
         key: key(),
-        tokens_reserved: TOKENS_RESERVED,
+        bound: BOUND,
     }
 }
 
@@ -135,7 +143,28 @@ pub fn completion(key: CompletionKey, text: &str) -> Completion {
     }
 }
 
-/// What a worker brings back for a lease; a completion that came with the lease is not paid for again.
+/// The call that is made for a lease: always the same one.
+pub fn call_of(leased: &LeasedPrompt) -> CallId {
+    let text = format!("{:032x}", leased.prompt.id.as_uuid().as_u128() ^ u128::from(leased.prompt.attempt));
+    text.parse().unwrap()
+}
+
+/// The request for [`call_of`].
+pub fn call_request(leased: &LeasedPrompt) -> CallRequest {
+    let (prompt, attempt) = (leased.prompt.id, leased.prompt.attempt);
+    CallRequest { call: call_of(leased), prompt, attempt, bound: BOUND }
+}
+
+/// Reserves the calls of leases whose answers are not known; all of them fit.
+pub async fn reserve(store: &dyn Store, leased: &[LeasedPrompt]) {
+    let uncached = leased.iter().filter(|leased| leased.cached.is_none());
+    let requests: Vec<CallRequest> = uncached.map(call_request).collect();
+    let grants = store.reserve_calls(&requests).await.unwrap();
+    assert_eq!(grants, vec![CallGrant::Granted; requests.len()]);
+}
+
+/// What a worker brings back for a lease; a completion that came with the lease is not paid for again. The call is the one
+/// of [`call_of`], where it was reserved.
 pub fn answer(leased: &LeasedPrompt) -> Harvested {
     let prompt = &leased.prompt;
     let text = format!("We add one. The answer is ({} + 1).", prompt.row);
@@ -148,6 +177,7 @@ pub fn answer(leased: &LeasedPrompt) -> Harvested {
         attempt: prompt.attempt,
         completion,
         cached,
+        calls: if cached { Vec::new() } else { vec![(call_of(leased), CallEnd::Charged(USAGE))] },
         parsed: Parsed {
             rationale: "We add one.".to_owned(),
             label: Some(format!("({} + 1)", prompt.row)),
@@ -190,14 +220,15 @@ pub async fn harvest_of(store: &dyn Store, spec: Spec, prompts: Vec<NewPrompt>) 
     Harvest { job, dataset, prompts }
 }
 
-/// Leases these prompts, all of them free.
+/// Leases these prompts, all of them free, and reserves their calls.
 pub async fn lease(harness: &dyn StoreHarness, prompts: &[PromptId]) -> Vec<LeasedPrompt> {
     let outcome = harness.store().lease_prompts(prompts, "worker", harness.lease()).await.unwrap();
     assert_eq!(outcome.leased.len(), prompts.len(), "all are leased: {outcome:?}");
+    reserve(harness.store().as_ref(), &outcome.leased).await;
     outcome.leased
 }
 
-/// Leases one prompt, which is free.
+/// Leases one prompt, which is free, and reserves its call.
 pub async fn lease_one(harness: &dyn StoreHarness, prompt: PromptId) -> LeasedPrompt {
     lease(harness, &[prompt]).await.remove(0)
 }

@@ -103,15 +103,17 @@ macro_rules! store_cases {
             }
             budgets {
                 what_is_used_up_skips_the_rest
-                calls_at_the_same_time_stay_within_the_limit
-                what_is_only_reserved_makes_the_others_wait
-                a_failed_call_returns_its_reservation
-                a_lease_that_ran_out_returns_its_reservation_once
-                an_expired_lease_takes_no_second_reservation
+                no_more_is_leased_at_once_than_may_be_called
+                more_leases_than_budget_make_no_more_calls
+                each_end_of_a_call_has_its_price
+                a_call_of_a_lost_lease_is_in_doubt_until_its_answer_turns_up
+                a_job_that_does_not_harvest_makes_no_call
+                a_prompt_may_take_several_calls
                 an_answer_settles_its_reservation
                 a_stale_answer_is_spent_from_the_budget
                 an_answer_from_the_store_is_free
                 each_job_has_its_own_budget
+                random_histories_stay_within_the_budget
             }
             ledger {
                 an_entry_holds_what_was_asked_said_and_read

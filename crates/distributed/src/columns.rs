@@ -14,7 +14,8 @@ pub(crate) struct PromptColumns {
     pub(crate) hinted: Vec<bool>,
     pub(crate) purposes: Vec<&'static str>,
     pub(crate) keys: Vec<Vec<u8>>,
-    pub(crate) tokens_reserved: Vec<i64>,
+    pub(crate) tokens_max: Vec<i64>,
+    pub(crate) money_micros_max: Vec<i64>,
 }
 
 impl PromptColumns {
@@ -26,8 +27,12 @@ impl PromptColumns {
             hinted: prompts.clone().map(|prompt| prompt.hinted).collect(),
             purposes: prompts.clone().map(|prompt| prompt.purpose.as_str()).collect(),
             keys: prompts.clone().map(|prompt| prompt.key.0.to_vec()).collect(),
-            tokens_reserved: prompts
-                .map(|prompt| integer(prompt.tokens_reserved))
+            tokens_max: prompts
+                .clone()
+                .map(|prompt| integer(prompt.bound.tokens))
+                .collect::<StoreResult<_>>()?,
+            money_micros_max: prompts
+                .map(|prompt| integer(prompt.bound.money_micros))
                 .collect::<StoreResult<_>>()?,
         })
     }

@@ -1,11 +1,12 @@
 //! Leases on prompts: taken within the budget, kept alive, ended without an answer.
 
-use crate::accounts::{self, Accounts, Room};
+use crate::accounts::{self, Accounts};
 use crate::failure::TransactionResult;
 use crate::ledger;
 use crate::row::{Text, in_order, milliseconds, records, text};
 use crate::store::Tx;
 use domain::Example;
+use domain::budget::Room;
 use domain::ids::{CompletionKey, PromptId};
 use domain::ports::{AttemptFailure, LeaseOutcome, StoreError};
 use domain::records::{Completion, LeasedPrompt};
@@ -25,7 +26,7 @@ pub(crate) async fn hold(tx: &mut Tx, ids: &[Uuid]) -> TransactionResult<Vec<Hel
     let rows = sqlx::query_as!(
         PromptRow,
         "SELECT id, distillation_id, row_index, sample, hinted, purpose, key, state, attempt, failures, error,
-             lease_until <= now_ms() AS \"expired!\", reserved, tokens_reserved
+             lease_until <= now_ms() AS \"expired!\", tokens_max, money_micros_max
          FROM prompts WHERE id = ANY ($1) ORDER BY id FOR NO KEY UPDATE",
         ids
     )
@@ -42,7 +43,8 @@ pub(crate) async fn take(
     lease: Duration,
 ) -> TransactionResult<LeaseOutcome> {
     let ids = in_order(prompts.iter().map(|id| id.as_uuid()));
-    let accounts = accounts::hold(tx, &ids).await?;
+    let mut accounts = accounts::hold(tx, &ids).await?;
+    accounts::add_reserved(tx, &mut accounts).await?;
     let held = hold(tx, &ids).await?;
     let keys: Vec<CompletionKey> = held.iter().map(|held| held.prompt.key).collect();
     lock_keys(tx, &keys).await?;
@@ -53,7 +55,6 @@ pub(crate) async fn take(
         accounts,
         held: held.into_iter().map(|held| (held.prompt.id, held)).collect(),
         taken: Vec::new(),
-        freed: Vec::new(),
         outcome: LeaseOutcome::default(),
     };
     for id in prompts {
@@ -105,18 +106,16 @@ pub(crate) async fn fail(
     attempt: u32,
     failure: &AttemptFailure,
 ) -> TransactionResult<PromptState> {
-    let mut accounts = accounts::hold(tx, &[id.as_uuid()]).await?;
+    accounts::hold(tx, &[id.as_uuid()]).await?;
     let held = hold(tx, &[id.as_uuid()]).await?.pop();
     let held = held.ok_or_else(|| StoreError::not_found("prompt", id))?;
     let prompt = &held.prompt;
     if prompt.state != PromptState::Leased || prompt.attempt != attempt {
         return Ok(prompt.state);
     }
-    if let Some(account) = accounts.get_mut(&prompt.distillation).filter(|_| held.reserved) {
-        account.give_back(held.tokens_reserved);
-    }
     let (failures, error, state) = match failure {
         AttemptFailure::Delayed => (prompt.failures, prompt.error.as_str(), PromptState::Pending),
+        AttemptFailure::OutOfBudget => (prompt.failures, prompt.error.as_str(), PromptState::Skipped),
         AttemptFailure::Teacher { error, failures_max } => {
             let failures = prompt.failures.saturating_add(1);
             let parked = failures >= *failures_max;
@@ -132,7 +131,6 @@ pub(crate) async fn fail(
     )
     .execute(&mut **tx)
     .await?;
-    accounts::save(tx, &accounts).await?;
     Ok(state)
 }
 
@@ -178,8 +176,6 @@ struct LeaseBatch {
     known: HashMap<CompletionKey, Completion>,
     /// Prompts that are leased now, in the order of asking.
     taken: Vec<PromptId>,
-    /// Prompts whose lease ran out and that stay where they are: their reservation is given back.
-    freed: Vec<PromptId>,
     outcome: LeaseOutcome,
 }
 
@@ -188,42 +184,32 @@ impl LeaseBatch {
         let Some(held) = self.held.get_mut(&id) else {
             return self.outcome.settled.push(id);
         };
-        let Some(account) = self.accounts.get_mut(&held.prompt.distillation) else {
+        let Some(job) = self.accounts.get_mut(&held.prompt.distillation) else {
             return self.outcome.settled.push(id);
         };
         let open = match held.prompt.state {
             PromptState::Pending => true,
             PromptState::Leased if held.expired => true,
-            PromptState::Leased if account.harvesting => return self.outcome.busy.push(id),
+            PromptState::Leased if job.harvesting => return self.outcome.busy.push(id),
             PromptState::Leased | PromptState::Answered | PromptState::Parked | PromptState::Skipped => false,
         };
-        if !open || !account.harvesting {
+        if !open || !job.harvesting {
             return self.outcome.settled.push(id);
         }
-        let given_back = std::mem::take(&mut held.reserved);
-        if given_back {
-            account.give_back(held.tokens_reserved);
-        }
-        let wait = |busy: &mut Vec<PromptId>, freed: &mut Vec<PromptId>| {
-            busy.push(id);
-            if given_back {
-                freed.push(id);
-            }
-        };
         if !self.known.contains_key(&held.prompt.key) {
             let others = self.asked.get(&held.prompt.key);
             if others.is_some_and(|others| others.iter().any(|other| *other != id)) {
-                return wait(&mut self.outcome.busy, &mut self.freed);
+                return self.outcome.busy.push(id);
             }
-            match account.room(held.tokens_reserved) {
-                Room::Free => account.reserve(held.tokens_reserved),
-                Room::Reserved => return wait(&mut self.outcome.busy, &mut self.freed),
-                Room::Spent => {
+            // Within this transaction the account counts what it hands out, so that no more is leased than may be called.
+            match job.account.reserve(held.bound) {
+                Room::Free => {}
+                Room::Later => return self.outcome.busy.push(id),
+                Room::Exhausted => {
                     held.prompt.state = PromptState::Skipped;
                     return self.outcome.out_of_budget.push(id);
                 }
             }
-            held.reserved = true;
         }
         held.prompt.attempt += 1;
         held.prompt.state = PromptState::Leased;
@@ -236,32 +222,24 @@ impl LeaseBatch {
         let uuids = |ids: &[PromptId]| -> Vec<Uuid> { ids.iter().map(|id| id.as_uuid()).collect() };
         let taken = uuids(&self.taken);
         if !taken.is_empty() {
-            let reserved: Vec<bool> =
-                self.taken.iter().map(|id| self.held.get(id).is_some_and(|held| held.reserved)).collect();
             sqlx::query!(
-                "UPDATE prompts SET state = 'leased', attempt = attempt + 1, worker = $3,
-                     lease_until = now_ms() + $4, reserved = taken.reserved
-                 FROM unnest($1::uuid[], $2::bool[]) AS taken (prompt_id, reserved) WHERE id = prompt_id",
+                "UPDATE prompts SET state = 'leased', attempt = attempt + 1, worker = $2, lease_until = now_ms() + $3
+                 WHERE id = ANY ($1)",
                 &taken,
-                &reserved,
                 text(worker) as Text<'_>,
                 milliseconds(lease)
             )
             .execute(&mut **tx)
             .await?;
         }
-        if !self.outcome.out_of_budget.is_empty() || !self.freed.is_empty() {
+        if !self.outcome.out_of_budget.is_empty() {
             sqlx::query!(
-                "UPDATE prompts SET reserved = FALSE,
-                     state = CASE WHEN id = ANY ($1) THEN 'skipped' ELSE state END
-                 WHERE id = ANY ($1) OR id = ANY ($2)",
-                &uuids(&self.outcome.out_of_budget),
-                &uuids(&self.freed)
+                "UPDATE prompts SET state = 'skipped' WHERE id = ANY ($1)",
+                &uuids(&self.outcome.out_of_budget)
             )
             .execute(&mut **tx)
             .await?;
         }
-        accounts::save(tx, &self.accounts).await?;
         let mut examples = self.examples(tx, &taken).await?;
         for id in &self.taken {
             let Some(Held { prompt, .. }) = self.held.remove(id) else { continue };

@@ -1,11 +1,13 @@
 //! Completions, and the ledger of what was read in them.
 
-use crate::accounts::{self, Account, Accounts};
+use crate::accounts::{self, Accounts, JobAccount};
+use crate::calls;
 use crate::columns::{ParsedColumns, PromptColumns};
 use crate::failure::TransactionResult;
 use crate::row::{Text, records, text};
 use crate::store::Tx;
-use domain::ids::{CompletionKey, DistillationId, PromptId};
+use domain::budget::CallEnd;
+use domain::ids::{CallId, CompletionKey, DistillationId, PromptId};
 use domain::ports::{HarvestOutcome, StoreResult};
 use domain::records::{Completion, Harvested, NewPrompt, VerdictUpdate};
 use domain::rows::{CompletionRow, Held, finite, integer, key};
@@ -73,7 +75,7 @@ async fn write_readings(tx: &mut Tx, answers: &[&Harvested]) -> TransactionResul
     }
     let read = ParsedColumns::of(answers);
     sqlx::query!(
-        "UPDATE prompts SET state = 'answered', reserved = FALSE, worker = '', rationale = read.rationale,
+        "UPDATE prompts SET state = 'answered', worker = '', rationale = read.rationale,
              label = read.label, parse_reason = read.parse_reason, verdict = read.verdict, reason = read.reason
          FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[])
              AS read (prompt_id, rationale, label, parse_reason, verdict, reason)
@@ -103,7 +105,7 @@ enum RecordedAs {
 /// Settles one answer with its prompt and the job's account; `new` are the keys that were not answered before.
 fn settle(
     held: &mut Held,
-    account: &mut Account,
+    account: &mut JobAccount,
     answer: &Harvested,
     new: &mut HashSet<CompletionKey>,
 ) -> StoreResult<RecordedAs> {
@@ -113,15 +115,14 @@ fn settle(
     }
     let holds = same_lease && held.prompt.state == PromptState::Leased;
     if !answer.cached {
-        account.spend(&answer.completion, !new.remove(&answer.completion.key))?;
+        if !new.remove(&answer.completion.key) {
+            account.paid_twice();
+        }
     } else if holds {
         account.hit();
     }
     if !holds {
         return Ok(RecordedAs::Stale);
-    }
-    if std::mem::take(&mut held.reserved) {
-        account.give_back(held.tokens_reserved);
     }
     held.prompt.state = PromptState::Answered;
     Ok(RecordedAs::Written)
@@ -135,6 +136,8 @@ pub(crate) async fn record(
     harvested: &[Harvested],
 ) -> TransactionResult<HarvestOutcome> {
     let mut outcome = HarvestOutcome::default();
+    let ended: Vec<(CallId, CallEnd)> = harvested.iter().flat_map(|answer| answer.calls.clone()).collect();
+    calls::end(tx, accounts, &ended).await?;
     let mut new = keep(tx, harvested.iter().map(|answer| &answer.completion)).await?;
     let mut written = Vec::with_capacity(harvested.len());
     for answer in harvested {
@@ -172,9 +175,9 @@ pub(crate) async fn record_imported(
     let read = ParsedColumns::of(&answers);
     sqlx::query!(
         "INSERT INTO prompts (distillation_id, state, id, row_index, sample, hinted, purpose, key,
-             tokens_reserved, rationale, label, parse_reason, verdict, reason)
+             tokens_max, money_micros_max, rationale, label, parse_reason, verdict, reason)
          SELECT $1, 'answered', * FROM unnest($2::uuid[], $3::bigint[], $4::int[], $5::bool[], $6::text[],
-             $7::bytea[], $8::bigint[], $9::text[], $10::text[], $11::text[], $12::text[], $13::text[])
+             $7::bytea[], $8::bigint[], $9::bigint[], $10::text[], $11::text[], $12::text[], $13::text[], $14::text[])
          ON CONFLICT (distillation_id, row_index, sample, hinted, purpose) DO NOTHING",
         id.as_uuid(),
         &new.ids,
@@ -183,7 +186,8 @@ pub(crate) async fn record_imported(
         &new.hinted,
         &new.purposes as &[&str],
         &new.keys,
-        &new.tokens_reserved,
+        &new.tokens_max,
+        &new.money_micros_max,
         &read.rationales as &[Text<'_>],
         &read.labels as &[Option<Text<'_>>],
         &read.parse_reasons as &[Option<&str>],

@@ -21,6 +21,7 @@
 //! ```
 
 mod accounts;
+mod calls;
 mod columns;
 mod datasets;
 mod failure;

@@ -18,8 +18,8 @@ use domain::records::{
     Completion, HarvestProgress, Harvested, LedgerEntry, NewPrompt, Prompt, VerdictUpdate,
 };
 use domain::rows::{
-    CompletionRow, EntryRow, GroupRow, Held, PromptRow, QueuedPromptRow, ROW_PROMPTS_MAX, SpentRow, integer,
-    whole_rows,
+    AmountRow, CompletionRow, EntryRow, GroupRow, Held, PromptRow, QueuedPromptRow, ROW_PROMPTS_MAX,
+    SpentRow, integer, whole_rows,
 };
 use domain::state::{PromptState, Verdict};
 use std::collections::HashMap;
@@ -32,7 +32,7 @@ macro_rules! prompts {
         sqlx::query_as!(
             PromptRow,
             "SELECT id, distillation_id, row_index, sample, hinted, purpose, key, state, attempt, failures,
-             error, lease_until <= now_ms() AS \"expired!\", reserved, tokens_reserved FROM prompts " + $rest,
+             error, lease_until <= now_ms() AS \"expired!\", tokens_max, money_micros_max FROM prompts " + $rest,
             $($argument),*
         )
     };
@@ -50,12 +50,13 @@ impl PromptStore for PostgresStore {
             sqlx::query!(
                 "WITH planned AS (
                      SELECT * FROM unnest($2::uuid[], $3::bigint[], $4::int[], $5::bool[], $6::text[], $7::bytea[],
-                         $8::bigint[])
-                     WITH ORDINALITY AS new (id, row_index, sample, hinted, purpose, key, tokens_reserved, place)
+                         $8::bigint[], $9::bigint[])
+                     WITH ORDINALITY AS new (id, row_index, sample, hinted, purpose, key, tokens_max,
+                         money_micros_max, place)
                  ), added AS (
                      INSERT INTO prompts (id, distillation_id, row_index, sample, hinted, purpose, key,
-                         tokens_reserved, state)
-                     SELECT id, $1, row_index, sample, hinted, purpose, key, tokens_reserved, 'pending'
+                         tokens_max, money_micros_max, state)
+                     SELECT id, $1, row_index, sample, hinted, purpose, key, tokens_max, money_micros_max, 'pending'
                      FROM planned ORDER BY place
                      ON CONFLICT (distillation_id, row_index, sample, hinted, purpose) DO NOTHING RETURNING id
                  )
@@ -67,7 +68,8 @@ impl PromptStore for PostgresStore {
                 &new.hinted,
                 &new.purposes as &[&str],
                 &new.keys,
-                &new.tokens_reserved
+                &new.tokens_max,
+                &new.money_micros_max
             )
             .execute(&mut *tx)
             .await?;
@@ -100,6 +102,13 @@ impl PromptStore for PostgresStore {
                 tokens_out: job.tokens_out,
                 money_micros: job.money_micros,
             })?;
+            let reserved = sqlx::query_file_as!(AmountRow, "src/sql/reserved.sql", &[id.as_uuid()])
+                .fetch_all(self.pool())
+                .await?;
+            for row in reserved {
+                let sum = if row.in_doubt { &mut progress.in_doubt } else { &mut progress.open };
+                *sum = row.amount()?;
+            }
             for group in groups {
                 let (Some(state), Some(purpose), Some(count)) = (group.state, group.purpose, group.count)
                 else {

@@ -121,6 +121,30 @@ pub fn room(budget: &Budget, spent: Amount, in_doubt: Amount, open: Amount, boun
     }
 }
 
+/// What a job may spend, has spent, and has reserved: what a store holds while it decides.
+#[derive(Debug, Clone, Default)]
+pub struct Account {
+    /// The limits.
+    pub budget: Budget,
+    /// What ended calls cost.
+    pub spent: Amount,
+    /// The bounds of calls whose end nobody will report.
+    pub in_doubt: Amount,
+    /// The bounds of calls that are being made.
+    pub open: Amount,
+}
+
+impl Account {
+    /// Reserves a call where there is room for it.
+    pub fn reserve(&mut self, bound: CallBound) -> Room {
+        let room = room(&self.budget, self.spent, self.in_doubt, self.open, bound);
+        if room == Room::Free {
+            self.open = self.open.plus(Amount::of(bound));
+        }
+        room
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

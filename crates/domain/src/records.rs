@@ -1,8 +1,9 @@
 //! What the store keeps. Records are plain data: a store fills them, a service reads them.
 
+use crate::budget::{Amount, CallBound, CallEnd};
 use crate::completion::{FinishReason, Parsed};
 use crate::example::Example;
-use crate::ids::{CompletionKey, DatasetId, DistillationId, ModelId, PromptId, RequestId, RunId};
+use crate::ids::{CallId, CompletionKey, DatasetId, DistillationId, ModelId, PromptId, RequestId, RunId};
 use crate::metric::Accuracy;
 use crate::run::{RunPlan, RunResult};
 use crate::spec::Spec;
@@ -103,8 +104,8 @@ pub struct NewPrompt {
     pub purpose: Purpose,
     /// Its completion's content address.
     pub key: CompletionKey,
-    /// Tokens to reserve for it: prompt estimate and room for the completion.
-    pub tokens_reserved: u64,
+    /// The most that asking it once can cost, as far as that is known when it is planned.
+    pub bound: CallBound,
 }
 
 /// A question and where it stands.
@@ -199,6 +200,8 @@ pub struct Harvested {
     pub completion: Completion,
     /// Whether the completion came from the store instead of a call.
     pub cached: bool,
+    /// Calls that end with this answer, and how.
+    pub calls: Vec<(CallId, CallEnd)>,
     /// What the task reads in it.
     pub parsed: Parsed,
     /// The provisional verdict, for the funnel; the final one is given when the row is judged whole.
@@ -270,6 +273,10 @@ pub struct HarvestProgress {
     pub tokens_out: u64,
     /// Money spent, in millionths.
     pub money_micros: u64,
+    /// Calls that are being made, at their bounds.
+    pub open: Amount,
+    /// Calls whose end is not known, at their bounds: as good as spent.
+    pub in_doubt: Amount,
 }
 
 impl HarvestProgress {

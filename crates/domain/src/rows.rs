@@ -4,6 +4,7 @@
 //! Integers are 64 bits wide and signed, states and reasons are their names, structures are JSON.
 #![allow(missing_docs, reason = "the fields of a row are the columns of the migrations")]
 
+use crate::budget::{Account, Amount, CallBound};
 use crate::completion::Parsed;
 use crate::event::{Event, EventKind};
 use crate::example::{Example, Row};
@@ -15,7 +16,7 @@ use crate::records::{
 };
 use crate::run::{RunPlan, RunPurpose, RunResult};
 use crate::spec::Spec;
-use crate::state::Verdict;
+use crate::state::{PromptState, Verdict};
 use crate::subset::Subset;
 use crate::time::Timestamp;
 use serde::Serialize;
@@ -305,6 +306,40 @@ impl TryFrom<SpentRow> for HarvestProgress {
     }
 }
 
+/// The calls of a job that are not ended, together: those that are being made, or those in doubt.
+#[derive(Debug)]
+pub struct AmountRow {
+    pub distillation_id: Uuid,
+    pub in_doubt: bool,
+    pub calls: i64,
+    pub tokens: i64,
+    pub money_micros: i64,
+}
+
+impl AmountRow {
+    /// The amount.
+    ///
+    /// # Errors
+    /// A column is damaged.
+    pub fn amount(&self) -> StoreResult<Amount> {
+        Ok(Amount {
+            calls: number("calls", self.calls)?,
+            tokens: number("tokens", self.tokens)?,
+            money_micros: number("money_micros", self.money_micros)?,
+        })
+    }
+
+    /// Adds the amount to a job's account.
+    ///
+    /// # Errors
+    /// A column is damaged.
+    pub fn add_to(&self, account: &mut Account) -> StoreResult<()> {
+        let sum = if self.in_doubt { &mut account.in_doubt } else { &mut account.open };
+        *sum = sum.plus(self.amount()?);
+        Ok(())
+    }
+}
+
 /// How many prompts of a job are alike.
 #[derive(Debug)]
 pub struct GroupRow {
@@ -361,8 +396,8 @@ pub struct PromptRow {
     pub error: String,
     /// Its lease, where it has one, ran out.
     pub expired: bool,
-    pub reserved: bool,
-    pub tokens_reserved: i64,
+    pub tokens_max: i64,
+    pub money_micros_max: i64,
 }
 
 impl TryFrom<PromptRow> for Prompt {
@@ -391,10 +426,8 @@ pub struct Held {
     pub prompt: Prompt,
     /// Its lease, where it has one, ran out.
     pub expired: bool,
-    /// Its job's account holds its reservation.
-    pub reserved: bool,
-    /// Tokens of the reservation.
-    pub tokens_reserved: i64,
+    /// The most that asking it once can cost.
+    pub bound: CallBound,
 }
 
 impl TryFrom<PromptRow> for Held {
@@ -403,10 +436,31 @@ impl TryFrom<PromptRow> for Held {
     fn try_from(row: PromptRow) -> StoreResult<Self> {
         Ok(Self {
             expired: row.expired,
-            reserved: row.reserved,
-            tokens_reserved: row.tokens_reserved,
+            bound: CallBound {
+                tokens: number("tokens_max", row.tokens_max)?,
+                money_micros: number("money_micros_max", row.money_micros_max)?,
+            },
             prompt: row.try_into()?,
         })
+    }
+}
+
+/// A row of `prompts`, as far as it says who may ask it.
+#[derive(Debug)]
+pub struct LeaseRow {
+    pub distillation_id: Uuid,
+    pub state: String,
+    pub attempt: i64,
+}
+
+impl LeaseRow {
+    /// Whether a lease of this attempt holds. One that ran out holds until another is taken.
+    ///
+    /// # Errors
+    /// A column is damaged.
+    pub fn holds(&self, attempt: u32) -> StoreResult<bool> {
+        let state: PromptState = named("state", &self.state)?;
+        Ok(state == PromptState::Leased && self.attempt == i64::from(attempt))
     }
 }
 

@@ -21,6 +21,7 @@
 //! # }
 //! ```
 
+mod calls;
 mod datasets;
 mod jobs;
 mod models;

@@ -1,9 +1,11 @@
 //! Prompts, their leases, and the ledger.
 
+use crate::calls::{self, JobAccount};
 use crate::jobs;
 use crate::row::{internal, record, records};
 use crate::store::SqliteStore;
 use async_trait::async_trait;
+use domain::budget::Room;
 use domain::ids::{CompletionKey, DistillationId, PromptId};
 use domain::lifecycle;
 use domain::ports::{
@@ -16,9 +18,8 @@ use domain::records::{
 };
 use domain::rows::{
     CompletionRow, EntryRow, GroupRow, Held, PromptRow, QueuedPromptRow, ROW_PROMPTS_MAX, SpentRow, integer,
-    json, limit as counted, whole_rows,
+    json, whole_rows,
 };
-use domain::spec::Budget;
 use domain::state::{DistillationState, PromptState, Verdict};
 use sqlx::{Sqlite, Transaction};
 use std::collections::HashMap;
@@ -34,7 +35,7 @@ macro_rules! prompts {
         sqlx::query_as!(
             PromptRow,
             "SELECT id, distillation_id, row_index, sample, hinted, purpose, key, state, attempt, failures,
-             error, lease_until <= ?1 AS \"expired!: bool\", reserved, tokens_reserved FROM prompts " + $rest,
+             error, lease_until <= ?1 AS \"expired!: bool\", tokens_max, money_micros_max FROM prompts " + $rest,
             $($argument),*
         )
     };
@@ -49,8 +50,8 @@ async fn insert(
 ) -> StoreResult<bool> {
     let result = sqlx::query!(
         "INSERT INTO prompts (id, distillation_id, row_index, sample, hinted, purpose, key,
-             tokens_reserved, state)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+             tokens_max, money_micros_max, state)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
          ON CONFLICT (distillation_id, row_index, sample, hinted, purpose) DO NOTHING",
         prompt.id.as_uuid(),
         job.as_uuid(),
@@ -59,7 +60,8 @@ async fn insert(
         prompt.hinted,
         prompt.purpose.as_str(),
         prompt.key.0.as_slice(),
-        integer::<i64>(prompt.tokens_reserved)?,
+        integer::<i64>(prompt.bound.tokens)?,
+        integer::<i64>(prompt.bound.money_micros)?,
         state.as_str()
     )
     .execute(&mut **transaction)
@@ -68,7 +70,7 @@ async fn insert(
     Ok(result.rows_affected() > 0)
 }
 
-async fn fetch(transaction: &mut Tx<'_>, now: i64, id: PromptId) -> StoreResult<Option<Held>> {
+pub(crate) async fn fetch(transaction: &mut Tx<'_>, now: i64, id: PromptId) -> StoreResult<Option<Held>> {
     record(prompts!("WHERE id = ?2", now, id.as_uuid()).fetch_optional(&mut **transaction).await)
 }
 
@@ -101,74 +103,6 @@ async fn keep(transaction: &mut Tx<'_>, now: i64, completion: &Completion) -> St
     Ok(result.rows_affected() > 0)
 }
 
-/// Gives back what a lease reserved, once.
-async fn unreserve(transaction: &mut Tx<'_>, held: &Held) -> StoreResult<()> {
-    if !held.reserved {
-        return Ok(());
-    }
-    sqlx::query!(
-        "UPDATE distillations SET prompts_reserved = prompts_reserved - 1,
-         tokens_reserved = tokens_reserved - ? WHERE id = ?",
-        held.tokens_reserved,
-        held.prompt.distillation.as_uuid()
-    )
-    .execute(&mut **transaction)
-    .await
-    .map_err(internal)?;
-    sqlx::query!("UPDATE prompts SET reserved = 0 WHERE id = ?", held.prompt.id.as_uuid())
-        .execute(&mut **transaction)
-        .await
-        .map_err(internal)?;
-    Ok(())
-}
-
-/// Room in a budget for one more call.
-enum Room {
-    /// It is reserved.
-    Reserved,
-    /// Calls that are being made hold the rest of the budget, and may give some of it back.
-    Later,
-    /// The budget is used up.
-    None,
-}
-
-/// Reserves one call.
-async fn reserve(transaction: &mut Tx<'_>, job: &Distillation, tokens: i64) -> StoreResult<Room> {
-    let budget = job.spec.teacher.as_ref().map_or_else(Budget::default, |teacher| teacher.budget);
-    let (prompts, all_tokens, money) =
-        (counted(budget.prompts), counted(budget.tokens), counted(budget.money_micros));
-    let result = sqlx::query!(
-        "UPDATE distillations SET prompts_reserved = prompts_reserved + 1,
-             tokens_reserved = tokens_reserved + ?1
-         WHERE id = ?2 AND calls + prompts_reserved + 1 <= ?3
-         AND tokens_in + tokens_out + tokens_reserved + ?1 <= ?4 AND money_micros < ?5",
-        tokens,
-        job.id.as_uuid(),
-        prompts,
-        all_tokens,
-        money
-    )
-    .execute(&mut **transaction)
-    .await
-    .map_err(internal)?;
-    if result.rows_affected() > 0 {
-        return Ok(Room::Reserved);
-    }
-    let unspent = sqlx::query_scalar!(
-        "SELECT count(*) FROM distillations
-         WHERE id = ?2 AND calls + 1 <= ?3 AND tokens_in + tokens_out + ?1 <= ?4 AND money_micros < ?5",
-        tokens,
-        job.id.as_uuid(),
-        prompts,
-        all_tokens,
-        money
-    )
-    .fetch_one(&mut **transaction)
-    .await
-    .map_err(internal)?;
-    Ok(if unspent > 0 { Room::Later } else { Room::None })
-}
-
 #[async_trait]
 impl PromptStore for SqliteStore {
     async fn plan_prompts(&self, id: DistillationId, prompts: Vec<NewPrompt>) -> StoreResult<()> {
@@ -198,6 +132,12 @@ impl PromptStore for SqliteStore {
         .await;
         let mut progress: HarvestProgress =
             record(spent)?.ok_or_else(|| StoreError::not_found("distillation", id))?;
+        for row in
+            calls::reserved!(self.now(), id.as_uuid()).fetch_all(self.readers()).await.map_err(internal)?
+        {
+            let sum = if row.in_doubt { &mut progress.in_doubt } else { &mut progress.open };
+            *sum = row.amount()?;
+        }
         let groups = sqlx::query_as!(
             GroupRow,
             "SELECT state, purpose, verdict, reason, count(*) AS count FROM prompts WHERE distillation_id = ?
@@ -272,7 +212,7 @@ impl PromptStore for SqliteStore {
         let now = self.now();
         let until = now + lease.as_millis() as i64;
         let mut outcome = LeaseOutcome::default();
-        let mut jobs: HashMap<DistillationId, Distillation> = HashMap::new();
+        let mut jobs: HashMap<DistillationId, JobAccount> = HashMap::new();
         let mut writer = self.write().await?;
         let mut transaction = writer.begin().await?;
         for id in prompts {
@@ -283,15 +223,17 @@ impl PromptStore for SqliteStore {
             let distillation = held.prompt.distillation;
             let job = match jobs.entry(distillation) {
                 Entry::Occupied(known) => known.into_mut(),
-                Entry::Vacant(new) => new.insert(jobs::fetch(&mut transaction, distillation).await?),
+                Entry::Vacant(new) => {
+                    new.insert(JobAccount::fetch(&mut transaction, now, distillation).await?)
+                }
             };
             match held.prompt.state {
-                _ if job.state != DistillationState::Harvesting => {
+                _ if job.record.state != DistillationState::Harvesting => {
                     outcome.settled.push(*id);
                     continue;
                 }
                 PromptState::Pending => {}
-                PromptState::Leased if held.expired => unreserve(&mut transaction, &held).await?,
+                PromptState::Leased if held.expired => {}
                 PromptState::Leased => {
                     outcome.busy.push(*id);
                     continue;
@@ -306,18 +248,15 @@ impl PromptStore for SqliteStore {
                 outcome.busy.push(*id);
                 continue;
             }
-            let reserved = cached.is_none();
-            let room = match reserved {
-                true => reserve(&mut transaction, job, held.tokens_reserved).await?,
-                false => Room::Reserved,
-            };
+            // Within this transaction the account counts what it hands out, so that no more is leased than may be called.
+            let room = if cached.is_none() { job.account.reserve(held.bound) } else { Room::Free };
             match room {
-                Room::Reserved => {}
+                Room::Free => {}
                 Room::Later => {
                     outcome.busy.push(*id);
                     continue;
                 }
-                Room::None => {
+                Room::Exhausted => {
                     set_state(&mut transaction, *id, PromptState::Skipped).await?;
                     outcome.out_of_budget.push(*id);
                     continue;
@@ -325,8 +264,8 @@ impl PromptStore for SqliteStore {
             }
             let attempt = held.prompt.attempt + 1;
             let prompt = Prompt { attempt, state: PromptState::Leased, ..held.prompt };
-            take(&mut transaction, &prompt, worker, until, reserved).await?;
-            let example = example(&mut transaction, job, prompt.row).await?;
+            take(&mut transaction, &prompt, worker, until).await?;
+            let example = example(&mut transaction, &job.record, prompt.row).await?;
             outcome.leased.push(LeasedPrompt { prompt, example, cached });
         }
         transaction.commit().await.map_err(internal)?;
@@ -366,6 +305,7 @@ impl PromptStore for SqliteStore {
         let mut writer = self.write().await?;
         let mut transaction = writer.begin().await?;
         for answer in &harvested {
+            calls::end(&mut transaction, &answer.calls).await?;
             let new = keep(&mut transaction, now, &answer.completion).await?;
             let Some(held) = fetch(&mut transaction, now, answer.prompt).await? else {
                 outcome.stale.push(answer.prompt);
@@ -380,12 +320,11 @@ impl PromptStore for SqliteStore {
             let holds = current && held.prompt.state == PromptState::Leased;
             let hit = holds && answer.cached;
             let paid_twice = !new && !answer.cached;
-            spend(&mut transaction, held.prompt.distillation, answer, hit, paid_twice).await?;
+            count(&mut transaction, held.prompt.distillation, hit, paid_twice).await?;
             if !holds {
                 outcome.stale.push(answer.prompt);
                 continue;
             }
-            unreserve(&mut transaction, &held).await?;
             answered(&mut transaction, answer).await?;
             outcome.stored.push(answer.prompt);
         }
@@ -407,9 +346,9 @@ impl PromptStore for SqliteStore {
         if prompt.state != PromptState::Leased || prompt.attempt != attempt {
             return Ok(prompt.state);
         }
-        unreserve(&mut transaction, &held).await?;
         let (failures, error, state) = match failure {
             AttemptFailure::Delayed => (prompt.failures, prompt.error.clone(), PromptState::Pending),
+            AttemptFailure::OutOfBudget => (prompt.failures, prompt.error.clone(), PromptState::Skipped),
             AttemptFailure::Teacher { error, failures_max } => {
                 let failures = prompt.failures + 1;
                 let parked = failures >= failures_max;
@@ -540,31 +479,19 @@ async fn asked_elsewhere(transaction: &mut Tx<'_>, prompt: &Prompt, now: i64) ->
 }
 
 async fn set_state(transaction: &mut Tx<'_>, id: PromptId, state: PromptState) -> StoreResult<()> {
-    sqlx::query!(
-        "UPDATE prompts SET state = ?, reserved = 0, worker = '' WHERE id = ?",
-        state.as_str(),
-        id.as_uuid()
-    )
-    .execute(&mut **transaction)
-    .await
-    .map_err(internal)?;
+    sqlx::query!("UPDATE prompts SET state = ?, worker = '' WHERE id = ?", state.as_str(), id.as_uuid())
+        .execute(&mut **transaction)
+        .await
+        .map_err(internal)?;
     Ok(())
 }
 
-async fn take(
-    transaction: &mut Tx<'_>,
-    prompt: &Prompt,
-    worker: &str,
-    until: i64,
-    reserved: bool,
-) -> StoreResult<()> {
+async fn take(transaction: &mut Tx<'_>, prompt: &Prompt, worker: &str, until: i64) -> StoreResult<()> {
     sqlx::query!(
-        "UPDATE prompts SET state = 'leased', attempt = ?, worker = ?, lease_until = ?, reserved = ?
-         WHERE id = ?",
+        "UPDATE prompts SET state = 'leased', attempt = ?, worker = ?, lease_until = ? WHERE id = ?",
         i64::from(prompt.attempt),
         worker,
         until,
-        i64::from(reserved),
         prompt.id.as_uuid()
     )
     .execute(&mut **transaction)
@@ -586,27 +513,21 @@ async fn example(transaction: &mut Tx<'_>, job: &Distillation, row: u64) -> Stor
     json("example", &found)
 }
 
-/// Counts a call, or a hit of the cache.
-async fn spend(
+/// Counts a hit of the cache, or a call for an answer that is known.
+async fn count(
     transaction: &mut Tx<'_>,
     job: DistillationId,
-    answer: &Harvested,
     hit: bool,
     paid_twice: bool,
 ) -> StoreResult<()> {
-    let calls = i64::from(!answer.cached);
-    let completion = &answer.completion;
+    if !hit && !paid_twice {
+        return Ok(());
+    }
     sqlx::query!(
-        "UPDATE distillations SET calls = calls + ?1, cache_hits = cache_hits + ?2,
-             calls_paid_twice = calls_paid_twice + ?3, tokens_in = tokens_in + ?4,
-             tokens_out = tokens_out + ?5, money_micros = money_micros + ?6
-         WHERE id = ?7",
-        calls,
+        "UPDATE distillations SET cache_hits = cache_hits + ?1, calls_paid_twice = calls_paid_twice + ?2
+         WHERE id = ?3",
         i64::from(hit),
         i64::from(paid_twice),
-        calls * integer::<i64>(completion.tokens_in)?,
-        calls * integer::<i64>(completion.tokens_out)?,
-        calls * integer::<i64>(completion.money_micros)?,
         job.as_uuid()
     )
     .execute(&mut **transaction)
@@ -618,7 +539,7 @@ async fn spend(
 /// Writes what the task read into the prompt's line.
 async fn answered(transaction: &mut Tx<'_>, answer: &Harvested) -> StoreResult<()> {
     sqlx::query!(
-        "UPDATE prompts SET state = 'answered', reserved = 0, worker = '', rationale = ?, label = ?,
+        "UPDATE prompts SET state = 'answered', worker = '', rationale = ?, label = ?,
          parse_reason = ?, verdict = ?, reason = ? WHERE id = ?",
         &answer.parsed.rationale,
         &answer.parsed.label,

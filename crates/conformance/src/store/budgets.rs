@@ -1,20 +1,27 @@
-//! Budgets: hard limits on prompts, tokens and money, reserved before each call.
+//! Budgets: hard limits on calls, tokens and money. Every call is reserved at the most it can cost before it is made.
 #![allow(missing_docs, reason = "a case's name is what it checks")]
 
 use crate::fixtures::{
-    MONEY_USED, TOKENS_RESERVED, TOKENS_USED, answer, answer_all, harvest, harvest_of, lease, lease_one,
-    question, same_question, spec_within,
+    MONEY_RESERVED, MONEY_USED, TOKENS_RESERVED, TOKENS_USED, USAGE, answer, answer_all, at_once,
+    call_of, call_request, harvest, harvest_of, lease, lease_one, question, reserve, same_question,
+    spec_within,
 };
-use crate::harness::StoreHarness;
-use domain::ids::PromptId;
-use domain::ports::{AttemptFailure, LeaseOutcome};
-use domain::records::{LeasedPrompt, NewPrompt};
+use crate::harness::{Store, StoreHarness};
+use domain::budget::{Amount, CallBound, CallEnd, Usage};
+use domain::ids::{CallId, PromptId};
+use domain::metric::SplitMix;
+use domain::ports::{AttemptFailure, CallGrant, CallRequest, LeaseOutcome};
+use domain::records::{HarvestProgress, LeasedPrompt, NewPrompt};
 use domain::spec::Budget;
 use domain::state::PromptState;
+use std::sync::Arc;
+use std::time::Duration;
 
 const UNLIMITED: Budget = Budget { prompts: None, tokens: None, money_micros: None };
 /// Tokens of one answer.
 const USED: u64 = TOKENS_USED.0 + TOKENS_USED.1;
+/// One call at its bound.
+const ONE: Amount = Amount { calls: 1, tokens: TOKENS_RESERVED, money_micros: MONEY_RESERVED };
 
 fn prompts(limit: u64) -> Budget {
     Budget { prompts: Some(limit), ..UNLIMITED }
@@ -40,6 +47,19 @@ fn ids(leased: &[LeasedPrompt]) -> Vec<PromptId> {
     leased.iter().map(|leased| leased.prompt.id).collect()
 }
 
+/// Another call under the lease of [`call_request`].
+fn another(leased: &LeasedPrompt) -> CallRequest {
+    CallRequest { call: CallId::generate(), ..call_request(leased) }
+}
+
+fn spent(progress: &HarvestProgress) -> Amount {
+    Amount {
+        calls: progress.calls,
+        tokens: progress.tokens_in + progress.tokens_out,
+        money_micros: progress.money_micros,
+    }
+}
+
 pub async fn what_is_used_up_skips_the_rest(harness: &dyn StoreHarness) {
     let store = harness.store();
     for (budget, answered) in [
@@ -47,16 +67,16 @@ pub async fn what_is_used_up_skips_the_rest(harness: &dyn StoreHarness) {
         (prompts(0), 0),
         (prompts(3), 3),
         (prompts(8), 8),
-        // Another call is made only where its whole reservation still fits.
+        // Another call is made only where the most it can cost still fits.
         (tokens(TOKENS_RESERVED - 1), 0),
         (tokens(TOKENS_RESERVED), 1),
         (tokens(3 * USED + TOKENS_RESERVED), 4),
         (tokens(3 * USED + TOKENS_RESERVED - 1), 3),
-        // The price of a call is known afterwards: the one that reaches the limit is the last.
         (money(0), 0),
-        (money(1), 1),
-        (money(2 * MONEY_USED), 2),
-        (money(2 * MONEY_USED + 1), 3),
+        (money(MONEY_RESERVED - 1), 0),
+        (money(MONEY_RESERVED), 1),
+        (money(2 * MONEY_USED + MONEY_RESERVED), 3),
+        (money(2 * MONEY_USED + MONEY_RESERVED - 1), 2),
         (Budget { prompts: Some(5), tokens: Some(TOKENS_RESERVED + USED), money_micros: Some(1_000_000) }, 2),
     ] {
         let harvest = harvest_of(store.as_ref(), spec_within(budget), questions(8)).await;
@@ -65,6 +85,7 @@ pub async fn what_is_used_up_skips_the_rest(harness: &dyn StoreHarness) {
             let outcome = outcome(harness, &[*id]).await;
             if place < answered {
                 assert_eq!(ids(&outcome.leased), [*id], "prompt {place} under {budget:?}");
+                reserve(store.as_ref(), &outcome.leased).await;
                 store.record_harvest(outcome.leased.iter().map(answer).collect()).await.unwrap();
             } else {
                 assert_eq!(outcome.out_of_budget, [*id], "prompt {place} under {budget:?}: {outcome:?}");
@@ -81,79 +102,125 @@ pub async fn what_is_used_up_skips_the_rest(harness: &dyn StoreHarness) {
     }
 }
 
-pub async fn calls_at_the_same_time_stay_within_the_limit(harness: &dyn StoreHarness) {
+pub async fn no_more_is_leased_at_once_than_may_be_called(harness: &dyn StoreHarness) {
     let store = harness.store();
-    for budget in [prompts(3), tokens(3 * TOKENS_RESERVED + TOKENS_RESERVED / 2)] {
+    for budget in [prompts(3), tokens(3 * TOKENS_RESERVED + 50), money(4 * MONEY_RESERVED - 1)] {
         let harvest = harvest_of(store.as_ref(), spec_within(budget), questions(6)).await;
         let first = outcome(harness, &harvest.ids()).await;
         assert_eq!(ids(&first.leased), harvest.ids()[..3], "{budget:?}");
+        assert_eq!(first.busy, harvest.ids()[3..], "nothing is used yet");
     }
 }
 
-/// What is reserved may come back: the others wait, and are skipped only when the budget is really used up.
-pub async fn what_is_only_reserved_makes_the_others_wait(harness: &dyn StoreHarness) {
+/// A lease reserves nothing: calls are reserved when they are made, and as many as the budget allows.
+pub async fn more_leases_than_budget_make_no_more_calls(harness: &dyn StoreHarness) {
     let store = harness.store();
-    for budget in [prompts(2), tokens(TOKENS_RESERVED + USED)] {
-        let harvest = harvest_of(store.as_ref(), spec_within(budget), questions(3)).await;
-        let all = harvest.ids();
-        let in_flight = if budget.prompts.is_some() { 2 } else { 1 };
-        let first = outcome(harness, &all).await;
-        assert_eq!(ids(&first.leased), all[..in_flight], "{budget:?}");
-        assert_eq!(first.busy, all[in_flight..], "{budget:?}: nothing is used yet: {first:?}");
-        store.record_harvest(first.leased.iter().map(answer).collect()).await.unwrap();
-        answer_all(harness, &all[in_flight..2]).await;
-        assert_eq!(outcome(harness, &all[2..]).await.out_of_budget, all[2..], "{budget:?}: now it is");
+    for budget in [prompts(3), tokens(3 * TOKENS_RESERVED), money(3 * MONEY_RESERVED)] {
+        let harvest = harvest_of(store.as_ref(), spec_within(budget), questions(6)).await;
+        let mut leased = outcome(harness, &harvest.ids()[..3]).await.leased;
+        leased.extend(outcome(harness, &harvest.ids()[3..]).await.leased);
+        assert_eq!(leased.len(), 6, "{budget:?}");
+        let requests: Vec<CallRequest> = leased.iter().map(call_request).collect();
+        let (granted, later) = (CallGrant::Granted, CallGrant::Later);
+        let expected = [granted, granted, granted, later, later, later];
+        assert_eq!(store.reserve_calls(&requests).await.unwrap(), expected, "{budget:?}");
+        assert_eq!(store.reserve_calls(&requests[..3]).await.unwrap(), expected[..3], "repeated");
+        let most = Usage { tokens_in: TOKENS_RESERVED, tokens_out: 0, money_micros: MONEY_RESERVED };
+        let ended: Vec<_> =
+            leased[..3].iter().map(|leased| (call_of(leased), CallEnd::Charged(most))).collect();
+        store.end_calls(&ended).await.unwrap();
+        let exhausted = [CallGrant::Exhausted; 3];
+        assert_eq!(store.reserve_calls(&requests[3..]).await.unwrap(), exhausted, "{budget:?}");
+        let prompt = &leased[3].prompt;
+        let skipped =
+            store.record_failure(prompt.id, prompt.attempt, AttemptFailure::OutOfBudget).await.unwrap();
+        assert_eq!(skipped, PromptState::Skipped);
     }
 }
 
-pub async fn a_failed_call_returns_its_reservation(harness: &dyn StoreHarness) {
+pub async fn each_end_of_a_call_has_its_price(harness: &dyn StoreHarness) {
     let store = harness.store();
-    let counted = AttemptFailure::Teacher { error: "no".to_owned(), failures_max: 1 };
-    for budget in [prompts(1), tokens(TOKENS_RESERVED)] {
-        for failure in [AttemptFailure::Delayed, counted.clone()] {
-            let harvest = harvest_of(store.as_ref(), spec_within(budget), questions(2)).await;
-            let all = harvest.ids();
-            lease(harness, &all[..1]).await;
-            assert_eq!(outcome(harness, &all[1..]).await.leased, [], "{budget:?} is reserved");
-            store.record_failure(all[0], 1, failure.clone()).await.unwrap();
-            store.record_failure(all[0], 1, failure.clone()).await.unwrap();
-            let again = outcome(harness, &all[1..]).await;
-            assert_eq!(ids(&again.leased), all[1..], "{budget:?} after {failure:?}: {again:?}");
-            store.record_harvest(again.leased.iter().map(answer).collect()).await.unwrap();
-            if failure == AttemptFailure::Delayed {
-                assert_eq!(outcome(harness, &all[..1]).await.out_of_budget, all[..1], "and only once");
-            }
+    let nothing = Amount::default();
+    for (end, spent_by_end, in_doubt) in [
+        (CallEnd::Charged(USAGE), Amount { calls: 1, tokens: USED, money_micros: MONEY_USED }, nothing),
+        (CallEnd::Failed, Amount { calls: 1, tokens: 0, money_micros: 0 }, nothing),
+        (CallEnd::Refused, nothing, nothing),
+        (CallEnd::InDoubt, nothing, ONE),
+    ] {
+        let harvest = harvest_of(store.as_ref(), spec_within(prompts(1)), questions(2)).await;
+        let leased = lease_one(harness, harvest.ids()[0]).await;
+        let progress = store.harvest_progress(harvest.job).await.unwrap();
+        assert_eq!((progress.open, progress.in_doubt, spent(&progress)), (ONE, nothing, nothing));
+        for _repeated in 0..2 {
+            store.end_calls(&[(call_of(&leased), end)]).await.unwrap();
         }
+        let progress = store.harvest_progress(harvest.job).await.unwrap();
+        assert_eq!((progress.open, progress.in_doubt, spent(&progress)), (nothing, in_doubt, spent_by_end));
+        let next = if end == CallEnd::Refused { CallGrant::Granted } else { CallGrant::Exhausted };
+        assert_eq!(store.reserve_calls(&[another(&leased)]).await.unwrap(), [next], "{end:?}");
     }
+    store.end_calls(&[(CallId::generate(), CallEnd::Failed)]).await.unwrap();
 }
 
-pub async fn a_lease_that_ran_out_returns_its_reservation_once(harness: &dyn StoreHarness) {
+/// Nobody reports the end of a call whose worker is gone: it may have been paid for.
+pub async fn a_call_of_a_lost_lease_is_in_doubt_until_its_answer_turns_up(harness: &dyn StoreHarness) {
     let store = harness.store();
-    let first = question(0, 0);
-    let other = harvest_of(store.as_ref(), spec_within(UNLIMITED), vec![same_question(&first, 0)]).await;
-    let questions = vec![first, question(1, 0), question(2, 0)];
-    let harvest = harvest_of(store.as_ref(), spec_within(prompts(1)), questions).await;
+    let harvest = harvest_of(store.as_ref(), spec_within(prompts(2)), questions(2)).await;
     let all = harvest.ids();
-    lease_one(harness, all[0]).await;
+    let late = lease_one(harness, all[0]).await;
     harness.outlive().await;
-    // Another job asks the same now, so that the prompt cannot be leased again, however often it is tried.
-    lease_one(harness, other.prompts[0].id).await;
-    for _try in 0..3 {
-        assert_eq!(outcome(harness, &all[..1]).await.busy, all[..1]);
-    }
-    let leased = outcome(harness, &all[1..]).await.leased;
-    assert!(leased.len() <= 1, "one call is allowed, and {} are made", leased.len());
+    let progress = store.harvest_progress(harvest.job).await.unwrap();
+    assert_eq!(
+        (progress.open, progress.in_doubt),
+        (Amount::default(), ONE),
+        "it is seen as soon as it is so"
+    );
+    let held = lease_one(harness, all[0]).await;
+    let progress = store.harvest_progress(harvest.job).await.unwrap();
+    assert_eq!((progress.open, progress.in_doubt, progress.calls), (ONE, ONE, 0));
+    assert_eq!(store.reserve_calls(&[another(&held)]).await.unwrap(), [CallGrant::Exhausted]);
+    assert_eq!(store.reserve_calls(&[another(&late)]).await.unwrap(), [CallGrant::LeaseLost]);
+    assert_eq!(outcome(harness, &all[1..]).await.out_of_budget, all[1..], "two calls may have been made");
+    let written = store.record_harvest(vec![answer(&late)]).await.unwrap();
+    assert_eq!(written.stale, all[..1]);
+    let progress = store.harvest_progress(harvest.job).await.unwrap();
+    assert_eq!((progress.open, progress.in_doubt, progress.calls), (ONE, Amount::default(), 1));
+    assert_eq!(progress.tokens_in + progress.tokens_out, USED);
 }
 
-pub async fn an_expired_lease_takes_no_second_reservation(harness: &dyn StoreHarness) {
+/// A job that is paused, ended or gone makes no call any more.
+pub async fn a_job_that_does_not_harvest_makes_no_call(harness: &dyn StoreHarness) {
     let store = harness.store();
-    for budget in [prompts(1), tokens(TOKENS_RESERVED)] {
-        let id = harvest_of(store.as_ref(), spec_within(budget), questions(1)).await.prompts[0].id;
-        for attempt in 1..=4 {
-            assert_eq!(lease_one(harness, id).await.prompt.attempt, attempt, "{budget:?}");
-            harness.outlive().await;
-        }
+    let harvest = harvest(store.as_ref(), 2).await;
+    let leased = lease(harness, &harvest.ids()).await;
+    store.pause(harvest.job, "wait").await.unwrap();
+    assert_eq!(store.reserve_calls(&[another(&leased[0])]).await.unwrap(), [CallGrant::LeaseLost]);
+    store.resume(harvest.job).await.unwrap();
+    assert_eq!(store.reserve_calls(&[another(&leased[0])]).await.unwrap(), [CallGrant::Granted]);
+    store.pause(harvest.job, "wait").await.unwrap();
+    store.record_harvest(vec![answer(&leased[0])]).await.unwrap();
+    assert_eq!(store.harvest_progress(harvest.job).await.unwrap().calls, 1, "what was made is spent");
+    store.cancel(harvest.job, "").await.unwrap();
+    assert_eq!(store.reserve_calls(&[another(&leased[1])]).await.unwrap(), [CallGrant::LeaseLost]);
+    store.delete_distillation(harvest.job).await.unwrap();
+    assert_eq!(store.reserve_calls(&[another(&leased[1])]).await.unwrap(), [CallGrant::LeaseLost]);
+    store.end_calls(&[(call_of(&leased[1]), CallEnd::Failed)]).await.unwrap();
+    assert_eq!(store.reserve_calls(&[]).await.unwrap(), []);
+}
+
+pub async fn a_prompt_may_take_several_calls(harness: &dyn StoreHarness) {
+    let store = harness.store();
+    let harvest = harvest_of(store.as_ref(), spec_within(prompts(3)), questions(2)).await;
+    let leased = lease_one(harness, harvest.ids()[0]).await;
+    let (failed, cut) = (another(&leased), another(&leased));
+    for (request, end) in [(failed, CallEnd::Failed), (cut, CallEnd::Charged(USAGE))] {
+        assert_eq!(store.reserve_calls(&[request]).await.unwrap(), [CallGrant::Granted]);
+        store.end_calls(&[(request.call, end)]).await.unwrap();
     }
+    store.record_harvest(vec![answer(&leased)]).await.unwrap();
+    let progress = store.harvest_progress(harvest.job).await.unwrap();
+    assert_eq!((progress.calls, progress.tokens_in), (3, 2 * TOKENS_USED.0));
+    assert_eq!(outcome(harness, &harvest.ids()[1..]).await.out_of_budget, harvest.ids()[1..]);
 }
 
 pub async fn an_answer_settles_its_reservation(harness: &dyn StoreHarness) {
@@ -198,4 +265,171 @@ pub async fn each_job_has_its_own_budget(harness: &dyn StoreHarness) {
     answer_all(harness, &right[..1]).await;
     assert_eq!(outcome(harness, &left[1..]).await.out_of_budget, left[1..]);
     assert_eq!(outcome(harness, &right[1..]).await.out_of_budget, right[1..]);
+}
+
+/// Histories of [`random_histories_stay_within_the_budget`], and steps of each.
+const HISTORIES: u64 = 1_000;
+const STEPS: u64 = 14;
+/// Histories at once.
+const AT_ONCE: u64 = 8;
+
+/// A teacher's server and the workers that ask it, as one seed has them behave.
+struct History {
+    store: Arc<dyn Store>,
+    random: SplitMix,
+    budget: Budget,
+    prompts: Vec<PromptId>,
+    leases: Vec<LeasedPrompt>,
+    /// What the server saw.
+    server: Amount,
+    /// Ends that workers have not reported yet.
+    unreported: Vec<(CallId, CallEnd)>,
+    /// What was reported.
+    reported: Amount,
+}
+
+impl History {
+    fn pick<T: Clone>(&mut self, from: &[T]) -> Option<T> {
+        from.get(self.random.below(from.len() as u64) as usize).cloned()
+    }
+
+    /// Takes a lease; every other one runs out at once.
+    async fn lease(&mut self) {
+        let Some(prompt) = self.pick(&self.prompts.clone()) else { return };
+        let lease = if self.random.below(2) == 0 { Duration::ZERO } else { Duration::from_secs(60) };
+        let outcome = self.store.lease_prompts(&[prompt], "worker", lease).await.unwrap();
+        self.leases.extend(outcome.leased);
+    }
+
+    /// Makes a call under some lease, lost or not, where it is granted.
+    async fn call(&mut self) {
+        let Some(leased) = self.pick(&self.leases.clone()) else { return };
+        let bound = CallBound { tokens: 1 + self.random.below(100), money_micros: self.random.below(100) };
+        let request = CallRequest { call: CallId::generate(), bound, ..call_request(&leased) };
+        let grant = self.store.reserve_calls(&[request]).await.unwrap();
+        if grant != [CallGrant::Granted] {
+            return;
+        }
+        let usage = Usage {
+            tokens_in: self.random.below(bound.tokens + 1) / 2,
+            tokens_out: self.random.below(bound.tokens + 1) / 2,
+            money_micros: self.random.below(bound.money_micros + 1),
+        };
+        let cost = |usage: Usage| Amount {
+            calls: 1,
+            tokens: usage.tokens_in + usage.tokens_out,
+            money_micros: usage.money_micros,
+        };
+        let end = match self.random.below(4) {
+            0 => CallEnd::Refused,
+            1 => CallEnd::Failed,
+            _ => CallEnd::Charged(usage),
+        };
+        let seen = match end {
+            CallEnd::Refused | CallEnd::InDoubt => Amount::default(),
+            CallEnd::Failed => cost(Usage::default()),
+            CallEnd::Charged(usage) => cost(usage),
+        };
+        self.server = self.server.plus(seen);
+        assert!(self.server.fits(&self.budget), "the server saw {:?} of {:?}", self.server, self.budget);
+        match self.random.below(4) {
+            // The worker is killed.
+            0 => {}
+            // It is cut off, and may learn the end later.
+            1 => {
+                self.store.end_calls(&[(request.call, CallEnd::InDoubt)]).await.unwrap();
+                self.unreported.push((request.call, end));
+            }
+            2 => self.unreported.push((request.call, end)),
+            _ => self.report(request.call, end).await,
+        }
+    }
+
+    async fn report(&mut self, call: CallId, end: CallEnd) {
+        for _repeated in 0..=self.random.below(2) {
+            self.store.end_calls(&[(call, end)]).await.unwrap();
+        }
+        self.reported = self.reported.plus(match end {
+            CallEnd::Charged(usage) => Amount {
+                calls: 1,
+                tokens: usage.tokens_in + usage.tokens_out,
+                money_micros: usage.money_micros,
+            },
+            CallEnd::Failed => Amount { calls: 1, ..Amount::default() },
+            CallEnd::Refused | CallEnd::InDoubt => Amount::default(),
+        });
+    }
+
+    async fn end_of_a_lease(&mut self) {
+        let Some(leased) = self.pick(&self.leases.clone()) else { return };
+        let (id, attempt) = (leased.prompt.id, leased.prompt.attempt);
+        self.store.record_failure(id, attempt, AttemptFailure::Delayed).await.unwrap();
+    }
+
+    async fn step(&mut self) {
+        match self.random.below(8) {
+            0..3 => self.lease().await,
+            3..6 => self.call().await,
+            6 => self.end_of_a_lease().await,
+            _ => {
+                if let Some((call, end)) = self.unreported.pop() {
+                    self.report(call, end).await;
+                }
+            }
+        }
+    }
+}
+
+async fn history(store: Arc<dyn Store>, seed: u64) {
+    let mut random = SplitMix::new(seed);
+    let limit = |random: &mut SplitMix, most: u64| (random.below(2) == 0).then(|| random.below(most));
+    let budget = Budget {
+        prompts: Some(random.below(6)),
+        tokens: limit(&mut random, 300),
+        money_micros: limit(&mut random, 300),
+    };
+    let harvest = harvest_of(store.as_ref(), spec_within(budget), questions(3)).await;
+    let mut history = History {
+        store: Arc::clone(&store),
+        random,
+        budget,
+        prompts: harvest.ids(),
+        leases: Vec::new(),
+        server: Amount::default(),
+        unreported: Vec::new(),
+        reported: Amount::default(),
+    };
+    for _step in 0..STEPS {
+        history.step().await;
+    }
+    while let Some((call, end)) = history.unreported.pop() {
+        history.report(call, end).await;
+    }
+    let progress = store.harvest_progress(harvest.job).await.unwrap();
+    assert_eq!(
+        spent(&progress),
+        history.reported,
+        "seed {seed}: what was reported is spent, and nothing else"
+    );
+    let most = spent(&progress).plus(progress.in_doubt).plus(progress.open);
+    assert!(most.fits(&budget), "seed {seed}: {most:?} of {budget:?}");
+    let server = history.server;
+    let seen = server.calls <= most.calls && server.tokens <= most.tokens;
+    assert!(
+        seen && server.money_micros <= most.money_micros,
+        "seed {seed}: the server saw {server:?}, not {most:?}"
+    );
+}
+
+/// Reserve, settle, refuse, crash and expire in every order: what the server sees is within the budget, always.
+pub async fn random_histories_stay_within_the_budget(harness: &dyn StoreHarness) {
+    at_once(AT_ONCE as usize, |task| {
+        let store = harness.store();
+        async move {
+            for seed in (task as u64..HISTORIES).step_by(AT_ONCE as usize) {
+                history(Arc::clone(&store), seed).await;
+            }
+        }
+    })
+    .await;
 }

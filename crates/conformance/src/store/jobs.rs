@@ -2,11 +2,12 @@
 #![allow(missing_docs, reason = "a case's name is what it checks")]
 
 use crate::fixtures::{
-    LONG, NAME, answer, answer_all, conflict, dataset, harvest, harvest_of, invalid, job, job_in, lease,
-    lease_run, new_job, not_found, prompts_of, question, rows, spec, student,
+    BOUND, LONG, NAME, answer, answer_all, call_of, conflict, dataset, harvest, harvest_of, invalid, job,
+    job_in, lease, lease_one, lease_run, new_job, not_found, prompts_of, question, rows, spec, student,
 };
 use crate::harness::{Store, StoreHarness};
 use domain::Timestamp;
+use domain::budget::{Amount, CallBound, CallEnd};
 use domain::event::{Event, EventKind};
 use domain::ids::{DatasetId, DistillationId, ModelId, RequestId, RunId};
 use domain::lifecycle::RunInstruction;
@@ -63,7 +64,7 @@ pub async fn a_job_needs_a_committed_dataset(harness: &dyn StoreHarness) {
 pub async fn planning_writes_prompts_with_their_outbox_and_moves_the_job(harness: &dyn StoreHarness) {
     let store = harness.store();
     let hinted = NewPrompt { hinted: true, ..question(1, 1) };
-    let evaluated = NewPrompt { purpose: Purpose::Evaluate, tokens_reserved: 7, ..question(1, 0) };
+    let evaluated = NewPrompt { purpose: Purpose::Evaluate, ..question(1, 0) };
     let prompts = vec![question(2, 0), question(0, 0), hinted, evaluated];
     let harvest = harvest_of(store.as_ref(), spec(NAME), prompts).await;
     assert_eq!(store.distillation(harvest.job).await.unwrap().state, Harvesting);
@@ -109,7 +110,7 @@ pub async fn a_plan_that_fails_writes_nothing(harness: &dyn StoreHarness) {
     let store = harness.store();
     let dataset = dataset(store.as_ref(), rows(2)).await.id;
     let job = job(store.as_ref(), spec(NAME), dataset).await.id;
-    let endless = NewPrompt { tokens_reserved: u64::MAX, ..question(1, 0) };
+    let endless = NewPrompt { bound: CallBound { tokens: u64::MAX, ..BOUND }, ..question(1, 0) };
     invalid(store.plan_prompts(job, vec![question(0, 0), endless]).await);
     assert_eq!(store.distillation(job).await.unwrap().state, Queued);
     assert_eq!(prompts_of(store.outbox(100).await.unwrap()), []);
@@ -458,7 +459,9 @@ pub async fn progress_counts_prompts_and_the_verdicts_of_train_rows(harness: &dy
         answers[place].reason = reason;
     }
     store.record_harvest(answers).await.unwrap();
-    let parked = lease(harness, &[ids[4]]).await[0].prompt.attempt;
+    let parked = lease_one(harness, ids[4]).await;
+    store.end_calls(&[(call_of(&parked), CallEnd::Refused)]).await.unwrap();
+    let parked = parked.prompt.attempt;
     let failure = AttemptFailure::Teacher { error: "no".to_owned(), failures_max: 1 };
     store.record_failure(ids[4], parked, failure).await.unwrap();
     let mut reasons = [0; 8];
@@ -474,6 +477,8 @@ pub async fn progress_counts_prompts_and_the_verdicts_of_train_rows(harness: &dy
         tokens_in: 4 * 30,
         tokens_out: 4 * 12,
         money_micros: 4 * 450,
+        open: Amount::default(),
+        in_doubt: Amount::default(),
     };
     assert_eq!(progress, expected, "the evaluated row's verdict is not counted");
 }

@@ -23,6 +23,7 @@ fn imported(prompt: NewPrompt, text: &str) -> (NewPrompt, Harvested) {
         attempt: 0,
         completion: completion(prompt.key, text),
         cached: true,
+        calls: Vec::new(),
         parsed: Parsed { rationale: text.to_owned(), label: Some("(0 + 1)".to_owned()), reason: None },
         verdict: Verdict::Accepted,
         reason: None,

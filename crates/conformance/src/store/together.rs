@@ -2,14 +2,16 @@
 #![allow(missing_docs, reason = "a case's name is what it checks")]
 
 use crate::fixtures::{
-    NAME, TOKENS_RESERVED, answer, at_once, dataset, harvest, harvest_of, job_in, lease, lease_run, new_job,
-    prompts_of, question, rows, same_question, spec, spec_within, student, training,
+    MONEY_RESERVED, NAME, TOKENS_RESERVED, answer, at_once, call_of, call_request, dataset, harvest,
+    harvest_of, job_in, lease, lease_run, new_job, prompts_of, question, reserve, rows, same_question, spec,
+    spec_within, student, training,
 };
 use crate::harness::StoreHarness;
+use domain::budget::CallEnd;
 use domain::event::EventKind;
 use domain::ids::{DatasetId, DistillationId, PromptId, RequestId, RunId};
 use domain::metric::Accuracy;
-use domain::ports::{AttemptFailure, LedgerFilter, PageRequest};
+use domain::ports::{AttemptFailure, CallGrant, CallRequest, LedgerFilter, PageRequest};
 use domain::records::Harvested;
 use domain::spec::Budget;
 use domain::state::{DistillationState, PromptState};
@@ -76,6 +78,7 @@ pub async fn a_budget_holds_against_many_workers(harness: &dyn StoreHarness) {
     let limits = [
         Budget { prompts: Some(10), ..Budget::default() },
         Budget { tokens: Some(10 * TOKENS_RESERVED), ..Budget::default() },
+        Budget { money_micros: Some(10 * MONEY_RESERVED), ..Budget::default() },
     ];
     for budget in limits {
         let prompts = (0..24).map(|row| question(row, 0)).collect();
@@ -85,7 +88,10 @@ pub async fn a_budget_holds_against_many_workers(harness: &dyn StoreHarness) {
             let ids: Vec<PromptId> = harvest.ids()[worker * 3..worker * 3 + 3].to_vec();
             async move {
                 let leased = store.lease_prompts(&ids, "worker", lease).await.unwrap().leased;
-                leased.iter().map(|leased| leased.prompt.id).collect::<Vec<_>>()
+                let requests: Vec<CallRequest> = leased.iter().map(call_request).collect();
+                let grants = store.reserve_calls(&requests).await.unwrap();
+                let granted = requests.iter().zip(grants).filter(|(_, grant)| *grant == CallGrant::Granted);
+                granted.map(|(request, _)| request.prompt).collect::<Vec<_>>()
             }
         })
         .await;
@@ -130,6 +136,8 @@ pub async fn failures_and_answers_race_without_loss(harness: &dyn StoreHarness) 
         let ids: Vec<PromptId> = harvest.ids()[worker * 2..worker * 2 + 2].to_vec();
         async move {
             let leased = store.lease_prompts(&ids, "worker", lease).await.unwrap().leased;
+            reserve(store.as_ref(), &leased).await;
+            store.end_calls(&[(call_of(&leased[0]), CallEnd::Refused)]).await.unwrap();
             store.record_failure(ids[0], 1, AttemptFailure::Delayed).await.unwrap();
             store.record_harvest(vec![answer(&leased[1])]).await.unwrap();
         }

@@ -31,6 +31,8 @@ pub enum AttemptFailure {
         /// Failures after which the prompt is parked.
         failures_max: u32,
     },
+    /// The budget has no room for another call: skipped.
+    OutOfBudget,
 }
 
 /// What became of the leases that were asked for.
@@ -43,7 +45,7 @@ pub struct LeaseOutcome {
     pub settled: Vec<PromptId>,
     /// Another live lease holds this prompt or its key: try later.
     pub busy: Vec<PromptId>,
-    /// The job's budget is exhausted: they are `skipped` now.
+    /// The job's budget has no room for another call of their bound: they are `skipped` now.
     pub out_of_budget: Vec<PromptId>,
 }
 
@@ -77,9 +79,9 @@ pub trait PromptStore: Send + Sync + 'static {
         after: Option<PromptId>,
         limit: usize,
     ) -> StoreResult<Vec<QueuedPrompt>>;
-    /// Leases each prompt to `worker`, reserving its budget. A key that another live lease is asking is busy; so is a
-    /// prompt that only the reservations of calls in flight keep out of the budget: it is skipped once the budget is
-    /// exhausted.
+    /// Leases each prompt to `worker`. A key that another live lease is asking is busy; so is a prompt that only the calls
+    /// in flight keep out of the budget: it is skipped once the budget is exhausted. A lease reserves nothing: see
+    /// [`CallStore`](super::CallStore).
     async fn lease_prompts(
         &self,
         prompts: &[PromptId],
@@ -92,11 +94,11 @@ pub trait PromptStore: Send + Sync + 'static {
         leases: &[(PromptId, u32)],
         lease: Duration,
     ) -> StoreResult<Vec<PromptId>>;
-    /// Writes completions under their keys (also those of lost leases), settles budgets, and writes ledger entries for
-    /// the leases that still hold. Repeated after a lost reply it does nothing and reports `stored` again. An answer counts
+    /// Writes completions under their keys (also those of lost leases), ends the calls that they came from, and writes
+    /// ledger entries for the leases that still hold. Repeated after a lost reply it does nothing and reports `stored` again. An answer counts
     /// as paid twice only where another was paid for the same prompt.
     async fn record_harvest(&self, harvested: Vec<Harvested>) -> StoreResult<HarvestOutcome>;
-    /// Ends a lease without an answer; the reservation is returned. A lost lease does nothing. Returns the prompt's new
+    /// Ends a lease without an answer. A lost lease does nothing. Returns the prompt's new
     /// state.
     async fn record_failure(
         &self,

@@ -1,5 +1,6 @@
 //! The ports of the records together, as a service is given them.
 
+use super::calls::CallStore;
 use super::datasets::DatasetStore;
 use super::jobs::JobStore;
 use super::models::ModelStore;
@@ -16,6 +17,8 @@ pub struct Stores {
     pub jobs: Arc<dyn JobStore>,
     /// Prompts and the ledger.
     pub prompts: Arc<dyn PromptStore>,
+    /// Calls and what they cost.
+    pub calls: Arc<dyn CallStore>,
     /// Training runs.
     pub runs: Arc<dyn RunStore>,
     /// Published students and base checkpoints.
@@ -26,12 +29,13 @@ impl Stores {
     /// The ports of one database, which an adapter implements all of.
     pub fn of<Adapter>(adapter: &Arc<Adapter>) -> Self
     where
-        Adapter: DatasetStore + JobStore + PromptStore + RunStore + ModelStore,
+        Adapter: DatasetStore + JobStore + PromptStore + CallStore + RunStore + ModelStore,
     {
         Self {
             datasets: Arc::clone(adapter) as _,
             jobs: Arc::clone(adapter) as _,
             prompts: Arc::clone(adapter) as _,
+            calls: Arc::clone(adapter) as _,
             runs: Arc::clone(adapter) as _,
             models: Arc::clone(adapter) as _,
         }

@@ -1,0 +1,1 @@
+UPDATE calls SET in_doubt = TRUE WHERE id = $1
