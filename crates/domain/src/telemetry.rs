@@ -157,7 +157,8 @@ metrics! {
 /// Values of labels that are known beforehand: their series stand at zero from a process's start.
 pub mod value {
     /// `outcome` of [`super::TEACHER_REQUESTS`].
-    pub const TEACHER_OUTCOMES: &[&str] = &["ok", "rate_limited", "unavailable", "malformed", "refused", "not_made"];
+    pub const TEACHER_OUTCOMES: &[&str] =
+        &["ok", "rate_limited", "unavailable", "malformed", "refused", "not_made"];
     /// `direction` of tokens.
     pub const DIRECTIONS: &[&str] = &["in", "out"];
     /// `cached` of [`super::PROMPTS_HARVESTED`].

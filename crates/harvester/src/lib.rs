@@ -29,6 +29,7 @@
 //! # }
 //! ```
 
+mod calls;
 mod driver;
 mod error;
 mod job;

@@ -4,6 +4,7 @@ use crate::error::HarvestError;
 use crate::job::PreparedJob;
 use crate::shared::Shared;
 use domain::Split;
+use domain::budget::CallBound;
 use domain::completion;
 use domain::completion::FinishReason;
 use domain::example::Row;
@@ -14,7 +15,6 @@ use domain::ports::BATCH_MAX;
 use domain::records::{Completion, Harvested, NewPrompt};
 use domain::spec::{TeacherSource, TeacherSpec};
 use domain::state::Purpose;
-use teacher::estimate_tokens;
 
 /// Plans the job's first prompts and moves it to `harvesting`. Repeating it changes nothing.
 pub(crate) async fn begin(shared: &Shared, job: &PreparedJob) -> Result<(), HarvestError> {
@@ -80,7 +80,7 @@ fn prompt(
     purpose: Purpose,
 ) -> Result<NewPrompt, HarvestError> {
     let question = job.question(teacher, &row.example, sample, hinted, purpose == Purpose::Evaluate)?;
-    let estimate = estimate_tokens(&question.prompt) + estimate_tokens(&question.instruction);
+    let bound = job.teacher.as_ref().map(|teacher| teacher.bound(&question)).unwrap_or_default();
     Ok(NewPrompt {
         id: PromptId::generate(),
         row: row.index,
@@ -88,7 +88,7 @@ fn prompt(
         hinted,
         purpose,
         key: job.key(&question),
-        tokens_reserved: estimate + u64::from(teacher.tokens_max),
+        bound,
     })
 }
 
@@ -157,7 +157,8 @@ fn imported(
     let parsed = completion::parse_imported(&job.spec.task, &row.example, answer);
     let gold = row.example.label.as_deref();
     let (verdict, reason) = judge::provisional(&job.spec.judging, job.spec.task.metric, gold, &parsed);
-    let prompt = NewPrompt { id, row: row.index, sample, hinted: false, purpose, key, tokens_reserved: 0 };
+    let prompt =
+        NewPrompt { id, row: row.index, sample, hinted: false, purpose, key, bound: CallBound::default() };
     let completion = Completion {
         key,
         text: answer.text().to_owned(),
@@ -168,5 +169,17 @@ fn imported(
         money_micros: 0,
         seconds: 0.0,
     };
-    (prompt, Harvested { prompt: id, attempt: 0, completion, cached: true, parsed, verdict, reason })
+    (
+        prompt,
+        Harvested {
+            prompt: id,
+            attempt: 0,
+            completion,
+            cached: true,
+            calls: Vec::new(),
+            parsed,
+            verdict,
+            reason,
+        },
+    )
 }

@@ -3,13 +3,15 @@
 //! Some prompts are leased ahead of the slots, and a slot is freed before its answer is written, so that asking never waits
 //! for the database; an entry is acknowledged after its answer is committed, so that nothing is lost in between.
 
+use crate::calls::{Calls, PromptAccount};
 use crate::error::HarvestError;
 use crate::job::PreparedJob;
 use crate::meters::{self, NoAnswer};
 use crate::shared::{Shared, WORKERS_MAX};
+use domain::budget::CallEnd;
 use domain::completion;
 use domain::completion::{FinishReason, Parsed};
-use domain::ids::{DistillationId, PromptId};
+use domain::ids::{CallId, CompletionKey, DistillationId, PromptId};
 use domain::judge;
 use domain::ports::AttemptFailure;
 use domain::ports::Delivery;
@@ -20,7 +22,7 @@ use domain::{Fault, Traceparent};
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use teacher::{Question, Reply, Teacher, TeacherError, Unmetered};
+use teacher::{CallAccount, Question, Reply, Teacher, TeacherError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -57,6 +59,7 @@ struct Worker {
     shutdown: CancellationToken,
     leases: Leases,
     asked: mpsc::Sender<AnsweredPrompt>,
+    calls: Calls,
     outages: Mutex<HashMap<String, Instant>>,
 }
 
@@ -74,6 +77,7 @@ pub(crate) async fn run(shared: Arc<Shared>, shutdown: CancellationToken) {
         shutdown: shutdown.clone(),
         leases: Arc::clone(&leases),
         asked,
+        calls: Calls::start(&shared.stores),
         outages: Mutex::default(),
     });
     let writer = tokio::spawn(write(Arc::clone(&shared), Arc::clone(&leases), to_write));
@@ -180,9 +184,9 @@ impl Worker {
 
     async fn ask(&self, leased: &LeasedPrompt) -> Result<Harvested, HarvestError> {
         let job = self.shared.jobs.get(leased.prompt.distillation).await?;
-        let (completion, cached) = match &leased.cached {
-            Some(completion) => (completion.clone(), true),
-            None => (self.call(&job, leased).await?, false),
+        let (completion, calls) = match &leased.cached {
+            Some(completion) => (completion.clone(), Vec::new()),
+            None => self.call(&job, leased).await?,
         };
         let task = &job.spec.task;
         let parsed = completion::parse(task, &leased.example, &completion.text, completion.finish_reason);
@@ -192,46 +196,57 @@ impl Worker {
             prompt: leased.prompt.id,
             attempt: leased.prompt.attempt,
             completion,
-            cached,
+            cached: leased.cached.is_some(),
+            calls,
             parsed,
             verdict,
             reason,
         })
     }
 
-    /// Calls the teacher; an answer that ran out of room is asked once more with twice the room.
-    async fn call(&self, job: &PreparedJob, leased: &LeasedPrompt) -> Result<Completion, HarvestError> {
+    /// Calls the teacher; an answer that ran out of room is asked once more with twice the room. Returns the answer, and the
+    /// calls that end with it.
+    async fn call(&self, job: &PreparedJob, leased: &LeasedPrompt) -> Result<PaidAnswer, HarvestError> {
         let (Some(spec), Some(teacher)) = (job.spec.teacher.as_ref(), job.teacher.as_ref()) else {
             return Err(HarvestError::Stuck("this job has no teacher to ask".to_owned()));
         };
         let prompt = &leased.prompt;
         let greedy = prompt.purpose == Purpose::Evaluate;
+        let account = self.calls.account(prompt.id, prompt.attempt);
         let mut question = job.question(spec, &leased.example, prompt.sample, prompt.hinted, greedy)?;
-        let mut reply = self.ask_teacher(teacher, question.clone()).await?;
+        let reply = self.ask_teacher(teacher, question.clone(), &account).await?;
         let room = question.sampling.tokens_max.saturating_mul(2).min(TOKENS_MAX);
-        if truncated(job, leased, &reply) && room > question.sampling.tokens_max {
-            question.sampling.tokens_max = room;
-            let again = self.ask_teacher(teacher, question).await?;
-            reply = Reply {
-                usage: reply.usage.plus(again.usage),
-                seconds: reply.seconds + again.seconds,
-                ..again
-            };
+        if !truncated(job, leased, &reply) || room <= question.sampling.tokens_max {
+            let ended = vec![(reply.call, CallEnd::Charged(reply.usage))];
+            return Ok((completion(prompt.key, reply), ended));
         }
-        Ok(Completion {
-            key: prompt.key,
-            text: reply.text,
-            finish_reason: reply.finish_reason,
-            model: reply.model,
-            tokens_in: reply.usage.tokens_in,
-            tokens_out: reply.usage.tokens_out,
-            money_micros: reply.usage.money_micros,
-            seconds: reply.seconds,
-        })
+        account.end(reply.call, CallEnd::Charged(reply.usage)).await;
+        question.sampling.tokens_max = room;
+        match self.ask_teacher(teacher, question, &account).await {
+            Ok(again) => {
+                let ended = vec![(again.call, CallEnd::Charged(again.usage))];
+                let whole = Reply {
+                    usage: reply.usage.plus(again.usage),
+                    seconds: reply.seconds + again.seconds,
+                    ..again
+                };
+                Ok((completion(prompt.key, whole), ended))
+            }
+            // What was paid for is kept.
+            Err(HarvestError::Teacher(TeacherError::BudgetExhausted)) => {
+                Ok((completion(prompt.key, reply), Vec::new()))
+            }
+            Err(error) => Err(error),
+        }
     }
 
-    async fn ask_teacher(&self, teacher: &Teacher, question: Question) -> Result<Reply, HarvestError> {
-        let reply = teacher.ask(question, Arc::new(Unmetered)).await?;
+    async fn ask_teacher(
+        &self,
+        teacher: &Teacher,
+        question: Question,
+        account: &Arc<PromptAccount>,
+    ) -> Result<Reply, HarvestError> {
+        let reply = teacher.ask(question, Arc::clone(account) as Arc<dyn CallAccount>).await?;
         lock(&self.outages).remove(&teacher.profile().name);
         Ok(reply)
     }
@@ -244,6 +259,9 @@ impl Worker {
         error: HarvestError,
     ) -> Result<(), HarvestError> {
         let what = match &error {
+            HarvestError::Teacher(TeacherError::BudgetExhausted | TeacherError::LeaseLost) => {
+                NoAnswer::Delayed
+            }
             HarvestError::Teacher(TeacherError::Unavailable { profile, .. })
                 if self.is_long_outage(profile) =>
             {
@@ -256,11 +274,15 @@ impl Worker {
         };
         let delay = match &error {
             HarvestError::Teacher(TeacherError::Wait { wait, .. }) => *wait,
+            HarvestError::Teacher(TeacherError::BudgetLater) => BUSY_DELAY,
             HarvestError::Unasked => Duration::ZERO,
             _ => FAILURE_DELAY,
         };
         let failures_max = self.shared.settings.failures_max;
         let failure = match what {
+            _ if matches!(error, HarvestError::Teacher(TeacherError::BudgetExhausted)) => {
+                AttemptFailure::OutOfBudget
+            }
             NoAnswer::Counted => AttemptFailure::Teacher { error: error.to_string(), failures_max },
             NoAnswer::Delayed | NoAnswer::Paused => AttemptFailure::Delayed,
         };
@@ -316,6 +338,22 @@ fn prompt_span(leased: &LeasedPrompt, delivery: &Delivery) -> Span {
     );
     wire::trace::adopt(&span, &delivery.work.traceparent);
     span
+}
+
+/// An answer, and the calls that end when it is written.
+type PaidAnswer = (Completion, Vec<(CallId, CallEnd)>);
+
+fn completion(key: CompletionKey, reply: Reply) -> Completion {
+    Completion {
+        key,
+        text: reply.text,
+        finish_reason: reply.finish_reason,
+        model: reply.model,
+        tokens_in: reply.usage.tokens_in,
+        tokens_out: reply.usage.tokens_out,
+        money_micros: reply.usage.money_micros,
+        seconds: reply.seconds,
+    }
 }
 
 fn truncated(job: &PreparedJob, leased: &LeasedPrompt, reply: &Reply) -> bool {

@@ -47,6 +47,11 @@ impl Teacher {
         })
     }
 
+    /// The most that one call for this question can cost.
+    pub fn bound(&self, question: &Question) -> CallBound {
+        bound(self.profile(), question)
+    }
+
     /// The profile.
     pub fn profile(&self) -> &Profile {
         &self.profile

@@ -5,6 +5,7 @@
 use crate::convert::{Checked, id, optional, present, timestamp, timestamp_of, under};
 use crate::enums::Named;
 use crate::v1::{self, watch_distillation_response::Event as Message};
+use domain::budget::Amount;
 use domain::completion::Parsed;
 use domain::event::{Event, EventKind};
 use domain::ids::DistillationId;
@@ -73,7 +74,21 @@ impl From<v1::HarvestProgress> for HarvestProgress {
             tokens_in: message.tokens_in,
             tokens_out: message.tokens_out,
             money_micros: message.money_micros,
+            open: message.open.map(Amount::from).unwrap_or_default(),
+            in_doubt: message.in_doubt.map(Amount::from).unwrap_or_default(),
         }
+    }
+}
+
+impl From<v1::CallAmount> for Amount {
+    fn from(message: v1::CallAmount) -> Self {
+        Self { calls: message.calls, tokens: message.tokens, money_micros: message.money_micros }
+    }
+}
+
+impl From<Amount> for v1::CallAmount {
+    fn from(amount: Amount) -> Self {
+        Self { calls: amount.calls, tokens: amount.tokens, money_micros: amount.money_micros }
     }
 }
 
@@ -89,6 +104,8 @@ impl From<HarvestProgress> for v1::HarvestProgress {
             tokens_in: progress.tokens_in,
             tokens_out: progress.tokens_out,
             money_micros: progress.money_micros,
+            open: Some(progress.open.into()),
+            in_doubt: Some(progress.in_doubt.into()),
         }
     }
 }
@@ -365,6 +382,8 @@ mod tests {
             tokens_in: 20,
             tokens_out: 21,
             money_micros: 22,
+            open: Amount { calls: 23, tokens: 24, money_micros: 25 },
+            in_doubt: Amount { calls: 26, tokens: 27, money_micros: 28 },
         };
         let kinds = [
             EventKind::StateChanged { from: None, to: DistillationState::Queued, reason: String::new() },

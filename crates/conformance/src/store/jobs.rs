@@ -477,7 +477,7 @@ pub async fn progress_counts_prompts_and_the_verdicts_of_train_rows(harness: &dy
         tokens_in: 4 * 30,
         tokens_out: 4 * 12,
         money_micros: 4 * 450,
-        open: Amount::default(),
+        open: Amount::of(BOUND),
         in_doubt: Amount::default(),
     };
     assert_eq!(progress, expected, "the evaluated row's verdict is not counted");

@@ -1686,6 +1686,25 @@ pub struct HarvestProgress {
     /// Money spent, in millionths.
     #[prost(uint64, tag = "9")]
     pub money_micros: u64,
+    /// Calls that are being made, at the most they can cost.
+    #[prost(message, optional, tag = "10")]
+    pub open: ::core::option::Option<CallAmount>,
+    /// Calls whose end is not known, at the most they can cost: as good as spent.
+    #[prost(message, optional, tag = "11")]
+    pub in_doubt: ::core::option::Option<CallAmount>,
+}
+/// A quantity of calls to a teacher.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CallAmount {
+    /// Calls.
+    #[prost(uint64, tag = "1")]
+    pub calls: u64,
+    /// Tokens, in and out together.
+    #[prost(uint64, tag = "2")]
+    pub tokens: u64,
+    /// Money, in millionths.
+    #[prost(uint64, tag = "3")]
+    pub money_micros: u64,
 }
 /// A job.
 #[derive(Clone, PartialEq, ::prost::Message)]
