@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use teacher::{Profile, Provider, Teacher};
+use teacher::{Prices, Profile, Provider, Teacher};
 
 /// Every profile whose key is at hand. One that wants a key from an empty variable is left out: a job that names it is
 /// refused, and the others continue.
@@ -59,10 +59,6 @@ fn profile(name: &str, section: &TeacherSection, api_key: Secret) -> anyhow::Res
     };
     let limit = |number: u64| (number > 0).then_some(number);
     Ok(Profile {
-        name: name.to_owned(),
-        provider,
-        url: section.url.clone(),
-        model: section.model.clone(),
         api_key,
         limits: RateLimits {
             requests_per_minute: limit(section.requests_per_minute),
@@ -73,7 +69,11 @@ fn profile(name: &str, section: &TeacherSection, api_key: Secret) -> anyhow::Res
         connect_timeout: Duration::from_secs(section.connect_seconds.max(1)),
         idle_timeout: Duration::from_secs(section.idle_seconds.max(1)),
         total_timeout: Duration::from_secs(section.total_seconds.max(1)),
-        price_in_per_million: section.price_in_per_million,
-        price_out_per_million: section.price_out_per_million,
+        prices: Prices {
+            in_per_million: section.price_in_per_million,
+            out_per_million: section.price_out_per_million,
+            ..Prices::default()
+        },
+        ..Profile::new(name, provider, &section.url, &section.model)
     })
 }

@@ -262,12 +262,14 @@ impl Worker {
             HarvestError::Teacher(TeacherError::BudgetExhausted | TeacherError::LeaseLost) => {
                 NoAnswer::Delayed
             }
-            HarvestError::Teacher(TeacherError::Unavailable { profile, .. })
-                if self.is_long_outage(profile) =>
+            HarvestError::Teacher(TeacherError::Unavailable { failure, .. })
+                if self.is_long_outage(&failure.profile) =>
             {
                 NoAnswer::Paused
             }
-            HarvestError::Teacher(TeacherError::Malformed { .. }) => NoAnswer::Counted,
+            HarvestError::Teacher(
+                TeacherError::Malformed(_) | TeacherError::WrongRequest { parameter: None, .. },
+            ) => NoAnswer::Counted,
             // The teacher, the records or the queue are away for a moment: nothing that an operator has to repair.
             _ if matches!(error.fault(), Fault::Unavailable | Fault::Overloaded) => NoAnswer::Delayed,
             _ => NoAnswer::Paused,

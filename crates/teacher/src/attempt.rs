@@ -1,33 +1,10 @@
-//! How a call fails, and how long to wait before the next one.
+//! How long to wait before the next call, after one that failed.
 
-use crate::error::TeacherError;
 use std::time::Duration;
 
 /// Longest wait between two calls.
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
 const BACKOFF_FIRST: Duration = Duration::from_millis(250);
-
-/// A call that failed.
-#[derive(Debug, Clone)]
-pub(crate) enum CallError {
-    /// A retry may succeed.
-    Retry {
-        /// What happened.
-        error: TeacherError,
-        /// How long the server asked to wait.
-        wait: Option<Duration>,
-    },
-    /// A retry would fail too.
-    Final(TeacherError),
-}
-
-impl CallError {
-    pub(crate) fn into_error(self) -> TeacherError {
-        match self {
-            Self::Retry { error, .. } | Self::Final(error) => error,
-        }
-    }
-}
 
 /// The wait before the next call after `failures` failed ones: what the server asked for, else exponential with full jitter
 /// (`jitter` in [0, 1)).

@@ -1,14 +1,13 @@
 //! One HTTP call: the request, its timeouts, and the meaning of every kind of answer.
 
-use crate::attempt::CallError;
 use crate::context;
 use crate::dialect;
-use crate::error::TeacherError;
-use crate::profile::Profile;
-use crate::retry_after;
-use crate::{Question, Reply, estimate_tokens};
+use crate::error::{Failure, TeacherError};
+use crate::headers::{self, RateLimitHeaders};
+use crate::profile::{Profile, shown_url};
+use crate::{Question, Reply, Tokens, estimate_tokens};
 use bytes::{Bytes, BytesMut};
-use domain::budget::Usage;
+use domain::budget::{CallEnd, Usage};
 use domain::completion::FinishReason;
 use domain::ids::CallId;
 use futures::StreamExt;
@@ -22,6 +21,17 @@ const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
 const SHOWN_CHARACTERS: usize = 160;
 /// The wait after a 429 without Retry-After.
 const WAIT_DEFAULT: Duration = Duration::from_secs(2);
+
+/// What one call came to.
+#[derive(Debug)]
+pub(crate) struct CallReport {
+    /// The answer, or why there is none; classified once, here.
+    pub(crate) outcome: Result<Reply, TeacherError>,
+    /// What the answer's headers tell of limits.
+    pub(crate) limits: RateLimitHeaders,
+    /// Whether the request may have reached the server.
+    pub(crate) sent: bool,
+}
 
 /// The client of one profile.
 #[derive(Debug, Clone)]
@@ -52,7 +62,7 @@ impl Client {
     }
 
     /// Makes one call.
-    pub(crate) async fn ask(&self, question: &Question, call: CallId) -> Result<Reply, CallError> {
+    pub(crate) async fn ask(&self, question: &Question, call: CallId) -> CallReport {
         let began = Instant::now();
         let mut request = self.http.post(&self.endpoint).json(&dialect::body(&self.profile, question));
         for (name, value) in dialect::headers(&self.profile) {
@@ -61,29 +71,45 @@ impl Client {
         if let Some(context) = context::current() {
             request = request.header(domain::trace::HEADER, context.to_string());
         }
-        let response = request.send().await.map_err(|error| self.transport(&error))?;
+        let response = match request.send().await {
+            Ok(response) => response,
+            Err(error) => {
+                let (limits, sent) = (RateLimitHeaders::default(), !error.is_connect());
+                return CallReport { outcome: Err(self.transport(&error)), limits, sent };
+            }
+        };
+        let now = SystemTime::now();
+        let limits = RateLimitHeaders::read(response.headers(), now);
+        let wait = headers::retry_after(response.headers(), now).or_else(|| limits.used_up_for());
+        let outcome = self.read(response, wait, question, call, began).await;
+        CallReport { outcome, limits, sent: true }
+    }
+
+    async fn read(
+        &self,
+        response: reqwest::Response,
+        wait: Option<Duration>,
+        question: &Question,
+        call: CallId,
+        began: Instant,
+    ) -> Result<Reply, TeacherError> {
         let status = response.status();
-        let wait = response
-            .headers()
-            .get(http::header::RETRY_AFTER)
-            .and_then(|value| value.to_str().ok())
-            .and_then(|value| retry_after::parse(value, SystemTime::now()));
         let body = self.read_body(response).await?;
         if status.is_success() {
-            return self.read_reply(question, call, &body, began.elapsed()).map_err(CallError::Final);
+            return self.read_reply(question, call, &body, began.elapsed());
         }
         Err(self.refusal(status, wait, &body))
     }
 
-    async fn read_body(&self, response: reqwest::Response) -> Result<Bytes, CallError> {
+    async fn read_body(&self, response: reqwest::Response) -> Result<Bytes, TeacherError> {
         let mut body = BytesMut::new();
         let mut chunks = response.bytes_stream();
         while let Some(chunk) = chunks.next().await {
             let chunk = chunk.map_err(|error| self.transport(&error))?;
             if body.len() + chunk.len() > BODY_BYTES_MAX {
-                return Err(CallError::Final(self.malformed(format!(
+                return Err(self.malformed(format!(
                     "sent more than {BODY_BYTES_MAX} bytes for one answer: check that the profile's url leads to a teacher"
-                ))));
+                )));
             }
             body.extend_from_slice(&chunk);
         }
@@ -114,84 +140,73 @@ impl Client {
         }
         let tokens_in = answered.tokens_in.unwrap_or_else(|| estimate_tokens(&question.prompt));
         let tokens_out = answered.tokens_out.unwrap_or_else(|| estimate_tokens(&answered.text));
+        let tokens = Tokens { tokens_in, tokens_out, ..Tokens::default() };
         Ok(Reply {
             text: answered.text,
+            thoughts: String::new(),
             finish_reason: answered.finish_reason,
             model: answered.model.unwrap_or_else(|| self.profile.model.clone()),
             call,
-            usage: Usage {
-                tokens_in,
-                tokens_out,
-                money_micros: self.profile.money_micros(tokens_in, tokens_out),
-            },
+            usage: Usage { tokens_in, tokens_out, money_micros: self.profile.money_micros(&tokens) },
             seconds: took.as_secs_f64(),
         })
     }
 
-    fn refusal(&self, status: StatusCode, wait: Option<Duration>, body: &[u8]) -> CallError {
+    fn refusal(&self, status: StatusCode, wait: Option<Duration>, body: &[u8]) -> TeacherError {
         let said = shown(body);
         let code = status.as_u16();
+        let refused = |message: String| self.failure(message, CallEnd::Refused);
         if code == 429 && String::from_utf8_lossy(body).contains("insufficient_quota") {
-            return CallError::Final(self.permanent(format!(
+            return TeacherError::Permanent(refused(format!(
                 "reports an exhausted quota (429 insufficient_quota): raise the quota, then resume: {said}"
             )));
         }
         match code {
-            429 => CallError::Final(TeacherError::Wait {
-                profile: self.profile.name.clone(),
+            429 => TeacherError::Wait {
+                failure: refused(format!("asks to wait (429): {said}")),
                 wait: wait.unwrap_or(WAIT_DEFAULT),
-            }),
-            401 | 403 => CallError::Final(self.permanent(format!(
+            },
+            401 | 403 => TeacherError::Permanent(refused(format!(
                 "rejects the key ({code}): check the profile's api_key_env or api_key_file, then resume: {said}"
             ))),
-            404 | 405 => CallError::Final(self.permanent(format!(
+            404 | 405 => TeacherError::Permanent(refused(format!(
                 "has no such address or model `{}` ({code}): check the profile's url and model: {said}",
                 self.profile.model
             ))),
-            300..=399 => CallError::Final(
-                self.permanent(format!("redirects ({code}): set the profile's url to the final address")),
-            ),
-            // Anthropic answers 529 when it is overloaded.
-            408 | 500 | 502 | 503 | 504 | 529 => CallError::Retry {
-                error: self.unavailable(format!("answered {code}: {said}")),
+            300..=399 => TeacherError::Permanent(refused(format!(
+                "redirects ({code}): set the profile's url to the final address"
+            ))),
+            408 | 500..=599 => TeacherError::Unavailable {
+                failure: self.failure(format!("answered {code}: {said}"), CallEnd::Failed),
                 wait,
             },
-            _ => CallError::Final(self.malformed(format!("rejects the prompt ({code}): {said}"))),
+            _ => TeacherError::Malformed(refused(format!("rejects the prompt ({code}): {said}"))),
         }
     }
 
-    fn transport(&self, error: &reqwest::Error) -> CallError {
-        let what = if error.is_connect() {
-            "cannot be reached: check that it runs and that the profile's url is right".to_owned()
+    fn transport(&self, error: &reqwest::Error) -> TeacherError {
+        let (what, end) = if error.is_connect() {
+            let what = "cannot be reached: check that it runs and that the profile's url is right".to_owned();
+            (what, CallEnd::Refused)
         } else if error.is_timeout() {
-            format!(
+            let what = format!(
                 "timed out (idle {:?}, total {:?}): raise the profile's idle_seconds or total_seconds, or check the teacher",
                 self.profile.idle_timeout, self.profile.total_timeout
-            )
+            );
+            (what, CallEnd::InDoubt)
         } else {
-            "closed the connection before its answer was complete".to_owned()
+            ("closed the connection before its answer was complete".to_owned(), CallEnd::InDoubt)
         };
         let cause = std::error::Error::source(error).map_or_else(String::new, |cause| format!(" ({cause})"));
-        CallError::Retry { error: self.unavailable(format!("{what}{cause}")), wait: None }
-    }
-
-    fn unavailable(&self, message: String) -> TeacherError {
-        let (profile, url) = self.names();
-        TeacherError::Unavailable { profile, url, message }
+        TeacherError::Unavailable { failure: self.failure(format!("{what}{cause}"), end), wait: None }
     }
 
     fn malformed(&self, message: String) -> TeacherError {
-        let (profile, url) = self.names();
-        TeacherError::Malformed { profile, url, message }
+        TeacherError::Malformed(self.failure(message, CallEnd::Charged(Usage::default())))
     }
 
-    fn permanent(&self, message: String) -> TeacherError {
-        let (profile, url) = self.names();
-        TeacherError::Permanent { profile, url, message }
-    }
-
-    fn names(&self) -> (String, String) {
-        (self.profile.name.clone(), self.endpoint.clone())
+    fn failure(&self, message: String, end: CallEnd) -> Failure {
+        Failure { profile: self.profile.name.clone(), url: shown_url(&self.endpoint), message, end }
     }
 }
 

@@ -34,6 +34,11 @@ pub(crate) fn endpoint(profile: &Profile) -> String {
     }
 }
 
+/// Tokens that the model may think, beside those of its answer.
+pub(crate) fn thinking_tokens(profile: &Profile) -> u32 {
+    if profile.parameters.thinking { profile.parameters.thinking_tokens_max } else { 0 }
+}
+
 /// Request headers: the key in the provider's header, and the API version where one is required.
 pub(crate) fn headers(profile: &Profile) -> Vec<(&'static str, String)> {
     let key = profile.api_key.expose().to_owned();

@@ -28,6 +28,7 @@ mod client;
 mod context;
 mod dialect;
 mod error;
+mod headers;
 mod meters;
 mod profile;
 mod render;
@@ -35,8 +36,9 @@ mod retry_after;
 mod stack;
 
 pub use account::{CallAccount, NotReserved, Unmetered};
-pub use error::TeacherError;
-pub use profile::{Profile, Provider};
+pub use error::{Failure, TeacherError};
+pub use headers::{LimitState, RateLimitHeaders};
+pub use profile::{Parameters, Prices, Profile, Provider, TokensParameter};
 pub use render::{Rendered, Renderer};
 pub use stack::Teacher;
 
@@ -70,21 +72,37 @@ pub struct Sampling {
     pub sample: u32,
 }
 
-/// What a teacher answered.
+/// What a teacher answered: whole, cut at its limit of tokens, or refused ([`FinishReason::ContentFilter`], with or without a
+/// text).
 #[derive(Debug, Clone, PartialEq)]
 pub struct Reply {
-    /// The text.
+    /// The text, without the thoughts; of a refusal, what the model said instead.
     pub text: String,
+    /// What the model thought before it answered, where the server tells it.
+    pub thoughts: String,
     /// Why the text ended.
     pub finish_reason: FinishReason,
     /// The model, as the server names it.
     pub model: String,
     /// The call that was answered; it is reserved until whoever keeps the answer ends it as charged with `usage`.
     pub call: CallId,
-    /// What that call cost; tokens are estimated where the server does not count.
+    /// What that call cost, at the prices of cached tokens too; tokens are estimated where the server does not count.
     pub usage: Usage,
     /// Seconds of the call, retries included.
     pub seconds: f64,
+}
+
+/// The tokens of one call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Tokens {
+    /// Of the prompt, all together.
+    pub(crate) tokens_in: u64,
+    /// Of these, what the server had in its cache.
+    pub(crate) cached: u64,
+    /// Of these, what it wrote into its cache.
+    pub(crate) written: u64,
+    /// Of the completion, thoughts included.
+    pub(crate) tokens_out: u64,
 }
 
 /// An estimate of a text's tokens for reservations: one for every four bytes.

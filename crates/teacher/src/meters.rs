@@ -1,7 +1,6 @@
 //! The metrics of calls to teachers.
 
 use crate::Reply;
-use crate::attempt::CallError;
 use crate::error::TeacherError;
 use domain::telemetry::{self, value};
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
@@ -43,17 +42,17 @@ impl Meters {
     }
 
     /// A call ended.
-    pub(crate) fn end(&self, result: &Result<Reply, CallError>, took: Duration) {
+    pub(crate) fn end(&self, result: &Result<Reply, TeacherError>, took: Duration) {
         self.seconds.record(took.as_secs_f64());
-        let outcome = match result {
-            Ok(reply) => {
-                self.tokens_in.increment(reply.usage.tokens_in);
-                self.tokens_out.increment(reply.usage.tokens_out);
-                self.cost.increment(reply.usage.money_micros);
-                "ok"
-            }
-            Err(CallError::Retry { error, .. } | CallError::Final(error)) => outcome(error),
+        let (outcome, usage) = match result {
+            Ok(reply) => ("ok", Some(reply.usage)),
+            Err(error) => (outcome(error), error.usage()),
         };
+        // What was paid counts, whatever the answer is worth.
+        let usage = usage.unwrap_or_default();
+        self.tokens_in.increment(usage.tokens_in);
+        self.tokens_out.increment(usage.tokens_out);
+        self.cost.increment(usage.money_micros);
         requests(&self.profile, outcome).increment(1);
     }
 }
@@ -67,8 +66,10 @@ pub(crate) fn outcome(error: &TeacherError) -> &'static str {
     match error {
         TeacherError::Wait { .. } => "rate_limited",
         TeacherError::Unavailable { .. } => "unavailable",
-        TeacherError::Malformed { .. } | TeacherError::Invalid(_) => "malformed",
-        TeacherError::Permanent { .. } => "refused",
+        TeacherError::Malformed(_) | TeacherError::WrongRequest { .. } | TeacherError::Invalid(_) => {
+            "malformed"
+        }
+        TeacherError::Permanent(_) => "refused",
         TeacherError::BudgetLater
         | TeacherError::BudgetExhausted
         | TeacherError::LeaseLost
@@ -88,19 +89,23 @@ impl Drop for InFlight {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Failure;
+    use domain::budget::CallEnd;
 
     #[test]
     fn every_failure_has_an_outcome_of_the_table() {
-        let (profile, url, message) = (String::new(), String::new(), String::new());
+        let failure = Failure {
+            profile: String::new(),
+            url: String::new(),
+            message: String::new(),
+            end: CallEnd::Refused,
+        };
         let errors = [
-            TeacherError::Wait { profile: profile.clone(), wait: Duration::ZERO },
-            TeacherError::Unavailable {
-                profile: profile.clone(),
-                url: url.clone(),
-                message: message.clone(),
-            },
-            TeacherError::Malformed { profile: profile.clone(), url: url.clone(), message: message.clone() },
-            TeacherError::Permanent { profile, url, message },
+            TeacherError::Wait { failure: failure.clone(), wait: Duration::ZERO },
+            TeacherError::Unavailable { failure: failure.clone(), wait: None },
+            TeacherError::WrongRequest { failure: failure.clone(), parameter: None },
+            TeacherError::Malformed(failure.clone()),
+            TeacherError::Permanent(failure),
             TeacherError::Invalid(String::new()),
             TeacherError::BudgetLater,
             TeacherError::BudgetExhausted,

@@ -2,13 +2,13 @@
 //! job's account, one call with its timeouts.
 
 use crate::account::{CallAccount, OpenCall};
-use crate::attempt::{CallError, backoff};
+use crate::attempt::backoff;
 use crate::client::Client;
 use crate::error::TeacherError;
 use crate::meters::{self, Meters};
 use crate::profile::Profile;
 use crate::{Question, Reply, estimate_tokens};
-use domain::budget::{CallBound, CallEnd};
+use domain::budget::CallBound;
 use domain::ports::{RateLimitError, RateLimiter, Reservation};
 use domain::telemetry::span;
 use std::sync::Arc;
@@ -49,7 +49,7 @@ impl Teacher {
 
     /// The most that one call for this question can cost.
     pub fn bound(&self, question: &Question) -> CallBound {
-        bound(self.profile(), question)
+        self.profile.bound(question)
     }
 
     /// The profile.
@@ -108,34 +108,42 @@ impl Teacher {
         loop {
             match self.attempt(&question, account).await {
                 Ok(reply) => return Ok(Reply { seconds: began.elapsed().as_secs_f64(), ..reply }),
-                Err(CallError::Retry { error, wait }) => {
+                Err(TeacherError::Unavailable { failure, wait }) => {
                     failures += 1;
                     if failures >= self.profile.attempts_max.max(1) {
-                        return Err(error);
+                        return Err(TeacherError::Unavailable { failure, wait });
                     }
                     let wait = backoff(failures, wait, rand::random::<f64>());
-                    tracing::debug!(%error, failures, ?wait, "retrying a call");
+                    tracing::debug!(error = %failure, failures, ?wait, "retrying a call");
                     tokio::time::sleep(wait).await;
                 }
-                Err(failure) => return Err(failure.into_error()),
+                Err(error) => return Err(error),
             }
         }
     }
 
     /// One call within the limits. A wait for the rate limit holds no permit, and the account is asked last: what it grants is
     /// sent at once.
-    async fn attempt(&self, question: &Question, account: &Arc<dyn CallAccount>) -> Result<Reply, CallError> {
+    async fn attempt(
+        &self,
+        question: &Question,
+        account: &Arc<dyn CallAccount>,
+    ) -> Result<Reply, TeacherError> {
         let reservation = reserve(&self.profile, self.rate_limiter.as_ref(), question).await?;
         let result = match self.permits.acquire().await {
             Ok(_permit) => self.call(question, account).await,
             // The semaphore is never closed.
-            Err(_closed) => Err(CallError::Final(TeacherError::LeaseLost)),
+            Err(_closed) => Err(TeacherError::LeaseLost),
         };
-        let used = result.as_ref().map_or(0, |reply| reply.usage.tokens_in + reply.usage.tokens_out);
+        let usage = match &result {
+            Ok(reply) => reply.usage,
+            Err(error) => error.usage().unwrap_or_default(),
+        };
+        let used = usage.tokens_in.saturating_add(usage.tokens_out);
         if let Err(error) = self.rate_limiter.settle(&self.profile.name, reservation, used).await {
             tracing::warn!(%error, "a rate limit reservation cannot be settled");
         }
-        if let Err(CallError::Final(TeacherError::Wait { wait, .. })) = &result
+        if let Err(TeacherError::Wait { wait, .. }) = &result
             && let Err(error) = self.rate_limiter.hold(&self.profile.name, *wait).await
         {
             tracing::warn!(%error, "the wait that a teacher asked for cannot be shared");
@@ -143,37 +151,19 @@ impl Teacher {
         result
     }
 
-    async fn call(&self, question: &Question, account: &Arc<dyn CallAccount>) -> Result<Reply, CallError> {
-        let open = OpenCall::reserve(account, bound(&self.profile, question)).await;
-        let open = open.map_err(|reason| CallError::Final(reason.into_error()))?;
+    async fn call(&self, question: &Question, account: &Arc<dyn CallAccount>) -> Result<Reply, TeacherError> {
+        let open = OpenCall::reserve(account, self.profile.bound(question)).await;
+        let open = open.map_err(|reason| reason.into_error())?;
         let (began, in_flight) = (Instant::now(), self.meters.begin());
-        let result = self.client.ask(question, open.id()).await;
+        let report = self.client.ask(question, open.id()).await;
         drop(in_flight);
-        self.meters.end(&result, began.elapsed());
-        match &result {
+        tracing::trace!(limits = ?report.limits, sent = report.sent, "a call ended");
+        self.meters.end(&report.outcome, began.elapsed());
+        match &report.outcome {
             Ok(_) => open.answered(),
-            Err(error) => open.end(end(error)).await,
+            Err(error) => open.end(error.end()).await,
         }
-        result
-    }
-}
-
-/// The most that a question can cost: a token has one byte at least, and a chat's frame some of its own.
-fn bound(profile: &Profile, question: &Question) -> CallBound {
-    let bytes = question.prompt.len().saturating_add(question.instruction.len());
-    let tokens_in = u64::try_from(bytes).unwrap_or(u64::MAX).saturating_add(128);
-    let tokens_out = u64::from(question.sampling.tokens_max);
-    CallBound {
-        tokens: tokens_in.saturating_add(tokens_out),
-        money_micros: profile.money_micros(tokens_in, tokens_out),
-    }
-}
-
-/// What a failed call costs: nothing where the server refused it; else it is not known.
-fn end(error: &CallError) -> CallEnd {
-    match error {
-        CallError::Final(TeacherError::Wait { .. } | TeacherError::Permanent { .. }) => CallEnd::Refused,
-        CallError::Final(_) | CallError::Retry { .. } => CallEnd::InDoubt,
+        report.outcome
     }
 }
 
@@ -181,7 +171,7 @@ async fn reserve(
     profile: &Profile,
     rate_limiter: &dyn RateLimiter,
     question: &Question,
-) -> Result<u64, CallError> {
+) -> Result<u64, TeacherError> {
     let estimate = estimate_tokens(&question.prompt) + estimate_tokens(&question.instruction);
     let tokens = estimate + u64::from(question.sampling.tokens_max);
     loop {
@@ -190,16 +180,10 @@ async fn reserve(
             Ok(Reservation::Wait(wait)) => tokio::time::sleep(wait).await,
             Err(error @ RateLimitError::NeverFits { .. }) => {
                 let message = format!("teacher `{}`: {error}", profile.name);
-                return Err(CallError::Final(TeacherError::Invalid(message)));
+                return Err(TeacherError::Invalid(message));
             }
             Err(error @ RateLimitError::Unavailable(_)) => {
-                let url = profile.url.clone();
-                let error = TeacherError::Unavailable {
-                    profile: profile.name.clone(),
-                    url,
-                    message: error.to_string(),
-                };
-                return Err(CallError::Retry { error, wait: None });
+                return Err(TeacherError::Unaccounted(error.to_string()));
             }
         }
     }

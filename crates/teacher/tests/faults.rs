@@ -20,7 +20,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
-use teacher::{Profile, Provider, Question, Reply, Sampling, Teacher, TeacherError, Unmetered};
+use teacher::{Prices, Profile, Provider, Question, Reply, Sampling, Teacher, TeacherError, Unmetered};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 
@@ -77,19 +77,14 @@ async fn server(answers: Vec<Answer>) -> (String, Arc<AtomicUsize>) {
 
 fn profile(url: &str) -> Profile {
     Profile {
-        name: "test".into(),
-        provider: Provider::OpenAiCompletions,
-        url: url.into(),
-        model: "small".into(),
         api_key: Secret::new("hunter2"),
-        limits: RateLimits::default(),
         concurrency_max: 2,
         attempts_max: 3,
         connect_timeout: Duration::from_secs(2),
         idle_timeout: Duration::from_millis(300),
         total_timeout: Duration::from_secs(2),
-        price_in_per_million: 1.0,
-        price_out_per_million: 2.0,
+        prices: Prices { in_per_million: 1.0, out_per_million: 2.0, ..Prices::default() },
+        ..Profile::new("test", Provider::OpenAiCompletions, url, "small")
     }
 }
 
