@@ -9,7 +9,7 @@ pub const DEPTH_MAX: usize = 64;
 /// The value of an arithmetic expression over decimal numbers, `+ - * /`, unary minus and parentheses, such as
 /// `( 84.0 / 2.0 )`; `None` where `text` is no such expression, divides by zero, or has no finite value.
 ///
-/// Numbers may have thousands separators (`1,000`); `x`, `×`, `÷` and the typographic minus are read as the operators
+/// Numbers may have thousands separators (`1,000`) and an exponent (`1e3`); `x`, `×`, `÷` and the typographic minus are read as the operators
 /// they stand for. Anything else (names, units, `=`, two expressions) is no expression.
 pub fn value(text: &str) -> Option<f64> {
     let mut reader = ExpressionParser { rest: text.chars().peekable(), depth: 0 };
@@ -95,8 +95,22 @@ impl ExpressionParser<'_> {
             digits.push('.');
             digits.push_str(&self.digits());
         }
-        // "" and "." are no numbers, and `parse` says so; it cannot meet a sign, `inf` or an exponent here.
+        digits.push_str(&self.exponent().unwrap_or_default());
+        // "" and "." are no numbers, and `parse` says so; it cannot meet a sign before them, or `inf`.
         digits.parse().ok()
+    }
+
+    /// Takes `e3` or `E-05`, as programs write large and small numbers, or nothing.
+    fn exponent(&mut self) -> Option<String> {
+        let mut ahead = ExpressionParser { rest: self.rest.clone(), depth: 0 };
+        ahead.rest.next_if(|character| matches!(character, 'e' | 'E'))?;
+        let sign = ahead.rest.next_if(|character| matches!(character, '+' | '-')).unwrap_or('+');
+        let digits = ahead.digits();
+        if digits.is_empty() {
+            return None;
+        }
+        self.rest = ahead.rest;
+        Some(format!("e{sign}{digits}"))
     }
 
     fn digits(&mut self) -> String {
@@ -147,6 +161,8 @@ mod tests {
         check("3 × 4 ÷ 2", Some(6.0));
         check(".5 * 2.", Some(1.0));
         check("\t7\n", Some(7.0));
+        check("1e3 + 2.5E-1", Some(1000.25));
+        check("1e+2", Some(100.0));
     }
 
     #[test]
@@ -175,7 +191,10 @@ mod tests {
             "12,3456",
             "1234,567",
             "1.2.3",
-            "1e5",
+            "1e",
+            "1e+",
+            "e5",
+            "1e400",
             "inf",
             "NaN",
             "2 ** 3",

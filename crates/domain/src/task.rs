@@ -40,6 +40,17 @@ pub enum LabelSet {
     Choices,
 }
 
+/// What an integer stands for where a label is asked for; see [`Task::place_of`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LabelPlace<'a> {
+    /// It is no place in the set: the label is what is written.
+    None,
+    /// This label.
+    Label(&'a str),
+    /// The row has no gold label.
+    NoGold,
+}
+
 /// How a completion is cut and read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AnswerPattern {
@@ -175,6 +186,22 @@ impl Task {
         }
     }
 
+    /// What `label` stands for in a closed set, where data sets write classes as integers: its place in the set, in the
+    /// set's order (`0`, or `0.0` where a table made it a float); one below zero marks a row without a gold label.
+    /// A set that has integers itself holds them as they are written.
+    pub fn place_of(&self, label: &str) -> LabelPlace<'_> {
+        let LabelSet::Closed(labels) = &self.labels else { return LabelPlace::None };
+        let integer = |text: &str| text.trim().strip_suffix(".0").unwrap_or(text.trim()).parse::<i64>().ok();
+        let Some(place) = integer(label).filter(|_| !labels.iter().any(|known| integer(known).is_some()))
+        else {
+            return LabelPlace::None;
+        };
+        match usize::try_from(place) {
+            Ok(place) => labels.get(place).map_or(LabelPlace::None, |label| LabelPlace::Label(label)),
+            Err(_) => LabelPlace::NoGold,
+        }
+    }
+
     /// What the student reads of `example`, without a task prefix.
     ///
     /// Choices are appended as the paper's code does (`\nAnswer Choices:\n(a) ...`); a pair is `premise </s> hypothesis`.
@@ -196,6 +223,27 @@ impl Task {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_integer_is_a_place_in_a_closed_set() {
+        let check = |labels: LabelSet, written: &str, expected: LabelPlace<'_>| {
+            let task = Task { labels, ..Task::built_in("nli").unwrap() };
+            assert_eq!(task.place_of(written), expected, "{written:?}");
+        };
+        let closed =
+            |labels: &[&str]| LabelSet::Closed(labels.iter().map(|text| (*text).to_owned()).collect());
+        let words = || closed(&["no", "yes"]);
+        check(words(), "0", LabelPlace::Label("no"));
+        check(words(), " 1.0", LabelPlace::Label("yes"));
+        check(words(), "-1", LabelPlace::NoGold);
+        for written in ["2", "yes", "1.5", "", "99999999999999999999"] {
+            check(words(), written, LabelPlace::None);
+        }
+        check(closed(&["0", "1"]), "1", LabelPlace::None);
+        check(closed(&["1", "many"]), "-1", LabelPlace::None);
+        check(LabelSet::Open, "0", LabelPlace::None);
+        check(LabelSet::Choices, "0", LabelPlace::None);
+    }
     use minijinja::value::Serde;
     use minijinja::{Environment, UndefinedBehavior, Value, context};
 
