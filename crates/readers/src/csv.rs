@@ -1,143 +1,209 @@
 //! CSV with a header. Empty cells are absent fields; `choices` is a JSON array of texts.
+//!
+//! The records are cut here and not by the `csv` crate: it reads on behind a closing quote, and takes the rest of the file
+//! into a quote that is never closed, without a word. Fields are separated by what separates the names of the header:
+//! a comma, a semicolon, a tab or a bar. Lines end with a line feed, a carriage return, or both.
 
 use crate::LINE_BYTES_MAX;
 use crate::error::{Place, ReadError};
-use crate::row::{Cell, FIELDS, Record, json_cell, json_message, unknown};
-use crate::text::{Stream, plain};
+use crate::row::{Cell, FIELDS, Record, is_index, json_cells, json_message, unknown};
+use crate::text::{Bytes, Stream, buffered};
 use domain::Violation;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
-/// Bytes that the parser reads ahead of the record that it returns.
-const READ_AHEAD: usize = 64 * 1024;
-
-/// A stream that fails when one record takes more bytes than its limit: a quote that is never closed would otherwise
-/// gather the rest of the file. It keeps the bytes it gave last, to see how a record ended.
-struct Bounded {
-    stream: Stream,
-    left: usize,
-    given: Vec<u8>,
-    total: u64,
-    ended: bool,
-}
-
-impl Bounded {
-    /// Whether the record that ends before byte `end` was ended by a line feed, not by a carriage return (whose line
-    /// feed comes later) or by the end of the file.
-    fn fed_before(&self, end: u64) -> bool {
-        let back = usize::try_from(self.total.saturating_sub(end)).unwrap_or(usize::MAX);
-        !self.ended && self.given.iter().rev().nth(back) == Some(&b'\n')
-    }
-}
-
-impl Read for Bounded {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        if self.left == 0 {
-            return Err(std::io::ErrorKind::FileTooLarge.into());
-        }
-        let read = self.stream.read(buffer)?;
-        self.left = self.left.saturating_sub(read);
-        self.total += read as u64;
-        self.ended = read == 0;
-        if let Some(given) = buffer.get(..read).filter(|given| !given.is_empty()) {
-            self.given.clear();
-            self.given.extend_from_slice(given);
-        }
-        Ok(read)
-    }
-}
+const SEPARATORS: &[u8] = b",;\t|";
 
 pub(crate) struct CsvRows {
     file: PathBuf,
-    reader: csv::Reader<Bounded>,
+    bytes: Bytes,
+    /// What separates fields; `None` until the header has shown it.
+    separator: Option<u8>,
     header: Vec<String>,
     ended: bool,
 }
 
+/// A record as it is cut.
+#[derive(Default)]
+struct Cut {
+    /// The line on which it begins.
+    line: u64,
+    fields: Vec<Vec<u8>>,
+    /// Where it breaks the rules of quotes first.
+    mistake: Option<(u64, &'static str)>,
+}
+
+/// What the next byte belongs to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// A field that begins.
+    Start,
+    /// A field without quotes.
+    Bare,
+    /// A quoted field.
+    Quoted,
+    /// Behind a quote that closes the field, unless one more follows.
+    Closed,
+}
+
+const AFTER_QUOTE: &str = "has text after a closing quote: write a quote inside a field twice, \"\"; where a backslash \
+    stands before it: `pandas.read_csv(f, escapechar=\"\\\\\").to_csv(g, index=False)`";
+const OPEN_QUOTE: &str =
+    "opens a quote that is never closed: close it, or write it twice inside a field, \"\"";
+
 impl CsvRows {
     /// Reads the header.
     pub(crate) fn new(file: &Path, stream: Stream) -> Result<Self, Vec<ReadError>> {
-        let stream = plain(file, stream).map_err(|error| vec![error])?;
-        let reader = csv::ReaderBuilder::new()
-            .has_headers(false)
-            .flexible(true)
-            .buffer_capacity(READ_AHEAD)
-            .from_reader(Bounded { stream, left: 0, given: Vec::new(), total: 0, ended: false });
-        let mut rows = Self { file: file.to_owned(), reader, header: Vec::new(), ended: false };
-        let Some((line, names)) = rows.record().map_err(|error| vec![error])? else {
+        let bytes = Bytes::after(buffered(file, stream).map_err(|error| vec![error])?, 0);
+        let mut rows =
+            Self { file: file.to_owned(), bytes, separator: None, header: Vec::new(), ended: false };
+        let Some(cut) = rows.cut().map_err(|error| vec![error])? else {
             return Ok(rows);
         };
-        rows.header = names.iter().map(|name| String::from_utf8_lossy(name).trim().to_owned()).collect();
-        let mistakes = rows.header_mistakes(line);
+        if let Some((line, message)) = cut.mistake {
+            return Err(vec![ReadError::new(file, Place::line(line), message)]);
+        }
+        rows.header = cut.fields.iter().map(|name| String::from_utf8_lossy(name).trim().to_owned()).collect();
+        rows.separator.get_or_insert(b',');
+        let mistakes = rows.header_mistakes(cut.line);
         if mistakes.is_empty() { Ok(rows) } else { Err(mistakes) }
     }
 
     fn header_mistakes(&self, line: u64) -> Vec<ReadError> {
+        let one =
+            |message| vec![ReadError::of(&self.file, Place::line(line), Violation::new("header", message))];
+        match self.header.first() {
+            Some(name) if name.starts_with(['{', '[']) => {
+                return one("is JSON: use `distillery import jsonl`, or name the file .jsonl");
+            }
+            Some(name) if name.starts_with("sep=") => {
+                return one("is a hint for spreadsheets, and names no columns: remove the first line");
+            }
+            _ => {}
+        }
         let mut found = Vec::new();
         let mut push = |violation| found.push(ReadError::of(&self.file, Place::line(line), violation));
         for (place, name) in self.header.iter().enumerate() {
             if self.header.iter().take(place).any(|known| known == name) {
                 push(Violation::new(name.as_str(), "names two columns: remove one of them"));
-            } else if self.header.len() == 1 && name.contains([';', '\t']) {
-                push(Violation::new("header", "has no comma: columns are separated by commas"));
-            } else if !FIELDS.contains(&name.as_str()) {
+            } else if name.is_empty() && place > 0 {
+                let message = format!("has no name for column {}: name it, or remove it", place + 1);
+                push(Violation::new("header", message));
+            } else if !FIELDS.contains(&name.as_str()) && !is_index(name) {
                 push(unknown(name));
             }
         }
         found
     }
 
-    /// The next record and the line on which it begins. The parser's own number is that of the line on which it looked
-    /// for the record: before blank lines, and before the line feed after a carriage return.
-    fn record(&mut self) -> Result<Option<(u64, csv::ByteRecord)>, ReadError> {
-        self.reader.get_mut().left = LINE_BYTES_MAX + READ_AHEAD;
-        let mut record = csv::ByteRecord::new();
-        let before = self.reader.position().line();
-        let read = self.reader.read_byte_record(&mut record);
-        match read {
-            Ok(true) => {
-                let end = self.reader.position();
-                let fed = u64::from(self.reader.get_ref().fed_before(end.byte()));
-                let inside = record.as_slice().iter().filter(|byte| **byte == b'\n').count() as u64;
-                Ok(Some((end.line().saturating_sub(inside + fed), record)))
+    /// The next record; blank lines are none.
+    fn cut(&mut self) -> Result<Option<Cut>, ReadError> {
+        let mut cut = Cut { line: self.bytes.line, ..Cut::default() };
+        let cut_out = self.cut_into(&mut cut).map_err(|error| {
+            self.ended = true;
+            let place = Place::line(cut.line);
+            if error.kind() == std::io::ErrorKind::FileTooLarge {
+                let message =
+                    format!("begins a row longer than {LINE_BYTES_MAX} bytes: is a quote left open?");
+                return ReadError::new(&self.file, place, message);
             }
-            Ok(false) => Ok(None),
-            Err(error) => {
-                self.ended = true;
-                Err(self.failure(before, &error))
+            ReadError { place, ..ReadError::io(&self.file, &error) }
+        })?;
+        Ok(cut_out.then_some(cut))
+    }
+
+    /// Whether there was a record to fill `cut`.
+    fn cut_into(&mut self, cut: &mut Cut) -> std::io::Result<bool> {
+        let (mut state, mut field, mut opened, mut size) = (State::Start, Vec::new(), 0, 0_usize);
+        while let Some(byte) = self.bytes.peek()? {
+            let line = self.bytes.line;
+            self.bytes.take(byte)?;
+            size += 1;
+            if size > LINE_BYTES_MAX {
+                return Err(std::io::ErrorKind::FileTooLarge.into());
             }
+            state = match (state, byte) {
+                (State::Quoted, b'"') => State::Closed,
+                (State::Closed, b'"') => {
+                    field.push(b'"');
+                    State::Quoted
+                }
+                (State::Quoted, byte) => {
+                    field.push(byte);
+                    State::Quoted
+                }
+                (State::Start, b'"') => {
+                    opened = line;
+                    State::Quoted
+                }
+                (_, b'\n' | b'\r') => {
+                    if byte == b'\r' && self.bytes.peek()? == Some(b'\n') {
+                        self.bytes.take(b'\n')?;
+                    }
+                    if state != State::Start || !cut.fields.is_empty() {
+                        cut.fields.push(field);
+                        return Ok(true);
+                    }
+                    (cut.line, size) = (self.bytes.line, 0);
+                    State::Start
+                }
+                (_, byte) if self.separates(byte) => {
+                    cut.fields.push(std::mem::take(&mut field));
+                    State::Start
+                }
+                (state, byte) => {
+                    if state == State::Closed {
+                        cut.mistake.get_or_insert((line, AFTER_QUOTE));
+                    }
+                    field.push(byte);
+                    State::Bare
+                }
+            };
+        }
+        if state == State::Quoted {
+            cut.mistake.get_or_insert((opened, OPEN_QUOTE));
+        }
+        let any = state != State::Start || !cut.fields.is_empty();
+        cut.fields.push(field);
+        Ok(any)
+    }
+
+    /// Whether `byte` separates fields. The first that does in the header does in the whole file.
+    fn separates(&mut self, byte: u8) -> bool {
+        match self.separator {
+            Some(separator) => byte == separator,
+            None if SEPARATORS.contains(&byte) => {
+                self.separator = Some(byte);
+                true
+            }
+            None => false,
         }
     }
 
-    fn failure(&self, line: u64, error: &csv::Error) -> ReadError {
-        let place = Place::line(line);
-        match error.kind() {
-            csv::ErrorKind::Io(error) if error.kind() == std::io::ErrorKind::FileTooLarge => ReadError::new(
-                &self.file,
-                place,
-                format!("begins a row longer than {LINE_BYTES_MAX} bytes: is a quote left open?"),
-            ),
-            csv::ErrorKind::Io(error) => ReadError { place, ..ReadError::io(&self.file, error) },
-            _ => ReadError::new(&self.file, place, format!("is not valid CSV: {error}")),
+    fn cells(&self, cut: &Cut) -> Result<Record, ReadError> {
+        let place = Place::line(cut.line);
+        if let Some((line, message)) = cut.mistake {
+            return Err(ReadError::new(&self.file, Place::line(line), message));
         }
-    }
-
-    fn cells(&self, line: u64, record: &csv::ByteRecord) -> Result<Record, ReadError> {
-        let place = Place::line(line);
-        if record.len() != self.header.len() {
+        if cut.fields.len() != self.header.len() {
+            let separator = match self.separator {
+                Some(b';') => "semicolon",
+                Some(b'\t') => "tab",
+                Some(b'|') => "bar",
+                _ => "comma",
+            };
             let message = format!(
-                "has {} fields and the header names {}: is a comma or a quote missing?",
-                record.len(),
+                "has {} fields and the header names {}: is a {separator} or a quote missing?",
+                cut.fields.len(),
                 self.header.len()
             );
             return Err(ReadError::new(&self.file, place, message));
         }
-        let cell = |(name, bytes): (&String, &[u8])| {
+        let cell = |(name, bytes): (&String, &Vec<u8>)| {
             cell(name, bytes)
                 .map(|cell| (name.clone(), cell))
                 .map_err(|message| ReadError::of(&self.file, place, Violation::new(name.as_str(), message)))
         };
-        let cells = self.header.iter().zip(record).map(cell).collect::<Result<_, _>>()?;
+        let cells = self.header.iter().zip(&cut.fields).map(cell).collect::<Result<_, _>>()?;
         Ok(Record { place, cells })
     }
 }
@@ -151,10 +217,9 @@ fn cell(name: &str, bytes: &[u8]) -> Result<Cell, String> {
     if name != "choices" {
         return Ok(Cell::Text(text.to_owned()));
     }
-    let value = serde_json::from_str(text).map_err(|error| {
+    json_cells(text).map_err(|error| {
         format!("{}; choices are a JSON array of texts, such as [\"yes\", \"no\"]", json_message(&error))
-    })?;
-    Ok(json_cell(value))
+    })
 }
 
 impl Iterator for CsvRows {
@@ -164,8 +229,8 @@ impl Iterator for CsvRows {
         if self.ended {
             return None;
         }
-        match self.record() {
-            Ok(record) => record.map(|(line, record)| self.cells(line, &record)),
+        match self.cut() {
+            Ok(cut) => cut.map(|cut| self.cells(&cut)),
             Err(error) => Some(Err(error)),
         }
     }

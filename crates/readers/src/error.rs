@@ -42,7 +42,8 @@ impl Place {
     pub(crate) fn in_words(self) -> String {
         match self {
             Self::File => "the file".to_owned(),
-            Self::Line { line, .. } => format!("line {line}"),
+            Self::Line { line, column: None } => format!("line {line}"),
+            Self::Line { line, column: Some(column) } => format!("line {line}, column {column}"),
             Self::Row { group, row } => format!("row {row} (row group {group})"),
         }
     }

@@ -8,8 +8,11 @@
 //! | `split` | `train` (where absent), `validation` (or `valid`, `dev`), `test` |
 //! | `input` | the text; or `premise` and `hypothesis` in its place |
 //! | `choices` | the options of a multiple-choice question: an array; in CSV a cell with a JSON array of texts |
-//! | `label` | the gold label; a number or a truth value counts as its text |
+//! | `label` | the gold label; a number or a truth value counts as its text, digit for digit |
 //! | `rationale` | an explanation that came with the row |
+//!
+//! What is read beyond the plain forms, and as what, is a table in `docs/DATA.md`: files of other programs, their encodings,
+//! separators, compressions, indexes and absent values.
 //!
 //! [`rows`] streams: memory does not grow with the file, except 40 bytes for every row with an `id`. Rows are yielded until
 //! the first mistake; the rest is only searched for further mistakes, and one [`ReadErrors`] with all of them ends the
@@ -40,6 +43,7 @@ pub mod write;
 
 mod csv;
 mod jsonl;
+mod missing;
 mod parquet;
 mod row;
 mod rows;
@@ -61,9 +65,9 @@ pub const ROWS_MAX: u64 = 20_000_000;
 /// How rows lie in a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Format {
-    /// One JSON object a line.
+    /// One JSON object a line, or one array of objects.
     Jsonl,
-    /// Comma-separated, with a header.
+    /// Separated by commas, semicolons, tabs or bars, with a header.
     Csv,
     /// Apache Parquet.
     Parquet,
@@ -87,7 +91,7 @@ impl Format {
         let ending = path.extension()?.to_str()?.to_ascii_lowercase();
         match ending.as_str() {
             "jsonl" | "ndjson" | "json" => Some(Self::Jsonl),
-            "csv" => Some(Self::Csv),
+            "csv" | "tsv" => Some(Self::Csv),
             "parquet" => Some(Self::Parquet),
             _ => None,
         }

@@ -1,11 +1,12 @@
 //! Parquet with columns of the rows' names: texts, numbers for labels and ids, lists of texts for choices.
 
 use crate::error::{Place, ReadError};
-use crate::row::{Cell, FIELDS, Record, unknown};
+use crate::row::{Cell, FIELDS, Record, is_index, unknown};
 use parquet::errors::ParquetError;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::{Field, Row, reader::RowIter};
 use std::fs::File;
+use std::io::{Read, Seek};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
@@ -21,14 +22,22 @@ pub(crate) struct ParquetRows {
 impl ParquetRows {
     /// Reads the schema.
     pub(crate) fn new(path: &Path, file: File) -> Result<Self, Vec<ReadError>> {
-        let reader = guarded(|| SerializedFileReader::new(file)).map_err(|message| {
-            vec![ReadError::new(path, Place::File, format!("is not a readable Parquet file: {message}"))]
-        })?;
+        let one = |message: String| vec![ReadError::new(path, Place::File, message)];
+        let begins = begins(&file).map_err(|error| vec![ReadError::io(path, &error)])?;
+        if begins.is_empty() {
+            return Err(one("is empty: it must hold at least one row".to_owned()));
+        }
+        if begins != *MAGIC {
+            let message = "is not a readable Parquet file, which begins with PAR1: is it JSON Lines or CSV?";
+            return Err(one(message.to_owned()));
+        }
+        let reader = guarded(|| SerializedFileReader::new(file))
+            .map_err(|failure| one(format!("is not a readable Parquet file: {}", failure.words())))?;
         let schema = reader.metadata().file_metadata().schema();
         let mistakes: Vec<ReadError> = schema
             .get_fields()
             .iter()
-            .filter(|column| !FIELDS.contains(&column.name()))
+            .filter(|column| !FIELDS.contains(&column.name()) && !is_index(column.name()))
             .map(|column| ReadError::of(path, Place::File, unknown(column.name())))
             .collect();
         if !mistakes.is_empty() {
@@ -62,20 +71,57 @@ impl Iterator for ParquetRows {
         match guarded(|| self.rows.next().transpose()) {
             Ok(None) => None,
             Ok(Some(row)) => Some(Ok(Record { place: self.place(), cells: cells(row) })),
-            Err(message) => {
+            Err(failure) => {
                 self.ended = true;
-                let message = format!("cannot be read, the file is damaged: {message}");
+                let message = match &failure {
+                    Failure::NotKnown(_) => format!("cannot be read: {}; {ANEW}", failure.words()),
+                    Failure::Damaged(_) => {
+                        format!("cannot be read, the file is damaged: {}", failure.words())
+                    }
+                };
                 Some(Err(ReadError::new(&self.file, self.place(), message)))
             }
         }
     }
 }
 
+/// What every Parquet file begins with.
+const MAGIC: &[u8] = b"PAR1";
+/// How a file is made that can be read.
+const ANEW: &str = "write it anew, `df.to_parquet(f, compression=\"zstd\")`";
+
+/// The first bytes of a file, from which it is read from the start all the same.
+fn begins(file: &File) -> std::io::Result<Vec<u8>> {
+    let mut start = Vec::new();
+    let mut file = file;
+    file.take(MAGIC.len() as u64).read_to_end(&mut start)?;
+    file.rewind()?;
+    Ok(start)
+}
+
+/// Why a file cannot be read.
+enum Failure {
+    /// It is sound, and uses what is not read here.
+    NotKnown(String),
+    /// It breaks the rules of the format.
+    Damaged(String),
+}
+
+impl Failure {
+    fn words(&self) -> &str {
+        match self {
+            Self::NotKnown(words) | Self::Damaged(words) => words,
+        }
+    }
+}
+
 /// The reader of damaged files must not take the process with it: the crate asserts where it should return an error.
-fn guarded<T>(read: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, String> {
+fn guarded<T>(read: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, Failure> {
     match catch_unwind(AssertUnwindSafe(read)) {
-        Ok(result) => result.map_err(|error| error.to_string()),
-        Err(_) => Err("its structure contradicts itself".to_owned()),
+        Ok(Ok(read)) => Ok(read),
+        Ok(Err(ParquetError::NYI(words))) => Err(Failure::NotKnown(words)),
+        Ok(Err(error)) => Err(Failure::Damaged(error.to_string())),
+        Err(_) => Err(Failure::Damaged("its structure contradicts itself".to_owned())),
     }
 }
 
@@ -102,9 +148,15 @@ fn cell(field: &Field) -> Cell {
         Field::UShort(number) => Cell::Bare(number.to_string()),
         Field::UInt(number) => Cell::Bare(number.to_string()),
         Field::ULong(number) => Cell::Bare(number.to_string()),
+        // pandas has no other word for what is absent in a column of numbers.
+        Field::Float16(number) if number.is_nan() => Cell::Null,
+        Field::Float(number) if number.is_nan() => Cell::Null,
+        Field::Double(number) if number.is_nan() => Cell::Null,
+        Field::Float16(number) => Cell::Bare(number.to_string()),
         Field::Float(number) => Cell::Bare(number.to_string()),
         Field::Double(number) => Cell::Bare(number.to_string()),
+        Field::Decimal(_) => Cell::Bare(field.to_string()),
         Field::Group(_) | Field::MapInternal(_) => Cell::Other("a structure"),
-        _ => Cell::Other("of a type that is not text"),
+        _ => Cell::Other("a date or a time"),
     }
 }

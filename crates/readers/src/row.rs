@@ -5,8 +5,10 @@ use domain::example::CHOICES_MAX;
 use domain::label::Comparison;
 use domain::label::normalise;
 use domain::spec::suggestion;
+use domain::task::LabelPlace;
 use domain::task::LabelSet;
 use domain::{Answer, Example, Split, Task, Violation};
+use serde_json::value::RawValue;
 
 /// The fields of a row.
 pub const FIELDS: &[&str] =
@@ -50,6 +52,11 @@ pub(crate) enum Cell {
     Other(&'static str),
 }
 
+/// Whether a column of this name is the index of a table that pandas wrote, and no field of a row.
+pub(crate) fn is_index(name: &str) -> bool {
+    name.is_empty() || name == "__index_level_0__" || name.starts_with("Unnamed: 0")
+}
+
 /// A row's cells with their names, in the order of the file.
 pub(crate) type Cells = Vec<(String, Cell)>;
 
@@ -77,6 +84,11 @@ pub(crate) fn shown(text: &str) -> String {
 pub(crate) fn build(cells: Cells, split: Option<Split>) -> Result<Example, Vec<Violation>> {
     let mut example = Example { split: split.unwrap_or_default(), ..Example::default() };
     let mut found = Vec::new();
+    if let Some((name, _)) = cells.iter().find(|(name, cell)| is_wrapper(name, cell)) {
+        let shown = shown(name);
+        let message = format!("holds rows: write one a line, with `jq -c '.[\"{shown}\"][]'`");
+        return Err(vec![Violation::new(shown, message)]);
+    }
     let mut seen: Vec<String> = Vec::new();
     for (name, cell) in cells {
         if seen.contains(&name) {
@@ -93,6 +105,12 @@ pub(crate) fn build(cells: Cells, split: Option<Split>) -> Result<Example, Vec<V
         }
     }
     if found.is_empty() { Ok(example) } else { Err(found) }
+}
+
+/// Whether the whole file is one object, whose rows are in this field.
+fn is_wrapper(name: &str, cell: &Cell) -> bool {
+    let holds_objects = matches!(cell, Cell::List(items) if items.first() == Some(&Cell::Other("an object")));
+    holds_objects && !FIELDS.contains(&name)
 }
 
 fn set(example: &mut Example, name: &str, cell: Cell, file_split: Option<Split>) -> Result<(), Violation> {
@@ -113,9 +131,28 @@ fn set(example: &mut Example, name: &str, cell: Cell, file_split: Option<Split>)
                 example.answers.push(Answer::Rationale { teacher: TEACHER.to_owned(), text, label: None });
             }
         }
+        index if is_index(index) => return pass_over(cell),
         other => return Err(unknown(other)),
     }
     Ok(())
+}
+
+/// An index counts rows; a column without a name that does not may be anything.
+fn pass_over(cell: Cell) -> Result<(), Violation> {
+    let text = match cell {
+        Cell::Null => return Ok(()),
+        Cell::Text(text) | Cell::Bare(text) => text,
+        Cell::List(_) | Cell::Other(_) => "a structure".to_owned(),
+    };
+    if text.parse::<i64>().is_ok() {
+        return Ok(());
+    }
+    let message = format!(
+        "has no name, as the index of a table, and holds `{}`: name it, or leave it out \
+         (`df.to_csv(f, index=False)`)",
+        shown(&text)
+    );
+    Err(Violation::new("the first column", message))
 }
 
 fn read_split(text: &str, file: Option<Split>) -> Result<Split, Violation> {
@@ -140,6 +177,11 @@ fn text(name: &str, cell: Cell) -> Result<Option<String>, Violation> {
             Err(Violation::new(name, format!("is `{}`: write it as text, in quotes", shown(&text))))
         }
         Cell::List(_) => Err(Violation::new(name, "is an array: it must be text")),
+        Cell::Other("an object") => {
+            let message =
+                "is an object: it must be text (`df.to_json(f, orient=\"records\", lines=True)` writes rows)";
+            Err(Violation::new(name, message))
+        }
         Cell::Other(kind) => Err(Violation::new(name, format!("is {kind}: it must be text"))),
     }
 }
@@ -167,6 +209,28 @@ fn list(name: &str, cell: Cell) -> Result<Vec<String>, Violation> {
         bare(&name, cell)?.ok_or_else(|| Violation::new(name, "is null: every choice needs text"))
     };
     cells.into_iter().enumerate().map(item).collect()
+}
+
+/// Gives the gold label its name where it is an integer, a place in the task's set; one that is less than nothing is
+/// none.
+///
+/// # Errors
+/// It is none, and `required`.
+pub(crate) fn name_label(task: &Task, required: bool, example: &mut Example) -> Result<(), Violation> {
+    let Some(label) = &example.label else { return Ok(()) };
+    match task.place_of(label) {
+        LabelPlace::None => {}
+        LabelPlace::Label(name) => example.label = Some(name.to_owned()),
+        LabelPlace::NoGold if required => {
+            let message = format!(
+                "`{}` is no gold label: remove the row, or train on the teacher's (judging.label = \"teacher\")",
+                shown(label)
+            );
+            return Err(Violation::new("label", message));
+        }
+        LabelPlace::NoGold => example.label = None,
+    }
+    Ok(())
 }
 
 /// What `task` asks of a row's gold label, and what a row's own choices do.
@@ -199,16 +263,35 @@ fn shown_list(texts: &[String]) -> String {
     items.join(", ")
 }
 
-/// `value` as a cell.
-pub(crate) fn json_cell(value: serde_json::Value) -> Cell {
-    match value {
-        serde_json::Value::Null => Cell::Null,
-        serde_json::Value::Bool(truth) => Cell::Bare(truth.to_string()),
-        serde_json::Value::Number(number) => Cell::Bare(number.to_string()),
-        serde_json::Value::String(text) => Cell::Text(text),
-        serde_json::Value::Array(items) => Cell::List(items.into_iter().map(json_cell).collect()),
-        serde_json::Value::Object(_) => Cell::Other("an object"),
+/// `value` as a cell: its numbers as they are written.
+///
+/// # Errors
+/// A text in it that is none.
+pub(crate) fn json_cell(value: &RawValue) -> Result<Cell, serde_json::Error> {
+    let scalar = |value: &RawValue| {
+        let raw = value.get();
+        Ok(match raw.as_bytes().first() {
+            Some(b'"') => Cell::Text(serde_json::from_str(raw)?),
+            Some(b'n') => Cell::Null,
+            Some(b'{') => Cell::Other("an object"),
+            // No field is an array of arrays: what is in them is not looked at, however deep it is.
+            Some(b'[') => Cell::Other("an array"),
+            _ => Cell::Bare(raw.to_owned()),
+        })
+    };
+    if !value.get().starts_with('[') {
+        return scalar(value);
     }
+    let items: Vec<&RawValue> = serde_json::from_str(value.get())?;
+    Ok(Cell::List(items.into_iter().map(scalar).collect::<Result<_, _>>()?))
+}
+
+/// The JSON value in `text` as a cell.
+///
+/// # Errors
+/// It is none.
+pub(crate) fn json_cells(text: &str) -> Result<Cell, serde_json::Error> {
+    json_cell(serde_json::from_str(text)?)
 }
 
 /// What is wrong with JSON, without serde's own account of where.

@@ -2,9 +2,10 @@
 
 use crate::csv::CsvRows;
 use crate::error::{Mistakes, Place, ReadError, ReadErrors};
-use crate::jsonl::JsonLines;
+use crate::jsonl::JsonRows;
+use crate::missing::Missing;
 use crate::parquet::ParquetRows;
-use crate::row::{Record, build, label_violation, shown};
+use crate::row::{Record, build, label_violation, name_label, shown};
 use crate::text::{Stream, open};
 use crate::{Format, ROWS_MAX, Source};
 use domain::{Example, Split, Task, Violation};
@@ -95,6 +96,7 @@ impl Rows {
         let (source, stream) = self.waiting.next()?;
         match records(&source, stream) {
             Ok(records) => {
+                let records = Box::new(Missing::new(records));
                 self.current = Some(Current { file: source.path, split: source.split, records, empty: true });
             }
             Err(mistakes) => mistakes.into_iter().for_each(|mistake| self.mistakes.push(mistake)),
@@ -122,13 +124,19 @@ impl Rows {
             self.waiting = Vec::new().into_iter();
             return None;
         }
-        let example = match build(record.cells, split) {
+        let mut example = match build(record.cells, split) {
             Ok(example) => example,
             Err(violations) => {
                 self.note(file, place, violations);
                 return None;
             }
         };
+        if let Some(task) = &self.options.task
+            && let Err(violation) = name_label(task, self.options.labels_required, &mut example)
+        {
+            self.note(file, place, vec![violation]);
+            return None;
+        }
         let label = label_violation(self.options.task.as_ref(), self.options.labels_required, &example);
         let twice = example.key.as_ref().and_then(|key| self.ids.insert(file, place, key));
         let violations: Vec<Violation> = label.into_iter().chain(twice).collect();
@@ -176,7 +184,7 @@ fn records(source: &Source, stream: Option<Stream>) -> Result<Records, Vec<ReadE
     };
     match source.format {
         Format::Csv => Ok(Box::new(CsvRows::new(path, stream)?)),
-        Format::Jsonl | Format::Parquet => Ok(Box::new(JsonLines::new(path, stream).map_err(one)?)),
+        Format::Jsonl | Format::Parquet => Ok(Box::new(JsonRows::new(path, stream).map_err(one)?)),
     }
 }
 

@@ -75,10 +75,9 @@ fn mistakes_of_jsonl_are_named() {
     check("\n \n", &["rows: is empty"]);
     check("{\"input\": \"a\", }", &["rows:1:16: is broken JSON: trailing comma"]);
     check("{\"input\": \"a\"}\n{\"input\": ", &["rows:2:10: is broken JSON: EOF while parsing a value"]);
-    check(
-        "[{\"input\": \"a\"}]",
-        &["rows:1: is broken JSON: invalid type: sequence, expected one JSON object a line"],
-    );
+    check("7\n8\n", &["rows:1: is no JSON: if it is the header of a CSV file, use `distillery import csv`"]);
+    check("\"a\"\n", &["rows:1:3: is broken JSON: invalid type: string"]);
+    check("\ninput,label\na,b\nc,d\n", &["rows:2: is no JSON: if it is the header of a CSV file"]);
     check("{\"input\":\"a\"} {\"input\":\"b\"}", &["rows:1:15: is broken JSON: trailing characters"]);
     check(
         "{\"input\":\"a\",\"lable\":\"b\"}",
@@ -122,7 +121,11 @@ fn mistakes_of_csv_are_named() {
     check("input,label\n", &["rows: is empty"]);
     check("input,lable\na,b\n", &["rows:1: lable: is not a field of a row: did you mean `label`?"]);
     check("input,input\na,b\n", &["rows:1: input: names two columns"]);
-    check("input;label\na;b\n", &["rows:1: header: has no comma: columns are separated by commas"]);
+    check("input;lable\na;b\n", &["rows:1: lable: is not a field of a row: did you mean `label`?"]);
+    check("input;label\na\n", &["rows:2: has 1 fields and the header names 2: is a semicolon or a quote"]);
+    check("{\"input\": \"a\"}\n", &["rows:1: header: is JSON: use `distillery import jsonl`"]);
+    check("sep=;\ninput;label\na;b\n", &["rows:1: header: is a hint for spreadsheets"]);
+    check("input,label,\na,b,\n", &["rows:1: header: has no name for column 3: name it, or remove it"]);
     check(
         "input,label\na\n\nb,c,d\n",
         &["rows:2: has 1 fields and the header names 2", "rows:4: has 3 fields"],
@@ -132,10 +135,6 @@ fn mistakes_of_csv_are_named() {
         &["rows:2: choices: is broken JSON: expected value; choices are a JSON array"],
     );
     check("input,choices\na,7\n", &["rows:2: choices: must be an array of texts"]);
-    check(
-        "input,label\n\"a,b\nc,d\n",
-        &["rows:2: has 1 fields and the header names 2: is a comma or a quote missing?"],
-    );
     check("label\na\n", &["rows:2: input: is empty"]);
 }
 
@@ -163,21 +162,247 @@ fn csv_lines_are_counted_as_an_editor_does() {
 
 #[test]
 fn other_encodings_are_called_by_name() {
-    let utf16: Vec<u8> = "\u{feff}{\"input\":\"a\"}".encode_utf16().flat_map(u16::to_le_bytes).collect();
-    let (mut gzip, mut big) = (vec![0x1F, 0x8B], vec![0xFE, 0xFF]);
-    gzip.extend_from_slice(b"rest");
-    big.extend_from_slice(b"\0{");
+    let gzip = b"\x1F\x8Brest";
     for format in [Format::Jsonl, Format::Csv] {
         let check = |bytes: &[u8], part: &str| check_options(format, bytes, Options::default(), &[part]);
-        check(&utf16, "rows: is UTF-16: convert it, for example with `iconv -f UTF-16 -t UTF-8`");
-        check(&big, "rows: is UTF-16");
-        check(&gzip, "rows: is compressed (gzip): unpack it first");
+        check(b"{\0\0\0}\0\0\0", "rows: is UTF-32: convert it, with `iconv -f UTF-32 -t UTF-8`");
+        check(b"\xFF\xFE\0\0{\0\0\0", "rows: is UTF-32");
+        check(b"version https://git-lfs.github.com/spec/v1\n", "rows: is a Git LFS pointer");
+        check(b"<!DOCTYPE html>\n", "rows: is a web page: was the download refused?");
+        check(gzip, "rows: is compressed (gzip): unpack it first");
         check(b"PAR1....", "rows: is a Parquet file");
     }
     let latin = b"{\"input\":\"a\"}\n{\"input\":\"caf\xE9\"}\n";
     check_options(Format::Jsonl, latin, Options::default(), &["rows:2:14: is not UTF-8 from here"]);
     let latin = b"input,label\ncaf\xE9,b\n";
     check_options(Format::Csv, latin, Options::default(), &["rows:2: input: is not UTF-8"]);
+}
+
+#[test]
+fn utf16_is_converted_with_a_mark_and_without() {
+    let check = |format, text: &str| {
+        let expected = rows(format, text);
+        for text in [text.to_owned(), format!("\u{feff}{text}")] {
+            let little: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
+            let big: Vec<u8> = text.encode_utf16().flat_map(u16::to_be_bytes).collect();
+            for bytes in [little, big] {
+                assert_eq!(read(format, &bytes, Options::default()).unwrap(), expected, "{bytes:?}");
+            }
+        }
+    };
+    check(
+        Format::Jsonl,
+        "{\"input\": \"caf\u{e9} \u{1F980}\", \"label\": \"\u{4e2d}\"}\r\n{\"input\": \"b\"}\n",
+    );
+    check(Format::Jsonl, "[\n {\"input\": \"\u{4e2d}\"}\n]\n");
+    check(Format::Csv, "input,label\r\n\"caf\u{e9},\n\u{1F980}\",b\r\n");
+    let half: Vec<u8> = "input\nab".encode_utf16().flat_map(u16::to_le_bytes).chain([0x3D, 0xD8]).collect();
+    assert_eq!(read(Format::Csv, &half, Options::default()).unwrap()[0].input, "ab\u{FFFD}");
+}
+
+#[test]
+fn numbers_keep_their_digits() {
+    for number in [
+        "123456789012345678901",
+        "-98765432109876543210.0",
+        "1.10",
+        "1e3",
+        "1E-05",
+        "-0",
+        "0.1000000000000000055511151231257827",
+        "true",
+    ] {
+        let json =
+            format!("{{\"id\": {number} ,\"input\":\"a\",\"choices\":[{number}, \"b\"],\"label\":{number}}}");
+        let choices = json.replace('"', "\"\"");
+        let choices = choices.split_once('[').unwrap().1.split_once(']').unwrap().0;
+        let csv = format!("id,input,choices,label\n{number},a,\"[{choices}]\",{number}\n");
+        for row in [&rows(Format::Jsonl, &json)[0], &rows(Format::Csv, &csv)[0]] {
+            assert_eq!(row.key.as_deref(), Some(number));
+            assert_eq!(row.label.as_deref(), Some(number));
+            assert_eq!(row.choices, [number, "b"]);
+        }
+    }
+    let big =
+        "{\"id\":123456789012345678901,\"input\":\"a\"}\n{\"id\":123456789012345678902,\"input\":\"b\"}";
+    assert_eq!(rows(Format::Jsonl, big).len(), 2);
+    check(Format::Jsonl, "{\"input\":\"a\",\"label\":01}", &["rows:1:23: is broken JSON: invalid number"]);
+}
+
+#[test]
+fn what_is_absent_in_a_column_of_numbers_has_no_label() {
+    let labels = |format, text: &str| -> Vec<Option<String>> {
+        rows(format, text).into_iter().map(|row| row.label).collect()
+    };
+    let words = ["NaN", "nan", "None", "null", "NULL", "<NA>"];
+    for word in words {
+        let csv = |other: &str| format!("input,label\na,{word}\nb,{other}\nc,{word}\n");
+        assert_eq!(labels(Format::Csv, &csv("1.5")), [None, Some("1.5".into()), None], "{word}");
+        let kept = [Some(word.into()), Some("some".into()), Some(word.into())];
+        assert_eq!(labels(Format::Csv, &csv("some")), kept, "a word among words is a label");
+        let json = format!("{{\"input\":\"a\",\"label\":7}}\n{{\"input\":\"b\",\"label\":\"{word}\"}}\n");
+        assert_eq!(labels(Format::Jsonl, &json), [Some("7".into()), None], "{word}");
+    }
+    assert_eq!(labels(Format::Csv, "input,label\na,1\nb,none\n")[1].as_deref(), Some("none"));
+    assert_eq!(rows(Format::Csv, "input,label\nnan,1\nb,2\n")[0].input, "nan");
+    // Python writes the bare word, which is no JSON.
+    let json =
+        "{\"input\":\"a NaN \\\"NaN\",\"label\":NaN}\n{\"input\":\"b\", \"label\": \"some\", \"id\" : NaN}";
+    let found = rows(Format::Jsonl, json);
+    assert_eq!((found[0].input.as_str(), &found[0].label), ("a NaN \"NaN", &None));
+    assert_eq!((found[1].label.as_deref(), &found[1].key), (Some("some"), &None));
+    check(
+        Format::Jsonl,
+        "{\"input\":\"a\",\"label\":Infinity}",
+        &["rows:1:22: is broken JSON: expected value"],
+    );
+    check(Format::Jsonl, "{\"input\":\"a\",\"label\":NaN,}", &["rows:1: is broken JSON: trailing comma"]);
+}
+
+#[test]
+fn half_of_a_surrogate_pair_is_a_replacement_character() {
+    for (written, read) in [
+        ("x \\ud83d y", "x \u{FFFD} y"),
+        ("\\uDE00", "\u{FFFD}"),
+        ("\\ud83d\\ud83d\\ude00", "\u{FFFD}\u{1F600}"),
+        ("\\ud83d\\u0041", "\u{FFFD}A"),
+        ("\\\\ud83d \\ud83d\\n", "\\ud83d \u{FFFD}\n"),
+        ("\\ud83d\u{e9}\\\"", "\u{FFFD}\u{e9}\""),
+    ] {
+        let json = format!("{{\"input\":\"{written}\",\"choices\":[\"{written}\",\"b\"]}}");
+        let found = rows(Format::Jsonl, &json);
+        assert_eq!((found[0].input.as_str(), found[0].choices[0].as_str()), (read, read), "{written}");
+    }
+    check(Format::Jsonl, "{\"input\":\"\\ud8\"}", &["rows:1:16: is broken JSON: invalid escape"]);
+}
+
+#[test]
+fn an_array_of_objects_is_read_however_it_is_broken_into_lines() {
+    let expected =
+        rows(Format::Jsonl, "{\"input\":\"a ]},\\\\\",\"choices\":[\"b\",\"c\"]}\n{\"input\":\"d\"}\n");
+    for text in [
+        "[{\"input\":\"a ]},\\\\\",\"choices\":[\"b\",\"c\"]},{\"input\":\"d\"}]",
+        "\n [\n  {\n    \"input\": \"a ]},\\\\\",\n    \"choices\": [\n \"b\", \"c\"]\n  },\n  {\"input\":\"d\"}\n]\n",
+        "\u{feff}[{\"input\":\"a ]},\\\\\",\"choices\":[\"b\",\"c\"]}\r\n,{\"input\":\"d\"}\r\n]\r\n\r\n",
+        "{\n  \"input\": \"a ]},\\\\\",\n  \"choices\": [\"b\", \"c\"]\n}\n{\n \"input\": \"d\"}\n",
+    ] {
+        assert_eq!(rows(Format::Jsonl, text), expected, "{text}");
+    }
+    let check = |text: &str, expected: &[&str]| check(Format::Jsonl, text, expected);
+    check("[]", &["rows: is empty"]);
+    check("[", &["rows:1:2: ends inside an array: is the file cut off?"]);
+    check(
+        "[{\"input\":\"a\"},\n {\"inp",
+        &["rows:2:6: is broken JSON: EOF", "rows:2:7: ends inside an array"],
+    );
+    check("[{\"input\":\"a\"},]", &["rows:1:16: is broken JSON: trailing comma"]);
+    check("[{\"input\":\"a\"} {\"input\":\"b\"}]", &["rows:1:16: is broken JSON: expected `,` or `]`"]);
+    check("[{\"input\":\"a\"}]\n[{\"input\":\"b\"}]", &["rows:2:1: stands behind the end of an array"]);
+    check(
+        "[\n7,\n\"a\"]",
+        &["rows:2:1: is broken JSON: invalid type: integer `7`", "rows:3:3: is broken JSON: invalid"],
+    );
+    check(
+        "[{\"id\":1,\"input\":\"a\"},{\"id\":1,\"input\":\"b\"}]",
+        &["rows:1:23: id: `1` on line 1, column 23 stands on line 1, column 2 already"],
+    );
+    // A mistake has its own line and column, and the rows after it are looked at.
+    check(
+        "[\n  {\"input\": \"a\",\n   \"label\": 01},\n  {\"inptu\": \"b\"}\n]",
+        &[
+            "rows:3:14: is broken JSON: invalid number",
+            "rows:4:3: inptu: is not a field",
+            "rows:4:3: input: is empty",
+        ],
+    );
+    let long = format!("[{{\"input\":\"{}\"}},\n{{\"inptu\":\"b\"}}]", "x".repeat(2 * LINE_BYTES_MAX));
+    check(&long, &["rows:1:2: is longer than", "rows:2:1: inptu: is not", "rows:2:1: input: is empty"]);
+    // Rows inside an object are named with the line that takes them out.
+    let wrapped = ["rows:1: data: holds rows: write one a line, with `jq -c '.[\"data\"][]'`"];
+    check("{\"version\":1,\"data\":[{\"input\":\"a\"}]}", &wrapped);
+    check("{\n  \"data\": [\n    {\"input\": \"a\"}\n  ]\n}\n", &wrapped);
+    check(
+        "{\"input\":{\"0\":\"a\"}}",
+        &["rows:1: input: is an object: it must be text (`df.to_json(f, orient"],
+    );
+}
+
+#[test]
+fn a_csv_file_is_never_half_read() {
+    let check = |text: &str, expected: &[&str]| check(Format::Csv, text, expected);
+    let after = "has text after a closing quote";
+    check(
+        "input,label\n\"He said \\\"hi\\\" to me\",greeting\n\"plain\",b\n",
+        &[&format!("rows:2: {after}")],
+    );
+    check(
+        "input,label\na,b\n\"x\ny\" ,b\nc,\"d\"e\n",
+        &[&format!("rows:4: {after}: write a quote inside a field twice")],
+    );
+    check("\"input\"x,label\na,b\n", &[&format!("rows:1: {after}")]);
+    check("input,label\na,\"b\nc,d\n", &["rows:2: opens a quote that is never closed"]);
+    check("input,label\n\"a,b\nc,d\n", &["rows:2: opens a quote that is never closed"]);
+    let found = rows(Format::Csv, "input,label\n\"a \"\"b\"\" c\",\"\"\nit's 5\" wide,\"d\"\n");
+    assert_eq!((found[0].input.as_str(), &found[0].label), ("a \"b\" c", &None));
+    assert_eq!((found[1].input.as_str(), found[1].label.as_deref()), ("it's 5\" wide", Some("d")));
+}
+
+#[test]
+fn csv_has_any_separator_and_any_end_of_line() {
+    let expected = rows(Format::Csv, "input,label\n\"a;|\t\",\"1,5\"\nb,2\n");
+    for separator in [";", "\t", "|"] {
+        for end in ["\n", "\r\n", "\r"] {
+            let text = ["input,label", "\"a;|\t\",\"1,5\"", "b,2", ""].join(end);
+            let text = text.replace("input,label", &format!("\"input\"{separator} label"));
+            let text =
+                text.replace("\",\"", &format!("\"{separator}\"")).replace("b,2", &format!("b{separator}2"));
+            assert_eq!(rows(Format::Csv, &text), expected, "{text:?}");
+        }
+    }
+    check(Format::Csv, "input,label\ra\rb,c,d\r", &["rows:2: has 1 fields", "rows:3: has 3 fields"]);
+}
+
+#[test]
+fn the_index_of_a_table_is_passed_over() {
+    let expected = rows(Format::Csv, "input,label\na,x\nb,y\n");
+    for text in [
+        ",input,label\n0,a,x\n1,b,y\n",
+        "Unnamed: 0,input,label\n17,a,x\n-3,b,y\n",
+        "Unnamed: 0.1,Unnamed: 0,input,label\n0,0,a,x\n,1,b,y\n",
+    ] {
+        assert_eq!(rows(Format::Csv, text), expected, "{text}");
+    }
+    let json = "{\"input\":\"a\",\"label\":\"x\",\"__index_level_0__\":4}\n{\"input\":\"b\",\"label\":\"y\"}";
+    assert_eq!(rows(Format::Jsonl, json), expected);
+    let named =
+        "the first column: has no name, as the index of a table, and holds `q1`: name it, or leave it out";
+    check(Format::Csv, ",input\nq1,a\n", &[&format!("rows:2: {named}")]);
+}
+
+#[test]
+fn integers_are_places_in_a_closed_set() {
+    let task = |required| Options { task: Task::built_in("nli"), labels_required: required };
+    let row = |label: &str| format!("{{\"premise\":\"p\",\"hypothesis\":\"h\",\"label\":{label}}}\n");
+    let labels_of = |labels: &[&str], options| {
+        let text: String = labels.iter().map(|label| row(label)).collect();
+        let found = read(Format::Jsonl, text.as_bytes(), options)?;
+        Ok::<_, ReadErrors>(found.into_iter().map(|row| row.label.unwrap_or_default()).collect::<Vec<_>>())
+    };
+    let found = labels_of(&["0", "1", "\"2\"", "-1", "2.0", "\"neutral\"", "NaN"], task(false)).unwrap();
+    assert_eq!(found, ["entailment", "neutral", "contradiction", "", "contradiction", "neutral", ""]);
+    let account = labels_of(&["0", "-1", "3"], task(true)).unwrap_err().to_string();
+    assert!(
+        account.contains("rows:2: label: `-1` is no gold label: remove the row, or train on"),
+        "{account}"
+    );
+    assert!(account.contains("rows:3: label: `3` is not one of: entailment, neutral, con"), "{account}");
+    // A set that holds integers holds them as they are written, and without a task there is no set.
+    let mut stars = task(false);
+    if let Some(task) = &mut stars.task {
+        task.labels = domain::task::LabelSet::Closed(vec!["1".into(), "2".into(), "0".into()]);
+    }
+    assert_eq!(labels_of(&["0", "1", "2"], stars).unwrap(), ["0", "1", "2"]);
+    assert_eq!(labels_of(&["0", "-1"], Options::default()).unwrap(), ["0", "-1"]);
 }
 
 #[test]

@@ -162,7 +162,7 @@ impl Iterator for Shards {
 
 /// The cells of one official row, by our names.
 pub(super) fn cells(columns: Columns, file: &Path, line: u64, text: &str) -> Result<Cells, Vec<ReadError>> {
-    let mut entries = entries(file, line, text).map_err(|error| vec![error])?;
+    let mut entries = entries(file, Place::line(line), text).map_err(|error| vec![error])?;
     let absent: Vec<ReadError> = columns
         .iter()
         .filter(|(official, _)| !entries.iter().any(|(name, _)| name == official))

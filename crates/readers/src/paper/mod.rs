@@ -13,9 +13,8 @@ pub use dataset::PaperDataset;
 pub use report::{PaperReport, Share, SplitReport};
 
 use crate::error::{Mistakes, Place, ReadError, ReadErrors};
-use crate::row::{build, label_violation};
+use crate::row::{build, label_violation, name_label};
 use crate::text::{Lines, open as open_file};
-use domain::task::LabelSet;
 use domain::{Answer, Example, Split, Task};
 use layout::{Files, Shards};
 use std::collections::VecDeque;
@@ -174,9 +173,7 @@ impl Current {
         let cells = layout::cells(dataset.columns(), &self.file, line, text)?;
         let mut example = build(cells, Some(self.split))
             .map_err(|violations| violations.into_iter().map(at).collect::<Vec<_>>())?;
-        if let LabelSet::Closed(labels) = &task.labels {
-            name_label(labels, &mut example);
-        }
+        name_label(task, true, &mut example).map_err(|violation| vec![at(violation)])?;
         if let Some(violation) = label_violation(Some(task), true, &example) {
             return Err(vec![at(violation)]);
         }
@@ -185,13 +182,5 @@ impl Current {
             example.answers.push(Answer::Completion { teacher: TEACHER.to_owned(), text });
         }
         Ok(example)
-    }
-}
-
-/// An integer label is a place in the set.
-fn name_label(labels: &[String], example: &mut Example) {
-    let place = example.label.as_ref().and_then(|label| label.parse::<usize>().ok());
-    if let Some(name) = place.and_then(|place| labels.get(place)) {
-        example.label = Some(name.clone());
     }
 }
