@@ -6,7 +6,7 @@ mod lines;
 
 use crate::config::{Config, ConfigError, LogFormat};
 use domain::telemetry::span;
-use lines::WithTrace;
+use lines::{WithTrace, fields};
 use opentelemetry::trace::TracerProvider;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use std::future::Future;
@@ -54,6 +54,10 @@ pub fn start(config: &Config, name: &str) -> Result<Telemetry, ConfigError> {
 }
 
 /// Spans of the table go to the collector, whatever is logged; nothing else does.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the log goes to standard error, its fields made fit for a terminal"
+)]
 fn install(format: LogFormat, filter: EnvFilter, provider: Option<&SdkTracerProvider>) {
     let traced = provider.map(|provider| {
         tracing_opentelemetry::layer()
@@ -67,7 +71,7 @@ fn install(format: LogFormat, filter: EnvFilter, provider: Option<&SdkTracerProv
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal());
     let logged = match format {
-        LogFormat::Text => lines.map_event_format(WithTrace::text).boxed(),
+        LogFormat::Text => lines.map_event_format(WithTrace::text).fmt_fields(fields()).boxed(),
         LogFormat::Json => {
             lines.json().map_event_format(WithTrace::json).fmt_fields(JsonFields::new()).boxed()
         }

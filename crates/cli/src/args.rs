@@ -291,6 +291,9 @@ pub(crate) struct ImportFile {
     /// Name of the dataset [default: the file's, without its extension]
     #[arg(long)]
     pub(crate) name: Option<String>,
+    /// Check labels for this task, built in or a .toml file; integers become the labels in their place
+    #[arg(long)]
+    pub(crate) task: Option<String>,
     /// Print one JSON object on standard output, and nothing else
     #[arg(long)]
     pub(crate) json: bool,

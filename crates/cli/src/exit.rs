@@ -1,5 +1,6 @@
 //! Exit codes: 0 done, 1 failed, 2 bad usage or bad specification, 130 interrupted.
 
+use crate::terminal::say_lines;
 use domain::Fault;
 use readers::ReadErrors;
 use std::fmt;
@@ -49,18 +50,17 @@ fn words(error: &anyhow::Error) -> String {
 }
 
 /// Prints the error on standard error, and returns the exit code.
-#[allow(clippy::print_stderr, reason = "this is where errors are shown")]
 pub(crate) fn code(result: anyhow::Result<()>) -> ExitCode {
     let Err(error) = result else { return ExitCode::SUCCESS };
     if error.is::<Interrupted>() {
-        eprintln!("distillery: {error}");
+        say_lines(&format!("distillery: {error}"));
         return ExitCode::from(130);
     }
     // A reader that closed the pipe (`distillery export ... | head`) is not a failure.
     if error.downcast_ref::<std::io::Error>().is_some_and(|io| io.kind() == std::io::ErrorKind::BrokenPipe) {
         return ExitCode::SUCCESS;
     }
-    eprintln!("distillery: {}", words(&error));
+    say_lines(&format!("distillery: {}", words(&error)));
     let usage = error.is::<Usage>()
         || error.is::<crate::spec_file::SpecError>()
         || error.is::<app::config::ConfigError>();

@@ -3,6 +3,7 @@
 //! # Invariants
 //!
 //! - Services are reached by gRPC only, also those of this process.
+//! - Nothing that a terminal acts on reaches one: `terminal` alone writes to standard output and standard error.
 //! - Standard output contains results and nothing else; progress, warnings and logs go to standard error.
 //! - Exit codes: 0 done, 1 failed, 2 bad usage or bad specification, 130 interrupted.
 //!
@@ -23,6 +24,7 @@ mod report;
 mod shown;
 mod spec_file;
 mod target;
+mod terminal;
 mod upload;
 
 use args::{Arguments, Verb};

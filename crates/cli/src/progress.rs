@@ -1,7 +1,8 @@
 //! Progress for people: bars on a terminal, plain lines elsewhere.
 
+use crate::terminal::{is_watched, say};
+use domain::visible;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 /// Plain lines come this often.
@@ -24,7 +25,7 @@ struct Plain {
 impl Progress {
     /// A phase of `total` units named `unit`.
     pub(crate) fn start(phase: &'static str) -> Self {
-        let terminal = std::io::stderr().is_terminal();
+        let terminal = is_watched();
         let bar = ProgressBar::with_draw_target(Some(0), draw_target(terminal));
         let template = "{prefix:>10} {bar:28} {pos}/{len} {msg}";
         if let Ok(style) = ProgressStyle::with_template(template) {
@@ -36,7 +37,6 @@ impl Progress {
     }
 
     /// Units done of all, and what else there is to say.
-    #[allow(clippy::print_stderr, reason = "plain progress lines are this module's work")]
     pub(crate) fn update(&mut self, done: u64, total: u64, unit: &str, words: &str) {
         let begin = *self.begin.get_or_insert(done);
         let speed = done.saturating_sub(begin) as f64 / self.started.elapsed().as_secs_f64().max(1e-3);
@@ -44,32 +44,25 @@ impl Progress {
         let message = format!("{words}{}{speed:.1} {unit}/s{left}", if words.is_empty() { "" } else { ", " });
         self.bar.set_length(total);
         self.bar.set_position(done);
-        self.bar.set_message(message.clone());
+        self.bar.set_message(visible::line(&message).into_owned());
         if let Some(plain) = &mut self.plain
             && plain.last.is_none_or(|last| last.elapsed() >= LINE_EVERY)
         {
             plain.last = Some(Instant::now());
-            eprintln!("{}: {done}/{total} {message}", self.phase);
+            say(&format!("{}: {done}/{total} {message}", self.phase));
         }
     }
 
     /// The phase is over: its last line stays.
-    #[allow(clippy::print_stderr, reason = "plain progress lines are this module's work")]
     pub(crate) fn finish(self, words: &str) {
         self.bar.finish_and_clear();
-        eprintln!("{}: {words} ({:.1} s)", self.phase, self.started.elapsed().as_secs_f64());
+        say(&format!("{}: {words} ({:.1} s)", self.phase, self.started.elapsed().as_secs_f64()));
     }
 
     /// A line of its own among the bars.
     pub(crate) fn say(&self, line: &str) {
         self.bar.suspend(|| say(line));
     }
-}
-
-/// A line for people, on standard error.
-#[allow(clippy::print_stderr, reason = "standard output belongs to results")]
-pub(crate) fn say(line: &str) {
-    eprintln!("{line}");
 }
 
 fn draw_target(terminal: bool) -> ProgressDrawTarget {

@@ -1,7 +1,6 @@
 //! The report at the end of `run`: a table for people, one JSON object for scripts.
 
-use comfy_table::presets::UTF8_BORDERS_ONLY;
-use comfy_table::{CellAlignment, Table};
+use crate::terminal::Table;
 use domain::metric::Accuracy;
 use domain::records::PhaseSeconds;
 use domain::state::DistillationState;
@@ -77,16 +76,14 @@ pub(crate) struct StudentOutcome {
 }
 
 /// The teacher's and the student's rows of the table; what was not measured is a dash.
-pub(crate) fn table(outcome: &Outcome, teacher: Option<Accuracy>, student: Option<Accuracy>) -> String {
-    let mut table = Table::new();
-    table.load_style(UTF8_BORDERS_ONLY);
-    table.set_header(["", "accuracy", "95% interval", "test rows", "parameters"]);
+pub(crate) fn table(outcome: &Outcome, teacher: Option<Accuracy>, student: Option<Accuracy>) -> Table {
+    let mut table = Table::new(&["", "accuracy", "95% interval", "test rows", "parameters"]);
     let parameters = outcome.student.parameters.map_or_else(|| "-".to_owned(), grouped);
     for (who, accuracy, parameters) in [
         (format!("teacher {}", outcome.teacher.name), teacher, "-".to_owned()),
         ("student".to_owned(), student, parameters),
     ] {
-        table.add_row([
+        table.add([
             who,
             accuracy.map_or_else(|| "-".to_owned(), |accuracy| percent(accuracy.value())),
             accuracy.map_or_else(|| "-".to_owned(), interval),
@@ -94,9 +91,12 @@ pub(crate) fn table(outcome: &Outcome, teacher: Option<Accuracy>, student: Optio
             parameters,
         ]);
     }
-    for column in table.column_iter_mut().skip(1) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
+    table.align_figures();
+    table
+}
+
+/// The lines below the table: what was asked and accepted, and how long it took.
+pub(crate) fn totals(outcome: &Outcome) -> [String; 2] {
     let teacher = &outcome.teacher;
     let seconds = &outcome.seconds;
     let unanswered: String = [("parked", teacher.parked), ("skipped (budget exhausted)", teacher.skipped)]
@@ -104,18 +104,20 @@ pub(crate) fn table(outcome: &Outcome, teacher: Option<Accuracy>, student: Optio
         .filter(|(_, count)| *count > 0)
         .map(|(what, count)| format!(", {what} {}", grouped(*count)))
         .collect();
-    format!(
-        "{table}\nprompts {} ({} from the store){unanswered}, rationales accepted {}, tokens in {}, out {}\n\
-         seconds: harvest {:.1}, train {:.1}, evaluate {:.1}",
-        grouped(teacher.prompts),
-        grouped(teacher.cached),
-        grouped(teacher.accepted),
-        grouped(teacher.tokens_in),
-        grouped(teacher.tokens_out),
-        seconds.harvest,
-        seconds.train,
-        seconds.evaluate,
-    )
+    [
+        format!(
+            "prompts {} ({} from the store){unanswered}, rationales accepted {}, tokens in {}, out {}",
+            grouped(teacher.prompts),
+            grouped(teacher.cached),
+            grouped(teacher.accepted),
+            grouped(teacher.tokens_in),
+            grouped(teacher.tokens_out),
+        ),
+        format!(
+            "seconds: harvest {:.1}, train {:.1}, evaluate {:.1}",
+            seconds.harvest, seconds.train, seconds.evaluate,
+        ),
+    ]
 }
 
 /// `0.775` as `77.5%`; halves are rounded up.

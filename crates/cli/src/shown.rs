@@ -1,7 +1,8 @@
 //! The events of a job, on the screen.
 
-use crate::progress::{Progress, say};
+use crate::progress::Progress;
 use crate::report::{grouped, percent};
+use crate::terminal::say;
 use domain::Split;
 use domain::event::EventKind;
 use domain::metric::Accuracy;

@@ -99,6 +99,25 @@ pub(crate) fn read(path: &Path) -> Result<SpecFile, SpecError> {
     source.spec_file()
 }
 
+/// The built-in task called `name`, or the one in the file at `path`, where that is what the name is.
+///
+/// # Errors
+/// It is neither, or the file is no task.
+pub(crate) fn task_of(name: &str, path: &Path) -> Result<Task, String> {
+    if let Some(task) = Task::built_in(name) {
+        return Ok(task);
+    }
+    if name.ends_with(".toml") {
+        return read_task(path);
+    }
+    let near = suggestion(name, BUILT_IN.iter().copied())
+        .map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
+    Err(format!(
+        "`{name}` is neither a built-in task ({}) nor a path that ends in .toml{near}",
+        BUILT_IN.join(", ")
+    ))
+}
+
 /// Reads a task from a TOML file of its own. An unknown key is refused, the first by its line.
 fn read_task(path: &Path) -> Result<Task, String> {
     let text = read_text(path)?;
@@ -271,24 +290,13 @@ impl<'a> Source<'a> {
 
     fn task(&mut self) -> Option<Task> {
         let name = self.text_of("task")?;
-        if let Some(task) = Task::built_in(&name) {
-            return Some(task);
-        }
-        let violation = if name.ends_with(".toml") {
-            match read_task(&self.relative(&name)) {
-                Ok(task) => return Some(task),
-                Err(message) => message,
+        match task_of(&name, &self.relative(&name)) {
+            Ok(task) => Some(task),
+            Err(words) => {
+                self.complain(Violation::new("task", words));
+                None
             }
-        } else {
-            let near = suggestion(&name, BUILT_IN.iter().copied())
-                .map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
-            format!(
-                "`{name}` is neither a built-in task ({}) nor a path that ends in .toml{near}",
-                BUILT_IN.join(", ")
-            )
-        };
-        self.complain(Violation::new("task", violation));
-        None
+        }
     }
 
     fn data(&mut self) -> Option<Data> {

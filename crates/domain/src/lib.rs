@@ -55,6 +55,7 @@ pub mod task;
 pub mod telemetry;
 pub mod time;
 pub mod trace;
+pub mod visible;
 
 pub use example::{Answer, Example, Split};
 pub use fault::{Fault, Violation};

@@ -10,7 +10,7 @@ use domain::ports::BATCH_MAX;
 use domain::records::{Distillation, NewDistillation};
 use domain::spec::{LabelSource, Spec, Start, TeacherSource, suggestion};
 use domain::state::DatasetState;
-use domain::task::AnswerShape;
+use domain::task::{AnswerShape, LabelPlace};
 use domain::{Split, Task, Violation};
 
 /// Most rows with a label outside the set that are named individually.
@@ -196,6 +196,10 @@ fn label_mistake(task: &Task, row: &Row) -> Option<Violation> {
         return None;
     }
     let shown: String = label.chars().take(60).collect();
-    let words = format!("`{shown}` is not one of: {}", set.join(", "));
+    let mut words = format!("`{shown}` is not one of: {}", set.join(", "));
+    if task.place_of(label) != LabelPlace::None {
+        // Where rows are read with their task, integers are named there; stored rows are what they were imported as.
+        words.push_str(&format!("; import the rows with `--task {}`, which names integers", task.name));
+    }
     Some(Violation::new(format!("rows[{}].label", row.index), words))
 }

@@ -160,6 +160,7 @@ fn output(program: &str, arguments: &[&str], folder: &Path) -> anyhow::Result<St
     Ok(String::from_utf8(output.stdout)?.trim().to_owned())
 }
 
+#[allow(clippy::disallowed_methods, reason = "a tool of the repository, which prints what is its own")]
 fn say(text: &str) -> anyhow::Result<()> {
     use std::io::Write;
     Ok(writeln!(std::io::stdout(), "{text}")?)

@@ -224,6 +224,7 @@ fn totals(output: &str, ended_well: bool) -> Totals {
 }
 
 /// Writes to standard output, whole: several workers report.
+#[allow(clippy::disallowed_methods, reason = "a tool of the repository, which prints what is its own")]
 fn report(text: &str) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
     out.write_all(text.as_bytes())?;

@@ -28,6 +28,7 @@ const VALUE_MAX: u64 = 9_999;
 /// # Errors
 /// Unknown or malformed arguments, a folder that cannot be written, or more rows asked for than the templates
 /// can give.
+#[allow(clippy::disallowed_methods, reason = "a tool of the repository, which prints what is its own")]
 pub(crate) fn run(arguments: impl Iterator<Item = String>) -> anyhow::Result<()> {
     let options = Options::parse(arguments)?;
     std::fs::create_dir_all(&options.out)

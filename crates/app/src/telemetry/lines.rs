@@ -4,9 +4,23 @@ use opentelemetry::Context;
 use opentelemetry::trace::TraceContextExt;
 use std::fmt;
 use tracing::{Event, Level, Subscriber};
-use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::field::MakeExt;
+use tracing_subscriber::fmt::format::{Writer, debug_fn};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
+
+/// Fields of lines for people, without what a terminal acts on: they quote teachers and files.
+pub(super) fn fields() -> impl for<'writer> FormatFields<'writer> + 'static {
+    debug_fn(|writer, field, value| {
+        let text = format!("{value:?}");
+        let text = domain::visible::line(&text);
+        match field.name() {
+            "message" => write!(writer, "{text}"),
+            name => write!(writer, "{}={text}", name.trim_start_matches("r#")),
+        }
+    })
+    .delimited(" ")
+}
 
 /// A format whose lines name their trace.
 pub(super) struct WithTrace<F> {
@@ -89,7 +103,7 @@ mod tests {
                 .map_event_format(WithTrace::json)
                 .fmt_fields(tracing_subscriber::fmt::format::JsonFields::new())
                 .boxed(),
-            false => layer.map_event_format(WithTrace::text).boxed(),
+            false => layer.map_event_format(WithTrace::text).fmt_fields(fields()).boxed(),
         };
         let traced = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
         tracing::subscriber::with_default(tracing_subscriber::registry().with(traced).with(logged), log);
@@ -120,5 +134,23 @@ mod tests {
         let text = lines(false, log);
         assert!(!text[0].contains("trace_id") && !text[1].contains("trace_id"), "{text:?}");
         assert!(text[2].contains("trouble trace_id="), "{text:?}");
+    }
+
+    #[test]
+    fn no_line_holds_what_a_terminal_acts_on() {
+        let answer = "\u{1b}[31mred\u{7}\0\r\nover\u{202e}\u{9b}2J";
+        let log = || {
+            tracing::info_span!("work", job = %answer).in_scope(|| {
+                tracing::warn!(reason = %answer, "the teacher says {answer}");
+                tracing::info!(error = &io::Error::other(answer) as &dyn std::error::Error, "failed");
+            });
+        };
+        for line in lines(false, log) {
+            assert!(
+                !line.chars().any(|character| character.is_control() || character == '\u{202e}'),
+                "{line:?}"
+            );
+            assert!(line.contains("\\u{1b}[31mred\\u{7}\\u{0}\\r\\nover\\u{202e}\\u{9b}2J"), "{line}");
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! What every call needs: its errors, its retries and its pages.
 
 use crate::exit::Usage;
-use crate::progress::say;
+use crate::terminal::say;
 use anyhow::anyhow;
 use domain::{Fault, Violation};
 use std::time::Duration;

@@ -1,10 +1,10 @@
 //! `distillery import checkpoint`: a checkpoint folder gets the tokenizer that a student needs.
 
-use super::{print_json, print_line};
 use crate::args::ImportCheckpoint;
 use crate::exit::Usage;
 use crate::report::grouped;
 use crate::target::unless_interrupted;
+use crate::terminal::{print_json, print_line};
 use app::Imported;
 use domain::Fault;
 use tokio_util::sync::CancellationToken;

@@ -1,10 +1,10 @@
 //! `distillery delete`: delete a job, a model or a dataset.
 
-use super::{print_json, print_line};
 use crate::args::DeleteArguments;
 use crate::client::call::failure;
 use crate::client::{datasets, jobs, models};
 use crate::target::{Target, unless_interrupted};
+use crate::terminal::{print_json, print_line};
 use app::config::Config;
 use tokio_util::sync::CancellationToken;
 

@@ -1,8 +1,8 @@
 //! `distillery health`: whether a server serves, for people and for probes.
 
-use super::{print_json, print_line};
 use crate::args::HealthArguments;
 use crate::target::{connect, unless_interrupted};
+use crate::terminal::{print_json, print_line};
 use anyhow::bail;
 use app::client::Health;
 use app::config::{Config, ServerSection};

@@ -1,13 +1,11 @@
 //! `distillery ledger`: list the teacher's answers with their verdicts.
 
-use super::{print_json, print_line};
 use crate::args::LedgerArguments;
 use crate::client::jobs;
 use crate::client::ledger::entries;
-use crate::progress::say;
 use crate::target::{Target, unless_interrupted};
+use crate::terminal::{Table, print_json, print_line, print_table, say};
 use app::config::Config;
-use comfy_table::Table;
 use domain::records::LedgerEntry;
 use domain::state::{Purpose, Reason};
 use tokio_util::sync::CancellationToken;
@@ -36,18 +34,18 @@ async fn print(channel: &Channel, arguments: &LedgerArguments) -> anyhow::Result
         let limit = arguments.limit.unwrap_or(usize::MAX);
         return entries(channel, id, arguments.verdict, limit, |entry| print_json(&json(&entry))).await;
     }
-    let mut table = super::table(&["row", "sample", "verdict", "reason", "label", "rationale"]);
+    let mut table = Table::new(&["row", "sample", "verdict", "reason", "label", "rationale"]);
     let limit = arguments.limit.unwrap_or(TABLE_ROWS);
     entries(channel, id, arguments.verdict, limit, |entry| {
         add(&mut table, entry);
         Ok(())
     })
     .await?;
-    if table.row_count() == 0 {
+    if table.rows() == 0 {
         return print_line("no entries");
     }
-    print_line(&table.to_string())?;
-    if table.row_count() == limit {
+    print_table(&table)?;
+    if table.rows() == limit {
         say(&format!("the first {limit} entries; --limit shows more, --json all of them"));
     }
     Ok(())
@@ -58,7 +56,7 @@ fn add(table: &mut Table, entry: LedgerEntry) {
     if rationale.len() < entry.parsed.rationale.len() {
         rationale.push_str("...");
     }
-    table.add_row([
+    table.add([
         entry.row.to_string(),
         entry.sample.to_string(),
         entry.verdict.to_string(),

@@ -1,12 +1,12 @@
 //! `distillery list`: list jobs.
 
-use super::{print_json, print_line};
 use crate::args::ListArguments;
 use crate::client::call::failure;
 use crate::client::jobs;
 use crate::job;
 use crate::report::percent;
 use crate::target::{Target, unless_interrupted};
+use crate::terminal::{Table, print_json, print_line, print_table};
 use app::config::Config;
 use tokio_util::sync::CancellationToken;
 use wire::rfc3339;
@@ -33,9 +33,9 @@ pub(crate) async fn list(
     if jobs.is_empty() {
         return print_line("no jobs");
     }
-    let mut table = super::table(&["name", "state", "submitted", "teacher", "id", "reason"]);
+    let mut table = Table::new(&["name", "state", "submitted", "teacher", "id", "reason"]);
     for job in &jobs {
-        table.add_row([
+        table.add([
             job.spec.name.clone(),
             job.state.to_string(),
             rfc3339(job.created_at),
@@ -44,5 +44,5 @@ pub(crate) async fn list(
             job.reason.clone(),
         ]);
     }
-    print_line(&table.to_string())
+    print_table(&table)
 }

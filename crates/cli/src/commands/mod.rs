@@ -22,10 +22,10 @@ use crate::args::{Arguments, Place};
 use crate::exit::Usage;
 use crate::job::{self, Reported};
 use crate::report;
+use crate::terminal::{print_json, print_line, print_own, print_table};
 use app::config::Config;
 use clap::CommandFactory;
 use domain::records::Distillation;
-use std::io::Write;
 
 /// Reads the configuration, with `--data-dir` over it.
 pub(crate) fn load_config(place: &Place) -> anyhow::Result<Config> {
@@ -42,14 +42,14 @@ pub(crate) fn load_config(place: &Place) -> anyhow::Result<Config> {
 
 /// See [`crate::args::Verb::Config`].
 pub(crate) fn print_config() -> anyhow::Result<()> {
-    Ok(std::io::stdout().write_all(app::config::DEFAULTS.as_bytes())?)
+    print_own(app::config::DEFAULTS.as_bytes())
 }
 
 /// See [`crate::args::Verb::Completions`].
 pub(crate) fn print_completions(shell: clap_complete::Shell) -> anyhow::Result<()> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Arguments::command(), "distillery", &mut script);
-    Ok(std::io::stdout().write_all(&script)?)
+    print_own(&script)
 }
 
 /// See [`crate::args::Verb::Migrate`].
@@ -62,21 +62,12 @@ pub(crate) async fn migrate(config: Config, json: bool) -> anyhow::Result<()> {
     print_line(&format!("{folder}: the database is at version {version}"))
 }
 
-/// One JSON object on standard output.
-pub(crate) fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
-    print_line(&serde_json::to_string(value)?)
-}
-
-/// One line on standard output.
-pub(crate) fn print_line(line: &str) -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "{line}")?;
-    Ok(out.flush()?)
-}
-
 /// What a job came to: a table, and where its student is.
 pub(crate) fn print_report(reported: &Reported) -> anyhow::Result<()> {
-    print_line(&report::table(&reported.outcome, reported.teacher, reported.student))?;
+    print_table(&report::table(&reported.outcome, reported.teacher, reported.student))?;
+    for line in report::totals(&reported.outcome) {
+        print_line(&line)?;
+    }
     match (&reported.outcome.model_dir, &reported.outcome.model) {
         (Some(folder), _) => print_line(&format!("student: {folder}")),
         (None, Some(model)) => print_line(&format!("student: {model}")),
@@ -91,12 +82,4 @@ pub(crate) fn print_job(job: &Distillation, json: bool) -> anyhow::Result<()> {
     }
     let reason = if job.reason.is_empty() { String::new() } else { format!(" ({})", job.reason) };
     print_line(&format!("{}: {}{reason}", job.spec.name, job.state))
-}
-
-/// A table with a header, as all verbs draw it.
-pub(crate) fn table(header: &[&str]) -> comfy_table::Table {
-    let mut table = comfy_table::Table::new();
-    table.load_style(comfy_table::presets::UTF8_BORDERS_ONLY);
-    table.set_header(header);
-    table
 }

@@ -1,12 +1,12 @@
 //! `distillery models`: list published students.
 
-use super::{print_json, print_line};
 use crate::args::ModelsArguments;
 use crate::client::call::failure;
 use crate::client::models;
 use crate::job::accuracy_json;
 use crate::report::{grouped, interval, percent};
 use crate::target::{Target, unless_interrupted};
+use crate::terminal::{Table, print_json, print_line, print_table};
 use app::config::Config;
 use domain::records::Model;
 use tokio_util::sync::CancellationToken;
@@ -33,11 +33,10 @@ pub(crate) async fn models(
     if models.is_empty() {
         return print_line("no models");
     }
-    let mut table =
-        super::table(&["model", "test accuracy", "95% interval", "parameters", "published", "id"]);
+    let mut table = Table::new(&["model", "test accuracy", "95% interval", "parameters", "published", "id"]);
     for model in &models {
         let test = model.test;
-        table.add_row([
+        table.add([
             format!("{}@{}", model.name, model.version),
             test.map_or_else(|| "-".to_owned(), |accuracy| percent(accuracy.value())),
             test.map_or_else(|| "-".to_owned(), interval),
@@ -46,7 +45,7 @@ pub(crate) async fn models(
             model.id.to_string(),
         ]);
     }
-    print_line(&table.to_string())
+    print_table(&table)
 }
 
 fn json(model: &Model) -> serde_json::Value {

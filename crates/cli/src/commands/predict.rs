@@ -1,12 +1,12 @@
 //! `distillery predict`: predict labels and rationales, for one text or many rows.
 
-use super::{print_json, print_line};
 use crate::args::PredictArguments;
 use crate::client::call::{Patience, failure};
 use crate::client::models::name_and_version;
 use crate::client::student::Student;
 use crate::exit::{Usage, mistakes};
 use crate::target::{self, unless_interrupted};
+use crate::terminal::{print_json, print_line};
 use crate::upload::format_of;
 use app::config::Config;
 use app::student::NoModel;

@@ -1,19 +1,20 @@
 //! `distillery import` and `distillery export`: read rows from files, write rows to files.
 
-use super::{print_json, print_line};
 use crate::args::{
     ExportArguments, FileFormat, ImportFile, ImportFormat, ImportPaper, PaperDataset, ServerArguments,
 };
 use crate::client::datasets;
 use crate::exit::{Usage, mistakes};
 use crate::report::{grouped, percent};
+use crate::spec_file;
 use crate::target::{Target, unless_interrupted};
+use crate::terminal::{self, print_json, print_line, say};
 use crate::upload::{Rows, upload};
 use app::config::Config;
-use domain::Split;
 use domain::records::Dataset;
 use domain::spec::is_name;
 use domain::state::Reason;
+use domain::{Split, Task};
 use readers::paper::{self, PaperImport, SplitReport};
 use readers::{Format, Options, Source, WriteError, Writer};
 use std::io::{self, Write};
@@ -50,12 +51,17 @@ async fn import_file(
     };
     check_name(&name)?;
     let source = Source { path: arguments.file, format, split: None };
-    let rows = Rows::Files(vec![source], Options::default());
+    let task = arguments.task.as_deref().map(read_task).transpose()?;
+    let rows = Rows::Files(vec![source], Options { task, ..Options::default() });
     let dataset = stage(config, &arguments.server, &name, rows, shutdown).await?;
     if arguments.json {
         return print_json(&dataset_json(&dataset));
     }
     print_line(&dataset_line(&dataset))
+}
+
+fn read_task(name: &str) -> anyhow::Result<Task> {
+    Ok(spec_file::task_of(name, Path::new(name)).map_err(|words| Usage(format!("--task: {words}")))?)
 }
 
 async fn import_paper(
@@ -180,7 +186,7 @@ pub(crate) async fn export(
     let written = unless_interrupted(&shutdown, write_rows(target.channel(), &arguments, split)).await;
     target.close().await?;
     let rows = written?;
-    crate::progress::say(&format!("{} rows", grouped(rows)));
+    say(&format!("{} rows", grouped(rows)));
     Ok(())
 }
 
@@ -196,8 +202,12 @@ async fn write_rows(
         FileFormat::Parquet => Format::Parquet,
     };
     let output = Output::default();
-    let mut writer = if arguments.file.as_os_str() == "-" {
-        Writer::to_stream(format, Box::new(output.clone()))?
+    let to_stream = arguments.file.as_os_str() == "-";
+    if to_stream && format == Format::Parquet && terminal::Rows::new().is_watched() {
+        return Err(Usage("Parquet is no text for a terminal: name a file, or pipe it".to_owned()).into());
+    }
+    let mut writer = if to_stream {
+        Writer::to_stream(format, Box::new(output.to_stream()))?
     } else {
         Writer::create(format, &arguments.file)?
     };
@@ -212,13 +222,17 @@ async fn write_rows(
     Ok(rows)
 }
 
-/// Standard output, which remembers whether its reader left: a format's own error does not say so.
+/// Whether the reader of standard output left: a format's own error does not say so.
 #[derive(Clone, Default)]
 struct Output {
     left: Arc<AtomicBool>,
 }
 
 impl Output {
+    fn to_stream(&self) -> Stream {
+        Stream { rows: terminal::Rows::new(), output: self.clone() }
+    }
+
     fn explain(&self, error: WriteError) -> anyhow::Error {
         if self.left.load(Ordering::Relaxed) {
             io::Error::from(io::ErrorKind::BrokenPipe).into()
@@ -235,12 +249,20 @@ impl Output {
     }
 }
 
-impl Write for Output {
+/// Standard output, which remembers whether its reader left.
+struct Stream {
+    rows: terminal::Rows,
+    output: Output,
+}
+
+impl Write for Stream {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.note(io::stdout().write(bytes))
+        let written = self.rows.write(bytes);
+        self.output.note(written)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.note(io::stdout().flush())
+        let flushed = self.rows.flush();
+        self.output.note(flushed)
     }
 }

@@ -1,12 +1,13 @@
 //! `distillery run`: one distillation on this machine, from its specification to its student.
 
-use super::{print_json, print_report};
+use super::print_report;
 use crate::args::RunArguments;
 use crate::client::jobs::follow;
 use crate::exit::Interrupted;
 use crate::job::{self, Reported};
 use crate::shown::Shown;
 use crate::spec_file::{self, SpecFile};
+use crate::terminal::print_json;
 use anyhow::Context;
 use app::config::Config;
 use app::local::{Local, Scope};

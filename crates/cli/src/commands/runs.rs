@@ -1,12 +1,12 @@
 //! `distillery runs`: list the runs over a job's ledger.
 
-use super::{print_json, print_line};
 use crate::args::RunsArguments;
 use crate::client::call::failure;
 use crate::client::{jobs, runs as calls};
 use crate::job::accuracy_json;
 use crate::report::{interval, percent};
 use crate::target::{Target, unless_interrupted};
+use crate::terminal::{Table, print_json, print_line, print_table};
 use app::config::Config;
 use domain::records::Run;
 use serde_json::{Value, json};
@@ -34,12 +34,12 @@ pub(crate) async fn runs(
     if runs.is_empty() {
         return print_line("no runs");
     }
-    print_line(&table(&runs))
+    print_table(&table(&runs))
 }
 
 /// Runs for people.
-pub(crate) fn table(runs: &[Run]) -> String {
-    let mut table = super::table(&[
+pub(crate) fn table(runs: &[Run]) -> Table {
+    let mut table = Table::new(&[
         "purpose",
         "state",
         "rows",
@@ -56,7 +56,7 @@ pub(crate) fn table(runs: &[Run]) -> String {
         let (study, cell) = run.plan.purpose.study_and_cell();
         let purpose =
             if study.is_empty() { run.plan.purpose.name().to_owned() } else { format!("{study}/{cell}") };
-        table.add_row([
+        table.add([
             purpose,
             run.state.to_string(),
             percent(run.plan.rows.fraction()),
@@ -69,7 +69,7 @@ pub(crate) fn table(runs: &[Run]) -> String {
             run.reason.clone(),
         ]);
     }
-    table.to_string()
+    table
 }
 
 /// The judging rules that are on.

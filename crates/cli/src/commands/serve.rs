@@ -1,7 +1,7 @@
 //! `distillery serve`: the services.
 
-use super::print_line;
 use crate::args::{RoleName, ServeArguments};
+use crate::terminal::print_line;
 use app::config::Config;
 use app::serve::{Roles, Serving};
 use tokio_util::sync::CancellationToken;

@@ -1,11 +1,11 @@
 //! `distillery show`: show a job and its progress.
 
-use super::{print_json, print_line};
 use crate::args::JobArguments;
 use crate::client::jobs::{self, Found};
 use crate::job;
 use crate::report::{grouped, percent};
 use crate::target::{Target, unless_interrupted};
+use crate::terminal::{print_json, print_line};
 use app::config::Config;
 use domain::records::Dataset;
 use domain::state::{PromptState, Reason, Verdict};

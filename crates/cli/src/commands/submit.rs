@@ -1,12 +1,13 @@
 //! `distillery submit`: submit a distillation to a server.
 
-use super::{print_json, print_line, print_report};
+use super::print_report;
 use crate::args::SubmitArguments;
 use crate::client::jobs::follow;
 use crate::job;
 use crate::shown::Shown;
 use crate::spec_file::{self, SpecFile};
 use crate::target::{self, unless_interrupted};
+use crate::terminal::{print_json, print_line};
 use app::base::Shared;
 use app::config::Config;
 use domain::records::Distillation;

@@ -1,13 +1,13 @@
 //! `distillery train`: one more run over a job's ledger, with settings of its own.
 
 use super::runs::{table, to_json};
-use super::{print_json, print_line};
 use crate::args::TrainArguments;
 use crate::client::call::{Patience, failure};
 use crate::client::{jobs, runs};
 use crate::exit::{Interrupted, Usage};
 use crate::progress::Progress;
 use crate::target;
+use crate::terminal::{print_json, print_line, print_table};
 use anyhow::bail;
 use app::config::Config;
 use app::local::{Local, Scope};
@@ -155,6 +155,6 @@ fn show(run: &Run, folder: Option<&str>, json: bool) -> anyhow::Result<()> {
         }
         return print_json(&shown);
     }
-    print_line(&table(std::slice::from_ref(run)))?;
+    print_table(&table(std::slice::from_ref(run)))?;
     folder.map_or(Ok(()), |folder| print_line(&format!("student: {folder}")))
 }

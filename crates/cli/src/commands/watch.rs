@@ -1,11 +1,12 @@
 //! `distillery watch`: follow a job's events, for people or as JSON Lines.
 
-use super::{print_json, print_report};
+use super::print_report;
 use crate::args::WatchArguments;
 use crate::client::jobs;
 use crate::job;
 use crate::shown::Shown;
 use crate::target::{self, unless_interrupted};
+use crate::terminal::print_json;
 use app::config::Config;
 use domain::event::EventKind;
 use serde_json::{Map, Value, json};

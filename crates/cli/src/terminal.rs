@@ -1,0 +1,162 @@
+//! What reaches a terminal: this file alone writes to standard output and standard error (a lint of `clippy.toml` refuses
+//! their names elsewhere), and nothing passes it that a terminal would act on.
+
+use domain::visible;
+use std::io::{self, IsTerminal, Write};
+
+/// One JSON object on standard output.
+pub(crate) fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
+    print(&visible::json(&serde_json::to_string(value)?))
+}
+
+/// One line on standard output, whatever line feeds are in it.
+pub(crate) fn print_line(line: &str) -> anyhow::Result<()> {
+    print(&visible::line(line))
+}
+
+/// A table on standard output.
+pub(crate) fn print_table(table: &Table) -> anyhow::Result<()> {
+    print(&table.text())
+}
+
+/// A text of this program's own on standard output, as it is.
+pub(crate) fn print_own(text: &[u8]) -> anyhow::Result<()> {
+    Ok(stdout().write_all(text)?)
+}
+
+/// One line for people, on standard error: standard output belongs to results.
+pub(crate) fn say(line: &str) {
+    write_error(&visible::line(line));
+}
+
+/// Lines for people, on standard error.
+pub(crate) fn say_lines(lines: &str) {
+    write_error(&visible::lines(lines));
+}
+
+/// Whether people look at standard error.
+pub(crate) fn is_watched() -> bool {
+    stderr().is_terminal()
+}
+
+#[allow(clippy::disallowed_methods, reason = "this is where standard output is written")]
+fn stdout() -> io::Stdout {
+    io::stdout()
+}
+
+#[allow(clippy::disallowed_methods, reason = "this is where standard error is written")]
+fn stderr() -> io::Stderr {
+    io::stderr()
+}
+
+fn print(text: &str) -> anyhow::Result<()> {
+    let mut out = stdout().lock();
+    writeln!(out, "{text}")?;
+    Ok(out.flush()?)
+}
+
+fn write_error(text: &str) {
+    // Where nobody reads messages, there is nobody to tell.
+    let _ = writeln!(stderr().lock(), "{text}");
+}
+
+/// A table with a header; a cell is one line.
+pub(crate) struct Table(comfy_table::Table);
+
+impl Table {
+    /// An empty table.
+    pub(crate) fn new(header: &[&str]) -> Self {
+        let mut table = comfy_table::Table::new();
+        table.load_style(comfy_table::presets::UTF8_BORDERS_ONLY);
+        table.set_header(header);
+        Self(table)
+    }
+
+    /// Adds a row.
+    pub(crate) fn add<const COLUMNS: usize>(&mut self, cells: [String; COLUMNS]) {
+        self.0.add_row(cells.map(|cell| visible::line(&cell).into_owned()));
+    }
+
+    /// How many rows there are.
+    pub(crate) fn rows(&self) -> usize {
+        self.0.row_count()
+    }
+
+    /// Aligns all columns but the first to the right.
+    pub(crate) fn align_figures(&mut self) {
+        for column in self.0.column_iter_mut().skip(1) {
+            column.set_cell_alignment(comfy_table::CellAlignment::Right);
+        }
+    }
+
+    /// As it is printed.
+    fn text(&self) -> String {
+        visible::lines(&self.0.to_string()).into_owned()
+    }
+}
+
+/// Standard output for exported rows: byte by byte into a file or a pipe, made fit where it is a terminal.
+pub(crate) struct Rows {
+    out: io::Stdout,
+    /// The line that is not ended yet, where people look on.
+    line: Option<Vec<u8>>,
+}
+
+impl Rows {
+    /// To standard output.
+    pub(crate) fn new() -> Self {
+        let out = stdout();
+        let line = out.is_terminal().then(Vec::new);
+        Self { out, line }
+    }
+
+    /// Whether people look on.
+    pub(crate) fn is_watched(&self) -> bool {
+        self.line.is_some()
+    }
+}
+
+impl Write for Rows {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let Some(line) = &mut self.line else { return self.out.write(bytes) };
+        line.extend_from_slice(bytes);
+        if let Some(end) = line.iter().rposition(|byte| *byte == b'\n') {
+            let rest = line.split_off(end + 1);
+            let whole = std::mem::replace(line, rest);
+            self.out.write_all(visible::lines(&String::from_utf8_lossy(&whole)).as_bytes())?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cell_is_one_line_without_what_a_terminal_acts_on() {
+        let mut table = Table::new(&["label", "rationale"]);
+        table.add([
+            "yes\u{7}\0".to_owned(),
+            "one\ntwo\r\u{1b}[2J\u{1b}]0;owned\u{7}\u{9b}31m\u{202e}".to_owned(),
+        ]);
+        let text = table.text();
+        assert!(text.chars().all(|character| character == '\n' || !character.is_control()), "{text:?}");
+        assert!(!text.contains('\u{202e}'), "{text:?}");
+        assert_eq!(text.lines().count(), 5, "{text}");
+        for part in ["yes\\u{7}\\u{0}", "one\\ntwo\\r\\u{1b}[2J\\u{1b}]0;owned\\u{7}\\u{9b}31m\\u{202e}"] {
+            assert!(text.contains(part), "{part} is not in:\n{text}");
+        }
+    }
+
+    #[test]
+    fn rows_are_made_fit_line_by_line_where_people_look_on() {
+        let mut rows = Rows { out: stdout(), line: Some(Vec::new()) };
+        rows.write_all("a\u{1b}".as_bytes()).unwrap();
+        assert_eq!(rows.line.as_deref(), Some(&b"a\x1b"[..]), "nothing leaves before its line ends");
+    }
+}
