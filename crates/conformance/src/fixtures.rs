@@ -117,6 +117,7 @@ pub fn question(row: u64, sample: u32) -> NewPrompt {
         id: PromptId::generate(),
         row,
         sample,
+        profile: 0,
         hinted: false,
         purpose: Purpose::Train,
         key: key(),

@@ -25,7 +25,7 @@ const KEY_LOCKS_COUNT: u8 = 64;
 pub(crate) async fn hold(tx: &mut Tx, ids: &[Uuid]) -> TransactionResult<Vec<Held>> {
     let rows = sqlx::query_as!(
         PromptRow,
-        "SELECT id, distillation_id, row_index, sample, hinted, purpose, key, state, attempt, failures, error,
+        "SELECT id, distillation_id, row_index, sample, profile, hinted, purpose, key, state, attempt, failures, error,
              lease_until <= now_ms() AS \"expired!\", tokens_max, money_micros_max
          FROM prompts WHERE id = ANY ($1) ORDER BY id FOR NO KEY UPDATE",
         ids

@@ -31,7 +31,7 @@ macro_rules! prompts {
     ($rest:literal $(, $argument:expr)* $(,)?) => {
         sqlx::query_as!(
             PromptRow,
-            "SELECT id, distillation_id, row_index, sample, hinted, purpose, key, state, attempt, failures,
+            "SELECT id, distillation_id, row_index, sample, profile, hinted, purpose, key, state, attempt, failures,
              error, lease_until <= now_ms() AS \"expired!\", tokens_max, money_micros_max FROM prompts " + $rest,
             $($argument),*
         )
@@ -50,13 +50,14 @@ impl PromptStore for PostgresStore {
             sqlx::query!(
                 "WITH planned AS (
                      SELECT * FROM unnest($2::uuid[], $3::bigint[], $4::int[], $5::bool[], $6::text[], $7::bytea[],
-                         $8::bigint[], $9::bigint[])
+                         $8::bigint[], $9::bigint[], $10::int[])
                      WITH ORDINALITY AS new (id, row_index, sample, hinted, purpose, key, tokens_max,
-                         money_micros_max, place)
+                         money_micros_max, profile, place)
                  ), added AS (
                      INSERT INTO prompts (id, distillation_id, row_index, sample, hinted, purpose, key,
-                         tokens_max, money_micros_max, state)
-                     SELECT id, $1, row_index, sample, hinted, purpose, key, tokens_max, money_micros_max, 'pending'
+                         tokens_max, money_micros_max, profile, state)
+                     SELECT id, $1, row_index, sample, hinted, purpose, key, tokens_max, money_micros_max, profile,
+                         'pending'
                      FROM planned ORDER BY place
                      ON CONFLICT (distillation_id, row_index, sample, hinted, purpose) DO NOTHING RETURNING id
                  )
@@ -69,7 +70,8 @@ impl PromptStore for PostgresStore {
                 &new.purposes as &[&str],
                 &new.keys,
                 &new.tokens_max,
-                &new.money_micros_max
+                &new.money_micros_max,
+                &new.profiles
             )
             .execute(&mut *tx)
             .await?;

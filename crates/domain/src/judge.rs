@@ -112,7 +112,7 @@ fn judged<'a>(
 ) -> Vec<(&'a LedgerEntry, VerdictUpdate)> {
     let entries: Vec<&LedgerEntry> = entries
         .iter()
-        .filter(|entry| entry.purpose == Purpose::Train && (judging.hint || !entry.hinted))
+        .filter(|entry| entry.purpose == Purpose::Train && (judging.hint.is_on() || !entry.hinted))
         .collect();
     let ballot = if judging.vote { count(metric, &entries) } else { Ballot::Uncounted };
     let mut verdicts: Vec<VerdictUpdate> =
@@ -124,21 +124,6 @@ fn judged<'a>(
         }
     }
     entries.into_iter().zip(verdicts).collect()
-}
-
-/// Whether a row whose unhinted samples are all answered wants a hinted one: `hint` is on, gold is known, and no sample
-/// agrees. A row that was never answered, or was asked with a hint before, wants none.
-pub fn wants_hint(
-    judging: &Judging,
-    metric: Comparison,
-    gold: Option<&str>,
-    entries: &[LedgerEntry],
-) -> bool {
-    judging.hint
-        && gold.is_some()
-        && !entries.is_empty()
-        && !entries.iter().any(|entry| entry.hinted)
-        && !entries.iter().filter_map(readable).any(|label| agrees(metric, gold, label))
 }
 
 /// What the votes of a row say.
@@ -204,11 +189,18 @@ mod tests {
     use super::*;
     use crate::example::Example;
     use crate::ids::{DistillationId, PromptId};
+    use crate::spec::Hint;
     use proptest::prelude::*;
 
-    const PLAIN: Judging = Judging { agree: false, hint: false, vote: false, label: LabelSource::Gold };
+    const PLAIN: Judging = Judging {
+        label: LabelSource::Gold,
+        agree: false,
+        hint: Hint::Off,
+        vote: false,
+        vote_confidence: 1.0,
+    };
     const AGREE: Judging = Judging { agree: true, ..PLAIN };
-    const HINT: Judging = Judging { agree: true, hint: true, ..PLAIN };
+    const HINT: Judging = Judging { agree: true, hint: Hint::After, ..PLAIN };
     const VOTE: Judging = Judging { vote: true, ..PLAIN };
     const BOTH: Judging = Judging { agree: true, vote: true, ..PLAIN };
 
@@ -303,24 +295,6 @@ mod tests {
         check(both, Some("6"), &[("7", DISAGREES), ("7", DISAGREES), ("!6", None)], 1.0);
         // It has no vote: without it, the two tie.
         check(both, Some("6"), &[("7", NO_MAJORITY), ("8", NO_MAJORITY), ("!8", DISAGREES)], 1.0);
-    }
-
-    #[test]
-    fn a_hint_is_wanted_where_no_sample_agrees() {
-        let wants = |judging: Judging, gold: Option<&str>, labels: &[&str]| {
-            wants_hint(&judging, Comparison::Equation, gold, &entries(labels))
-        };
-        assert!(wants(HINT, Some("6"), &["7", "-"]));
-        assert!(wants(HINT, Some("6"), &["-"]));
-        assert!(!wants(HINT, Some("6"), &["7", "2 * 3"]));
-        assert!(!wants(HINT, Some("6"), &["7", "!7"]));
-        assert!(!wants(HINT, Some("6"), &[]));
-        assert!(!wants(HINT, None, &["7"]));
-        assert!(!wants(AGREE, Some("6"), &["7"]));
-        // The right label without a rationale teaches nothing.
-        let mut bare = entries(&["6"]);
-        bare[0].parsed.reason = Some(Reason::EmptyRationale);
-        assert!(wants_hint(&HINT, Comparison::Equation, Some("6"), &bare));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! Here are the specification of a distillation ([`spec`]), tasks as data ([`task`]), the reading of completions
 //! ([`completion`]), the comparison of labels ([`label`]), judging ([`judge`]), what an objective trains and answers
-//! ([`objective`]), records and their states ([`records`], [`state`]), what a job may do next ([`lifecycle`]), the names of
+//! ([`objective`]), records and their states ([`records`], [`state`]), what a job may do next ([`lifecycle`]) and may spend ([`budget`]), what is asked next ([`policy`]), the names of
 //! metrics and spans ([`telemetry`]), [`Fault`], and the ports that adapters implement ([`ports`]).
 //!
 //! # Invariants
@@ -43,6 +43,7 @@ pub mod lifecycle;
 pub mod metric;
 mod named;
 pub mod objective;
+pub mod policy;
 pub mod ports;
 pub mod records;
 pub mod rows;

@@ -19,6 +19,14 @@ pub(crate) trait Value {
     fn text(&self) -> String;
 }
 
+impl Value for Vec<String> {
+    const KIND: &'static str = "list of texts";
+
+    fn text(&self) -> String {
+        self.join(",")
+    }
+}
+
 macro_rules! value {
     ($($kind:ty, $name:literal, $number:expr;)+) => {
         $(impl Value for $kind {

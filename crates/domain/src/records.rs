@@ -96,8 +96,10 @@ pub struct NewPrompt {
     pub id: PromptId,
     /// The row it asks about.
     pub row: u64,
-    /// Which sample of the row, from 0; a hinted prompt counts on after the others.
+    /// Which sample of the row, from 0; those of a further profile, and then a hinted one, count on after the others.
     pub sample: u32,
+    /// Which of the job's profiles is asked, by its place.
+    pub profile: u32,
     /// Whether the gold label is given.
     pub hinted: bool,
     /// Why it is asked.
@@ -119,6 +121,8 @@ pub struct Prompt {
     pub row: u64,
     /// Which sample.
     pub sample: u32,
+    /// Which of the job's profiles is asked, by its place.
+    pub profile: u32,
     /// Whether the gold label is given.
     pub hinted: bool,
     /// Why it is asked.

@@ -5,10 +5,12 @@
 //! never a URL, a path or a key. Every setting is written once, in `spec/sections.rs`.
 
 mod field;
+mod hint;
 mod sections;
 mod stored;
 
 pub use field::{Field, Section};
+pub use hint::Hint;
 pub use sections::{
     Budget, Judging, JudgingDraft, LabelSource, PROFILE_IMPORTED, PROFILE_NONE, Precision, Schedule,
     StudentDraft, StudentSize, TeacherDraft, TeacherSource, TeacherSpec, TrainingDraft, TrainingSpec,
@@ -19,6 +21,9 @@ use crate::fault::Violation;
 use crate::task::Task;
 pub(crate) use sections::Context;
 use serde::{Deserialize, Serialize};
+
+/// Most profiles of one job.
+const PROFILES_MAX: usize = 4;
 
 /// Every section of settings, in order.
 pub const SECTIONS: &[Section] = &[
@@ -88,6 +93,7 @@ impl Draft {
     /// All violations at once, in the order of the fields.
     pub fn resolve(self) -> Result<Spec, Vec<Violation>> {
         let mut found = contradictions(&self.student, &self.judging);
+        found.extend(self.teacher.contradictions());
         let spec = self.fill();
         found.extend(spec.violations());
         if found.is_empty() { Ok(spec) } else { Err(found) }
@@ -110,7 +116,9 @@ impl Draft {
 
     /// Fills the holes with their defaults and checks nothing.
     pub(crate) fn fill(self) -> Spec {
-        let source = match self.teacher.profile.as_deref() {
+        let profile = self.teacher.profile.clone();
+        let first = self.teacher.profiles.as_ref().and_then(|profiles| profiles.first().cloned());
+        let source = match profile.or(first).as_deref() {
             Some(PROFILE_NONE) => None,
             Some(PROFILE_IMPORTED) | None => Some(TeacherSource::Imported),
             Some(name) => Some(TeacherSource::Profile(name.to_owned())),
@@ -128,6 +136,15 @@ impl Draft {
             start: self.student.fill(),
             training: self.training.fill(context),
         }
+    }
+}
+
+impl TeacherDraft {
+    /// Mistakes in what was typed: one profile, or several.
+    fn contradictions(&self) -> Option<Violation> {
+        let first = self.profiles.as_ref()?.first();
+        (self.profile.is_some() && self.profile.as_ref() != first)
+            .then(|| Violation::new("teacher.profiles", "contradicts `teacher.profile`: remove one of them"))
     }
 }
 
@@ -191,9 +208,10 @@ pub(crate) fn contradictions(student: &StudentDraft, judging: &JudgingDraft) -> 
         }
     }
     if judging.label == Some(LabelSource::Teacher) {
-        for (field, given) in
-            [("judging.agree", judging.agree == Some(true)), ("judging.hint", judging.hint == Some(true))]
-        {
+        for (field, given) in [
+            ("judging.agree", judging.agree == Some(true)),
+            ("judging.hint", judging.hint.is_some_and(Hint::is_on)),
+        ] {
             if given {
                 found.push(Violation::new(
                     field,
@@ -273,13 +291,27 @@ impl Spec {
         if self.judging.vote && samples < 2 && !imported {
             found.push(Violation::new("judging.vote", "needs `teacher.samples` of 2 or more to count votes"));
         }
-        if self.judging.hint && imported {
+        if self.judging.hint.is_on() && imported {
             found.push(Violation::new(
                 "judging.hint",
                 "asks a teacher again, and `imported` answers cannot be asked",
             ));
         }
-        if self.judging.hint && !self.judging.agree {
+        let several =
+            self.teacher.as_ref().and_then(|teacher| teacher.profiles.as_ref()).map_or(1, Vec::len) > 1;
+        if several && !self.judging.agree {
+            found.push(Violation::new(
+                "teacher.profiles",
+                "asks a further profile where gold shows that the ones before are wrong: needs `judging.agree = true`",
+            ));
+        }
+        if several && self.judging.vote {
+            found.push(Violation::new(
+                "judging.vote",
+                "counts the samples of one profile: name one, or turn it off",
+            ));
+        }
+        if self.judging.hint.is_on() && !self.judging.agree {
             found.push(Violation::new("judging.hint", "only makes sense with `judging.agree = true`"));
         }
     }
@@ -290,6 +322,17 @@ fn check_teacher(teacher: &TeacherSpec, found: &mut Vec<Violation>) {
         && !is_name(name)
     {
         found.push(Violation::new("teacher.profile", "is not the name of a teacher profile"));
+    }
+    if let Some(profiles) = &teacher.profiles {
+        let reserved =
+            |name: &&String| !is_name(name) || [PROFILE_NONE, PROFILE_IMPORTED].contains(&name.as_str());
+        if profiles.is_empty() || profiles.len() > PROFILES_MAX || profiles.iter().any(|name| reserved(&name))
+        {
+            found.push(Violation::new(
+                "teacher.profiles",
+                format!("takes 1 to {PROFILES_MAX} names of teacher profiles, the cheapest first"),
+            ));
+        }
     }
     found.extend(teacher.check());
     found.extend(teacher.budget.check());

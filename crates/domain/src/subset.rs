@@ -86,6 +86,14 @@ impl Subset {
     }
 }
 
+/// At most `count` of these rows, the same ones whenever they are chosen of the same rows: a larger count contains a smaller.
+pub fn sample(rows: Vec<u64>, count: u32) -> HashSet<u64> {
+    let all = Subset::all(0);
+    let mut ranked: Vec<(u64, u64)> = rows.into_iter().map(|row| (all.rank(row), row)).collect();
+    ranked.sort_unstable();
+    ranked.into_iter().take(usize::try_from(count).unwrap_or(usize::MAX)).map(|(_, row)| row).collect()
+}
+
 /// Rows whose proportions a subset keeps: those with the same label of a closed set. Labels of an open set are not
 /// strata, since nearly every row has one of its own.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -139,6 +147,15 @@ mod tests {
         chosen.sort_unstable();
         assert_eq!(chosen, [7, 16, 21, 26, 34, 47, 48, 58]);
         assert_ne!(choose(0.125, 7, &[0; 64]), choose(0.125, 8, &[0; 64]));
+    }
+
+    #[test]
+    fn a_sample_is_nested_and_always_the_same() {
+        let rows: Vec<u64> = (0..500).collect();
+        let (few, many) = (sample(rows.clone(), 20), sample(rows.clone(), 200));
+        assert_eq!((few.len(), many.len(), sample(rows.clone(), 900).len()), (20, 200, 500));
+        assert!(few.is_subset(&many) && !few.contains(&1_000));
+        assert_eq!(sample(rows.into_iter().rev().collect(), 20), few);
     }
 
     #[test]

@@ -34,7 +34,7 @@ macro_rules! prompts {
     ($rest:literal $(, $argument:expr)* $(,)?) => {
         sqlx::query_as!(
             PromptRow,
-            "SELECT id, distillation_id, row_index, sample, hinted, purpose, key, state, attempt, failures,
+            "SELECT id, distillation_id, row_index, sample, profile, hinted, purpose, key, state, attempt, failures,
              error, lease_until <= ?1 AS \"expired!: bool\", tokens_max, money_micros_max FROM prompts " + $rest,
             $($argument),*
         )
@@ -49,14 +49,15 @@ async fn insert(
     state: PromptState,
 ) -> StoreResult<bool> {
     let result = sqlx::query!(
-        "INSERT INTO prompts (id, distillation_id, row_index, sample, hinted, purpose, key,
+        "INSERT INTO prompts (id, distillation_id, row_index, sample, profile, hinted, purpose, key,
              tokens_max, money_micros_max, state)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
          ON CONFLICT (distillation_id, row_index, sample, hinted, purpose) DO NOTHING",
         prompt.id.as_uuid(),
         job.as_uuid(),
         integer::<i64>(prompt.row)?,
         i64::from(prompt.sample),
+        i64::from(prompt.profile),
         prompt.hinted,
         prompt.purpose.as_str(),
         prompt.key.0.as_slice(),

@@ -48,9 +48,10 @@ async fn advance(shared: &Shared, record: Distillation) -> Result<(), HarvestErr
         plan::begin(shared, &job).instrument(span).await?;
     }
     let progress = shared.stores.prompts.harvest_progress(job.id).await?;
-    if progress.done() < progress.total() || plan::hints(shared, &job).await? {
+    if plan::extend(shared, &job, &progress).await? {
         return Ok(());
     }
+    shared.positions.forget(job.id);
     finish(shared, &job, &record).await
 }
 

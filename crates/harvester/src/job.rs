@@ -21,8 +21,8 @@ pub(crate) struct PreparedJob {
     /// The trace context of its submission; empty for none.
     pub(crate) traceparent: String,
     renderer: Renderer,
-    /// The teacher to ask; `None` for imported answers.
-    pub(crate) teacher: Option<Teacher>,
+    /// The teachers to ask, the cheapest first; none for imported answers.
+    pub(crate) teachers: Vec<Teacher>,
 }
 
 /// The operator's teachers by profile name.
@@ -62,27 +62,33 @@ impl PreparedJobs {
 impl PreparedJob {
     pub(crate) fn open(teachers: &Teachers, job: &Distillation) -> Result<Self, HarvestError> {
         let renderer = Renderer::new(&job.spec.task)?;
-        let teacher = match job.spec.teacher.as_ref().map(|teacher| &teacher.source) {
-            Some(TeacherSource::Profile(name)) => Some(teachers.get(name).cloned().ok_or_else(|| {
+        let names = job.spec.teacher.as_ref().map(TeacherSpec::profiles).unwrap_or_default();
+        let asked = names.into_iter().map(|name| {
+            teachers.get(name).cloned().ok_or_else(|| {
                 HarvestError::Stuck(format!(
                     "the teacher profile `{name}` is no longer configured here: add it, then resume"
                 ))
-            })?),
-            Some(TeacherSource::Imported) | None => None,
-        };
+            })
+        });
+        let teachers = asked.collect::<Result<Vec<Teacher>, HarvestError>>()?;
         Ok(Self {
             id: job.id,
             dataset: job.dataset,
             spec: job.spec.clone(),
             traceparent: job.traceparent.clone(),
             renderer,
-            teacher,
+            teachers,
         })
     }
 
     /// Whether its answers came with the data.
     pub(crate) fn is_imported(&self) -> bool {
         self.spec.teacher.as_ref().is_some_and(|teacher| teacher.source == TeacherSource::Imported)
+    }
+
+    /// The teacher at this place of the job's profiles.
+    pub(crate) fn teacher(&self, profile: u32) -> Option<&Teacher> {
+        self.teachers.get(usize::try_from(profile).ok()?)
     }
 
     /// The question about `example`: sample number `sample`, with the gold label as a hint where `hinted`.
@@ -106,9 +112,9 @@ impl PreparedJob {
         Ok(Question { instruction: rendered.instruction, prompt: rendered.prompt, sampling })
     }
 
-    /// The completion key of a question.
-    pub(crate) fn key(&self, question: &Question) -> CompletionKey {
-        let (profile, model) = match &self.teacher {
+    /// The completion key of a question to the teacher at this place.
+    pub(crate) fn key(&self, question: &Question, profile: u32) -> CompletionKey {
+        let (profile, model) = match self.teacher(profile) {
             Some(teacher) => (teacher.profile().name.as_str(), teacher.profile().model.as_str()),
             None => (domain::spec::PROFILE_IMPORTED, ""),
         };

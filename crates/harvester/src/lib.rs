@@ -37,6 +37,7 @@ mod judging;
 mod ledger;
 mod meters;
 mod plan;
+mod position;
 mod relay;
 mod runs;
 mod services;

@@ -1,20 +1,40 @@
-//! The prompts that a job starts with, and the hinted ones that follow.
+//! The prompts of a job, wave by wave: what `domain::policy` asks next of what is known.
+//!
+//! A job begins with a few rows, for the smoke gate; after that a new wave is planned while the last part of the one before
+//! is still being asked, so that asking never waits for planning. Where a wave begins is remembered in this process alone:
+//! another driver looks from the first row on, and finds the same.
 
 use crate::error::HarvestError;
 use crate::job::PreparedJob;
+use crate::ledger::Ledger;
+use crate::position::Position;
 use crate::shared::Shared;
 use domain::Split;
 use domain::budget::CallBound;
 use domain::completion;
 use domain::completion::FinishReason;
+use domain::event::EventKind;
 use domain::example::Row;
 use domain::fingerprint::imported_key;
 use domain::ids::PromptId;
 use domain::judge;
+use domain::policy::{self, Ask, Fate, Known, Rules, Smoke, WAVE_MAX};
 use domain::ports::BATCH_MAX;
-use domain::records::{Completion, Harvested, NewPrompt};
+use domain::records::{Completion, HarvestProgress, Harvested, LedgerEntry, NewPrompt, Prompt};
 use domain::spec::{TeacherSource, TeacherSpec};
-use domain::state::Purpose;
+use domain::state::{DistillationState, PromptState, Purpose};
+use domain::subset;
+use std::collections::{HashMap, HashSet};
+
+/// Prompts that are still being asked when the next wave is planned.
+const WAVE_REST: u64 = WAVE_MAX as u64 / 2;
+/// Answers after which it is worth looking for follow-ups again.
+const ANSWERS_STEP: u64 = WAVE_MAX as u64 / 8;
+/// Completions that a pause of the smoke gate shows, and how much of each.
+const COMPLETIONS_SHOWN: usize = 3;
+const CHARACTERS_SHOWN: usize = 120;
+/// How the reason of a pause of the smoke gate begins.
+const GATE: &str = "smoke gate: ";
 
 /// Plans the job's first prompts and moves it to `harvesting`. Repeating it changes nothing.
 pub(crate) async fn begin(shared: &Shared, job: &PreparedJob) -> Result<(), HarvestError> {
@@ -22,31 +42,257 @@ pub(crate) async fn begin(shared: &Shared, job: &PreparedJob) -> Result<(), Harv
         None => shared.stores.prompts.plan_prompts(job.id, Vec::new()).await?,
         Some(teacher) if teacher.source == TeacherSource::Imported => import(shared, job, teacher).await?,
         Some(teacher) => {
-            let mut prompts = Vec::new();
-            for (split, purpose, rows_max) in stages(teacher) {
-                each_row(shared, job, split, rows_max, |row| {
-                    let samples = if purpose == Purpose::Train { teacher.samples } else { 1 };
-                    for sample in 0..samples {
-                        prompts.push(prompt(job, teacher, &row, sample, false, purpose)?);
-                    }
-                    Ok(())
-                })
-                .await?;
-            }
-            shared.stores.prompts.plan_prompts(job.id, prompts).await?;
+            let mut position = Position::default();
+            let rows_max = if teacher.smoke_rows > 0 { teacher.smoke_rows } else { u32::MAX };
+            let wave = train_wave(shared, job, teacher, &Pending::default(), &mut position, rows_max).await?;
+            shared.stores.prompts.plan_prompts(job.id, wave).await?;
         }
     }
     shared.changed.notify_waiters();
     Ok(())
 }
 
-/// The splits that are asked about, with their purpose and number of rows.
-fn stages(teacher: &TeacherSpec) -> Vec<(Split, Purpose, Option<u32>)> {
-    let mut stages = vec![(Split::Train, Purpose::Train, teacher.rows)];
-    if teacher.evaluate {
-        stages.push((Split::Test, Purpose::Evaluate, None));
+/// Plans what follows from what is known. Returns whether the harvest goes on: prompts are being asked, or were planned.
+pub(crate) async fn extend(
+    shared: &Shared,
+    job: &PreparedJob,
+    progress: &HarvestProgress,
+) -> Result<bool, HarvestError> {
+    let Some(teacher) = job.spec.teacher.as_ref().filter(|_| !job.is_imported()) else {
+        return Ok(progress.done() < progress.total());
+    };
+    let waiting = progress.total() - progress.done();
+    // A budget that is used up ends the harvest with what it has.
+    let is_exhausted = progress.in_state(PromptState::Skipped) > 0;
+    if is_exhausted || waiting > WAVE_REST {
+        return Ok(waiting > 0);
     }
-    stages
+    let mut position = shared.positions.get(job.id);
+    if !position.is_past_gate {
+        if waiting > 0 && progress.total() <= gate_prompts(job, teacher) {
+            return Ok(true);
+        }
+        pass_gate(shared, job, teacher, progress).await?;
+        position.is_past_gate = true;
+    }
+    if waiting > 0 && position.done > 0 && progress.done() < position.done + ANSWERS_STEP {
+        return Ok(true);
+    }
+    position.done = progress.done().max(1);
+    let pending = Pending::of(shared, job).await?;
+    let mut wave = train_wave(shared, job, teacher, &pending, &mut position, u32::MAX).await?;
+    if wave.len() < WAVE_MAX && !position.is_measured {
+        wave.extend(measured(shared, job, teacher).await?);
+        position.is_measured = true;
+    }
+    let planned = !wave.is_empty() && plan(shared, job, wave).await?;
+    shared.positions.set(job.id, position);
+    Ok(planned || waiting > 0)
+}
+
+/// Writes a wave. Returns whether any of it is new: a prompt that was planned before is not planned twice.
+async fn plan(shared: &Shared, job: &PreparedJob, wave: Vec<NewPrompt>) -> Result<bool, HarvestError> {
+    let before = shared.stores.prompts.harvest_progress(job.id).await?.total();
+    shared.stores.prompts.plan_prompts(job.id, wave).await?;
+    shared.changed.notify_waiters();
+    Ok(shared.stores.prompts.harvest_progress(job.id).await?.total() > before)
+}
+
+/// Prompts without an answer: those that wait, and those that were given up.
+#[derive(Debug, Default)]
+struct Pending {
+    waiting: HashSet<u64>,
+    parked: HashMap<u64, Vec<Prompt>>,
+}
+
+impl Pending {
+    async fn of(shared: &Shared, job: &PreparedJob) -> Result<Self, HarvestError> {
+        let mut pending = Self::default();
+        for state in [PromptState::Pending, PromptState::Leased, PromptState::Parked] {
+            let mut after = None;
+            loop {
+                let page = shared.stores.prompts.prompts_in_state(job.id, state, after, BATCH_MAX).await?;
+                let Some(last) = page.last() else { break };
+                after = Some(last.row);
+                for prompt in page.into_iter().filter(|prompt| prompt.purpose == Purpose::Train) {
+                    if state == PromptState::Parked {
+                        pending.parked.entry(prompt.row).or_default().push(prompt);
+                    } else {
+                        pending.waiting.insert(prompt.row);
+                    }
+                }
+            }
+        }
+        Ok(pending)
+    }
+
+    /// What is known of a row's prompts.
+    fn known<'a>(&self, row: u64, entries: &'a [LedgerEntry]) -> Vec<Known<'a>> {
+        let answered = entries.iter().filter(|entry| entry.purpose == Purpose::Train).map(|entry| Known {
+            sample: entry.sample,
+            hinted: entry.hinted,
+            fate: Fate::Answered(entry),
+        });
+        let parked = self.parked.get(&row).into_iter().flatten().map(|prompt| Known {
+            sample: prompt.sample,
+            hinted: prompt.hinted,
+            fate: Fate::GivenUp,
+        });
+        answered.chain(parked).collect()
+    }
+}
+
+/// The next prompts of train rows, from where the job stands, over at most `rows_max` rows.
+async fn train_wave(
+    shared: &Shared,
+    job: &PreparedJob,
+    teacher: &TeacherSpec,
+    pending: &Pending,
+    position: &mut Position,
+    rows_max: u32,
+) -> Result<Vec<NewPrompt>, HarvestError> {
+    let rules = Rules { teacher, judging: &job.spec.judging, metric: job.spec.task.metric };
+    let mut ledger = Ledger::new(shared, job.id);
+    let (mut from, mut place) = position.train;
+    let end = teacher.rows.unwrap_or(u32::MAX).min(place.saturating_add(rows_max));
+    let mut first_open = None;
+    let mut wave = Vec::new();
+    while place < end && wave.len() < WAVE_MAX {
+        let limit = BATCH_MAX.min((end - place) as usize);
+        let rows = shared.stores.datasets.rows(job.dataset, Some(Split::Train), from, limit).await?;
+        let Some(last) = rows.last() else { break };
+        from = last.index + 1;
+        for row in rows {
+            if wave.len() >= WAVE_MAX {
+                from = row.index;
+                break;
+            }
+            let entries = ledger.of(row.index).await?;
+            let is_waiting = pending.waiting.contains(&row.index);
+            let asks = match is_waiting {
+                true => Vec::new(),
+                false => {
+                    policy::next(&rules, row.example.label.as_deref(), &pending.known(row.index, &entries))
+                }
+            };
+            if (is_waiting || !asks.is_empty()) && first_open.is_none() {
+                first_open = Some((row.index, place));
+            }
+            for ask in asks {
+                wave.push(prompt(job, teacher, &row, ask, Purpose::Train)?);
+            }
+            place += 1;
+        }
+    }
+    // A row that will be asked nothing more is not looked at again.
+    position.train = match first_open {
+        Some(open) if rules.has_follow_ups() => open,
+        Some(_) | None => (from, place),
+    };
+    Ok(wave)
+}
+
+/// The prompts that measure the strongest teacher: one greedy answer for each test row with a gold label, or for as many
+/// of them as the specification allows.
+async fn measured(
+    shared: &Shared,
+    job: &PreparedJob,
+    teacher: &TeacherSpec,
+) -> Result<Vec<NewPrompt>, HarvestError> {
+    if !teacher.evaluate {
+        return Ok(Vec::new());
+    }
+    let mut labelled = Vec::new();
+    each_row(shared, job, Split::Test, None, |row| {
+        if row.example.label.is_some() {
+            labelled.push(row.index);
+        }
+        Ok(())
+    })
+    .await?;
+    let chosen = subset::sample(labelled, teacher.evaluate_rows);
+    let profile = u32::try_from(job.teachers.len()).unwrap_or(1).saturating_sub(1);
+    let mut prompts = Vec::new();
+    each_row(shared, job, Split::Test, None, |row| {
+        if chosen.contains(&row.index) {
+            let ask = Ask { profile, sample: 0, hinted: false };
+            prompts.push(prompt(job, teacher, &row, ask, Purpose::Evaluate)?);
+        }
+        Ok(())
+    })
+    .await?;
+    Ok(prompts)
+}
+
+fn prompt(
+    job: &PreparedJob,
+    teacher: &TeacherSpec,
+    row: &Row,
+    ask: Ask,
+    purpose: Purpose,
+) -> Result<NewPrompt, HarvestError> {
+    let Ask { profile, sample, hinted } = ask;
+    let question = job.question(teacher, &row.example, sample, hinted, purpose == Purpose::Evaluate)?;
+    Ok(NewPrompt {
+        id: PromptId::generate(),
+        row: row.index,
+        sample,
+        profile,
+        hinted,
+        purpose,
+        key: job.key(&question, profile),
+        bound: job.teacher(profile).map(|teacher| teacher.bound(&question)).unwrap_or_default(),
+    })
+}
+
+/// Prompts that are asked before the gate.
+fn gate_prompts(job: &PreparedJob, teacher: &TeacherSpec) -> u64 {
+    let rules = Rules { teacher, judging: &job.spec.judging, metric: job.spec.task.metric };
+    let (first, _) = rules.prompts_of_row();
+    u64::from(teacher.smoke_rows.min(teacher.rows.unwrap_or(u32::MAX))) * u64::from(first)
+}
+
+/// Lets a job pass the smoke gate.
+///
+/// # Errors
+/// Too few of its first answers can be read, and nobody has resumed it since it was paused for that: what to do.
+async fn pass_gate(
+    shared: &Shared,
+    job: &PreparedJob,
+    teacher: &TeacherSpec,
+    progress: &HarvestProgress,
+) -> Result<(), HarvestError> {
+    if teacher.smoke_rows == 0 || progress.total() > gate_prompts(job, teacher) {
+        return Ok(());
+    }
+    let entries =
+        shared.stores.prompts.ledger(job.id, &domain::ports::LedgerFilter::default(), BATCH_MAX).await?;
+    let mut smoke = Smoke::default();
+    let train = || entries.iter().filter(|entry| entry.purpose == Purpose::Train);
+    train().for_each(|entry| smoke.count(Some(entry.parsed.reason)));
+    (0..progress.in_state(PromptState::Parked)).for_each(|_| smoke.count(None));
+    if !smoke.fails() || was_stopped_by_gate(shared, job).await? {
+        return Ok(());
+    }
+    let mut words = format!("{GATE}{smoke}, and the other rows are not asked about yet.");
+    for entry in train().filter(|entry| entry.parsed.reason.is_some()).take(COMPLETIONS_SHOWN) {
+        let text: String = entry.completion.split_whitespace().collect::<Vec<_>>().join(" ");
+        let shown: String = text.chars().take(CHARACTERS_SHOWN).collect();
+        words.push_str(&format!(" Row {}: `{shown}`.", entry.row));
+    }
+    words.push_str(
+        " Correct the task or the teacher's profile and submit again, or resume to ask about the other rows all the same",
+    );
+    Err(HarvestError::Stuck(words))
+}
+
+/// Whether the job was paused here before: then a person has looked, and resumed it.
+async fn was_stopped_by_gate(shared: &Shared, job: &PreparedJob) -> Result<bool, HarvestError> {
+    let events = shared.stores.jobs.events(job.id, 0, BATCH_MAX).await?;
+    Ok(events.iter().any(|event| {
+        matches!(&event.kind, EventKind::StateChanged { to: DistillationState::Paused, reason, .. }
+            if reason.starts_with(GATE))
+    }))
 }
 
 /// Calls `visit` with every row of a split, in order, at most `rows_max` of them.
@@ -71,58 +317,14 @@ async fn each_row(
     Ok(())
 }
 
-fn prompt(
-    job: &PreparedJob,
-    teacher: &TeacherSpec,
-    row: &Row,
-    sample: u32,
-    hinted: bool,
-    purpose: Purpose,
-) -> Result<NewPrompt, HarvestError> {
-    let question = job.question(teacher, &row.example, sample, hinted, purpose == Purpose::Evaluate)?;
-    let bound = job.teacher.as_ref().map(|teacher| teacher.bound(&question)).unwrap_or_default();
-    Ok(NewPrompt {
-        id: PromptId::generate(),
-        row: row.index,
-        sample,
-        hinted,
-        purpose,
-        key: job.key(&question),
-        bound,
-    })
-}
-
-/// Plans a hinted prompt for every row where no sample agrees. Returns whether there was any to plan.
-pub(crate) async fn hints(shared: &Shared, job: &PreparedJob) -> Result<bool, HarvestError> {
-    let Some(teacher) = job.spec.teacher.as_ref().filter(|_| job.spec.judging.hint) else { return Ok(false) };
-    let before = shared.stores.prompts.harvest_progress(job.id).await?.total();
-    let mut prompts = Vec::new();
-    crate::judging::each_answered_row(shared, job, |row, mut train| {
-        train.retain(|entry| entry.purpose == Purpose::Train);
-        let gold = row.example.label.as_deref();
-        let asked = train.iter().any(|entry| entry.hinted);
-        if !train.is_empty()
-            && !asked
-            && judge::wants_hint(&job.spec.judging, job.spec.task.metric, gold, &train)
-        {
-            prompts.push(prompt(job, teacher, &row, teacher.samples, true, Purpose::Train)?);
-        }
-        Ok(())
-    })
-    .await?;
-    if prompts.is_empty() {
-        return Ok(false);
-    }
-    shared.stores.prompts.plan_prompts(job.id, prompts).await?;
-    shared.changed.notify_waiters();
-    // Prompts that were planned before (and parked, for example) are not planned twice: then this stage has ended.
-    Ok(shared.stores.prompts.harvest_progress(job.id).await?.total() > before)
-}
-
 /// Writes the answers that came with the data into the ledger.
 async fn import(shared: &Shared, job: &PreparedJob, teacher: &TeacherSpec) -> Result<(), HarvestError> {
     let mut answered = Vec::new();
-    for (split, purpose, rows_max) in stages(teacher) {
+    let mut stages = vec![(Split::Train, Purpose::Train, teacher.rows)];
+    if teacher.evaluate {
+        stages.push((Split::Test, Purpose::Evaluate, None));
+    }
+    for (split, purpose, rows_max) in stages {
         each_row(shared, job, split, rows_max, |row| {
             for (answer, sample) in row.example.answers.iter().zip(0..) {
                 answered.push(imported(job, &row, answer, sample, purpose));
@@ -157,8 +359,8 @@ fn imported(
     let parsed = completion::parse_imported(&job.spec.task, &row.example, answer);
     let gold = row.example.label.as_deref();
     let (verdict, reason) = judge::provisional(&job.spec.judging, job.spec.task.metric, gold, &parsed);
-    let prompt =
-        NewPrompt { id, row: row.index, sample, hinted: false, purpose, key, bound: CallBound::default() };
+    let bound = CallBound::default();
+    let prompt = NewPrompt { id, row: row.index, sample, profile: 0, hinted: false, purpose, key, bound };
     let completion = Completion {
         key,
         text: answer.text().to_owned(),
@@ -169,17 +371,6 @@ fn imported(
         money_micros: 0,
         seconds: 0.0,
     };
-    (
-        prompt,
-        Harvested {
-            prompt: id,
-            attempt: 0,
-            completion,
-            cached: true,
-            calls: Vec::new(),
-            parsed,
-            verdict,
-            reason,
-        },
-    )
+    let calls = Vec::new();
+    (prompt, Harvested { prompt: id, attempt: 0, completion, cached: true, calls, parsed, verdict, reason })
 }

@@ -1,6 +1,7 @@
 //! What every part of the harvester works with.
 
 use crate::job::{PreparedJobs, Teachers};
+use crate::position::Positions;
 use domain::{Queue, Stores};
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,6 +49,8 @@ pub(crate) struct Shared {
     pub(crate) queue: Arc<dyn Queue>,
     pub(crate) teachers: Arc<Teachers>,
     pub(crate) jobs: PreparedJobs,
+    /// Where the planning of each job stands.
+    pub(crate) positions: Positions,
     /// Something changed: the driver and the relay look at once.
     pub(crate) changed: Notify,
 }
@@ -56,7 +59,15 @@ impl Shared {
     pub(crate) fn new(settings: Settings, stores: Stores, queue: Arc<dyn Queue>, teachers: Teachers) -> Self {
         let teachers = Arc::new(teachers);
         let jobs = PreparedJobs::new(Arc::clone(&stores.jobs), Arc::clone(&teachers));
-        Self { settings, stores, queue, teachers, jobs, changed: Notify::new() }
+        Self {
+            settings,
+            stores,
+            queue,
+            teachers,
+            jobs,
+            positions: Positions::default(),
+            changed: Notify::new(),
+        }
     }
 
     /// Waits until something changed, the poll interval is over, or `shutdown`. Returns whether to continue.

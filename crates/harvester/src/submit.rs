@@ -8,7 +8,7 @@ use domain::ids::{DatasetId, DistillationId, RequestId};
 use domain::label::normalise;
 use domain::ports::BATCH_MAX;
 use domain::records::{Distillation, NewDistillation};
-use domain::spec::{LabelSource, Spec, Start, TeacherSource, suggestion};
+use domain::spec::{LabelSource, Spec, Start, TeacherSource, TeacherSpec, suggestion};
 use domain::state::DatasetState;
 use domain::task::{AnswerShape, LabelPlace};
 use domain::{Split, Task, Violation};
@@ -58,14 +58,14 @@ pub(crate) async fn check_training(
 }
 
 fn check_teacher(shared: &Shared, spec: &Spec, found: &mut Vec<Violation>) {
-    if let Some(TeacherSource::Profile(name)) = spec.teacher.as_ref().map(|teacher| &teacher.source)
-        && !shared.teachers.contains_key(name)
-    {
+    let names = spec.teacher.as_ref().map(TeacherSpec::profiles).unwrap_or_default();
+    for name in names.into_iter().filter(|name| !shared.teachers.contains_key(*name)) {
         let known: Vec<&str> = shared.teachers.keys().map(String::as_str).collect();
         let near = suggestion(name, known.iter().copied())
             .map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
+        let several = spec.teacher.as_ref().is_some_and(|teacher| teacher.profiles.is_some());
         found.push(Violation::new(
-            "teacher.profile",
+            if several { "teacher.profiles" } else { "teacher.profile" },
             format!("`{name}` is not a configured teacher profile (available: {}){near}", known.join(", ")),
         ));
     }
@@ -146,7 +146,7 @@ async fn check_template(
         traceparent: String::new(),
     };
     let rendered = PreparedJob::open(&shared.teachers, &draft)
-        .and_then(|job| job.question(teacher, &row.example, 0, spec.judging.hint, false));
+        .and_then(|job| job.question(teacher, &row.example, 0, spec.judging.hint.is_on(), false));
     if let Err(error) = rendered {
         found.push(Violation::new("task.template", error.to_string()));
     }

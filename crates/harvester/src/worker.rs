@@ -207,7 +207,8 @@ impl Worker {
     /// Calls the teacher; an answer that ran out of room is asked once more with twice the room. Returns the answer, and the
     /// calls that end with it.
     async fn call(&self, job: &PreparedJob, leased: &LeasedPrompt) -> Result<PaidAnswer, HarvestError> {
-        let (Some(spec), Some(teacher)) = (job.spec.teacher.as_ref(), job.teacher.as_ref()) else {
+        let (Some(spec), Some(teacher)) = (job.spec.teacher.as_ref(), job.teacher(leased.prompt.profile))
+        else {
             return Err(HarvestError::Stuck("this job has no teacher to ask".to_owned()));
         };
         let prompt = &leased.prompt;

@@ -81,6 +81,7 @@ enumerations!(
     domain::spec::Schedule => Schedule,
     domain::spec::Precision => Precision,
     domain::spec::LabelSource => LabelSource,
+    domain::spec::Hint => Hint,
     domain::spec::StudentSize => StudentSize,
     domain::task::AnswerShape => AnswerShape,
     domain::label::Comparison => Metric,

@@ -260,7 +260,13 @@ mod tests {
             (cell, scratch, Some(result)),
         ] {
             let mut plan = RunPlan::new(purpose, Subset::new(0.25, u64::MAX).unwrap(), &spec(student));
-            plan.judging = Judging { agree: false, hint: true, vote: true, label: LabelSource::Teacher };
+            plan.judging = Judging {
+                label: LabelSource::Teacher,
+                agree: false,
+                hint: domain::spec::Hint::After,
+                vote: true,
+                vote_confidence: 0.9,
+            };
             (plan.training.dropout, plan.training.patience) = (Some(0.25), Some(3));
             let run = run(plan, result);
             assert_eq!(Run::try_from(v1::Run::from(run.clone())), Ok(run));

@@ -142,6 +142,16 @@ impl Setting<String> for String {
     }
 }
 
+impl Setting<Self> for Vec<String> {
+    fn read(_: &str, message: Self) -> Checked<Option<Self>> {
+        Ok(Some(message).filter(|texts| !texts.is_empty()))
+    }
+
+    fn write(value: Option<Self>) -> Self {
+        value.unwrap_or_default()
+    }
+}
+
 macro_rules! plain_settings {
     ($($type:ty),+) => {
         $(impl Setting<Option<$type>> for $type {

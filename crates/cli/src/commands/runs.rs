@@ -75,7 +75,7 @@ pub(crate) fn table(runs: &[Run]) -> Table {
 /// The judging rules that are on.
 fn rules(run: &Run) -> String {
     let judging = &run.plan.judging;
-    let rules: Vec<&str> = [("agree", judging.agree), ("hint", judging.hint), ("vote", judging.vote)]
+    let rules: Vec<&str> = [("agree", judging.agree), ("hint", judging.hint.is_on()), ("vote", judging.vote)]
         .into_iter()
         .filter_map(|(name, on)| on.then_some(name))
         .chain([judging.label.as_str()])

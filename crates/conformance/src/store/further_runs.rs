@@ -20,7 +20,13 @@ fn plans() -> [RunPlan; 2] {
     let cell = RunPurpose::Cell { study: "curve".to_owned(), cell: "rows-0.25".to_owned() };
     [RunPurpose::Probe, cell].map(|purpose| {
         let mut spec = spec(NAME);
-        spec.judging = Judging { agree: false, hint: false, vote: false, label: LabelSource::Gold };
+        spec.judging = Judging {
+            label: LabelSource::Gold,
+            agree: false,
+            hint: domain::spec::Hint::Off,
+            vote: false,
+            vote_confidence: 1.0,
+        };
         (spec.training.seed, spec.training.steps) = (u64::MAX, 7);
         RunPlan::new(purpose, Subset::new(0.25, u64::MAX - 1).unwrap(), &spec)
     })

@@ -7,6 +7,7 @@
 use crate::named::{Value, named};
 use crate::objective::Objective;
 use crate::spec::field::{options, section};
+use crate::spec::hint::Hint;
 use serde::{Deserialize, Serialize};
 
 named!(
@@ -86,6 +87,17 @@ impl TeacherSource {
     }
 }
 
+impl TeacherSpec {
+    /// The names of the profiles to ask, the cheapest first; none for imported answers.
+    pub fn profiles(&self) -> Vec<&str> {
+        match (&self.source, &self.profiles) {
+            (TeacherSource::Imported, _) => Vec::new(),
+            (TeacherSource::Profile(_), Some(names)) => names.iter().map(String::as_str).collect(),
+            (TeacherSource::Profile(name), None) => vec![name],
+        }
+    }
+}
+
 /// What the defaults of holes depend on, apart from the fields above them.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Context {
@@ -136,6 +148,9 @@ section! {
         /// only. Default: `imported`.
         profile: String
     }, listed by teacher_fields, with context: Context {
+        /// The operator's profiles to ask, the cheapest first, in place of `profile`: each further one is asked only about
+        /// rows where gold shows that the ones before are wrong.
+        optional profiles: Vec<String> = None;
         /// How many train rows get a rationale (the first ones, in row order); absent for all.
         optional rows: u32 = None;
         /// Samples per example.
@@ -146,8 +161,13 @@ section! {
         required top_p: f64 = 1.0, in 0.01..=1.0;
         /// Most tokens of a completion. Default: the task's.
         required tokens_max: u32 = context.tokens_max, in 1.0..=8192.0;
-        /// Whether the teacher is measured on the test rows too.
+        /// Whether the teacher is measured on test rows too.
         required evaluate: bool = true;
+        /// Most test rows that the teacher is measured on; those without a gold label are never asked about.
+        required evaluate_rows: u32 = 200;
+        /// Train rows that are asked about first: where fewer than half of their answers can be read, the job pauses before
+        /// the rest is paid for. 0 asks about all rows at once.
+        required smoke_rows: u32 = 16, in 0.0..=4096.0;
         /// What may be spent.
         required budget: Budget = Budget::default();
     }
@@ -161,10 +181,12 @@ section! {
         /// Keep a rationale only where its label agrees with gold. Default: true with gold labels, false with the
         /// teacher's.
         required agree: bool = label == LabelSource::Gold;
-        /// Where no sample agrees, ask once more with the gold label given (rationalisation, Zelikman et al. 2022).
-        required hint: bool = false;
+        /// Ask with the gold label given (rationalisation, Zelikman et al. 2022): `after`, where no sample agrees, or `first`.
+        required hint: Hint = Hint::Off;
         /// Self-consistency: keep the rationales of the label that most samples reach, each weighted 1/kept.
         required vote: bool = false;
+        /// A row's samples are asked a few at a time until the vote is decided with this probability; 1 asks all of them.
+        required vote_confidence: f64 = 0.9, in 0.5..=1.0;
     }
 }
 

@@ -1255,22 +1255,35 @@ pub struct TeacherSpec {
     /// What may be spent.
     #[prost(message, optional, tag = "8")]
     pub budget: ::core::option::Option<Budget>,
+    /// The operator's profiles to ask, the cheapest first, in place of profile: each further one is asked only about rows
+    /// where gold shows that the ones before are wrong.
+    #[prost(string, repeated, tag = "9")]
+    pub profiles: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Most test rows that the teacher is measured on. Default 200.
+    #[prost(uint32, optional, tag = "10")]
+    pub evaluate_rows: ::core::option::Option<u32>,
+    /// Train rows that are asked about first, before the rest is paid for; 0 for all at once. Default 16.
+    #[prost(uint32, optional, tag = "11")]
+    pub smoke_rows: ::core::option::Option<u32>,
 }
 /// Which completions train the student.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, Copy, PartialEq, ::prost::Message)]
 pub struct JudgingSpec {
     /// Keep a rationale only where its label agrees with gold. Default true with gold labels.
     #[prost(bool, optional, tag = "1")]
     pub agree: ::core::option::Option<bool>,
-    /// Where no sample agrees, ask once more with the gold label given. Default false.
-    #[prost(bool, optional, tag = "2")]
-    pub hint: ::core::option::Option<bool>,
+    /// When the gold label is given. Default off.
+    #[prost(enumeration = "Hint", tag = "2")]
+    pub hint: i32,
     /// Keep the rationales of the label that most samples reach. Default false.
     #[prost(bool, optional, tag = "3")]
     pub vote: ::core::option::Option<bool>,
     /// Which label the student learns.
     #[prost(enumeration = "LabelSource", tag = "4")]
     pub label: i32,
+    /// A row's samples are asked until the vote is decided with this probability; 1 asks all. Default 0.9.
+    #[prost(double, optional, tag = "5")]
+    pub vote_confidence: ::core::option::Option<f64>,
 }
 /// What the student starts from: a base, or from scratch.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1527,6 +1540,43 @@ impl LabelSource {
             "LABEL_SOURCE_UNSPECIFIED" => Some(Self::Unspecified),
             "LABEL_SOURCE_GOLD" => Some(Self::Gold),
             "LABEL_SOURCE_TEACHER" => Some(Self::Teacher),
+            _ => None,
+        }
+    }
+}
+/// When the teacher is given the gold label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Hint {
+    /// off.
+    Unspecified = 0,
+    /// Never.
+    Off = 1,
+    /// Once more, where no sample agrees with it.
+    After = 2,
+    /// At once: every sample is asked with it.
+    First = 3,
+}
+impl Hint {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "HINT_UNSPECIFIED",
+            Self::Off => "HINT_OFF",
+            Self::After => "HINT_AFTER",
+            Self::First => "HINT_FIRST",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "HINT_UNSPECIFIED" => Some(Self::Unspecified),
+            "HINT_OFF" => Some(Self::Off),
+            "HINT_AFTER" => Some(Self::After),
+            "HINT_FIRST" => Some(Self::First),
             _ => None,
         }
     }
