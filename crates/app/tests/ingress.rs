@@ -470,6 +470,6 @@ async fn a_call_that_does_not_finish_is_cut_off_at_the_drain_time() {
     list_models(&channel).await.unwrap();
     server.stop().await.unwrap();
     let cut = tokio::time::timeout(PATIENCE, uploading).await.expect("the caller was left waiting").unwrap();
-    assert_eq!(wire::fault_of(&cut.unwrap_err()), domain::Fault::Unavailable);
+    assert_eq!(wire::fault_of(&cut.unwrap_err()), Fault::Unavailable);
     drop(rows);
 }

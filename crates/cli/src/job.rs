@@ -9,6 +9,7 @@ use crate::spec_file::{Data, SpecFile};
 use crate::terminal::say;
 use crate::upload::{Rows, upload};
 use domain::Violation;
+use domain::budget::Amount;
 use domain::fingerprint::submission_request;
 use domain::ids::{DatasetId, DistillationId};
 use domain::metric::Accuracy;
@@ -62,7 +63,14 @@ pub(crate) fn harvest_json(harvest: &HarvestProgress) -> serde_json::Value {
         "tokens_in": harvest.tokens_in,
         "tokens_out": harvest.tokens_out,
         "money_micros": harvest.money_micros,
+        "open": amount_json(harvest.open),
+        "in_doubt": amount_json(harvest.in_doubt),
     })
+}
+
+/// A quantity of calls as scripts read it.
+pub(crate) fn amount_json(amount: Amount) -> serde_json::Value {
+    serde_json::json!({"calls": amount.calls, "tokens": amount.tokens, "money_micros": amount.money_micros})
 }
 
 fn counts_json<T: ToString>(names: &[T], counts: &[u64]) -> serde_json::Map<String, serde_json::Value> {
@@ -151,9 +159,10 @@ async fn say_parked(channel: &Channel, id: DistillationId, harvest: &HarvestProg
 }
 
 fn teacher_outcome(spec: &Spec, accuracy: Option<Accuracy>, harvest: &HarvestProgress) -> TeacherOutcome {
-    let name = match spec.teacher.as_ref().map(|teacher| &teacher.source) {
-        Some(TeacherSource::Profile(name)) => name.clone(),
-        Some(TeacherSource::Imported) => domain::spec::PROFILE_IMPORTED.to_owned(),
+    let teacher = spec.teacher.as_ref();
+    let name = match teacher {
+        Some(asked) if asked.source != TeacherSource::Imported => asked.profiles().join(", then "),
+        Some(_) => domain::spec::PROFILE_IMPORTED.to_owned(),
         None => domain::spec::PROFILE_NONE.to_owned(),
     };
     TeacherOutcome {
@@ -168,5 +177,8 @@ fn teacher_outcome(spec: &Spec, accuracy: Option<Accuracy>, harvest: &HarvestPro
         accepted: harvest.with_verdict(Verdict::Accepted),
         tokens_in: harvest.tokens_in,
         tokens_out: harvest.tokens_out,
+        money_micros: harvest.money_micros,
+        in_doubt: amount_json(harvest.in_doubt),
+        budget: teacher.map(|teacher| teacher.budget).unwrap_or_default(),
     }
 }

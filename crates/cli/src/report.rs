@@ -3,6 +3,7 @@
 use crate::terminal::Table;
 use domain::metric::Accuracy;
 use domain::records::PhaseSeconds;
+use domain::spec::Budget;
 use domain::state::DistillationState;
 use serde::Serialize;
 
@@ -61,6 +62,12 @@ pub(crate) struct TeacherOutcome {
     pub(crate) accepted: u64,
     pub(crate) tokens_in: u64,
     pub(crate) tokens_out: u64,
+    /// Spent, in millionths of the profile's currency.
+    pub(crate) money_micros: u64,
+    /// Calls whose end is not known, at the most they can cost: as good as spent.
+    pub(crate) in_doubt: serde_json::Value,
+    /// The limits.
+    pub(crate) budget: Budget,
 }
 
 /// The student, in figures.

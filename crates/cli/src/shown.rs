@@ -19,6 +19,18 @@ pub(crate) struct Shown {
     validation: Option<f64>,
 }
 
+/// What was spent beside tokens, as far as there is anything to tell.
+fn spent(progress: &HarvestProgress) -> String {
+    let mut words = String::new();
+    if progress.money_micros > 0 {
+        words.push_str(&format!(", money {:.4}", progress.money_micros as f64 / 1e6));
+    }
+    if progress.in_doubt.calls > 0 {
+        words.push_str(&format!(", in doubt {}", grouped(progress.in_doubt.calls)));
+    }
+    words
+}
+
 impl Shown {
     /// Shows one more event.
     pub(crate) fn show(&mut self, watched: Watched) {
@@ -74,10 +86,11 @@ impl Shown {
             .map(|(state, count)| format!(", {state} {count}"))
             .collect();
         self.funnel = format!(
-            "accepted {}, rejected {}{reasons}{unanswered}, tokens {}",
+            "accepted {}, rejected {}{reasons}{unanswered}, tokens {}{}",
             progress.with_verdict(Verdict::Accepted),
             progress.with_verdict(Verdict::Rejected),
             grouped(progress.tokens_in + progress.tokens_out),
+            spent(progress),
         );
         let bar = self.harvest.get_or_insert_with(|| Progress::start("harvest"));
         bar.update(progress.done(), total, "prompts", &self.funnel);

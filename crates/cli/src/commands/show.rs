@@ -7,6 +7,8 @@ use crate::report::{grouped, percent};
 use crate::target::{Target, unless_interrupted};
 use crate::terminal::{print_json, print_line};
 use app::config::Config;
+use domain::Spec;
+use domain::budget::Amount;
 use domain::records::Dataset;
 use domain::state::{PromptState, Reason, Verdict};
 use tokio_util::sync::CancellationToken;
@@ -44,6 +46,9 @@ pub(crate) async fn show(
         ("rejected for", counts(Reason::ALL, &harvest.reasons)),
         ("calls", format!("{}, {} from the store", grouped(harvest.calls), grouped(harvest.cache_hits))),
         ("tokens", format!("in {}, out {}", grouped(harvest.tokens_in), grouped(harvest.tokens_out))),
+        ("money", money(harvest.money_micros)),
+        ("in doubt", in_doubt(harvest.in_doubt)),
+        ("budget", budget(&job.spec)),
         ("teacher", teacher.map_or_else(String::new, |accuracy| percent(accuracy.value()))),
         ("run", job.run.map(|run| run.to_string()).unwrap_or_default()),
         ("model", job.model.map(|model| model.to_string()).unwrap_or_default()),
@@ -55,6 +60,32 @@ pub(crate) async fn show(
         print_line(&format!("{name:<13}{value}"))?;
     }
     Ok(())
+}
+
+/// An amount of money in whole units; empty for none.
+fn money(micros: u64) -> String {
+    if micros == 0 { String::new() } else { format!("{:.6}", micros as f64 / 1e6) }
+}
+
+/// Calls whose end is not known, at the most they can cost; empty for none.
+fn in_doubt(amount: Amount) -> String {
+    if amount.calls == 0 {
+        return String::new();
+    }
+    let money = money(amount.money_micros);
+    let money = if money.is_empty() { money } else { format!(", money at most {money}") };
+    format!("calls {}, tokens at most {}{money}", grouped(amount.calls), grouped(amount.tokens))
+}
+
+/// The limits of a job; empty where it has none.
+fn budget(spec: &Spec) -> String {
+    let budget = spec.teacher.as_ref().map(|teacher| teacher.budget).unwrap_or_default();
+    let limits = [
+        budget.prompts.map(|calls| format!("calls {}", grouped(calls))),
+        budget.tokens.map(|tokens| format!("tokens {}", grouped(tokens))),
+        budget.money_micros.map(|micros| format!("money {:.6}", micros as f64 / 1e6)),
+    ];
+    limits.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
 fn describe(dataset: &Dataset) -> String {
