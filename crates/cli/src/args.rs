@@ -51,6 +51,9 @@ pub(crate) enum Verb {
     /// Run a distillation on this machine; run it again to resume where it stopped
     #[command(after_help = RUN_EXAMPLES)]
     Run(RunArguments),
+    /// Estimate what a distillation would ask and cost; asks nothing, or --probe rows
+    #[command(after_help = PLAN_EXAMPLES)]
+    Plan(PlanArguments),
     /// Predict labels (and rationales) with a student
     #[command(after_help = PREDICT_EXAMPLES)]
     Predict(PredictArguments),
@@ -127,6 +130,7 @@ impl Verb {
     pub(crate) fn name(&self) -> Option<&'static str> {
         match self {
             Self::Run(_) => Some("run"),
+            Self::Plan(_) => Some("plan"),
             Self::Predict(_) => Some("predict"),
             Self::Import { .. } => Some("import"),
             Self::Export(_) => Some("export"),
@@ -154,6 +158,11 @@ const RUN_EXAMPLES: &str = "Examples:
   distillery run examples/word-problems/spec.toml
   distillery run spec.toml --data-dir /data/distillery --json > result.json";
 
+const PLAN_EXAMPLES: &str = "Examples:
+  distillery plan examples/word-problems/spec.toml
+  distillery plan spec.toml --probe 8
+  distillery plan spec.toml --server localhost:7070 --json";
+
 const PREDICT_EXAMPLES: &str = "Examples:
   distillery predict --model word-problems --input 'Ann has 3 pens and buys 4. How many pens has she?'
   distillery predict --model ./checkpoint --explain --file rows.jsonl
@@ -178,6 +187,21 @@ pub(crate) struct RunArguments {
     /// Print one JSON object on standard output, and nothing else
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// See [`Verb::Plan`].
+#[derive(Debug, Args)]
+pub(crate) struct PlanArguments {
+    /// Specification, a TOML file
+    pub(crate) spec: PathBuf,
+    /// Ask the teacher about this many rows now, and show what comes back; the answers are kept
+    #[arg(long, value_name = "ROWS", value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub(crate) probe: Option<u32>,
+    /// Print one JSON object on standard output, and nothing else
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) server: ServerArguments,
 }
 
 /// See [`Verb::Predict`].

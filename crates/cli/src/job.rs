@@ -95,6 +95,12 @@ pub(crate) async fn dataset(channel: &Channel, file: &SpecFile) -> anyhow::Resul
     }
 }
 
+/// Why a specification was refused: its mistakes, each with its line, or another failure.
+pub(crate) fn refused(file: &SpecFile, status: tonic::Status) -> anyhow::Error {
+    let violations = wire::violations_of(&status);
+    if violations.is_empty() { failure(status) } else { file.mistakes(violations).into() }
+}
+
 /// Submits a specification. Submitted again, it is the same job, which resumes where it stopped.
 pub(crate) async fn submit(
     channel: &Channel,
@@ -103,10 +109,7 @@ pub(crate) async fn submit(
 ) -> anyhow::Result<Distillation> {
     let spec = &file.spec;
     let request = submission_request(&dataset.to_string(), spec);
-    let job = jobs::submit(channel, request, spec, dataset).await.map_err(|status| {
-        let violations = wire::violations_of(&status);
-        if violations.is_empty() { failure(status) } else { file.mistakes(violations).into() }
-    })?;
+    let job = jobs::submit(channel, request, spec, dataset).await.map_err(|status| refused(file, status))?;
     match job.state {
         DistillationState::Paused | DistillationState::Failed => {
             say(&format!("resuming {} job ({})", job.state, job.reason));

@@ -49,6 +49,7 @@ fn dispatch(arguments: Arguments) -> anyhow::Result<()> {
         let shutdown = app::signals::shutdown();
         match arguments.verb {
             Verb::Run(run) => commands::run::run(config, run, shutdown).await,
+            Verb::Plan(plan) => commands::plan::plan(config, plan, shutdown).await,
             Verb::Predict(predict) => commands::predict::predict(config, predict, shutdown).await,
             Verb::Import { format } => commands::rows::import(config, format, shutdown).await,
             Verb::Export(export) => commands::rows::export(config, export, shutdown).await,

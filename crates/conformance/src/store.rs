@@ -93,6 +93,7 @@ macro_rules! store_cases {
                 a_record_that_fails_writes_nothing
                 answers_of_paused_and_deleted_jobs_are_kept
                 completions_keep_every_word_and_the_first_one_stays
+                an_answer_that_no_prompt_asked_for_is_kept
                 a_delayed_prompt_is_free_again_and_nothing_is_counted
                 failures_of_the_teacher_park_a_prompt_and_no_other
                 a_failure_under_a_lost_lease_does_nothing

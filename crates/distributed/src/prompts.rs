@@ -282,6 +282,15 @@ impl PromptStore for PostgresStore {
         .await
     }
 
+    async fn keep_completions(&self, completions: Vec<Completion>) -> StoreResult<()> {
+        self.call(|| async {
+            let mut tx = self.begin().await?;
+            ledger::keep(&mut tx, completions.iter()).await?;
+            Ok(tx.commit().await?)
+        })
+        .await
+    }
+
     async fn completion(&self, key: CompletionKey) -> StoreResult<Option<Completion>> {
         self.call(|| async {
             let row =

@@ -32,6 +32,7 @@
 pub mod budget;
 pub mod completion;
 pub mod equation;
+pub mod estimate;
 pub mod event;
 pub mod example;
 pub mod fault;

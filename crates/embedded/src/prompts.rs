@@ -398,6 +398,16 @@ impl PromptStore for SqliteStore {
         Ok(prompts)
     }
 
+    async fn keep_completions(&self, completions: Vec<Completion>) -> StoreResult<()> {
+        let now = self.now();
+        let mut writer = self.write().await?;
+        let mut transaction = writer.begin().await?;
+        for completion in &completions {
+            keep(&mut transaction, now, completion).await?;
+        }
+        transaction.commit().await.map_err(internal)
+    }
+
     async fn completion(&self, key: CompletionKey) -> StoreResult<Option<Completion>> {
         let row = sqlx::query_file_as!(CompletionRow, "../../statements/completion.sql", key.0.as_slice())
             .fetch_optional(self.readers())

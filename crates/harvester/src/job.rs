@@ -3,12 +3,12 @@
 use crate::error::HarvestError;
 use domain::fingerprint::{CompletionRequest, Sampled};
 use domain::ids::{CompletionKey, DatasetId, DistillationId};
-use domain::records::Distillation;
+use domain::records::{Completion, Distillation};
 use domain::spec::{Spec, TeacherSource, TeacherSpec};
 use domain::{Example, JobStore};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use teacher::{Question, Renderer, Sampling, Teacher};
+use teacher::{Question, Renderer, Reply, Sampling, Teacher};
 
 /// Jobs kept at once; when it is full, the cache is emptied.
 const JOBS_MAX: usize = 256;
@@ -128,5 +128,19 @@ impl PreparedJob {
         };
         let (instruction, prompt) = (question.instruction.as_str(), question.prompt.as_str());
         CompletionRequest { profile, model, instruction, prompt, sampling }.key()
+    }
+}
+
+/// An answer under its content address.
+pub(crate) fn completion(key: CompletionKey, reply: Reply) -> Completion {
+    Completion {
+        key,
+        text: reply.text,
+        finish_reason: reply.finish_reason,
+        model: reply.model,
+        tokens_in: reply.usage.tokens_in,
+        tokens_out: reply.usage.tokens_out,
+        money_micros: reply.usage.money_micros,
+        seconds: reply.seconds,
     }
 }

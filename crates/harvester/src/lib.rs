@@ -32,6 +32,7 @@
 mod calls;
 mod driver;
 mod error;
+mod estimate;
 mod job;
 mod judging;
 mod ledger;

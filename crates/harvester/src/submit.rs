@@ -23,23 +23,29 @@ pub(crate) async fn submit(
     spec: Spec,
     dataset: DatasetId,
 ) -> Result<Distillation, HarvestError> {
-    let mut found = Vec::new();
-    check_teacher(shared, &spec, &mut found);
-    check_start(shared, &spec, &mut found).await?;
-    check_rows(shared, &spec, dataset, &mut found).await?;
-    if found.is_empty() {
-        check_template(shared, &spec, dataset, &mut found).await?;
-        check_labels(shared, &spec, dataset, &mut found).await?;
-    }
-    if !found.is_empty() {
-        return Err(HarvestError::Invalid(found));
-    }
+    check(shared, &spec, dataset).await?;
     // What is done for the job belongs to the trace of this call.
     let traceparent = wire::trace::current_text();
     let new = NewDistillation { id: DistillationId::generate(), request, spec, dataset, traceparent };
     let job = shared.stores.jobs.create_distillation(new).await?;
     shared.changed.notify_waiters();
     Ok(job)
+}
+
+/// Checks a specification against the operator's profiles and the rows.
+///
+/// # Errors
+/// Every mistake at once.
+pub(crate) async fn check(shared: &Shared, spec: &Spec, dataset: DatasetId) -> Result<(), HarvestError> {
+    let mut found = Vec::new();
+    check_teacher(shared, spec, &mut found);
+    check_start(shared, spec, &mut found).await?;
+    check_rows(shared, spec, dataset, &mut found).await?;
+    if found.is_empty() {
+        check_template(shared, spec, dataset, &mut found).await?;
+        check_labels(shared, spec, dataset, &mut found).await?;
+    }
+    if found.is_empty() { Ok(()) } else { Err(HarvestError::Invalid(found)) }
 }
 
 /// Checks what training needs: a start that is registered, and rows to learn from.
@@ -120,17 +126,9 @@ async fn check_rows(
     Ok(())
 }
 
-/// Renders the template once, with the first row, so that a mistake in it is found before anything is paid for.
-async fn check_template(
-    shared: &Shared,
-    spec: &Spec,
-    dataset: DatasetId,
-    found: &mut Vec<Violation>,
-) -> Result<(), HarvestError> {
-    let Some(teacher) = &spec.teacher else { return Ok(()) };
-    let rows = shared.stores.datasets.rows(dataset, Some(Split::Train), 0, 1).await?;
-    let Some(row) = rows.first() else { return Ok(()) };
-    let draft = Distillation {
+/// A job that nobody has submitted, to prepare its prompts with.
+pub(crate) fn draft(spec: &Spec, dataset: DatasetId) -> Distillation {
+    Distillation {
         id: DistillationId::generate(),
         spec: spec.clone(),
         dataset,
@@ -144,7 +142,20 @@ async fn check_template(
         teacher_accuracy: None,
         seconds: domain::records::PhaseSeconds::default(),
         traceparent: String::new(),
-    };
+    }
+}
+
+/// Renders the template once, with the first row, so that a mistake in it is found before anything is paid for.
+async fn check_template(
+    shared: &Shared,
+    spec: &Spec,
+    dataset: DatasetId,
+    found: &mut Vec<Violation>,
+) -> Result<(), HarvestError> {
+    let Some(teacher) = &spec.teacher else { return Ok(()) };
+    let rows = shared.stores.datasets.rows(dataset, Some(Split::Train), 0, 1).await?;
+    let Some(row) = rows.first() else { return Ok(()) };
+    let draft = draft(spec, dataset);
     let rendered = PreparedJob::open(&shared.teachers, &draft)
         .and_then(|job| job.question(teacher, &row.example, 0, spec.judging.hint.is_on(), false));
     if let Err(error) = rendered {

@@ -5,13 +5,13 @@
 
 use crate::calls::{Calls, PromptAccount};
 use crate::error::HarvestError;
-use crate::job::PreparedJob;
+use crate::job::{self, PreparedJob};
 use crate::meters::{self, NoAnswer};
 use crate::shared::{Shared, WORKERS_MAX};
 use domain::budget::CallEnd;
 use domain::completion;
 use domain::completion::{FinishReason, Parsed};
-use domain::ids::{CallId, CompletionKey, DistillationId, PromptId};
+use domain::ids::{CallId, DistillationId, PromptId};
 use domain::judge;
 use domain::ports::AttemptFailure;
 use domain::ports::Delivery;
@@ -219,7 +219,7 @@ impl Worker {
         let room = question.sampling.tokens_max.saturating_mul(2).min(TOKENS_MAX);
         if !truncated(job, leased, &reply) || room <= question.sampling.tokens_max {
             let ended = vec![(reply.call, CallEnd::Charged(reply.usage))];
-            return Ok((completion(prompt.key, reply), ended));
+            return Ok((job::completion(prompt.key, reply), ended));
         }
         account.end(reply.call, CallEnd::Charged(reply.usage)).await;
         question.sampling.tokens_max = room;
@@ -231,11 +231,11 @@ impl Worker {
                     seconds: reply.seconds + again.seconds,
                     ..again
                 };
-                Ok((completion(prompt.key, whole), ended))
+                Ok((job::completion(prompt.key, whole), ended))
             }
             // What was paid for is kept.
             Err(HarvestError::Teacher(TeacherError::BudgetExhausted)) => {
-                Ok((completion(prompt.key, reply), Vec::new()))
+                Ok((job::completion(prompt.key, reply), Vec::new()))
             }
             Err(error) => Err(error),
         }
@@ -345,19 +345,6 @@ fn prompt_span(leased: &LeasedPrompt, delivery: &Delivery) -> Span {
 
 /// An answer, and the calls that end when it is written.
 type PaidAnswer = (Completion, Vec<(CallId, CallEnd)>);
-
-fn completion(key: CompletionKey, reply: Reply) -> Completion {
-    Completion {
-        key,
-        text: reply.text,
-        finish_reason: reply.finish_reason,
-        model: reply.model,
-        tokens_in: reply.usage.tokens_in,
-        tokens_out: reply.usage.tokens_out,
-        money_micros: reply.usage.money_micros,
-        seconds: reply.seconds,
-    }
-}
 
 fn truncated(job: &PreparedJob, leased: &LeasedPrompt, reply: &Reply) -> bool {
     reply.finish_reason == FinishReason::Length

@@ -235,6 +235,11 @@ impl Profile {
         CallBound { tokens: tokens_in.saturating_add(tokens_out), money_micros: whole_micros(money) }
     }
 
+    /// What so many tokens cost at the plain prices, in millionths of the currency.
+    pub fn price(&self, tokens_in: u64, tokens_out: u64) -> u64 {
+        self.money_micros(&Tokens { tokens_in, cached: 0, written: 0, tokens_out })
+    }
+
     /// What tokens cost, in millionths of the currency: tokens times the price of a million of them, rounded up, so that a sum
     /// is never less than what was paid.
     pub(crate) fn money_micros(&self, tokens: &Tokens) -> u64 {

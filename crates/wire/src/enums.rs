@@ -77,6 +77,7 @@ enumerations!(
     domain::state::Verdict => Verdict,
     domain::state::Reason => Reason,
     domain::state::RunState => RunState,
+    domain::estimate::Stage => HarvestStage,
     domain::objective::Objective => Objective,
     domain::spec::Schedule => Schedule,
     domain::spec::Precision => Precision,

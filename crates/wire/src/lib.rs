@@ -24,6 +24,7 @@ mod codec;
 pub mod convert;
 mod deadline;
 mod enums;
+mod estimate;
 mod jobs;
 mod records;
 mod runs;

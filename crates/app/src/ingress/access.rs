@@ -45,6 +45,7 @@ pub(crate) const METHODS: &[Method] = &[
     call("/distillery.v1.DatasetsService/StreamRows", Needs::Read),
     call("/distillery.v1.DatasetsService/DeleteDataset", Needs::Operate),
     call("/distillery.v1.DistillationsService/SubmitDistillation", Needs::Submit),
+    call("/distillery.v1.DistillationsService/EstimateDistillation", Needs::Submit),
     call("/distillery.v1.DistillationsService/GetDistillation", Needs::Read),
     call("/distillery.v1.DistillationsService/ListDistillations", Needs::Read),
     watch("/distillery.v1.DistillationsService/WatchDistillation", Needs::Read),

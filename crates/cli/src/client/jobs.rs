@@ -2,6 +2,7 @@
 
 use super::call::{Patience, failure, malformed, page, record, records};
 use crate::exit::Usage;
+use domain::estimate::Estimate;
 use domain::ids::{DatasetId, DistillationId, RequestId, RunId};
 use domain::records::{Dataset, Distillation, HarvestProgress, ParkedPrompt};
 use domain::spec::Spec;
@@ -47,6 +48,22 @@ pub(crate) async fn get(channel: &Channel, job: DistillationId) -> Result<Found,
         harvest: answer.harvest.unwrap_or_default().into(),
         dataset: answer.dataset.map(Dataset::try_from).transpose().map_err(malformed)?,
     })
+}
+
+/// What this job would ask; asks `probe_rows` rows now.
+pub(crate) async fn estimate(
+    channel: &Channel,
+    spec: &Spec,
+    dataset: DatasetId,
+    probe_rows: u32,
+) -> Result<Estimate, Status> {
+    let request = v1::EstimateDistillationRequest {
+        spec: Some(spec.clone().into()),
+        dataset_id: dataset.to_string(),
+        probe_rows,
+    };
+    let answer = client(channel).estimate_distillation(request).await?.into_inner();
+    answer.try_into().map_err(malformed)
 }
 
 /// At most `limit` jobs of any of `states` (of all where there are none), the newest first.

@@ -7,6 +7,7 @@ pub(crate) mod health;
 pub(crate) mod ledger;
 pub(crate) mod list;
 pub(crate) mod models;
+pub(crate) mod plan;
 pub(crate) mod predict;
 pub(crate) mod resume;
 pub(crate) mod rows;

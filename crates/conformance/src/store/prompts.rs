@@ -359,6 +359,20 @@ pub async fn completions_keep_every_word_and_the_first_one_stays(harness: &dyn S
     assert_eq!(store.completion(crate::fixtures::key()).await.unwrap(), None);
 }
 
+pub async fn an_answer_that_no_prompt_asked_for_is_kept(harness: &dyn StoreHarness) {
+    let store = harness.store();
+    let known = question(0, 0);
+    let kept = completion(known.key, "We add one. The answer is (0 + 1).");
+    for text in [kept.text.as_str(), "something else"] {
+        let completions = vec![Completion { text: text.to_owned(), ..kept.clone() }];
+        store.keep_completions(completions).await.unwrap();
+        assert_eq!(store.completion(known.key).await.unwrap().as_ref(), Some(&kept), "the first one stays");
+    }
+    store.keep_completions(Vec::new()).await.unwrap();
+    let harvest = harvest_of(store.as_ref(), spec(NAME), vec![known]).await;
+    assert_eq!(lease_one(harness, harvest.prompts[0].id).await.cached, Some(kept), "it is not asked again");
+}
+
 pub async fn a_delayed_prompt_is_free_again_and_nothing_is_counted(harness: &dyn StoreHarness) {
     let store = harness.store();
     let id = harvest(store.as_ref(), 1).await.prompts[0].id;

@@ -116,6 +116,8 @@ pub trait PromptStore: Send + Sync + 'static {
         after_row: Option<u64>,
         limit: usize,
     ) -> StoreResult<Vec<Prompt>>;
+    /// Writes completions under their addresses, of questions that no prompt asked; a known address is left as it is.
+    async fn keep_completions(&self, completions: Vec<Completion>) -> StoreResult<()>;
     /// A completion by its address.
     async fn completion(&self, key: CompletionKey) -> StoreResult<Option<Completion>>;
     /// Writes a ledger entry for an answer that came with the data: the completion under its key, an answered prompt,

@@ -1,6 +1,7 @@
 //! Jobs: submitted, watched, cancelled, resumed.
 
 use super::respond::{Answer, Stream, StreamSender, fail, id, page, stream};
+use crate::estimate;
 use crate::shared::Shared;
 use crate::submit;
 use domain::Timestamp;
@@ -35,6 +36,18 @@ impl DistillationsService for Distillations {
         let spec = spec.try_into().map_err(wire::invalid)?;
         let job = submit::submit(&self.0, request_id, spec, dataset).await?;
         Ok(Response::new(v1::SubmitDistillationResponse { distillation: Some(job.into()) }))
+    }
+
+    async fn estimate_distillation(
+        &self,
+        request: Request<v1::EstimateDistillationRequest>,
+    ) -> Answer<v1::EstimateDistillationResponse> {
+        let request = request.into_inner();
+        let dataset = id("dataset_id", &request.dataset_id)?;
+        let spec = wire::present("spec", request.spec).map_err(wire::invalid)?;
+        let spec = spec.try_into().map_err(wire::invalid)?;
+        let estimate = estimate::estimate(&self.0, spec, dataset, request.probe_rows).await?;
+        Ok(Response::new(estimate.into()))
     }
 
     async fn get_distillation(

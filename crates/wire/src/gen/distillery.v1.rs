@@ -1124,6 +1124,707 @@ pub mod datasets_service_server {
         const NAME: &'static str = SERVICE_NAME;
     }
 }
+/// An entry of the ledger.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Rationale {
+    /// Its prompt (UUID).
+    #[prost(string, tag = "1")]
+    pub prompt_id: ::prost::alloc::string::String,
+    /// The row's index.
+    #[prost(uint64, tag = "2")]
+    pub row: u64,
+    /// The sample, from 0.
+    #[prost(uint32, tag = "3")]
+    pub sample: u32,
+    /// Whether the gold label was given.
+    #[prost(bool, tag = "4")]
+    pub hinted: bool,
+    /// Whether it measures the teacher instead of training the student.
+    #[prost(bool, tag = "5")]
+    pub evaluates: bool,
+    /// The rationale; empty where none was read.
+    #[prost(string, tag = "6")]
+    pub rationale: ::prost::alloc::string::String,
+    /// The label; absent where none was read.
+    #[prost(string, optional, tag = "7")]
+    pub label: ::core::option::Option<::prost::alloc::string::String>,
+    /// Its verdict.
+    #[prost(enumeration = "Verdict", tag = "8")]
+    pub verdict: i32,
+    /// The reason of the verdict.
+    #[prost(enumeration = "Reason", tag = "9")]
+    pub reason: i32,
+    /// Its weight in the row's rationale loss.
+    #[prost(double, tag = "10")]
+    pub weight: f64,
+    /// The raw completion.
+    #[prost(string, tag = "11")]
+    pub completion: ::prost::alloc::string::String,
+    /// The model that answered.
+    #[prost(string, tag = "12")]
+    pub model: ::prost::alloc::string::String,
+}
+/// See ListRationales.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListRationalesRequest {
+    /// The job's id.
+    #[prost(string, tag = "1")]
+    pub distillation_id: ::prost::alloc::string::String,
+    /// Only this verdict; unspecified for all.
+    #[prost(enumeration = "Verdict", tag = "2")]
+    pub verdict: i32,
+    /// Which page.
+    #[prost(message, optional, tag = "3")]
+    pub page: ::core::option::Option<PageRequest>,
+}
+/// See ListRationales.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListRationalesResponse {
+    /// The page: whole rows.
+    #[prost(message, repeated, tag = "1")]
+    pub rationales: ::prost::alloc::vec::Vec<Rationale>,
+    /// The next page's token; empty at the end.
+    #[prost(string, tag = "2")]
+    pub next_page_token: ::prost::alloc::string::String,
+}
+/// See StreamRationales.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct StreamRationalesRequest {
+    /// The job's id.
+    #[prost(string, tag = "1")]
+    pub distillation_id: ::prost::alloc::string::String,
+    /// Only this verdict; unspecified for all.
+    #[prost(enumeration = "Verdict", tag = "2")]
+    pub verdict: i32,
+}
+/// A chunk of the ledger.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct StreamRationalesResponse {
+    /// The entries, in order.
+    #[prost(message, repeated, tag = "1")]
+    pub rationales: ::prost::alloc::vec::Vec<Rationale>,
+}
+/// See ListParkedPrompts.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListParkedPromptsRequest {
+    /// The job's id.
+    #[prost(string, tag = "1")]
+    pub distillation_id: ::prost::alloc::string::String,
+    /// Which page.
+    #[prost(message, optional, tag = "2")]
+    pub page: ::core::option::Option<PageRequest>,
+}
+/// A parked prompt.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ParkedPrompt {
+    /// Its id (UUID).
+    #[prost(string, tag = "1")]
+    pub prompt_id: ::prost::alloc::string::String,
+    /// The row's index.
+    #[prost(uint64, tag = "2")]
+    pub row: u64,
+    /// The sample, from 0.
+    #[prost(uint32, tag = "3")]
+    pub sample: u32,
+    /// How often the teacher failed on it.
+    #[prost(uint32, tag = "4")]
+    pub failures: u32,
+    /// The last failure.
+    #[prost(string, tag = "5")]
+    pub error: ::prost::alloc::string::String,
+}
+/// See ListParkedPrompts.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListParkedPromptsResponse {
+    /// The page.
+    #[prost(message, repeated, tag = "1")]
+    pub prompts: ::prost::alloc::vec::Vec<ParkedPrompt>,
+    /// The next page's token; empty at the end.
+    #[prost(string, tag = "2")]
+    pub next_page_token: ::prost::alloc::string::String,
+}
+/// What judging decided of a completion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Verdict {
+    /// As a filter: all verdicts.
+    Unspecified = 0,
+    /// Stored, and not judged yet.
+    Unjudged = 1,
+    /// Its rationale trains the student.
+    Accepted = 2,
+    /// Kept, and not used.
+    Rejected = 3,
+}
+impl Verdict {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "VERDICT_UNSPECIFIED",
+            Self::Unjudged => "VERDICT_UNJUDGED",
+            Self::Accepted => "VERDICT_ACCEPTED",
+            Self::Rejected => "VERDICT_REJECTED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "VERDICT_UNSPECIFIED" => Some(Self::Unspecified),
+            "VERDICT_UNJUDGED" => Some(Self::Unjudged),
+            "VERDICT_ACCEPTED" => Some(Self::Accepted),
+            "VERDICT_REJECTED" => Some(Self::Rejected),
+            _ => None,
+        }
+    }
+}
+/// Why a completion was rejected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Reason {
+    /// It was not rejected.
+    Unspecified = 0,
+    /// The answer marker is absent, or occurs more than once.
+    NoAnswer = 1,
+    /// The teacher reached its token limit.
+    Truncated = 2,
+    /// A content filter or the teacher itself refused.
+    Refused = 3,
+    /// There is a label without a rationale before it.
+    EmptyRationale = 4,
+    /// The label is not one of the set.
+    LabelNotInSet = 5,
+    /// The label is not the gold label.
+    Disagrees = 6,
+    /// Another label got more votes.
+    Outvoted = 7,
+    /// The votes tie, or there are none.
+    NoMajority = 8,
+}
+impl Reason {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "REASON_UNSPECIFIED",
+            Self::NoAnswer => "REASON_NO_ANSWER",
+            Self::Truncated => "REASON_TRUNCATED",
+            Self::Refused => "REASON_REFUSED",
+            Self::EmptyRationale => "REASON_EMPTY_RATIONALE",
+            Self::LabelNotInSet => "REASON_LABEL_NOT_IN_SET",
+            Self::Disagrees => "REASON_DISAGREES",
+            Self::Outvoted => "REASON_OUTVOTED",
+            Self::NoMajority => "REASON_NO_MAJORITY",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "REASON_UNSPECIFIED" => Some(Self::Unspecified),
+            "REASON_NO_ANSWER" => Some(Self::NoAnswer),
+            "REASON_TRUNCATED" => Some(Self::Truncated),
+            "REASON_REFUSED" => Some(Self::Refused),
+            "REASON_EMPTY_RATIONALE" => Some(Self::EmptyRationale),
+            "REASON_LABEL_NOT_IN_SET" => Some(Self::LabelNotInSet),
+            "REASON_DISAGREES" => Some(Self::Disagrees),
+            "REASON_OUTVOTED" => Some(Self::Outvoted),
+            "REASON_NO_MAJORITY" => Some(Self::NoMajority),
+            _ => None,
+        }
+    }
+}
+/// Generated client implementations.
+pub mod rationales_service_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// The ledger: every completion with its verdict and reason.
+    #[derive(Debug, Clone)]
+    pub struct RationalesServiceClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl RationalesServiceClient<tonic::transport::Channel> {
+        /// Attempt to create a new client by connecting to a given endpoint.
+        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
+        where
+            D: TryInto<tonic::transport::Endpoint>,
+            D::Error: Into<StdError>,
+        {
+            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
+            Ok(Self::new(conn))
+        }
+    }
+    impl<T> RationalesServiceClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> RationalesServiceClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            RationalesServiceClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// A page of a job's ledger, in order of row and sample.
+        pub async fn list_rationales(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListRationalesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListRationalesResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = crate::Codec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/distillery.v1.RationalesService/ListRationales",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("distillery.v1.RationalesService", "ListRationales"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// A job's whole ledger, in order.
+        pub async fn stream_rationales(
+            &mut self,
+            request: impl tonic::IntoRequest<super::StreamRationalesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::StreamRationalesResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = crate::Codec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/distillery.v1.RationalesService/StreamRationales",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "distillery.v1.RationalesService",
+                        "StreamRationales",
+                    ),
+                );
+            self.inner.server_streaming(req, path, codec).await
+        }
+        /// Prompts on which the teacher failed too often, each with the last failure. `ResumeDistillation` retries them.
+        pub async fn list_parked_prompts(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListParkedPromptsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListParkedPromptsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = crate::Codec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/distillery.v1.RationalesService/ListParkedPrompts",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "distillery.v1.RationalesService",
+                        "ListParkedPrompts",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+pub mod rationales_service_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with RationalesServiceServer.
+    #[async_trait]
+    pub trait RationalesService: std::marker::Send + std::marker::Sync + 'static {
+        /// A page of a job's ledger, in order of row and sample.
+        async fn list_rationales(
+            &self,
+            request: tonic::Request<super::ListRationalesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListRationalesResponse>,
+            tonic::Status,
+        >;
+        /// Server streaming response type for the StreamRationales method.
+        type StreamRationalesStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<
+                    super::StreamRationalesResponse,
+                    tonic::Status,
+                >,
+            >
+            + std::marker::Send
+            + 'static;
+        /// A job's whole ledger, in order.
+        async fn stream_rationales(
+            &self,
+            request: tonic::Request<super::StreamRationalesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<Self::StreamRationalesStream>,
+            tonic::Status,
+        >;
+        /// Prompts on which the teacher failed too often, each with the last failure. `ResumeDistillation` retries them.
+        async fn list_parked_prompts(
+            &self,
+            request: tonic::Request<super::ListParkedPromptsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListParkedPromptsResponse>,
+            tonic::Status,
+        >;
+    }
+    /// The ledger: every completion with its verdict and reason.
+    #[derive(Debug)]
+    pub struct RationalesServiceServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> RationalesServiceServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for RationalesServiceServer<T>
+    where
+        T: RationalesService,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/distillery.v1.RationalesService/ListRationales" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListRationalesSvc<T: RationalesService>(pub Arc<T>);
+                    impl<
+                        T: RationalesService,
+                    > tonic::server::UnaryService<super::ListRationalesRequest>
+                    for ListRationalesSvc<T> {
+                        type Response = super::ListRationalesResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListRationalesRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as RationalesService>::list_rationales(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListRationalesSvc(inner);
+                        let codec = crate::Codec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/distillery.v1.RationalesService/StreamRationales" => {
+                    #[allow(non_camel_case_types)]
+                    struct StreamRationalesSvc<T: RationalesService>(pub Arc<T>);
+                    impl<
+                        T: RationalesService,
+                    > tonic::server::ServerStreamingService<
+                        super::StreamRationalesRequest,
+                    > for StreamRationalesSvc<T> {
+                        type Response = super::StreamRationalesResponse;
+                        type ResponseStream = T::StreamRationalesStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::StreamRationalesRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as RationalesService>::stream_rationales(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = StreamRationalesSvc(inner);
+                        let codec = crate::Codec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/distillery.v1.RationalesService/ListParkedPrompts" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListParkedPromptsSvc<T: RationalesService>(pub Arc<T>);
+                    impl<
+                        T: RationalesService,
+                    > tonic::server::UnaryService<super::ListParkedPromptsRequest>
+                    for ListParkedPromptsSvc<T> {
+                        type Response = super::ListParkedPromptsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListParkedPromptsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as RationalesService>::list_parked_prompts(
+                                        &inner,
+                                        request,
+                                    )
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListParkedPromptsSvc(inner);
+                        let codec = crate::Codec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for RationalesServiceServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "distillery.v1.RationalesService";
+    impl<T> tonic::server::NamedService for RationalesServiceServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}
 /// One worked example of the prompt.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Exemplar {
@@ -1973,6 +2674,98 @@ pub mod watch_distillation_response {
         Published(super::Published),
     }
 }
+/// What one stage would ask.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct StageEstimate {
+    /// The stage.
+    #[prost(enumeration = "HarvestStage", tag = "1")]
+    pub stage: i32,
+    /// The profile that it asks.
+    #[prost(string, tag = "2")]
+    pub profile: ::prost::alloc::string::String,
+    /// Prompts that are expected.
+    #[prost(uint64, tag = "3")]
+    pub prompts: u64,
+    /// Prompts of them that the store answers, for nothing.
+    #[prost(uint64, tag = "4")]
+    pub from_store: u64,
+    /// What the others are expected to cost.
+    #[prost(message, optional, tag = "5")]
+    pub expected: ::core::option::Option<CallAmount>,
+    /// What they can cost at most, before the budget.
+    #[prost(message, optional, tag = "6")]
+    pub at_most: ::core::option::Option<CallAmount>,
+}
+/// A prompt as the teacher would be given it.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RenderedPrompt {
+    /// The row it asks about.
+    #[prost(uint64, tag = "1")]
+    pub row: u64,
+    /// The system message; empty for none.
+    #[prost(string, tag = "2")]
+    pub instruction: ::prost::alloc::string::String,
+    /// The prompt.
+    #[prost(string, tag = "3")]
+    pub prompt: ::prost::alloc::string::String,
+}
+/// A row that was asked about to see what comes back.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ProbedRow {
+    /// The prompt.
+    #[prost(message, optional, tag = "1")]
+    pub asked: ::core::option::Option<RenderedPrompt>,
+    /// The answer; empty where there is none.
+    #[prost(string, tag = "2")]
+    pub completion: ::prost::alloc::string::String,
+    /// The rationale that was read in it.
+    #[prost(string, tag = "3")]
+    pub rationale: ::prost::alloc::string::String,
+    /// The label that was read in it.
+    #[prost(string, optional, tag = "4")]
+    pub label: ::core::option::Option<::prost::alloc::string::String>,
+    /// The gold label, where there is one.
+    #[prost(string, optional, tag = "5")]
+    pub gold: ::core::option::Option<::prost::alloc::string::String>,
+    /// What would become of it.
+    #[prost(enumeration = "Verdict", tag = "6")]
+    pub verdict: i32,
+    /// Why it would be rejected.
+    #[prost(enumeration = "Reason", tag = "7")]
+    pub reason: i32,
+    /// Why there is no answer; empty where there is one.
+    #[prost(string, tag = "8")]
+    pub error: ::prost::alloc::string::String,
+    /// Whether the store had the answer.
+    #[prost(bool, tag = "9")]
+    pub from_store: bool,
+}
+/// See EstimateDistillation.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct EstimateDistillationRequest {
+    /// The specification.
+    #[prost(message, optional, tag = "1")]
+    pub spec: ::core::option::Option<DistillationSpec>,
+    /// The rows: a committed dataset.
+    #[prost(string, tag = "2")]
+    pub dataset_id: ::prost::alloc::string::String,
+    /// Train rows to ask about now, at most 64; their answers are kept.
+    #[prost(uint32, tag = "3")]
+    pub probe_rows: u32,
+}
+/// See EstimateDistillation.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct EstimateDistillationResponse {
+    /// The stages, in order.
+    #[prost(message, repeated, tag = "1")]
+    pub stages: ::prost::alloc::vec::Vec<StageEstimate>,
+    /// The first prompts.
+    #[prost(message, repeated, tag = "2")]
+    pub prompts: ::prost::alloc::vec::Vec<RenderedPrompt>,
+    /// The rows that were asked about.
+    #[prost(message, repeated, tag = "3")]
+    pub probed: ::prost::alloc::vec::Vec<ProbedRow>,
+}
 /// See CancelDistillation.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CancelDistillationRequest {
@@ -2071,6 +2864,47 @@ impl DistillationState {
             "DISTILLATION_STATE_FAILED" => Some(Self::Failed),
             "DISTILLATION_STATE_CANCELLED" => Some(Self::Cancelled),
             "DISTILLATION_STATE_PAUSED" => Some(Self::Paused),
+            _ => None,
+        }
+    }
+}
+/// A stage of a harvest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum HarvestStage {
+    /// Not used.
+    Unspecified = 0,
+    /// The samples of the train rows.
+    Train = 1,
+    /// A further profile, where gold shows that the ones before are wrong.
+    Stronger = 2,
+    /// Once more with the gold label, where no sample agrees with it.
+    Hints = 3,
+    /// Test rows that measure the teacher.
+    Evaluate = 4,
+}
+impl HarvestStage {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "HARVEST_STAGE_UNSPECIFIED",
+            Self::Train => "HARVEST_STAGE_TRAIN",
+            Self::Stronger => "HARVEST_STAGE_STRONGER",
+            Self::Hints => "HARVEST_STAGE_HINTS",
+            Self::Evaluate => "HARVEST_STAGE_EVALUATE",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "HARVEST_STAGE_UNSPECIFIED" => Some(Self::Unspecified),
+            "HARVEST_STAGE_TRAIN" => Some(Self::Train),
+            "HARVEST_STAGE_STRONGER" => Some(Self::Stronger),
+            "HARVEST_STAGE_HINTS" => Some(Self::Hints),
+            "HARVEST_STAGE_EVALUATE" => Some(Self::Evaluate),
             _ => None,
         }
     }
@@ -2193,6 +3027,36 @@ pub mod distillations_service_client {
                     GrpcMethod::new(
                         "distillery.v1.DistillationsService",
                         "SubmitDistillation",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// What a job would ask, and what that would cost; asks nothing, or a few rows to see what comes back.
+        pub async fn estimate_distillation(
+            &mut self,
+            request: impl tonic::IntoRequest<super::EstimateDistillationRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::EstimateDistillationResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = crate::Codec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/distillery.v1.DistillationsService/EstimateDistillation",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "distillery.v1.DistillationsService",
+                        "EstimateDistillation",
                     ),
                 );
             self.inner.unary(req, path, codec).await
@@ -2400,6 +3264,14 @@ pub mod distillations_service_server {
             tonic::Response<super::SubmitDistillationResponse>,
             tonic::Status,
         >;
+        /// What a job would ask, and what that would cost; asks nothing, or a few rows to see what comes back.
+        async fn estimate_distillation(
+            &self,
+            request: tonic::Request<super::EstimateDistillationRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::EstimateDistillationResponse>,
+            tonic::Status,
+        >;
         /// One job with its progress.
         async fn get_distillation(
             &self,
@@ -2570,6 +3442,55 @@ pub mod distillations_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = SubmitDistillationSvc(inner);
+                        let codec = crate::Codec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/distillery.v1.DistillationsService/EstimateDistillation" => {
+                    #[allow(non_camel_case_types)]
+                    struct EstimateDistillationSvc<T: DistillationsService>(pub Arc<T>);
+                    impl<
+                        T: DistillationsService,
+                    > tonic::server::UnaryService<super::EstimateDistillationRequest>
+                    for EstimateDistillationSvc<T> {
+                        type Response = super::EstimateDistillationResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::EstimateDistillationRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as DistillationsService>::estimate_distillation(
+                                        &inner,
+                                        request,
+                                    )
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = EstimateDistillationSvc(inner);
                         let codec = crate::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
@@ -4381,707 +5302,6 @@ pub mod models_service_server {
     /// Generated gRPC service name
     pub const SERVICE_NAME: &str = "distillery.v1.ModelsService";
     impl<T> tonic::server::NamedService for ModelsServiceServer<T> {
-        const NAME: &'static str = SERVICE_NAME;
-    }
-}
-/// An entry of the ledger.
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct Rationale {
-    /// Its prompt (UUID).
-    #[prost(string, tag = "1")]
-    pub prompt_id: ::prost::alloc::string::String,
-    /// The row's index.
-    #[prost(uint64, tag = "2")]
-    pub row: u64,
-    /// The sample, from 0.
-    #[prost(uint32, tag = "3")]
-    pub sample: u32,
-    /// Whether the gold label was given.
-    #[prost(bool, tag = "4")]
-    pub hinted: bool,
-    /// Whether it measures the teacher instead of training the student.
-    #[prost(bool, tag = "5")]
-    pub evaluates: bool,
-    /// The rationale; empty where none was read.
-    #[prost(string, tag = "6")]
-    pub rationale: ::prost::alloc::string::String,
-    /// The label; absent where none was read.
-    #[prost(string, optional, tag = "7")]
-    pub label: ::core::option::Option<::prost::alloc::string::String>,
-    /// Its verdict.
-    #[prost(enumeration = "Verdict", tag = "8")]
-    pub verdict: i32,
-    /// The reason of the verdict.
-    #[prost(enumeration = "Reason", tag = "9")]
-    pub reason: i32,
-    /// Its weight in the row's rationale loss.
-    #[prost(double, tag = "10")]
-    pub weight: f64,
-    /// The raw completion.
-    #[prost(string, tag = "11")]
-    pub completion: ::prost::alloc::string::String,
-    /// The model that answered.
-    #[prost(string, tag = "12")]
-    pub model: ::prost::alloc::string::String,
-}
-/// See ListRationales.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct ListRationalesRequest {
-    /// The job's id.
-    #[prost(string, tag = "1")]
-    pub distillation_id: ::prost::alloc::string::String,
-    /// Only this verdict; unspecified for all.
-    #[prost(enumeration = "Verdict", tag = "2")]
-    pub verdict: i32,
-    /// Which page.
-    #[prost(message, optional, tag = "3")]
-    pub page: ::core::option::Option<PageRequest>,
-}
-/// See ListRationales.
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct ListRationalesResponse {
-    /// The page: whole rows.
-    #[prost(message, repeated, tag = "1")]
-    pub rationales: ::prost::alloc::vec::Vec<Rationale>,
-    /// The next page's token; empty at the end.
-    #[prost(string, tag = "2")]
-    pub next_page_token: ::prost::alloc::string::String,
-}
-/// See StreamRationales.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct StreamRationalesRequest {
-    /// The job's id.
-    #[prost(string, tag = "1")]
-    pub distillation_id: ::prost::alloc::string::String,
-    /// Only this verdict; unspecified for all.
-    #[prost(enumeration = "Verdict", tag = "2")]
-    pub verdict: i32,
-}
-/// A chunk of the ledger.
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct StreamRationalesResponse {
-    /// The entries, in order.
-    #[prost(message, repeated, tag = "1")]
-    pub rationales: ::prost::alloc::vec::Vec<Rationale>,
-}
-/// See ListParkedPrompts.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct ListParkedPromptsRequest {
-    /// The job's id.
-    #[prost(string, tag = "1")]
-    pub distillation_id: ::prost::alloc::string::String,
-    /// Which page.
-    #[prost(message, optional, tag = "2")]
-    pub page: ::core::option::Option<PageRequest>,
-}
-/// A parked prompt.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct ParkedPrompt {
-    /// Its id (UUID).
-    #[prost(string, tag = "1")]
-    pub prompt_id: ::prost::alloc::string::String,
-    /// The row's index.
-    #[prost(uint64, tag = "2")]
-    pub row: u64,
-    /// The sample, from 0.
-    #[prost(uint32, tag = "3")]
-    pub sample: u32,
-    /// How often the teacher failed on it.
-    #[prost(uint32, tag = "4")]
-    pub failures: u32,
-    /// The last failure.
-    #[prost(string, tag = "5")]
-    pub error: ::prost::alloc::string::String,
-}
-/// See ListParkedPrompts.
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct ListParkedPromptsResponse {
-    /// The page.
-    #[prost(message, repeated, tag = "1")]
-    pub prompts: ::prost::alloc::vec::Vec<ParkedPrompt>,
-    /// The next page's token; empty at the end.
-    #[prost(string, tag = "2")]
-    pub next_page_token: ::prost::alloc::string::String,
-}
-/// What judging decided of a completion.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
-#[repr(i32)]
-pub enum Verdict {
-    /// As a filter: all verdicts.
-    Unspecified = 0,
-    /// Stored, and not judged yet.
-    Unjudged = 1,
-    /// Its rationale trains the student.
-    Accepted = 2,
-    /// Kept, and not used.
-    Rejected = 3,
-}
-impl Verdict {
-    /// String value of the enum field names used in the ProtoBuf definition.
-    ///
-    /// The values are not transformed in any way and thus are considered stable
-    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
-    pub fn as_str_name(&self) -> &'static str {
-        match self {
-            Self::Unspecified => "VERDICT_UNSPECIFIED",
-            Self::Unjudged => "VERDICT_UNJUDGED",
-            Self::Accepted => "VERDICT_ACCEPTED",
-            Self::Rejected => "VERDICT_REJECTED",
-        }
-    }
-    /// Creates an enum from field names used in the ProtoBuf definition.
-    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
-        match value {
-            "VERDICT_UNSPECIFIED" => Some(Self::Unspecified),
-            "VERDICT_UNJUDGED" => Some(Self::Unjudged),
-            "VERDICT_ACCEPTED" => Some(Self::Accepted),
-            "VERDICT_REJECTED" => Some(Self::Rejected),
-            _ => None,
-        }
-    }
-}
-/// Why a completion was rejected.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
-#[repr(i32)]
-pub enum Reason {
-    /// It was not rejected.
-    Unspecified = 0,
-    /// The answer marker is absent, or occurs more than once.
-    NoAnswer = 1,
-    /// The teacher reached its token limit.
-    Truncated = 2,
-    /// A content filter or the teacher itself refused.
-    Refused = 3,
-    /// There is a label without a rationale before it.
-    EmptyRationale = 4,
-    /// The label is not one of the set.
-    LabelNotInSet = 5,
-    /// The label is not the gold label.
-    Disagrees = 6,
-    /// Another label got more votes.
-    Outvoted = 7,
-    /// The votes tie, or there are none.
-    NoMajority = 8,
-}
-impl Reason {
-    /// String value of the enum field names used in the ProtoBuf definition.
-    ///
-    /// The values are not transformed in any way and thus are considered stable
-    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
-    pub fn as_str_name(&self) -> &'static str {
-        match self {
-            Self::Unspecified => "REASON_UNSPECIFIED",
-            Self::NoAnswer => "REASON_NO_ANSWER",
-            Self::Truncated => "REASON_TRUNCATED",
-            Self::Refused => "REASON_REFUSED",
-            Self::EmptyRationale => "REASON_EMPTY_RATIONALE",
-            Self::LabelNotInSet => "REASON_LABEL_NOT_IN_SET",
-            Self::Disagrees => "REASON_DISAGREES",
-            Self::Outvoted => "REASON_OUTVOTED",
-            Self::NoMajority => "REASON_NO_MAJORITY",
-        }
-    }
-    /// Creates an enum from field names used in the ProtoBuf definition.
-    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
-        match value {
-            "REASON_UNSPECIFIED" => Some(Self::Unspecified),
-            "REASON_NO_ANSWER" => Some(Self::NoAnswer),
-            "REASON_TRUNCATED" => Some(Self::Truncated),
-            "REASON_REFUSED" => Some(Self::Refused),
-            "REASON_EMPTY_RATIONALE" => Some(Self::EmptyRationale),
-            "REASON_LABEL_NOT_IN_SET" => Some(Self::LabelNotInSet),
-            "REASON_DISAGREES" => Some(Self::Disagrees),
-            "REASON_OUTVOTED" => Some(Self::Outvoted),
-            "REASON_NO_MAJORITY" => Some(Self::NoMajority),
-            _ => None,
-        }
-    }
-}
-/// Generated client implementations.
-pub mod rationales_service_client {
-    #![allow(
-        unused_variables,
-        dead_code,
-        missing_docs,
-        clippy::wildcard_imports,
-        clippy::let_unit_value,
-    )]
-    use tonic::codegen::*;
-    use tonic::codegen::http::Uri;
-    /// The ledger: every completion with its verdict and reason.
-    #[derive(Debug, Clone)]
-    pub struct RationalesServiceClient<T> {
-        inner: tonic::client::Grpc<T>,
-    }
-    impl RationalesServiceClient<tonic::transport::Channel> {
-        /// Attempt to create a new client by connecting to a given endpoint.
-        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
-        where
-            D: TryInto<tonic::transport::Endpoint>,
-            D::Error: Into<StdError>,
-        {
-            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
-            Ok(Self::new(conn))
-        }
-    }
-    impl<T> RationalesServiceClient<T>
-    where
-        T: tonic::client::GrpcService<tonic::body::Body>,
-        T::Error: Into<StdError>,
-        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
-        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
-    {
-        pub fn new(inner: T) -> Self {
-            let inner = tonic::client::Grpc::new(inner);
-            Self { inner }
-        }
-        pub fn with_origin(inner: T, origin: Uri) -> Self {
-            let inner = tonic::client::Grpc::with_origin(inner, origin);
-            Self { inner }
-        }
-        pub fn with_interceptor<F>(
-            inner: T,
-            interceptor: F,
-        ) -> RationalesServiceClient<InterceptedService<T, F>>
-        where
-            F: tonic::service::Interceptor,
-            T::ResponseBody: Default,
-            T: tonic::codegen::Service<
-                http::Request<tonic::body::Body>,
-                Response = http::Response<
-                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
-                >,
-            >,
-            <T as tonic::codegen::Service<
-                http::Request<tonic::body::Body>,
-            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
-        {
-            RationalesServiceClient::new(InterceptedService::new(inner, interceptor))
-        }
-        /// Compress requests with the given encoding.
-        ///
-        /// This requires the server to support it otherwise it might respond with an
-        /// error.
-        #[must_use]
-        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
-            self.inner = self.inner.send_compressed(encoding);
-            self
-        }
-        /// Enable decompressing responses.
-        #[must_use]
-        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
-            self.inner = self.inner.accept_compressed(encoding);
-            self
-        }
-        /// Limits the maximum size of a decoded message.
-        ///
-        /// Default: `4MB`
-        #[must_use]
-        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
-            self.inner = self.inner.max_decoding_message_size(limit);
-            self
-        }
-        /// Limits the maximum size of an encoded message.
-        ///
-        /// Default: `usize::MAX`
-        #[must_use]
-        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
-            self.inner = self.inner.max_encoding_message_size(limit);
-            self
-        }
-        /// A page of a job's ledger, in order of row and sample.
-        pub async fn list_rationales(
-            &mut self,
-            request: impl tonic::IntoRequest<super::ListRationalesRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::ListRationalesResponse>,
-            tonic::Status,
-        > {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = crate::Codec::default();
-            let path = http::uri::PathAndQuery::from_static(
-                "/distillery.v1.RationalesService/ListRationales",
-            );
-            let mut req = request.into_request();
-            req.extensions_mut()
-                .insert(
-                    GrpcMethod::new("distillery.v1.RationalesService", "ListRationales"),
-                );
-            self.inner.unary(req, path, codec).await
-        }
-        /// A job's whole ledger, in order.
-        pub async fn stream_rationales(
-            &mut self,
-            request: impl tonic::IntoRequest<super::StreamRationalesRequest>,
-        ) -> std::result::Result<
-            tonic::Response<tonic::codec::Streaming<super::StreamRationalesResponse>>,
-            tonic::Status,
-        > {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = crate::Codec::default();
-            let path = http::uri::PathAndQuery::from_static(
-                "/distillery.v1.RationalesService/StreamRationales",
-            );
-            let mut req = request.into_request();
-            req.extensions_mut()
-                .insert(
-                    GrpcMethod::new(
-                        "distillery.v1.RationalesService",
-                        "StreamRationales",
-                    ),
-                );
-            self.inner.server_streaming(req, path, codec).await
-        }
-        /// Prompts on which the teacher failed too often, each with the last failure. `ResumeDistillation` retries them.
-        pub async fn list_parked_prompts(
-            &mut self,
-            request: impl tonic::IntoRequest<super::ListParkedPromptsRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::ListParkedPromptsResponse>,
-            tonic::Status,
-        > {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = crate::Codec::default();
-            let path = http::uri::PathAndQuery::from_static(
-                "/distillery.v1.RationalesService/ListParkedPrompts",
-            );
-            let mut req = request.into_request();
-            req.extensions_mut()
-                .insert(
-                    GrpcMethod::new(
-                        "distillery.v1.RationalesService",
-                        "ListParkedPrompts",
-                    ),
-                );
-            self.inner.unary(req, path, codec).await
-        }
-    }
-}
-/// Generated server implementations.
-pub mod rationales_service_server {
-    #![allow(
-        unused_variables,
-        dead_code,
-        missing_docs,
-        clippy::wildcard_imports,
-        clippy::let_unit_value,
-    )]
-    use tonic::codegen::*;
-    /// Generated trait containing gRPC methods that should be implemented for use with RationalesServiceServer.
-    #[async_trait]
-    pub trait RationalesService: std::marker::Send + std::marker::Sync + 'static {
-        /// A page of a job's ledger, in order of row and sample.
-        async fn list_rationales(
-            &self,
-            request: tonic::Request<super::ListRationalesRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::ListRationalesResponse>,
-            tonic::Status,
-        >;
-        /// Server streaming response type for the StreamRationales method.
-        type StreamRationalesStream: tonic::codegen::tokio_stream::Stream<
-                Item = std::result::Result<
-                    super::StreamRationalesResponse,
-                    tonic::Status,
-                >,
-            >
-            + std::marker::Send
-            + 'static;
-        /// A job's whole ledger, in order.
-        async fn stream_rationales(
-            &self,
-            request: tonic::Request<super::StreamRationalesRequest>,
-        ) -> std::result::Result<
-            tonic::Response<Self::StreamRationalesStream>,
-            tonic::Status,
-        >;
-        /// Prompts on which the teacher failed too often, each with the last failure. `ResumeDistillation` retries them.
-        async fn list_parked_prompts(
-            &self,
-            request: tonic::Request<super::ListParkedPromptsRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::ListParkedPromptsResponse>,
-            tonic::Status,
-        >;
-    }
-    /// The ledger: every completion with its verdict and reason.
-    #[derive(Debug)]
-    pub struct RationalesServiceServer<T> {
-        inner: Arc<T>,
-        accept_compression_encodings: EnabledCompressionEncodings,
-        send_compression_encodings: EnabledCompressionEncodings,
-        max_decoding_message_size: Option<usize>,
-        max_encoding_message_size: Option<usize>,
-    }
-    impl<T> RationalesServiceServer<T> {
-        pub fn new(inner: T) -> Self {
-            Self::from_arc(Arc::new(inner))
-        }
-        pub fn from_arc(inner: Arc<T>) -> Self {
-            Self {
-                inner,
-                accept_compression_encodings: Default::default(),
-                send_compression_encodings: Default::default(),
-                max_decoding_message_size: None,
-                max_encoding_message_size: None,
-            }
-        }
-        pub fn with_interceptor<F>(
-            inner: T,
-            interceptor: F,
-        ) -> InterceptedService<Self, F>
-        where
-            F: tonic::service::Interceptor,
-        {
-            InterceptedService::new(Self::new(inner), interceptor)
-        }
-        /// Enable decompressing requests with the given encoding.
-        #[must_use]
-        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
-            self.accept_compression_encodings.enable(encoding);
-            self
-        }
-        /// Compress responses with the given encoding, if the client supports it.
-        #[must_use]
-        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
-            self.send_compression_encodings.enable(encoding);
-            self
-        }
-        /// Limits the maximum size of a decoded message.
-        ///
-        /// Default: `4MB`
-        #[must_use]
-        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
-            self.max_decoding_message_size = Some(limit);
-            self
-        }
-        /// Limits the maximum size of an encoded message.
-        ///
-        /// Default: `usize::MAX`
-        #[must_use]
-        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
-            self.max_encoding_message_size = Some(limit);
-            self
-        }
-    }
-    impl<T, B> tonic::codegen::Service<http::Request<B>> for RationalesServiceServer<T>
-    where
-        T: RationalesService,
-        B: Body + std::marker::Send + 'static,
-        B::Error: Into<StdError> + std::marker::Send + 'static,
-    {
-        type Response = http::Response<tonic::body::Body>;
-        type Error = std::convert::Infallible;
-        type Future = BoxFuture<Self::Response, Self::Error>;
-        fn poll_ready(
-            &mut self,
-            _cx: &mut Context<'_>,
-        ) -> Poll<std::result::Result<(), Self::Error>> {
-            Poll::Ready(Ok(()))
-        }
-        fn call(&mut self, req: http::Request<B>) -> Self::Future {
-            match req.uri().path() {
-                "/distillery.v1.RationalesService/ListRationales" => {
-                    #[allow(non_camel_case_types)]
-                    struct ListRationalesSvc<T: RationalesService>(pub Arc<T>);
-                    impl<
-                        T: RationalesService,
-                    > tonic::server::UnaryService<super::ListRationalesRequest>
-                    for ListRationalesSvc<T> {
-                        type Response = super::ListRationalesResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::ListRationalesRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as RationalesService>::list_rationales(&inner, request)
-                                    .await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = ListRationalesSvc(inner);
-                        let codec = crate::Codec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/distillery.v1.RationalesService/StreamRationales" => {
-                    #[allow(non_camel_case_types)]
-                    struct StreamRationalesSvc<T: RationalesService>(pub Arc<T>);
-                    impl<
-                        T: RationalesService,
-                    > tonic::server::ServerStreamingService<
-                        super::StreamRationalesRequest,
-                    > for StreamRationalesSvc<T> {
-                        type Response = super::StreamRationalesResponse;
-                        type ResponseStream = T::StreamRationalesStream;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::ResponseStream>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::StreamRationalesRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as RationalesService>::stream_rationales(&inner, request)
-                                    .await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = StreamRationalesSvc(inner);
-                        let codec = crate::Codec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.server_streaming(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/distillery.v1.RationalesService/ListParkedPrompts" => {
-                    #[allow(non_camel_case_types)]
-                    struct ListParkedPromptsSvc<T: RationalesService>(pub Arc<T>);
-                    impl<
-                        T: RationalesService,
-                    > tonic::server::UnaryService<super::ListParkedPromptsRequest>
-                    for ListParkedPromptsSvc<T> {
-                        type Response = super::ListParkedPromptsResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::ListParkedPromptsRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as RationalesService>::list_parked_prompts(
-                                        &inner,
-                                        request,
-                                    )
-                                    .await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = ListParkedPromptsSvc(inner);
-                        let codec = crate::Codec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                _ => {
-                    Box::pin(async move {
-                        let mut response = http::Response::new(
-                            tonic::body::Body::default(),
-                        );
-                        let headers = response.headers_mut();
-                        headers
-                            .insert(
-                                tonic::Status::GRPC_STATUS,
-                                (tonic::Code::Unimplemented as i32).into(),
-                            );
-                        headers
-                            .insert(
-                                http::header::CONTENT_TYPE,
-                                tonic::metadata::GRPC_CONTENT_TYPE,
-                            );
-                        Ok(response)
-                    })
-                }
-            }
-        }
-    }
-    impl<T> Clone for RationalesServiceServer<T> {
-        fn clone(&self) -> Self {
-            let inner = self.inner.clone();
-            Self {
-                inner,
-                accept_compression_encodings: self.accept_compression_encodings,
-                send_compression_encodings: self.send_compression_encodings,
-                max_decoding_message_size: self.max_decoding_message_size,
-                max_encoding_message_size: self.max_encoding_message_size,
-            }
-        }
-    }
-    /// Generated gRPC service name
-    pub const SERVICE_NAME: &str = "distillery.v1.RationalesService";
-    impl<T> tonic::server::NamedService for RationalesServiceServer<T> {
         const NAME: &'static str = SERVICE_NAME;
     }
 }
