@@ -148,6 +148,14 @@ pub struct TeacherSection {
     pub requests_per_minute: u64,
     /// 0 for no limit.
     pub tokens_per_minute: u64,
+    /// 0 for no limit.
+    pub tokens_in_per_minute: u64,
+    /// 0 for no limit.
+    pub tokens_out_per_minute: u64,
+    /// 0 for no limit.
+    pub requests_per_day: u64,
+    /// 0 for no limit.
+    pub tokens_per_day: u64,
     /// Calls in flight at once.
     pub concurrency_max: usize,
     /// Calls for one attempt at a prompt.

@@ -63,6 +63,11 @@ fn profile(name: &str, section: &TeacherSection, api_key: Secret) -> anyhow::Res
         limits: RateLimits {
             requests_per_minute: limit(section.requests_per_minute),
             tokens_per_minute: limit(section.tokens_per_minute),
+            tokens_in_per_minute: limit(section.tokens_in_per_minute),
+            tokens_out_per_minute: limit(section.tokens_out_per_minute),
+            requests_per_day: limit(section.requests_per_day),
+            tokens_per_day: limit(section.tokens_per_day),
+            ..RateLimits::default()
         },
         concurrency_max: section.concurrency_max.max(1),
         attempts_max: section.attempts_max.max(1),

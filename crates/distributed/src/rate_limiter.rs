@@ -1,60 +1,122 @@
-//! Rate limits in Redis: token buckets that refill evenly over the minute by the server's clock, each operation one
-//! script, so that ten replicas behave as one.
+//! The limits of teachers in Redis: each operation one script, on the server's clock, so that ten replicas behave as one.
+//!
+//! Redis may lose everything. A profile then begins anew: at full rates, with the first ceiling, without a count of the day;
+//! calls in flight are counted again when they are renewed.
 
 use crate::redis_server::RedisServer;
 use async_trait::async_trait;
-use domain::ports::{RateLimitError, RateLimiter, RateLimits, Reservation};
-use redis::Script;
+use domain::pacing;
+use domain::ports::{
+    Booking, CallCost, CallOutcome, Pace, RateLimitError, RateLimiter, RateLimits, Reservation, SeenLimit,
+    WaitReason,
+};
+use redis::{Script, ScriptInvocation};
+use std::fmt::Display;
 use std::sync::LazyLock;
 use std::time::Duration;
 use uuid::Uuid;
 
-/// A reservation that is not settled by then belongs to a caller that is gone: it is forgotten, and counts as used.
-const RESERVATION_MAX: Duration = Duration::from_secs(3_600);
-/// A bucket that is not drawn from is full long before.
-const BUCKET_MAX: Duration = Duration::from_secs(24 * 3_600);
+/// A booking that is not settled by then belongs to a caller that is gone: it is forgotten, and counts as used.
+const BOOKING_MAX: Duration = Duration::from_secs(3_600);
+/// What nobody asks for a day is forgotten; by then every limit is whole.
+const STATE_MAX: Duration = Duration::from_secs(26 * 3_600);
 
-static RESERVE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/reserve.lua")));
-static SETTLE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/settle.lua")));
-static HOLD: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/hold.lua")));
+static RESERVE: LazyLock<Script> = LazyLock::new(|| script(include_str!("scripts/reserve.lua")));
+static START: LazyLock<Script> = LazyLock::new(|| script(include_str!("scripts/start.lua")));
+static SETTLE: LazyLock<Script> = LazyLock::new(|| script(include_str!("scripts/settle.lua")));
+static RENEW: LazyLock<Script> = LazyLock::new(|| script(include_str!("scripts/renew.lua")));
+static PACE: LazyLock<Script> = LazyLock::new(|| script(include_str!("scripts/pace.lua")));
 
-/// The rate limits that the replicas of a cluster share.
+/// The limits that the replicas of a cluster share.
 #[derive(Debug, Clone)]
 pub struct RedisRateLimiter {
     server: RedisServer,
-    reservation_max: Duration,
+    /// The name of this replica; its permits are counted under it.
+    replica: String,
 }
 
 impl RedisRateLimiter {
-    /// The rate limits of a server.
+    /// The limits of a server, for one replica.
     pub fn new(server: &RedisServer) -> Self {
-        Self::with_reservation_max(server, RESERVATION_MAX)
+        Self { server: server.clone(), replica: Uuid::new_v4().simple().to_string() }
     }
 
-    /// The same where a reservation is forgotten after another time than an hour.
-    pub fn with_reservation_max(server: &RedisServer, reservation_max: Duration) -> Self {
-        Self { server: server.clone(), reservation_max }
+    /// A script over one profile, and over one of its bookings where a number is given.
+    fn invoke<'script>(
+        &self,
+        script: &'script Script,
+        profile: &str,
+        number: Option<u64>,
+    ) -> ScriptInvocation<'script> {
+        let mut invocation = script.prepare_invoke();
+        for part in ["state", "permits", "replicas", "hours"] {
+            invocation.key(self.server.key(&format!("limits:{part}:{profile}")));
+        }
+        let number = number.map_or_else(String::new, |number| number.to_string());
+        invocation.key(self.server.key(&format!("limits:booking:{number}:{profile}")));
+        invocation
     }
 
-    fn bucket(&self, profile: &str) -> String {
-        self.server.key(&format!("rate_limit:{profile}"))
+    fn permit(&self, number: u64) -> String {
+        format!("{}:{number}", self.replica)
     }
+}
 
-    fn reservation(&self, profile: &str, number: u64) -> String {
-        self.server.key(&format!("reservation:{number}:{profile}"))
-    }
+/// A script with the figures of the rules and what all of them share before it.
+fn script(text: &str) -> Script {
+    let figures: [(&str, f64); 26] = [
+        ("BOOKED_AHEAD_MAX_US", pacing::BOOKED_AHEAD_MAX_US as f64),
+        ("PERMIT_MAX_US", pacing::PERMIT_MAX.as_micros() as f64),
+        ("MINUTE_US", pacing::MINUTE_US),
+        ("BURST_US", pacing::BURST_US),
+        ("MARGIN", pacing::MARGIN),
+        ("CEILING_FIRST", pacing::CEILING_FIRST),
+        ("CEILING_CUT", pacing::CEILING_CUT),
+        ("CEILING_ANSWERS", pacing::CEILING_ANSWERS),
+        ("FAILURES_MAX", pacing::FAILURES_MAX),
+        ("REFUSED_FIRST_US", pacing::REFUSED_FIRST_US),
+        ("FAILED_FIRST_US", pacing::FAILED_FIRST_US),
+        ("FAILED_LEAST_US", pacing::FAILED_LEAST_US),
+        ("WAIT_MAX_US", pacing::WAIT_MAX_US),
+        ("JITTER", pacing::JITTER),
+        ("PLAUSIBLE", pacing::PLAUSIBLE),
+        ("FACTOR_CUT", pacing::FACTOR_CUT),
+        ("FACTOR_LEAST", pacing::FACTOR_LEAST),
+        ("FACTOR_BEGIN", pacing::FACTOR_BEGIN),
+        ("FACTOR_PLATEAU_S", pacing::FACTOR_PLATEAU_S),
+        ("SEEN_MAX_US", pacing::SEEN_MAX_US as f64),
+        ("SEEN_RESET_MAX_US", pacing::SEEN_RESET_MAX_US as f64),
+        ("NOTHING_LEFT_MAX_US", pacing::NOTHING_LEFT_MAX_US as f64),
+        ("SLOWER", pacing::SLOWER),
+        ("GAIN", pacing::GAIN),
+        ("MEASURED_US", pacing::MEASURED_US as f64),
+        ("BOOKING_MAX_MS", BOOKING_MAX.as_millis() as f64),
+    ];
+    let figures: String = figures.iter().map(|(name, value)| format!("{name} = {value}, ")).collect();
+    let state_max = STATE_MAX.as_millis();
+    let shared = include_str!("scripts/limits.lua");
+    Script::new(&format!("local C = {{{figures}STATE_MAX_MS = {state_max}}}\n{shared}\n{text}"))
 }
 
 fn unavailable(error: redis::RedisError) -> RateLimitError {
     RateLimitError::Unavailable(error.to_string())
 }
 
-fn milliseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+fn or_empty(value: Option<impl Display>) -> String {
+    value.map_or_else(String::new, |value| value.to_string())
 }
 
-fn limit(limit: Option<u64>) -> String {
-    limit.map_or_else(String::new, |limit| limit.to_string())
+fn microseconds(duration: Duration) -> u128 {
+    duration.as_micros()
+}
+
+/// A wait and its reason, as scripts answer them.
+fn wait(answer: &[i64]) -> Result<(Duration, WaitReason), RateLimitError> {
+    let reason = |place: &i64| WaitReason::ALL.get(usize::try_from(*place).ok()?).copied();
+    match (answer.get(1).and_then(|wait| u64::try_from(*wait).ok()), answer.get(2).and_then(reason)) {
+        (Some(wait), Some(reason)) => Ok((Duration::from_micros(wait), reason)),
+        _ => Err(RateLimitError::Unavailable("a script answered what is no wait".to_owned())),
+    }
 }
 
 #[async_trait]
@@ -62,37 +124,100 @@ impl RateLimiter for RedisRateLimiter {
     async fn reserve(
         &self,
         profile: &str,
-        limits: RateLimits,
-        tokens: u64,
+        limits: &RateLimits,
+        cost: CallCost,
     ) -> Result<Reservation, RateLimitError> {
-        if let Some(limit) = limits.tokens_per_minute.filter(|limit| tokens > *limit) {
-            return Err(RateLimitError::NeverFits { tokens, limit });
-        }
+        limits.check(cost)?;
         // Drawn here, and not counted there: a number is never given again, also not after Redis forgot everything.
         let number = Uuid::new_v4().as_u64_pair().1;
-        let mut invocation = RESERVE.prepare_invoke();
-        invocation.key(self.bucket(profile)).key(self.reservation(profile, number));
-        invocation.arg(limit(limits.requests_per_minute)).arg(limit(limits.tokens_per_minute)).arg(tokens);
-        invocation.arg(milliseconds(self.reservation_max)).arg(milliseconds(BUCKET_MAX));
-        let wait: u64 = invocation.invoke_async(&mut self.server.connection()).await.map_err(unavailable)?;
-        Ok(match wait {
-            0 => Reservation::Granted(number),
-            wait => Reservation::Wait(Duration::from_millis(wait)),
-        })
+        let mut invocation = self.invoke(&RESERVE, profile, Some(number));
+        invocation.arg(self.permit(number));
+        for limit in limits.by_dimension() {
+            invocation.arg(or_empty(limit));
+        }
+        invocation.arg(or_empty(limits.requests_per_day)).arg(or_empty(limits.tokens_per_day));
+        invocation.arg(limits.concurrency_max).arg(cost.tokens_in).arg(cost.tokens_out);
+        let answer: Vec<i64> =
+            invocation.invoke_async(&mut self.server.connection()).await.map_err(unavailable)?;
+        if let [0, start_in] = answer.as_slice() {
+            let start_in = Duration::from_micros(u64::try_from(*start_in).unwrap_or(0));
+            return Ok(Reservation::Booked(Booking { number, start_in }));
+        }
+        let (wait, reason) = wait(&answer)?;
+        Ok(Reservation::Wait { wait, reason })
     }
 
-    async fn settle(&self, profile: &str, reservation: u64, tokens: u64) -> Result<(), RateLimitError> {
-        let mut invocation = SETTLE.prepare_invoke();
-        invocation.key(self.bucket(profile)).key(self.reservation(profile, reservation)).arg(tokens);
+    async fn start(
+        &self,
+        profile: &str,
+        booking: u64,
+    ) -> Result<Option<(Duration, WaitReason)>, RateLimitError> {
+        let mut invocation = self.invoke(&START, profile, Some(booking));
+        invocation.arg(self.permit(booking));
+        let answer: Vec<i64> =
+            invocation.invoke_async(&mut self.server.connection()).await.map_err(unavailable)?;
+        if answer == [0] { Ok(None) } else { wait(&answer).map(Some) }
+    }
+
+    async fn settle(
+        &self,
+        profile: &str,
+        booking: u64,
+        outcome: CallOutcome,
+        seen: &[SeenLimit],
+    ) -> Result<(), RateLimitError> {
+        let (mut used, mut took, mut asked, mut busy) = (CallCost::default(), Duration::ZERO, None, false);
+        let ended = match outcome {
+            CallOutcome::NotSent => "not_sent",
+            CallOutcome::Unknown => "unknown",
+            CallOutcome::Answered { used: tokens, took: time } => {
+                (used, took) = (tokens, time);
+                "answered"
+            }
+            CallOutcome::Refused { wait } => {
+                asked = wait;
+                "refused"
+            }
+            CallOutcome::Failed { wait, overloaded } => {
+                (asked, busy) = (wait, overloaded);
+                "failed"
+            }
+        };
+        let jitter = (Uuid::new_v4().as_u64_pair().1 & 0xFFFF_FFFF) as f64 / 4_294_967_296.0;
+        let mut invocation = self.invoke(&SETTLE, profile, Some(booking));
+        invocation.arg(self.permit(booking)).arg(ended).arg(used.tokens_in).arg(used.tokens_out);
+        invocation.arg(took.as_secs_f64()).arg(or_empty(asked.map(microseconds)));
+        invocation.arg(u8::from(busy)).arg(jitter);
+        for seen in seen {
+            invocation.arg(seen.dimension.place()).arg(or_empty(seen.limit)).arg(or_empty(seen.remaining));
+            invocation.arg(or_empty(seen.reset.map(microseconds)));
+        }
         let _settled: i64 =
             invocation.invoke_async(&mut self.server.connection()).await.map_err(unavailable)?;
         Ok(())
     }
 
-    async fn hold(&self, profile: &str, wait: Duration) -> Result<(), RateLimitError> {
-        let mut invocation = HOLD.prepare_invoke();
-        invocation.key(self.bucket(profile)).arg(milliseconds(wait)).arg(milliseconds(BUCKET_MAX));
-        let _held: i64 = invocation.invoke_async(&mut self.server.connection()).await.map_err(unavailable)?;
+    async fn renew(&self, profile: &str, bookings: &[u64]) -> Result<(), RateLimitError> {
+        let mut invocation = self.invoke(&RENEW, profile, None);
+        for booking in bookings {
+            invocation.arg(self.permit(*booking));
+        }
+        let _renewed: i64 =
+            invocation.invoke_async(&mut self.server.connection()).await.map_err(unavailable)?;
         Ok(())
+    }
+
+    async fn pace(&self, profile: &str) -> Result<Pace, RateLimitError> {
+        let invocation = self.invoke(&PACE, profile, None);
+        let answer: [i64; 5] =
+            invocation.invoke_async(&mut self.server.connection()).await.map_err(unavailable)?;
+        let [factor, ceiling, in_flight, held, answered] = answer.map(|value| u64::try_from(value).ok());
+        Ok(Pace {
+            factor: factor.unwrap_or(0) as f64 / 1e6,
+            ceiling: ceiling.unwrap_or(0),
+            in_flight: in_flight.unwrap_or(0),
+            held: Duration::from_micros(held.unwrap_or(0)),
+            answered_ago: answered.map(Duration::from_micros),
+        })
     }
 }

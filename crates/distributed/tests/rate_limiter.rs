@@ -1,4 +1,5 @@
-//! The shared rate limits on a real Redis: the suite of their port, and what only a server can do to them.
+//! The shared rate limits on a real Redis: the suite of their port, what several replicas share, and what only a server can
+//! do to them.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -9,7 +10,7 @@
 mod server;
 
 use distributed::RedisRateLimiter;
-use domain::ports::{RateLimitError, RateLimits, Reservation};
+use domain::ports::{CallCost, CallOutcome, RateLimitError, RateLimits, Reservation, WaitReason};
 use domain::{Fault, RateLimiter};
 use server::{Prefix, connect, prefix, shared};
 use std::time::{Duration, Instant};
@@ -19,100 +20,168 @@ conformance::rate_limiter_suite!(Prefix::open);
 
 /// No fault of a server takes longer to be over.
 const OVER_MAX: Duration = Duration::from_secs(20);
+const COST: CallCost = CallCost { tokens_in: 10, tokens_out: 90 };
+const ANSWERED: CallOutcome = CallOutcome::Answered { used: COST, took: Duration::from_millis(100) };
 
-fn tokens(limit: u64) -> RateLimits {
-    RateLimits { tokens_per_minute: Some(limit), ..RateLimits::default() }
+fn at_most(concurrency_max: u64) -> RateLimits {
+    RateLimits { concurrency_max, ..RateLimits::default() }
 }
 
-async fn granted(rate_limiter: &RedisRateLimiter, limits: RateLimits, tokens: u64) -> u64 {
-    match rate_limiter.reserve("local", limits, tokens).await.unwrap() {
-        Reservation::Granted(number) => number,
-        Reservation::Wait(wait) => panic!("{tokens} tokens are there, not after {wait:?}"),
+fn requests(limit: u64) -> RateLimits {
+    RateLimits { requests_per_minute: Some(limit), ..RateLimits::default() }
+}
+
+async fn booked(rate_limiter: &RedisRateLimiter, limits: &RateLimits) -> (u64, Duration) {
+    match rate_limiter.reserve("local", limits, COST).await.unwrap() {
+        Reservation::Booked(booking) => (booking.number, booking.start_in),
+        other => panic!("a call can be booked: {other:?}"),
     }
 }
 
-async fn waits(rate_limiter: &RedisRateLimiter, limits: RateLimits, tokens: u64) -> bool {
-    matches!(rate_limiter.reserve("local", limits, tokens).await.unwrap(), Reservation::Wait(_))
+async fn waits(rate_limiter: &RedisRateLimiter, limits: &RateLimits, expected: WaitReason) {
+    let reserved = rate_limiter.reserve("local", limits, COST).await.unwrap();
+    let waits = matches!(reserved, Reservation::Wait { reason, .. } if reason == expected);
+    assert!(waits, "a call waits for {expected:?}: {reserved:?}");
+}
+
+async fn settle(rate_limiter: &RedisRateLimiter, number: u64, outcome: CallOutcome) {
+    rate_limiter.settle("local", number, outcome, &[]).await.unwrap();
+}
+
+async fn replicas(prefix: &str) -> [RedisRateLimiter; 2] {
+    [
+        RedisRateLimiter::new(&connect(shared(), prefix).await),
+        RedisRateLimiter::new(&connect(shared(), prefix).await),
+    ]
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn replicas_share_one_bucket_and_clusters_do_not() {
-    let prefix = prefix();
-    let left = RedisRateLimiter::new(&connect(shared(), &prefix).await);
-    let right = RedisRateLimiter::new(&connect(shared(), &prefix).await);
-    let other = RedisRateLimiter::new(&connect(shared(), &server::prefix()).await);
-    let number = granted(&left, tokens(1_000), 1_000).await;
-    assert!(waits(&right, tokens(1_000), 500).await);
-    granted(&other, tokens(1_000), 1_000).await;
-    right.settle("local", number, 0).await.unwrap();
-    granted(&left, tokens(1_000), 1_000).await;
-    right.hold("local", Duration::from_secs(30)).await.unwrap();
-    assert!(waits(&left, RateLimits::default(), 1).await);
-    assert!(!waits(&other, RateLimits::default(), 1).await);
+async fn replicas_share_limits_and_clusters_do_not() {
+    let [left, right] = replicas(&prefix()).await;
+    let [other, _] = replicas(&prefix()).await;
+    let limits = RateLimits { concurrency_max: 2, ..requests(60) };
+    let (first, _) = booked(&left, &limits).await;
+    let (_, start_in) = booked(&right, &limits).await;
+    assert!(start_in > Duration::from_millis(700), "the next second's call: {start_in:?}");
+    waits(&left, &limits, WaitReason::Concurrency).await;
+    let (elsewhere, start_in) = booked(&other, &limits).await;
+    assert_eq!(start_in, Duration::ZERO);
+    // Whoever books settles; what it learns is everybody's.
+    settle(&left, first, CallOutcome::Refused { wait: Some(Duration::from_secs(30)) }).await;
+    waits(&right, &limits, WaitReason::Refused).await;
+    settle(&other, elsewhere, ANSWERED).await;
+    booked(&other, &limits).await;
 }
 
-/// How many reservations the server remembers.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_with_everything_leaves_others_their_share() {
+    let [left, right] = replicas(&prefix()).await;
+    let limits = at_most(8);
+    let mut lefts = Vec::new();
+    for _call in 0..8 {
+        lefts.push(booked(&left, &limits).await.0);
+    }
+    let mut rights = Vec::new();
+    for _end in 0..4 {
+        waits(&right, &limits, WaitReason::Concurrency).await;
+        settle(&left, lefts.pop().unwrap(), ANSWERED).await;
+        // The place is the other's, who waits.
+        waits(&left, &limits, WaitReason::Concurrency).await;
+        rights.push(booked(&right, &limits).await.0);
+    }
+    // Now both have half, and each keeps what it has.
+    for _end in 0..4 {
+        waits(&left, &limits, WaitReason::Concurrency).await;
+        waits(&right, &limits, WaitReason::Concurrency).await;
+        settle(&left, lefts.remove(0), ANSWERED).await;
+        waits(&right, &limits, WaitReason::Concurrency).await;
+        lefts.push(booked(&left, &limits).await.0);
+    }
+    // A replica that no longer waits leaves everything.
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    for number in rights {
+        settle(&right, number, ANSWERED).await;
+        booked(&left, &limits).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_one_place_replicas_take_turns() {
+    let prefix = prefix();
+    let [left, right] = replicas(&prefix).await;
+    let limits = at_most(1);
+    let mut held = booked(&left, &limits).await.0;
+    for _turn in 0..3 {
+        waits(&right, &limits, WaitReason::Concurrency).await;
+        settle(&left, held, ANSWERED).await;
+        waits(&left, &limits, WaitReason::Concurrency).await;
+        let turn = booked(&right, &limits).await.0;
+        settle(&right, turn, ANSWERED).await;
+        held = booked(&left, &limits).await.0;
+    }
+}
+
+/// How many bookings the server remembers.
 async fn remembered(redis: &Redis, prefix: &str) -> usize {
     let client = redis::Client::open(redis.url()).unwrap();
     let mut connection = client.get_multiplexed_async_connection().await.unwrap();
-    let keys: Vec<String> = redis::cmd("KEYS")
-        .arg(format!("*{prefix}}}:reservation:*"))
-        .query_async(&mut connection)
-        .await
-        .unwrap();
+    let pattern = format!("*{prefix}}}:limits:booking:*");
+    let keys: Vec<String> = redis::cmd("KEYS").arg(pattern).query_async(&mut connection).await.unwrap();
     keys.len()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_reservation_of_a_caller_that_is_gone_is_forgotten() {
+async fn nothing_is_left_of_what_was_settled() {
     let prefix = prefix();
-    let server = connect(shared(), &prefix).await;
-    let rate_limiter = RedisRateLimiter::with_reservation_max(&server, Duration::from_millis(200));
-    let number = granted(&rate_limiter, tokens(1_000), 600).await;
-    assert_eq!(remembered(shared(), &prefix).await, 1);
-    let began = Instant::now();
-    while remembered(shared(), &prefix).await > 0 {
-        assert!(began.elapsed() < OVER_MAX, "it is remembered for ever");
-        tokio::time::sleep(Duration::from_millis(20)).await;
+    let [left, right] = replicas(&prefix).await;
+    let mut numbers = Vec::new();
+    for replica in [&left, &right, &left] {
+        numbers.push((replica, booked(replica, &requests(6_000)).await.0));
     }
-    rate_limiter.settle("local", number, 0).await.unwrap();
-    assert!(waits(&rate_limiter, tokens(1_000), 900).await, "it counts as used");
-    let settled = granted(&RedisRateLimiter::new(&server), tokens(1_000), 100).await;
-    rate_limiter.settle("local", settled, 100).await.unwrap();
-    assert_eq!(remembered(shared(), &prefix).await, 0, "nothing is left of what was settled");
+    assert_eq!(remembered(shared(), &prefix).await, 3);
+    for (replica, number) in numbers {
+        settle(replica, number, ANSWERED).await;
+    }
+    assert_eq!(remembered(shared(), &prefix).await, 0);
+    assert_eq!(left.pace("local").await.unwrap().in_flight, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn after_flushall_the_bucket_is_full_and_old_numbers_settle_nothing() {
+async fn after_flushall_limits_begin_anew_and_calls_in_flight_are_counted_again() {
     let redis = Redis::start().unwrap();
     let rate_limiter = RedisRateLimiter::new(&connect(&redis, "cluster").await);
-    let number = granted(&rate_limiter, tokens(1_000), 1_000).await;
+    let limits = RateLimits { concurrency_max: 2, ..requests(60) };
+    let numbers = [booked(&rate_limiter, &limits).await.0, booked(&rate_limiter, &limits).await.0];
     redis.flush_all().unwrap();
-    granted(&rate_limiter, tokens(1_000), 1_000).await;
-    rate_limiter.settle("local", number, 0).await.unwrap();
-    assert!(waits(&rate_limiter, tokens(1_000), 500).await, "what was reserved anew is not returned");
+    rate_limiter.renew("local", &numbers).await.unwrap();
+    waits(&rate_limiter, &limits, WaitReason::Concurrency).await;
+    settle(&rate_limiter, numbers[0], ANSWERED).await;
+    assert_eq!(rate_limiter.pace("local").await.unwrap().answered_ago, None, "its booking is not known");
+    rate_limiter.renew("local", &[]).await.unwrap();
+    let other = RedisRateLimiter::new(&connect(&redis, "other").await);
+    assert_eq!(booked(&other, &limits).await.1, Duration::ZERO);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn while_the_server_is_away_calls_are_unavailable_and_then_go_on() {
     let redis = Redis::start().unwrap();
     let rate_limiter = RedisRateLimiter::new(&connect(&redis, "cluster").await);
-    let number = granted(&rate_limiter, tokens(1_000), 1).await;
+    let (number, _) = booked(&rate_limiter, &at_most(8)).await;
     redis.kill().unwrap();
     for _call in 0..2 {
-        let reserved = rate_limiter.reserve("local", tokens(1_000), 1).await.unwrap_err();
-        let settled = rate_limiter.settle("local", number, 1).await.unwrap_err();
-        let held = rate_limiter.hold("local", Duration::from_secs(1)).await.unwrap_err();
-        for error in [reserved, settled, held] {
+        let reserved = rate_limiter.reserve("local", &at_most(8), COST).await.unwrap_err();
+        let settled = rate_limiter.settle("local", number, ANSWERED, &[]).await.unwrap_err();
+        let renewed = rate_limiter.renew("local", &[number]).await.unwrap_err();
+        for error in [reserved, settled, renewed] {
             assert_eq!(error.fault(), Fault::Unavailable, "{error}");
         }
     }
     redis.restart().unwrap();
     let began = Instant::now();
     loop {
-        match rate_limiter.reserve("local", tokens(1_000), 1).await {
+        match rate_limiter.reserve("local", &at_most(8), COST).await {
             Ok(reservation) => {
-                assert!(matches!(reservation, Reservation::Granted(_)), "{reservation:?}");
+                assert!(matches!(reservation, Reservation::Booked(_)), "{reservation:?}");
                 break;
             }
             Err(RateLimitError::Unavailable(_)) if began.elapsed() < OVER_MAX => {}

@@ -44,6 +44,7 @@ pub mod lifecycle;
 pub mod metric;
 mod named;
 pub mod objective;
+pub mod pacing;
 pub mod policy;
 pub mod ports;
 pub mod records;

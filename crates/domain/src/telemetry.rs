@@ -85,12 +85,20 @@ metrics! {
     }
 
     Harvester {
-        /// Calls to a teacher that ended, by outcome: ok, rate_limited, unavailable, malformed, refused.
+        /// Calls to a teacher that ended, by outcome: ok, rate_limited, unavailable, malformed, refused, not_made (the budget had no room).
         TEACHER_REQUESTS = "distillery_teacher_requests_total", Kind::Counter, ["profile", "outcome"];
         /// Seconds of one call to a teacher.
         TEACHER_DURATION = "distillery_teacher_request_duration_seconds", Kind::Histogram(SECONDS), ["profile"];
         /// Calls to a teacher that are in flight.
         TEACHER_IN_FLIGHT = "distillery_teacher_in_flight_requests", Kind::Gauge, ["profile"];
+        /// Times that a call had to wait before it was made, by reason: rate, day, concurrency, refused, failed, probe.
+        TEACHER_WAITS = "distillery_teacher_waits_total", Kind::Counter, ["profile", "reason"];
+        /// Part of the profile's limits a minute that is used, as refusals taught; 1 is all of them.
+        TEACHER_RATE_FACTOR = "distillery_teacher_rate_factor_ratio", Kind::Gauge, ["profile"];
+        /// Most calls in flight at once at present, over all replicas.
+        TEACHER_CEILING = "distillery_teacher_concurrency_ceiling", Kind::Gauge, ["profile"];
+        /// Seconds that the teacher is not asked, because it refused or failed (the breaker is open while this is over 0).
+        TEACHER_HELD = "distillery_teacher_held_seconds", Kind::Gauge, ["profile"];
         /// Tokens that a teacher counted, by direction: in, out.
         TEACHER_TOKENS = "distillery_teacher_tokens_total", Kind::Counter, ["profile", "direction"];
         /// Cost of the calls, in millionths of the teacher's currency.
@@ -159,6 +167,8 @@ pub mod value {
     /// `outcome` of [`super::TEACHER_REQUESTS`].
     pub const TEACHER_OUTCOMES: &[&str] =
         &["ok", "rate_limited", "unavailable", "malformed", "refused", "not_made"];
+    /// `reason` of [`super::TEACHER_WAITS`].
+    pub const TEACHER_WAIT_REASONS: &[&str] = &["rate", "day", "concurrency", "refused", "failed", "probe"];
     /// `direction` of tokens.
     pub const DIRECTIONS: &[&str] = &["in", "out"];
     /// `cached` of [`super::PROMPTS_HARVESTED`].

@@ -25,6 +25,7 @@ mod calls;
 mod datasets;
 mod jobs;
 mod models;
+mod pacer;
 mod prompts;
 mod queue;
 mod rate_limiter;

@@ -19,8 +19,8 @@ use std::time::{Duration, Instant, SystemTime};
 const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// How many characters of a server's body a message quotes.
 const SHOWN_CHARACTERS: usize = 160;
-/// The wait after a 429 without Retry-After.
-const WAIT_DEFAULT: Duration = Duration::from_secs(2);
+/// The wait of a 429 that names none: whoever retries decides.
+const WAIT_UNKNOWN: Duration = Duration::ZERO;
 
 /// What one call came to.
 #[derive(Debug)]
@@ -29,8 +29,8 @@ pub(crate) struct CallReport {
     pub(crate) outcome: Result<Reply, TeacherError>,
     /// What the answer's headers tell of limits.
     pub(crate) limits: RateLimitHeaders,
-    /// Whether the request may have reached the server.
-    pub(crate) sent: bool,
+    /// Whether the server said that it has too much to do: 503, and 529 of Anthropic's.
+    pub(crate) overloaded: bool,
 }
 
 /// The client of one profile.
@@ -74,15 +74,16 @@ impl Client {
         let response = match request.send().await {
             Ok(response) => response,
             Err(error) => {
-                let (limits, sent) = (RateLimitHeaders::default(), !error.is_connect());
-                return CallReport { outcome: Err(self.transport(&error)), limits, sent };
+                let (outcome, limits) = (Err(self.transport(&error)), RateLimitHeaders::default());
+                return CallReport { outcome, limits, overloaded: false };
             }
         };
         let now = SystemTime::now();
         let limits = RateLimitHeaders::read(response.headers(), now);
         let wait = headers::retry_after(response.headers(), now).or_else(|| limits.used_up_for());
+        let overloaded = matches!(response.status().as_u16(), 503 | 529);
         let outcome = self.read(response, wait, question, call, began).await;
-        CallReport { outcome, limits, sent: true }
+        CallReport { outcome, limits, overloaded }
     }
 
     async fn read(
@@ -164,7 +165,7 @@ impl Client {
         match code {
             429 => TeacherError::Wait {
                 failure: refused(format!("asks to wait (429): {said}")),
-                wait: wait.unwrap_or(WAIT_DEFAULT),
+                wait: wait.unwrap_or(WAIT_UNKNOWN),
             },
             401 | 403 => TeacherError::Permanent(refused(format!(
                 "rejects the key ({code}): check the profile's api_key_env or api_key_file, then resume: {said}"

@@ -71,6 +71,9 @@ pub enum TeacherError {
     /// The call cannot be reserved on its account, and was not made.
     #[error("a call cannot be reserved: {0}")]
     Unaccounted(String),
+    /// No further call is made here: the process shuts down.
+    #[error("released without being asked: the process shuts down")]
+    Closed,
     /// The prompt cannot be rendered, or never fits into a limit.
     #[error("{0}")]
     Invalid(String),
@@ -81,7 +84,9 @@ impl TeacherError {
     pub fn fault(&self) -> Fault {
         match self {
             Self::Wait { .. } | Self::BudgetLater => Fault::Overloaded,
-            Self::Unavailable { .. } | Self::Malformed(_) | Self::Unaccounted(_) => Fault::Unavailable,
+            Self::Unavailable { .. } | Self::Malformed(_) | Self::Unaccounted(_) | Self::Closed => {
+                Fault::Unavailable
+            }
             Self::BudgetExhausted | Self::LeaseLost => Fault::Conflict,
             Self::Permanent(_) => Fault::Denied,
             Self::WrongRequest { .. } | Self::Invalid(_) => Fault::Invalid,
@@ -100,6 +105,7 @@ impl TeacherError {
             | Self::BudgetExhausted
             | Self::LeaseLost
             | Self::Unaccounted(_)
+            | Self::Closed
             | Self::Invalid(_) => None,
         }
     }

@@ -1,7 +1,7 @@
 //! Teachers: rendering prompts, the HTTP dialects of providers, and the stack of limits and retries around each call.
 //!
-//! [`Renderer`] makes a prompt from a task and an example; [`Teacher`] asks it: retries outside, then the shared rate limit,
-//! the concurrency limit, and one call with its timeouts.
+//! [`Renderer`] makes a prompt from a task and an example; [`Teacher`] asks it: retries outside, then the limits that all
+//! replicas share (its start, calls at once, the breaker), the job's account, and one call with its timeouts.
 //!
 //! # Invariants
 //!
@@ -34,6 +34,8 @@ mod profile;
 mod render;
 mod retry_after;
 mod stack;
+mod standing;
+mod turn;
 
 pub use account::{CallAccount, NotReserved, Unmetered};
 pub use error::{Failure, TeacherError};
@@ -41,6 +43,7 @@ pub use headers::{LimitState, RateLimitHeaders};
 pub use profile::{Parameters, Prices, Profile, Provider, TokensParameter};
 pub use render::{Rendered, Renderer};
 pub use stack::Teacher;
+pub use standing::{Obstacle, ObstacleKind};
 
 use domain::budget::Usage;
 use domain::completion::FinishReason;

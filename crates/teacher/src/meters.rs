@@ -2,9 +2,14 @@
 
 use crate::Reply;
 use crate::error::TeacherError;
+use domain::ports::{Pace, WaitReason};
 use domain::telemetry::{self, value};
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How often the pace of a profile is shown.
+const PACE_EVERY: Duration = Duration::from_secs(1);
 
 /// The series of one profile, looked up once.
 #[derive(Clone)]
@@ -15,6 +20,10 @@ pub(crate) struct Meters {
     tokens_in: Counter,
     tokens_out: Counter,
     cost: Counter,
+    factor: Gauge,
+    ceiling: Gauge,
+    held: Gauge,
+    paced: Arc<Mutex<Option<Instant>>>,
 }
 
 impl Meters {
@@ -24,6 +33,9 @@ impl Meters {
         for outcome in value::TEACHER_OUTCOMES {
             requests(&profile, outcome).increment(0);
         }
+        for reason in WaitReason::ALL {
+            waits(&profile, reason).increment(0);
+        }
         let tokens = |direction: &'static str| counter!(telemetry::TEACHER_TOKENS.name, "profile" => profile.clone(), "direction" => direction);
         Self {
             seconds: histogram!(telemetry::TEACHER_DURATION.name, "profile" => profile.clone()),
@@ -31,6 +43,10 @@ impl Meters {
             tokens_in: tokens("in"),
             tokens_out: tokens("out"),
             cost: counter!(telemetry::TEACHER_COST.name, "profile" => profile.clone()),
+            factor: gauge!(telemetry::TEACHER_RATE_FACTOR.name, "profile" => profile.clone()),
+            ceiling: gauge!(telemetry::TEACHER_CEILING.name, "profile" => profile.clone()),
+            held: gauge!(telemetry::TEACHER_HELD.name, "profile" => profile.clone()),
+            paced: Arc::default(),
             profile,
         }
     }
@@ -39,6 +55,33 @@ impl Meters {
     pub(crate) fn begin(&self) -> InFlight {
         self.in_flight.increment(1.0);
         InFlight(self.in_flight.clone())
+    }
+
+    /// A call was not made: it has no room on its account.
+    pub(crate) fn not_made(&self) {
+        requests(&self.profile, "not_made").increment(1);
+    }
+
+    /// A call waits.
+    pub(crate) fn waits(&self, reason: WaitReason) {
+        waits(&self.profile, reason).increment(1);
+    }
+
+    /// Whether it is time to show the pace again.
+    pub(crate) fn is_due(&self) -> bool {
+        let mut paced = self.paced.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = paced.is_none_or(|at| at.elapsed() >= PACE_EVERY);
+        if due {
+            *paced = Some(Instant::now());
+        }
+        due
+    }
+
+    /// How the profile is paced.
+    pub(crate) fn pace(&self, pace: &Pace) {
+        self.factor.set(pace.factor);
+        self.ceiling.set(pace.ceiling as f64);
+        self.held.set(pace.held.as_secs_f64());
     }
 
     /// A call ended.
@@ -57,6 +100,10 @@ impl Meters {
     }
 }
 
+fn waits(profile: &str, reason: WaitReason) -> Counter {
+    counter!(telemetry::TEACHER_WAITS.name, "profile" => profile.to_owned(), "reason" => reason.as_str())
+}
+
 fn requests(profile: &str, outcome: &'static str) -> Counter {
     counter!(telemetry::TEACHER_REQUESTS.name, "profile" => profile.to_owned(), "outcome" => outcome)
 }
@@ -73,6 +120,7 @@ pub(crate) fn outcome(error: &TeacherError) -> &'static str {
         TeacherError::BudgetLater
         | TeacherError::BudgetExhausted
         | TeacherError::LeaseLost
+        | TeacherError::Closed
         | TeacherError::Unaccounted(_) => "not_made",
     }
 }
@@ -93,6 +141,11 @@ mod tests {
     use domain::budget::CallEnd;
 
     #[test]
+    fn waits_have_the_reasons_of_the_table() {
+        assert_eq!(WaitReason::ALL.map(WaitReason::as_str).as_slice(), value::TEACHER_WAIT_REASONS);
+    }
+
+    #[test]
     fn every_failure_has_an_outcome_of_the_table() {
         let failure = Failure {
             profile: String::new(),
@@ -110,6 +163,7 @@ mod tests {
             TeacherError::BudgetLater,
             TeacherError::BudgetExhausted,
             TeacherError::LeaseLost,
+            TeacherError::Closed,
             TeacherError::Unaccounted(String::new()),
         ];
         let mut seen: Vec<&str> = errors.iter().map(outcome).collect();

@@ -1,20 +1,25 @@
-//! The stack around a call. Outermost first: retry (bounded), rate limit (shared by every process), concurrency limit, the
-//! job's account, one call with its timeouts.
+//! The stack around a call. Outermost first: retry (bounded), the breaker, the shared limits and the calls at once (one
+//! [turn](crate::turn)), the job's account, one call with its timeouts.
 
 use crate::account::{CallAccount, OpenCall};
-use crate::attempt::backoff;
-use crate::client::Client;
-use crate::error::TeacherError;
+use crate::attempt::{backoff, later};
+use crate::client::{CallReport, Client};
+use crate::error::{Failure, TeacherError};
+use crate::headers::{LimitState, RateLimitHeaders};
 use crate::meters::{self, Meters};
-use crate::profile::Profile;
+use crate::profile::{Profile, shown_url};
+use crate::standing::{Obstacle, Standing};
+use crate::turn::{NoTurn, Turn, Turns, Waiting};
 use crate::{Question, Reply, estimate_tokens};
-use domain::budget::CallBound;
-use domain::ports::{RateLimitError, RateLimiter, Reservation};
+use domain::budget::{CallEnd, Usage};
+use domain::ports::{CallCost, CallOutcome, Dimension, RateLimiter, RateLimits, SeenLimit, WaitReason};
 use domain::telemetry::span;
 use std::sync::Arc;
-use std::time::Instant;
-use tokio::sync::Semaphore;
+use std::time::{Duration, Instant};
 use tracing::Instrument;
+
+/// The longest wait between two calls for one attempt at a prompt; where more is asked, the prompt goes back to its queue.
+const RETRY_WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// A teacher that can be asked. Cloning shares its limits.
 #[derive(Clone)]
@@ -22,8 +27,8 @@ pub struct Teacher {
     profile: Arc<Profile>,
     client: Client,
     meters: Meters,
-    rate_limiter: Arc<dyn RateLimiter>,
-    permits: Arc<Semaphore>,
+    turns: Arc<Turns>,
+    standing: Arc<Standing>,
 }
 
 impl std::fmt::Debug for Teacher {
@@ -38,23 +43,39 @@ impl Teacher {
     /// # Errors
     /// The profile's URL is not valid.
     pub fn new(profile: Profile, rate_limiter: Arc<dyn RateLimiter>) -> Result<Self, TeacherError> {
-        Ok(Self {
-            client: Client::new(profile.clone())?,
-            meters: Meters::new(&profile.name),
-            rate_limiter,
-            permits: Arc::new(Semaphore::new(profile.concurrency_max.clamp(1, Semaphore::MAX_PERMITS))),
-            profile: Arc::new(profile),
-        })
-    }
-
-    /// The most that one call for this question can cost.
-    pub fn bound(&self, question: &Question) -> CallBound {
-        self.profile.bound(question)
+        let (client, meters) = (Client::new(profile.clone())?, Meters::new(&profile.name));
+        let concurrency_max = u64::try_from(profile.concurrency_max.max(1)).unwrap_or(u64::MAX);
+        let limits = RateLimits { concurrency_max, ..profile.limits };
+        let standing = Arc::new(Standing::default());
+        let waiting = WaitNotes { meters: meters.clone(), standing: Arc::clone(&standing) };
+        let turns = Turns::new(profile.name.clone(), limits, rate_limiter, Box::new(waiting));
+        Ok(Self { profile: Arc::new(profile), client, meters, turns: Arc::new(turns), standing })
     }
 
     /// The profile.
     pub fn profile(&self) -> &Profile {
         &self.profile
+    }
+
+    /// What keeps it from answering at present; `None` where it answers, or nobody asks. Answers to other replicas count.
+    pub async fn obstacle(&self) -> Option<Obstacle> {
+        let answered_ago = match self.turns.pace().await {
+            Ok(pace) => {
+                self.meters.pace(&pace);
+                pace.answered_ago
+            }
+            Err(error) => {
+                self.standing.failed(&TeacherError::Unaccounted(error.to_string()));
+                None
+            }
+        };
+        self.standing.obstacle(answered_ago)
+    }
+
+    /// Makes no further call: whoever waits for one, or asks from now on, gets [`TeacherError::Closed`] at once. Calls in flight
+    /// end as they do.
+    pub fn close(&self) {
+        self.turns.close();
     }
 
     /// Asks one question, with retries where they may succeed, at most `attempts_max` calls, each reserved on `account` before
@@ -106,85 +127,189 @@ impl Teacher {
         let began = Instant::now();
         let mut failures = 0;
         loop {
-            match self.attempt(&question, account).await {
+            let turn = match self.turns.turn(self.cost(&question)).await {
+                Ok(turn) => turn,
+                Err(none) => return Err(self.no_turn(none)),
+            };
+            match self.attempt(turn, &question, account).await {
                 Ok(reply) => return Ok(Reply { seconds: began.elapsed().as_secs_f64(), ..reply }),
                 Err(TeacherError::Unavailable { failure, wait }) => {
                     failures += 1;
-                    if failures >= self.profile.attempts_max.max(1) {
+                    let pause = backoff(failures, wait, rand::random::<f64>());
+                    if failures >= self.profile.attempts_max.max(1) || pause > RETRY_WAIT_MAX {
                         return Err(TeacherError::Unavailable { failure, wait });
                     }
-                    let wait = backoff(failures, wait, rand::random::<f64>());
-                    tracing::debug!(error = %failure, failures, ?wait, "retrying a call");
-                    tokio::time::sleep(wait).await;
+                    tracing::debug!(error = %failure, failures, ?pause, "retrying a call");
+                    tokio::time::sleep(pause).await;
+                }
+                // A prompt that waits for a teacher does so in its queue: nothing holds its lease meanwhile.
+                Err(TeacherError::Wait { failure, wait }) => {
+                    return Err(TeacherError::Wait { failure, wait: later(wait, rand::random::<f64>()) });
                 }
                 Err(error) => return Err(error),
             }
         }
     }
 
-    /// One call within the limits. A wait for the rate limit holds no permit, and the account is asked last: what it grants is
-    /// sent at once.
+    /// One call in its turn. The account is asked last: what it grants is sent at once.
     async fn attempt(
         &self,
+        mut turn: Turn,
         question: &Question,
         account: &Arc<dyn CallAccount>,
     ) -> Result<Reply, TeacherError> {
-        let reservation = reserve(&self.profile, self.rate_limiter.as_ref(), question).await?;
-        let result = match self.permits.acquire().await {
-            Ok(_permit) => self.call(question, account).await,
-            // The semaphore is never closed.
-            Err(_closed) => Err(TeacherError::LeaseLost),
+        let open = match OpenCall::reserve(account, self.profile.bound(question)).await {
+            Ok(open) => open,
+            Err(reason) => {
+                self.meters.not_made();
+                turn.settle(CallOutcome::NotSent, &[]).await;
+                return Err(reason.into_error());
+            }
         };
-        let usage = match &result {
-            Ok(reply) => reply.usage,
-            Err(error) => error.usage().unwrap_or_default(),
+        turn.sent();
+        let (began, in_flight) = (Instant::now(), InFlight::new(self));
+        let report = tokio::select! {
+            report = self.client.ask(question, open.id()) => report,
+            never = self.turns.renewals() => match never {},
         };
-        let used = usage.tokens_in.saturating_add(usage.tokens_out);
-        if let Err(error) = self.rate_limiter.settle(&self.profile.name, reservation, used).await {
-            tracing::warn!(%error, "a rate limit reservation cannot be settled");
-        }
-        if let Err(TeacherError::Wait { wait, .. }) = &result
-            && let Err(error) = self.rate_limiter.hold(&self.profile.name, *wait).await
+        let took = began.elapsed();
+        in_flight.end(&report);
+        self.meters.end(&report.outcome, took);
+        turn.settle(outcome(&report, took), &seen(&report.limits)).await;
+        if self.meters.is_due()
+            && let Ok(pace) = self.turns.pace().await
         {
-            tracing::warn!(%error, "the wait that a teacher asked for cannot be shared");
+            self.meters.pace(&pace);
         }
-        result
-    }
-
-    async fn call(&self, question: &Question, account: &Arc<dyn CallAccount>) -> Result<Reply, TeacherError> {
-        let open = OpenCall::reserve(account, self.profile.bound(question)).await;
-        let open = open.map_err(|reason| reason.into_error())?;
-        let (began, in_flight) = (Instant::now(), self.meters.begin());
-        let report = self.client.ask(question, open.id()).await;
-        drop(in_flight);
-        tracing::trace!(limits = ?report.limits, sent = report.sent, "a call ended");
-        self.meters.end(&report.outcome, began.elapsed());
         match &report.outcome {
             Ok(_) => open.answered(),
             Err(error) => open.end(error.end()).await,
         }
         report.outcome
     }
-}
 
-async fn reserve(
-    profile: &Profile,
-    rate_limiter: &dyn RateLimiter,
-    question: &Question,
-) -> Result<u64, TeacherError> {
-    let estimate = estimate_tokens(&question.prompt) + estimate_tokens(&question.instruction);
-    let tokens = estimate + u64::from(question.sampling.tokens_max);
-    loop {
-        match rate_limiter.reserve(&profile.name, profile.limits, tokens).await {
-            Ok(Reservation::Granted(reservation)) => return Ok(reservation),
-            Ok(Reservation::Wait(wait)) => tokio::time::sleep(wait).await,
-            Err(error @ RateLimitError::NeverFits { .. }) => {
-                let message = format!("teacher `{}`: {error}", profile.name);
-                return Err(TeacherError::Invalid(message));
+    /// The most that a call counts for: tokens of the prompt are estimated, and settled with what the server counted.
+    fn cost(&self, question: &Question) -> CallCost {
+        CallCost {
+            tokens_in: estimate_tokens(&question.prompt)
+                .saturating_add(estimate_tokens(&question.instruction)),
+            tokens_out: u64::from(self.profile.tokens_sent(question)),
+        }
+    }
+
+    fn no_turn(&self, none: NoTurn) -> TeacherError {
+        let failure = |message: String| Failure {
+            profile: self.profile.name.clone(),
+            url: shown_url(&self.profile.url),
+            message,
+            end: CallEnd::Refused,
+        };
+        match none {
+            NoTurn::Later { wait, reason: WaitReason::Failed } => {
+                let words =
+                    self.standing.words().unwrap_or_else(|| "failed several times in a row".to_owned());
+                let message = format!("is not asked for {} s: it {words}", wait.as_secs_f64().ceil());
+                TeacherError::Unavailable { failure: failure(message), wait: Some(wait) }
             }
-            Err(error @ RateLimitError::Unavailable(_)) => {
-                return Err(TeacherError::Unaccounted(error.to_string()));
+            NoTurn::Later { wait, reason } => {
+                let why = match reason {
+                    WaitReason::Rate => "has its limits a minute taken",
+                    WaitReason::Day => "has its limits of a day taken",
+                    WaitReason::Concurrency => "has as many calls in flight as it bears",
+                    WaitReason::Refused | WaitReason::Failed | WaitReason::Probe => "refuses calls (429)",
+                };
+                let message = format!("{why}: the next call starts in {} s", wait.as_secs_f64().ceil());
+                TeacherError::Wait { failure: failure(message), wait }
+            }
+            NoTurn::Closed => TeacherError::Closed,
+            NoTurn::NeverFits(message) => {
+                TeacherError::Invalid(format!("teacher `{}`: {message}", self.profile.name))
+            }
+            NoTurn::Unavailable(message) => {
+                let error = TeacherError::Unaccounted(message);
+                self.standing.failed(&error);
+                error
             }
         }
     }
+}
+
+/// Notes of calls that wait.
+struct WaitNotes {
+    meters: Meters,
+    standing: Arc<Standing>,
+}
+
+impl Waiting for WaitNotes {
+    fn waits(&self, wait: Duration, reason: WaitReason) {
+        self.meters.waits(reason);
+        self.standing.waits(wait, reason);
+    }
+}
+
+/// A call in flight; it is so no longer when this is dropped.
+struct InFlight {
+    standing: Arc<Standing>,
+    ended: bool,
+    _gauge: meters::InFlight,
+}
+
+impl InFlight {
+    fn new(teacher: &Teacher) -> Self {
+        teacher.standing.sent();
+        Self { standing: Arc::clone(&teacher.standing), ended: false, _gauge: teacher.meters.begin() }
+    }
+
+    fn end(mut self, report: &CallReport) {
+        self.ended = true;
+        let away =
+            matches!(report.outcome, Err(TeacherError::Wait { .. } | TeacherError::Unavailable { .. }));
+        self.standing.ended(!away);
+        if let Err(error) = &report.outcome {
+            self.standing.failed(error);
+        }
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.standing.ended(false);
+        }
+    }
+}
+
+/// What a call means for the limits.
+fn outcome(report: &CallReport, took: Duration) -> CallOutcome {
+    match &report.outcome {
+        Ok(reply) => CallOutcome::Answered { used: cost_of(reply.usage), took },
+        Err(TeacherError::Wait { wait, .. }) => {
+            CallOutcome::Refused { wait: Some(*wait).filter(|wait| !wait.is_zero()) }
+        }
+        Err(TeacherError::Unavailable { wait, .. }) => {
+            CallOutcome::Failed { wait: *wait, overloaded: report.overloaded }
+        }
+        Err(error) => CallOutcome::Answered { used: cost_of(error.usage().unwrap_or_default()), took },
+    }
+}
+
+fn cost_of(usage: Usage) -> CallCost {
+    CallCost { tokens_in: usage.tokens_in, tokens_out: usage.tokens_out }
+}
+
+/// The limits of the headers that say something.
+fn seen(headers: &RateLimitHeaders) -> Vec<SeenLimit> {
+    let seen = |(dimension, state): (Dimension, LimitState)| {
+        let LimitState { limit, remaining, reset } = state;
+        (!state.is_unknown()).then_some(SeenLimit { dimension, limit, remaining, reset })
+    };
+    [
+        (Dimension::Requests, headers.requests),
+        (Dimension::Tokens, headers.tokens),
+        (Dimension::TokensIn, headers.tokens_in),
+        (Dimension::TokensOut, headers.tokens_out),
+    ]
+    .into_iter()
+    .filter_map(seen)
+    .collect()
 }

@@ -1,247 +1,274 @@
-//! Requests and tokens a minute: reserved, settled, held.
+//! Requests and tokens: booked, settled, learned from headers.
 #![allow(missing_docs, reason = "a case's name is what it checks")]
 
+use super::{COST, PROFILE, between, booked, made, requests, tokens, used, waits};
 use crate::fixtures::at_once;
 use crate::harness::RateLimiterHarness;
-use domain::ports::{RateLimitError, RateLimits, Reservation};
-use domain::{Fault, RateLimiter};
+use domain::Fault;
+use domain::ports::{
+    CallCost, CallOutcome, Dimension, RateLimitError, RateLimits, Reservation, SeenLimit, WaitReason,
+};
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-const NONE: RateLimits = RateLimits { requests_per_minute: None, tokens_per_minute: None };
-/// How far a wait may be off: rounding, and the time between two clocks of one machine.
-const SLACK: Duration = Duration::from_millis(200);
+const MINUTE: Duration = Duration::from_secs(60);
 
-fn requests(limit: u64) -> RateLimits {
-    RateLimits { requests_per_minute: Some(limit), ..NONE }
-}
-
-fn tokens(limit: u64) -> RateLimits {
-    RateLimits { tokens_per_minute: Some(limit), ..NONE }
-}
-
-async fn granted(rate_limiter: &dyn RateLimiter, limits: RateLimits, tokens: u64) -> u64 {
-    match rate_limiter.reserve("local", limits, tokens).await.unwrap() {
-        Reservation::Granted(number) => number,
-        Reservation::Wait(wait) => panic!("{tokens} tokens under {limits:?} are there, not after {wait:?}"),
-    }
-}
-
-async fn wait(rate_limiter: &dyn RateLimiter, limits: RateLimits, tokens: u64) -> Duration {
-    match rate_limiter.reserve("local", limits, tokens).await.unwrap() {
-        Reservation::Wait(wait) => wait,
-        Reservation::Granted(_) => panic!("{tokens} tokens under {limits:?} are granted, and are not there"),
-    }
-}
-
-/// That `wait` is what an even refill takes, less what was refilled since `began`.
-fn check_wait(wait: Duration, expected: Duration, began: Instant) {
-    let least = expected.saturating_sub(began.elapsed() + SLACK);
-    assert!(!wait.is_zero() && wait >= least, "{wait:?} is too short: {least:?} are needed at least");
-    assert!(wait <= expected + SLACK, "{wait:?} is too long: {expected:?} are enough");
-}
-
-pub async fn without_limits_everything_is_granted(harness: &dyn RateLimiterHarness) {
+pub async fn without_limits_calls_start_at_once(harness: &dyn RateLimiterHarness) {
     let rate_limiter = harness.rate_limiter();
     let mut numbers = BTreeSet::new();
     for tokens in [0, 1, 1_000_000, u64::from(u32::MAX)] {
         for _call in 0..25 {
-            numbers.insert(granted(rate_limiter.as_ref(), NONE, tokens).await);
+            let cost = CallCost { tokens_in: tokens, tokens_out: 0 };
+            let booking = booked(rate_limiter.as_ref(), &RateLimits::default(), cost).await;
+            assert_eq!(booking.start_in, Duration::ZERO);
+            numbers.insert(booking.number);
+            rate_limiter.settle(PROFILE, booking.number, used(tokens, 0), &[]).await.unwrap();
         }
     }
-    assert_eq!(numbers.len(), 100, "every reservation has a number of its own");
+    assert_eq!(numbers.len(), 100, "every booking has a number of its own");
 }
 
-pub async fn requests_a_minute_are_granted_then_waited_for(harness: &dyn RateLimiterHarness) {
+pub async fn a_second_starts_at_once_and_the_rest_is_spaced(harness: &dyn RateLimiterHarness) {
     let rate_limiter = harness.rate_limiter();
-    let began = Instant::now();
-    for _call in 0..5 {
-        granted(rate_limiter.as_ref(), requests(5), 1_000_000).await;
+    // Ten a second.
+    let mut starts = Vec::new();
+    for _call in 0..30 {
+        starts.push(made(rate_limiter.as_ref(), &requests(600), used(10, 90)).await);
     }
-    let first = wait(rate_limiter.as_ref(), requests(5), 1).await;
-    check_wait(first, Duration::from_secs(12), began);
-    let second = wait(rate_limiter.as_ref(), requests(5), 1).await;
-    assert!(second <= first, "asking takes nothing away: {second:?} after {first:?}");
+    between(starts[8], 0, 0);
+    between(starts[19], 1_000, 1_100);
+    between(starts[29], 2_000, 2_150);
+    assert!(starts.is_sorted(), "who books first starts first: {starts:?}");
 }
 
-pub async fn tokens_a_minute_are_granted_then_waited_for(harness: &dyn RateLimiterHarness) {
+pub async fn no_minute_holds_more_than_the_limit(harness: &dyn RateLimiterHarness) {
     let rate_limiter = harness.rate_limiter();
-    let began = Instant::now();
-    granted(rate_limiter.as_ref(), tokens(1_000), 400).await;
-    granted(rate_limiter.as_ref(), tokens(1_000), 400).await;
-    check_wait(wait(rate_limiter.as_ref(), tokens(1_000), 400).await, Duration::from_secs(12), began);
-    check_wait(wait(rate_limiter.as_ref(), tokens(1_000), 1_000).await, Duration::from_secs(48), began);
-    granted(rate_limiter.as_ref(), tokens(1_000), 200).await;
-    check_wait(wait(rate_limiter.as_ref(), tokens(1_000), 1_000).await, Duration::from_secs(60), began);
+    for limit in [2, 7, 60, 61, 600] {
+        let profile = format!("limit-{limit}");
+        let (began, mut starts) = (Instant::now(), Vec::new());
+        loop {
+            match rate_limiter.reserve(&profile, &requests(limit), COST).await.unwrap() {
+                Reservation::Booked(booking) => {
+                    starts.push(began.elapsed() + booking.start_in);
+                    rate_limiter.settle(&profile, booking.number, used(10, 90), &[]).await.unwrap();
+                }
+                Reservation::Wait { reason: WaitReason::Rate, .. } => break,
+                other => panic!("{other:?}"),
+            }
+        }
+        let most = starts
+            .iter()
+            .map(|from| starts.iter().filter(|start| (*from..*from + MINUTE).contains(start)).count())
+            .max()
+            .unwrap();
+        assert!(most as u64 <= limit, "{most} in a minute under {limit}");
+        assert!(most as u64 + 1 >= limit * 97 / 100, "{most} in a minute are too few under {limit}");
+    }
+}
+
+pub async fn tokens_of_each_direction_have_their_own_limit(harness: &dyn RateLimiterHarness) {
+    let rate_limiter = harness.rate_limiter();
+    let none = RateLimits::default();
+    for (profile, limits, cost) in [
+        ("together", tokens(600), CallCost { tokens_in: 5, tokens_out: 5 }),
+        (
+            "in",
+            RateLimits { tokens_in_per_minute: Some(600), ..none },
+            CallCost { tokens_in: 10, tokens_out: 500 },
+        ),
+        (
+            "out",
+            RateLimits { tokens_out_per_minute: Some(600), ..none },
+            CallCost { tokens_in: 500, tokens_out: 10 },
+        ),
+    ] {
+        let mut starts = Vec::new();
+        for _call in 0..4 {
+            let Reservation::Booked(booking) = rate_limiter.reserve(profile, &limits, cost).await.unwrap()
+            else {
+                panic!("{profile}: a call of ten tokens a second is booked");
+            };
+            starts.push(booking.start_in);
+        }
+        between(starts[0], 0, 0);
+        between(starts[1], 1_000, 1_050);
+        between(starts[3], 3_000, 3_100);
+    }
 }
 
 pub async fn the_scarcer_limit_decides(harness: &dyn RateLimiterHarness) {
     let rate_limiter = harness.rate_limiter();
-    let both = RateLimits { requests_per_minute: Some(2), tokens_per_minute: Some(1_000) };
-    let began = Instant::now();
-    granted(rate_limiter.as_ref(), both, 900).await;
-    check_wait(wait(rate_limiter.as_ref(), both, 600).await, Duration::from_secs(30), began);
-    granted(rate_limiter.as_ref(), both, 100).await;
-    // Half a minute for the next request; a minute for as many tokens.
-    check_wait(wait(rate_limiter.as_ref(), both, 100).await, Duration::from_secs(30), began);
-    check_wait(wait(rate_limiter.as_ref(), both, 1_000).await, Duration::from_secs(60), began);
-}
-
-pub async fn after_the_wait_it_is_granted(harness: &dyn RateLimiterHarness) {
-    let rate_limiter = harness.rate_limiter();
-    granted(rate_limiter.as_ref(), tokens(60_000), 60_000).await;
-    let first = wait(rate_limiter.as_ref(), tokens(60_000), 700).await;
-    harness.advance(first).await;
-    granted(rate_limiter.as_ref(), tokens(60_000), 700).await;
-    wait(rate_limiter.as_ref(), tokens(60_000), 30_000).await;
-}
-
-pub async fn what_was_not_used_is_returned(harness: &dyn RateLimiterHarness) {
-    let rate_limiter = harness.rate_limiter();
-    let number = granted(rate_limiter.as_ref(), tokens(1_000), 1_000).await;
-    rate_limiter.settle("local", number, 200).await.unwrap();
-    granted(rate_limiter.as_ref(), tokens(1_000), 800).await;
-    wait(rate_limiter.as_ref(), tokens(1_000), 400).await;
-}
-
-pub async fn what_was_used_beyond_is_taken(harness: &dyn RateLimiterHarness) {
-    let rate_limiter = harness.rate_limiter();
-    let began = Instant::now();
-    let number = granted(rate_limiter.as_ref(), tokens(1_000), 100).await;
-    rate_limiter.settle("local", number, 1_500).await.unwrap();
-    check_wait(wait(rate_limiter.as_ref(), tokens(1_000), 500).await, Duration::from_secs(60), began);
-}
-
-pub async fn settling_twice_does_nothing(harness: &dyn RateLimiterHarness) {
-    let rate_limiter = harness.rate_limiter();
-    let number = granted(rate_limiter.as_ref(), tokens(1_000), 1_000).await;
-    for used in [400, 400, 0, 100] {
-        rate_limiter.settle("local", number, used).await.unwrap();
+    // A call every two seconds by its tokens, every second by its request.
+    let both = RateLimits { tokens_per_minute: Some(3_000), ..requests(60) };
+    for second in 0..4 {
+        let start = made(rate_limiter.as_ref(), &both, used(10, 90)).await;
+        between(start, 2_000 * second, 2_050 * second);
     }
-    granted(rate_limiter.as_ref(), tokens(1_000), 600).await;
-    wait(rate_limiter.as_ref(), tokens(1_000), 400).await;
+    // A call of fewer tokens waits for what the others took.
+    let small = booked(rate_limiter.as_ref(), &both, CallCost { tokens_in: 1, tokens_out: 0 }).await;
+    between(small.start_in, 7_000, 8_200);
 }
 
-pub async fn settling_what_was_never_reserved_does_nothing(harness: &dyn RateLimiterHarness) {
+pub async fn unused_tokens_are_returned_and_others_taken(harness: &dyn RateLimiterHarness) {
     let rate_limiter = harness.rate_limiter();
-    rate_limiter.settle("local", 7, 0).await.unwrap();
-    let number = granted(rate_limiter.as_ref(), tokens(1_000), 1_000).await;
-    rate_limiter.settle("local", number.wrapping_add(1_000), 0).await.unwrap();
-    rate_limiter.settle("other", number, 0).await.unwrap();
-    wait(rate_limiter.as_ref(), tokens(1_000), 400).await;
+    let limits = tokens(6_000);
+    let check = async |outcome: CallOutcome, least_ms: u64, most_ms: u64| {
+        // 1,000 tokens are ten seconds.
+        let first =
+            booked(rate_limiter.as_ref(), &limits, CallCost { tokens_in: 500, tokens_out: 500 }).await;
+        rate_limiter.settle(PROFILE, first.number, outcome, &[]).await.unwrap();
+        let next = booked(rate_limiter.as_ref(), &limits, CallCost { tokens_in: 500, tokens_out: 500 }).await;
+        between(next.start_in.saturating_sub(first.start_in), least_ms, most_ms);
+        rate_limiter.settle(PROFILE, next.number, CallOutcome::NotSent, &[]).await.unwrap();
+    };
+    check(used(500, 500), 10_000, 10_100).await;
+    check(used(100, 100), 2_000, 2_100).await;
+    check(CallOutcome::Unknown, 10_000, 10_100).await;
+    check(CallOutcome::NotSent, 0, 100).await;
+    check(used(1_000, 1_000), 20_000, 20_300).await;
 }
 
-pub async fn a_failed_call_returns_tokens_and_request(harness: &dyn RateLimiterHarness) {
+pub async fn a_call_that_was_sent_stays_counted(harness: &dyn RateLimiterHarness) {
     let rate_limiter = harness.rate_limiter();
-    let both = RateLimits { requests_per_minute: Some(1), tokens_per_minute: Some(1_000) };
-    for _failure in 0..3 {
-        let number = granted(rate_limiter.as_ref(), both, 1_000).await;
-        rate_limiter.settle("local", number, 0).await.unwrap();
+    let failed = CallOutcome::Failed { wait: None, overloaded: false };
+    for (place, outcome) in [failed, used(0, 0), CallOutcome::NotSent, used(10, 90)].into_iter().enumerate() {
+        let start = made(rate_limiter.as_ref(), &requests(60), outcome).await;
+        let counted = [0, 1, 2, 2][place];
+        between(start, counted * 1_000, counted * 1_020);
     }
-    let number = granted(rate_limiter.as_ref(), both, 1_000).await;
-    rate_limiter.settle("local", number, 1).await.unwrap();
-    wait(rate_limiter.as_ref(), both, 1).await;
 }
 
-pub async fn the_bucket_holds_a_minute_and_no_more(harness: &dyn RateLimiterHarness) {
+pub async fn settling_twice_or_what_was_never_booked_does_nothing(harness: &dyn RateLimiterHarness) {
     let rate_limiter = harness.rate_limiter();
-    // 100 tokens a second: what is taken is refilled before it is returned.
-    let number = granted(rate_limiter.as_ref(), tokens(6_000), 100).await;
-    harness.advance(Duration::from_millis(1_200)).await;
-    granted(rate_limiter.as_ref(), tokens(6_000), 0).await;
-    rate_limiter.settle("local", number, 0).await.unwrap();
-    granted(rate_limiter.as_ref(), tokens(6_000), 6_000).await;
-    let began = Instant::now();
-    check_wait(wait(rate_limiter.as_ref(), tokens(6_000), 3_000).await, Duration::from_secs(30), began);
+    rate_limiter.settle(PROFILE, 7, CallOutcome::NotSent, &[]).await.unwrap();
+    let booking = booked(rate_limiter.as_ref(), &requests(60), COST).await;
+    for number in [booking.number.wrapping_add(1_000), booking.number, booking.number, booking.number] {
+        rate_limiter.settle(PROFILE, number, used(10, 90), &[]).await.unwrap();
+        rate_limiter.settle("other", number, CallOutcome::NotSent, &[]).await.unwrap();
+    }
+    rate_limiter.settle(PROFILE, booking.number, CallOutcome::NotSent, &[]).await.unwrap();
+    let refused = CallOutcome::Refused { wait: Some(MINUTE) };
+    rate_limiter.settle(PROFILE, booking.number, refused, &[]).await.unwrap();
+    between(booked(rate_limiter.as_ref(), &requests(60), COST).await.start_in, 1_000, 1_020);
 }
 
-pub async fn a_hold_makes_everybody_wait(harness: &dyn RateLimiterHarness) {
+pub async fn a_start_that_is_far_away_is_not_booked(harness: &dyn RateLimiterHarness) {
     let rate_limiter = harness.rate_limiter();
-    let (second, began) = (Duration::from_secs(1), Instant::now());
-    rate_limiter.hold("local", second).await.unwrap();
-    check_wait(wait(rate_limiter.as_ref(), NONE, 1).await, second, began);
-    check_wait(wait(rate_limiter.as_ref(), requests(1_000), 1).await, second, began);
-    let other = rate_limiter.reserve("other", requests(1), 1).await.unwrap();
-    assert!(matches!(other, Reservation::Granted(_)), "another profile continues: {other:?}");
-    harness.advance(second + SLACK).await;
-    granted(rate_limiter.as_ref(), NONE, 1).await;
+    made(rate_limiter.as_ref(), &requests(1), used(10, 90)).await;
+    for _call in 0..3 {
+        between(waits(rate_limiter.as_ref(), &requests(1), WaitReason::Rate).await, 60_000, 60_400);
+    }
 }
 
-pub async fn a_shorter_hold_ends_no_longer_one(harness: &dyn RateLimiterHarness) {
+pub async fn the_day_has_limits_of_its_own(harness: &dyn RateLimiterHarness) {
     let rate_limiter = harness.rate_limiter();
-    let began = Instant::now();
-    let number = granted(rate_limiter.as_ref(), NONE, 1).await;
-    rate_limiter.hold("local", Duration::from_secs(30)).await.unwrap();
-    rate_limiter.hold("local", Duration::from_secs(1)).await.unwrap();
-    rate_limiter.settle("local", number, 0).await.unwrap();
-    check_wait(wait(rate_limiter.as_ref(), NONE, 1).await, Duration::from_secs(30), began);
-}
-
-pub async fn what_no_minute_allows_never_fits(harness: &dyn RateLimiterHarness) {
+    let hours = |hours: u64| Duration::from_secs(hours * 3_600);
+    let check = |wait: Duration| assert!(wait > hours(23) && wait <= hours(25), "{wait:?} is no day");
+    let limits = RateLimits { requests_per_day: Some(2), ..RateLimits::default() };
+    made(rate_limiter.as_ref(), &limits, used(10, 90)).await;
+    made(rate_limiter.as_ref(), &limits, CallOutcome::NotSent).await;
+    made(rate_limiter.as_ref(), &limits, CallOutcome::Failed { wait: None, overloaded: false }).await;
+    check(waits(rate_limiter.as_ref(), &limits, WaitReason::Day).await);
+    let more = RateLimits { requests_per_day: None, tokens_per_day: Some(250), ..limits };
+    // Ten tokens were used, of those that were booked.
     let rate_limiter = harness.rate_limiter();
-    match rate_limiter.reserve("local", tokens(1_000), 1_001).await {
-        Err(error @ RateLimitError::NeverFits { tokens: 1_001, limit: 1_000 }) => {
-            assert_eq!(error.fault(), Fault::Invalid);
+    let mut tokens = 0;
+    for _call in 0..30 {
+        match rate_limiter.reserve("tokens", &more, COST).await.unwrap() {
+            Reservation::Booked(booking) => {
+                tokens += 50;
+                rate_limiter.settle("tokens", booking.number, used(10, 40), &[]).await.unwrap();
+            }
+            Reservation::Wait { wait, reason: WaitReason::Day } => {
+                check(wait);
+                assert_eq!(tokens, 200, "a call of a hundred no longer fits");
+                return;
+            }
+            other => panic!("{other:?}"),
         }
-        other => panic!("it can never be granted: {other:?}"),
     }
-    granted(rate_limiter.as_ref(), tokens(1_000), 1_000).await;
+    panic!("{tokens} tokens under a limit of 250 a day");
+}
+
+pub async fn what_no_limit_allows_never_fits(harness: &dyn RateLimiterHarness) {
+    let rate_limiter = harness.rate_limiter();
+    let none = RateLimits::default();
+    let cost = CallCost { tokens_in: 1_001, tokens_out: 1_002 };
+    for (limits, needed) in [
+        (tokens(2_002), 2_003),
+        (RateLimits { tokens_in_per_minute: Some(1_000), ..none }, 1_001),
+        (RateLimits { tokens_out_per_minute: Some(1_001), ..none }, 1_002),
+        (RateLimits { tokens_per_day: Some(2_002), ..none }, 2_003),
+    ] {
+        match rate_limiter.reserve(PROFILE, &limits, cost).await {
+            Err(error @ RateLimitError::NeverFits { tokens, .. }) => {
+                assert_eq!((error.fault(), tokens), (Fault::Invalid, needed));
+            }
+            other => panic!("it can never be booked: {other:?}"),
+        }
+    }
+    between(booked(rate_limiter.as_ref(), &tokens(2_003), cost).await.start_in, 0, 0);
 }
 
 pub async fn profiles_know_nothing_of_each_other(harness: &dyn RateLimiterHarness) {
     let rate_limiter = harness.rate_limiter();
-    let left = granted(rate_limiter.as_ref(), tokens(1_000), 1_000).await;
-    let right = rate_limiter.reserve("right", tokens(1_000), 1_000).await.unwrap();
-    assert!(matches!(right, Reservation::Granted(_)), "{right:?}");
-    rate_limiter.settle("local", left, 0).await.unwrap();
-    granted(rate_limiter.as_ref(), tokens(1_000), 1_000).await;
-    let right = rate_limiter.reserve("right", tokens(1_000), 400).await.unwrap();
-    assert!(matches!(right, Reservation::Wait(_)), "{right:?}");
+    made(rate_limiter.as_ref(), &requests(1), used(10, 90)).await;
+    let refused = CallOutcome::Refused { wait: Some(MINUTE) };
+    made(rate_limiter.as_ref(), &RateLimits::default(), refused).await;
+    let other = rate_limiter.reserve("other", &requests(1), COST).await.unwrap();
+    assert!(matches!(other, Reservation::Booked(_)), "{other:?}");
 }
 
-/// How many of 80 reservations of 100 tokens are granted to callers at the same time.
-async fn granted_together(
-    harness: &dyn RateLimiterHarness,
-    profile: &'static str,
-    limits: RateLimits,
-) -> usize {
-    let granted = at_once(8, |_| {
+pub async fn callers_together_stay_within_the_limits(harness: &dyn RateLimiterHarness) {
+    let began = Instant::now();
+    let mut starts = at_once(8, |_| {
         let rate_limiter = harness.rate_limiter();
         async move {
-            let mut granted = Vec::new();
-            for _call in 0..10 {
-                let reservation = rate_limiter.reserve(profile, limits, 100).await.unwrap();
-                granted.extend(match reservation {
-                    Reservation::Granted(number) => Some(number),
-                    Reservation::Wait(_) => None,
-                });
+            let mut starts = Vec::new();
+            for _call in 0..20 {
+                let asked = began.elapsed();
+                starts.push(asked + made(rate_limiter.as_ref(), &requests(1_200), used(10, 90)).await);
             }
-            granted
+            starts
         }
     })
     .await
     .concat();
-    assert_eq!(granted.iter().collect::<BTreeSet<_>>().len(), granted.len(), "a number is given once");
-    granted.len()
+    starts.sort();
+    // Twenty a second after a burst of twenty.
+    between(starts[159], 7_000, 7_300);
+    let seconds = Duration::from_secs(1);
+    let most = starts
+        .iter()
+        .map(|from| starts.iter().filter(|start| (*from..*from + seconds).contains(start)).count())
+        .max()
+        .unwrap();
+    assert!(most <= 45, "{most} calls in a second under twenty a second and a burst of twenty");
 }
 
-pub async fn callers_together_stay_within_the_limits(harness: &dyn RateLimiterHarness) {
-    for (profile, limits, expected) in [("left", tokens(3_000), 30), ("right", requests(40), 40)] {
-        let began = Instant::now();
-        let found = granted_together(harness, profile, limits).await;
-        // What is refilled meanwhile is granted, too: less than one reservation a second.
-        let refilled = began.elapsed().as_secs() as usize + 1;
-        assert!((expected..=expected + refilled).contains(&found), "{found} under {limits:?}");
-    }
-}
-
-pub async fn a_limit_that_is_new_begins_full(harness: &dyn RateLimiterHarness) {
+pub async fn limits_of_headers_are_kept(harness: &dyn RateLimiterHarness) {
     let rate_limiter = harness.rate_limiter();
-    rate_limiter.hold("local", Duration::from_millis(10)).await.unwrap();
-    harness.advance(SLACK).await;
-    granted(rate_limiter.as_ref(), tokens(1_000), 1_000).await;
-    let both = RateLimits { requests_per_minute: Some(2), tokens_per_minute: None };
-    granted(rate_limiter.as_ref(), both, 5_000).await;
-    granted(rate_limiter.as_ref(), both, 5_000).await;
-    wait(rate_limiter.as_ref(), both, 5_000).await;
+    let none = RateLimits::default();
+    let see = async |seen: SeenLimit| {
+        let booking = booked(rate_limiter.as_ref(), &none, COST).await;
+        rate_limiter.settle(PROFILE, booking.number, used(10, 90), &[seen]).await.unwrap();
+    };
+    let seen = SeenLimit {
+        dimension: Dimension::Requests,
+        limit: Some(30),
+        remaining: Some(29),
+        reset: Some(Duration::from_secs(2)),
+    };
+    see(SeenLimit { limit: Some(5), reset: Some(Duration::from_secs(3_600)), ..seen }).await;
+    see(seen).await;
+    for place in 0..3 {
+        let start = made(rate_limiter.as_ref(), &none, used(10, 90)).await;
+        between(start, 2_000 * place, 2_050 * place);
+    }
+    // A limit of the profile that is less stays.
+    between(made(rate_limiter.as_ref(), &requests(1_000), used(10, 90)).await, 6_000, 6_150);
+    let nothing = SeenLimit { limit: None, remaining: Some(0), reset: Some(Duration::from_secs(2)), ..seen };
+    let booking = booked(rate_limiter.as_ref(), &none, COST).await;
+    rate_limiter.settle(PROFILE, booking.number, CallOutcome::NotSent, &[nothing]).await.unwrap();
+    between(waits(rate_limiter.as_ref(), &none, WaitReason::Rate).await, 2_000, 2_000);
 }

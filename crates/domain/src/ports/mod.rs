@@ -29,6 +29,9 @@ pub use models::ModelStore;
 pub use page::{BATCH_MAX, Page, PageRequest};
 pub use prompts::{AttemptFailure, HarvestOutcome, LeaseOutcome, LedgerFilter, PromptStore};
 pub use queue::{Delivery, Queue, QueueError, QueuedPrompt};
-pub use rate_limiter::{RateLimitError, RateLimiter, RateLimits, Reservation};
+pub use rate_limiter::{
+    Booking, CallCost, CallOutcome, Dimension, Pace, RateLimitError, RateLimiter, RateLimits, Reservation,
+    SeenLimit, WaitReason,
+};
 pub use runs::RunStore;
 pub use stores::Stores;
