@@ -38,6 +38,8 @@ const TAKE_WAIT: Duration = Duration::from_millis(100);
 const BUSY_DELAY: Duration = Duration::from_millis(200);
 /// When a prompt is tried again after its teacher failed.
 const FAILURE_DELAY: Duration = Duration::from_millis(500);
+/// The longest of these delays while a teacher is not asked.
+const OUTAGE_DELAY_MAX: Duration = Duration::from_secs(5);
 /// Most tokens that a truncated answer is asked again with.
 const TOKENS_MAX: u32 = 8192;
 
@@ -277,8 +279,12 @@ impl Worker {
         };
         let delay = match &error {
             HarvestError::Teacher(TeacherError::Wait { wait, .. }) => *wait,
+            // Nothing is sent before that; the prompt comes back earlier, so that a long outage is noticed.
+            HarvestError::Teacher(TeacherError::Unavailable { wait: Some(wait), .. }) => {
+                (*wait).clamp(FAILURE_DELAY, OUTAGE_DELAY_MAX)
+            }
             HarvestError::Teacher(TeacherError::BudgetLater) => BUSY_DELAY,
-            HarvestError::Unasked => Duration::ZERO,
+            HarvestError::Unasked | HarvestError::Teacher(TeacherError::Closed) => Duration::ZERO,
             _ => FAILURE_DELAY,
         };
         let failures_max = self.shared.settings.failures_max;
@@ -290,7 +296,7 @@ impl Worker {
             NoAnswer::Delayed | NoAnswer::Paused => AttemptFailure::Delayed,
         };
         // A prompt that is handed back at a shutdown was not attempted.
-        if !matches!(error, HarvestError::Unasked) {
+        if !matches!(error, HarvestError::Unasked | HarvestError::Teacher(TeacherError::Closed)) {
             meters::unanswered(what);
         }
         if what == NoAnswer::Paused {

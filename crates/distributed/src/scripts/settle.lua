@@ -78,7 +78,7 @@ local function refuse()
         S.early = 0
     end
     local function wait_of(strikes)
-        return math.min(C.WAIT_MAX_US, C.REFUSED_FIRST_US * 2 ^ math.min(30, strikes - 1))
+        return math.min(C.REFUSED_MAX_US, C.REFUSED_FIRST_US * 2 ^ math.min(30, strikes - 1))
     end
     local wait = S.strikes > 1 and wait_of(S.strikes) or 0
     if asked then
@@ -101,7 +101,7 @@ local function fail()
     S.failures = (S.failures or 0) + 1
     if was_probe or S.failures >= C.FAILURES_MAX then
         S.openings = (S.openings or 0) + 1
-        local wait = math.min(C.WAIT_MAX_US, C.FAILED_FIRST_US * 2 ^ math.min(30, S.openings - 1))
+        local wait = math.min(C.FAILED_MAX_US, C.FAILED_FIRST_US * 2 ^ math.min(30, S.openings - 1))
         S.failures, S.opened_at, S.probing = 0, now, 1
         hold(math.max(C.FAILED_LEAST_US, wait * jitter, least), FAILED)
     end
