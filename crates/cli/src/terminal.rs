@@ -14,6 +14,11 @@ pub(crate) fn print_line(line: &str) -> anyhow::Result<()> {
     print(&visible::line(line))
 }
 
+/// A text on standard output, on its own lines.
+pub(crate) fn print_lines(text: &str) -> anyhow::Result<()> {
+    print(&visible::lines(text))
+}
+
 /// A table on standard output.
 pub(crate) fn print_table(table: &Table) -> anyhow::Result<()> {
     print(&table.text())

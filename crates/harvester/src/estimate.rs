@@ -168,7 +168,7 @@ impl Counted {
         self.tokens_in = self.tokens_in.saturating_add(tokens);
         self.most.resize(job.teachers.len(), Amount::default());
         for (most, teacher) in self.most.iter_mut().zip(&job.teachers) {
-            *most = most.plus(Amount::of(teacher.bound(question)));
+            *most = most.plus(Amount::of(teacher.profile().bound(question)));
         }
         Ok(())
     }

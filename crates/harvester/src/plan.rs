@@ -241,7 +241,7 @@ fn prompt(
         hinted,
         purpose,
         key: job.key(&question, profile),
-        bound: job.teacher(profile).map(|teacher| teacher.bound(&question)).unwrap_or_default(),
+        bound: job.teacher(profile).map(|teacher| teacher.profile().bound(&question)).unwrap_or_default(),
     })
 }
 

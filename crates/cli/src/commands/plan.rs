@@ -1,12 +1,12 @@
 //! `distillery plan`: what a distillation would ask, and what that would cost.
 
-use super::{print_json, print_line};
 use crate::args::PlanArguments;
 use crate::client::jobs;
 use crate::job;
 use crate::report::grouped;
 use crate::spec_file::{self, SpecFile};
 use crate::target::{Target, unless_interrupted};
+use crate::terminal::{Table, print_json, print_line, print_lines, print_table};
 use app::config::Config;
 use domain::budget::Amount;
 use domain::estimate::{Estimate, Probed, StageEstimate};
@@ -89,17 +89,17 @@ fn print(estimate: &Estimate, file: &SpecFile) -> anyhow::Result<()> {
     for prompt in &estimate.prompts {
         print_line(&format!("--- the prompt of row {} ---", prompt.row))?;
         if !prompt.instruction.is_empty() {
-            print_line(&format!("[system] {}", prompt.instruction))?;
+            print_lines(&format!("[system] {}", prompt.instruction))?;
         }
-        print_line(&prompt.prompt)?;
+        print_lines(&prompt.prompt)?;
     }
     for row in &estimate.probed {
         print_probed(row)?;
     }
     let mut table =
-        super::table(&["stage", "profile", "prompts", "stored", "calls", "tokens", "money", "at most"]);
+        Table::new(&["stage", "profile", "prompts", "stored", "calls", "tokens", "money", "at most"]);
     for stage in &estimate.stages {
-        table.add_row([
+        table.add([
             stage.stage.to_string(),
             stage.profile.clone(),
             grouped(stage.prompts),
@@ -110,7 +110,7 @@ fn print(estimate: &Estimate, file: &SpecFile) -> anyhow::Result<()> {
             money(stage.at_most.money_micros),
         ]);
     }
-    print_line(&table.to_string())?;
+    print_table(&table)?;
     let (expected, at_most) =
         (total(estimate, |stage| stage.expected), total(estimate, |stage| stage.at_most));
     print_line(&format!("expected: {}", words(expected)))?;
@@ -132,7 +132,7 @@ fn print_probed(row: &Probed) -> anyhow::Result<()> {
     if !row.error.is_empty() {
         return print_line(&format!("no answer: {}", row.error));
     }
-    print_line(&format!("answer:    {}", row.completion))?;
+    print_lines(&format!("answer:    {}", row.completion))?;
     if let Some(parsed) = &row.parsed {
         print_line(&format!("rationale: {}", parsed.rationale))?;
         print_line(&format!("label:     {}", parsed.label.as_deref().unwrap_or("-")))?;
