@@ -1,5 +1,6 @@
 //! Arithmetic expressions, read and valued, never evaluated as code.
 
+use crate::width::narrow;
 use std::iter::Peekable;
 use std::str::Chars;
 
@@ -9,14 +10,26 @@ pub const DEPTH_MAX: usize = 64;
 /// The value of an arithmetic expression over decimal numbers, `+ - * /`, unary minus and parentheses, such as
 /// `( 84.0 / 2.0 )`; `None` where `text` is no such expression, divides by zero, or has no finite value.
 ///
-/// Numbers may have thousands separators (`1,000`) and an exponent (`1e3`); `x`, `×`, `÷` and the typographic minus are read as the operators
+/// Numbers may have thousands separators (`1,000`) and an exponent (`1e3`), and brackets may be square; full-width forms are
+/// read as ASCII, and `x`, `×`, `·`, `÷`, the typographic minus and the dashes that are written for it as the operators
 /// they stand for. Anything else (names, units, `=`, two expressions) is no expression.
 pub fn value(text: &str) -> Option<f64> {
-    let mut reader = ExpressionParser { rest: text.chars().peekable(), depth: 0 };
+    let ascii: String = text.chars().map(plain).collect();
+    let mut reader = ExpressionParser { rest: ascii.chars().peekable(), depth: 0 };
     let value = reader.sum()?;
     match reader.next_token() {
         None if value.is_finite() => Some(value),
         _ => None,
+    }
+}
+
+/// `character` as the parser knows it.
+fn plain(character: char) -> char {
+    match narrow(character) {
+        'x' | 'X' | '×' | '·' | '⋅' | '∗' => '*',
+        '÷' | '∕' | '⁄' => '/',
+        '−' | '–' | '‐' | '‑' => '-',
+        other => other,
     }
 }
 
@@ -38,7 +51,7 @@ impl ExpressionParser<'_> {
         loop {
             let sign = match self.next_token() {
                 Some('+') => 1.0,
-                Some('-' | '−') => -1.0,
+                Some('-') => -1.0,
                 _ => return Some(total),
             };
             self.rest.next();
@@ -50,8 +63,8 @@ impl ExpressionParser<'_> {
         let mut total = self.factor()?;
         loop {
             let divides = match self.next_token() {
-                Some('*' | 'x' | '×') => false,
-                Some('/' | '÷') => true,
+                Some('*') => false,
+                Some('/') => true,
                 _ => return Some(total),
             };
             self.rest.next();
@@ -65,14 +78,19 @@ impl ExpressionParser<'_> {
 
     fn factor(&mut self) -> Option<f64> {
         match self.next_token()? {
-            '(' => self.nested(|reader| {
-                let value = reader.sum()?;
-                (reader.next_token() == Some(')')).then(|| reader.rest.next())?;
-                Some(value)
-            }),
-            '-' | '−' => self.nested(|reader| reader.factor().map(|value| -value)),
+            '(' => self.bracketed(')'),
+            '[' => self.bracketed(']'),
+            '-' => self.nested(|reader| reader.factor().map(|value| -value)),
             _ => self.number(),
         }
+    }
+
+    fn bracketed(&mut self, close: char) -> Option<f64> {
+        self.nested(|reader| {
+            let value = reader.sum()?;
+            (reader.next_token() == Some(close)).then(|| reader.rest.next())?;
+            Some(value)
+        })
     }
 
     /// Takes one character and reads what stands inside it, unless that is too deep.
@@ -159,6 +177,12 @@ mod tests {
         check("1,234,567.5", Some(1_234_567.5));
         check("3 x 4", Some(12.0));
         check("3 × 4 ÷ 2", Some(6.0));
+        check("3 · 4 ⋅ 2 X 1 ∗ 1", Some(24.0));
+        check("8 ∕ 4 ⁄ 2", Some(1.0));
+        check("8 – 4 ‐ 2 ‑ 1", Some(1.0));
+        check("[(1 + 2) * 2] / 3", Some(2.0));
+        check("（３０　＋　１２）　／　２．０", Some(21.0));
+        check("１，０００　－　１", Some(999.0));
         check(".5 * 2.", Some(1.0));
         check("\t7\n", Some(7.0));
         check("1e3 + 2.5E-1", Some(1000.25));
@@ -207,6 +231,11 @@ mod tests {
             "(8 / 4) and (6 / 4)",
             "+3",
             "٣",
+            "5²",
+            "½",
+            "[1 + 2)",
+            "(1 + 2]",
+            "8 — 4",
         ] {
             check(text, None);
         }
@@ -230,7 +259,7 @@ mod tests {
         }
 
         #[test]
-        fn no_almost_expression_panics(text in "[0-9+*/().,x×÷−\\- ]{0,80}") {
+        fn no_almost_expression_panics(text in "[0-9+*/()\\[\\].,x×÷−（）１＋\\- ]{0,80}") {
             prop_assert!(value(&text).is_none_or(f64::is_finite));
         }
 

@@ -2,11 +2,13 @@
 
 use crate::equation;
 use crate::named::named;
+use std::borrow::Cow;
+use unicode_normalization::UnicodeNormalization;
 
 named!(
     /// How two labels are compared.
     Comparison {
-        /// Equal after normalisation (case, white space, final full stop).
+        /// Equal after normalisation (Unicode's compatibility forms, case, white space, final full stop).
         Text = "text",
         /// Equal in value as arithmetic expressions.
         Equation = "equation",
@@ -18,10 +20,14 @@ const TOLERANCE: f64 = 1e-6;
 /// Values closer than this are equal whatever their size: what subtraction leaves of rounding near zero.
 const TOLERANCE_NEAR_ZERO: f64 = 1e-9;
 
-/// `text` as it is compared: trimmed, lower case, inner white space folded, a final full stop removed.
+/// `text` as it is compared: in Unicode's normalisation form KC (so that `ｙｅｓ`, a no-break space, and an accent of its own
+/// are what they look like), trimmed, lower case, inner white space folded, a final full stop removed.
 pub fn normalise(text: &str) -> String {
-    let trimmed = text.trim();
-    let words: Vec<&str> = trimmed.strip_suffix('.').unwrap_or(trimmed).split_whitespace().collect();
+    let composed: Cow<'_, str> =
+        if text.is_ascii() { Cow::Borrowed(text) } else { Cow::Owned(text.nfkc().collect()) };
+    let trimmed = composed.trim();
+    let sentence = trimmed.strip_suffix(['.', '。']).unwrap_or(trimmed);
+    let words: Vec<&str> = sentence.split_whitespace().collect();
     words.join(" ").to_lowercase()
 }
 
@@ -58,6 +64,11 @@ mod tests {
         check(Comparison::Text, "a b", "ab", false);
         check(Comparison::Text, "( 4 + 2 )", "( 2 + 4 )", false);
         check(Comparison::Text, "ÉTÉ", "été", true);
+        check(Comparison::Text, "e\u{301}te\u{301}", "été", true);
+        check(Comparison::Text, "ｙｅｓ。", "yes", true);
+        check(Comparison::Text, "ﬁne\u{a0}art", "fine art", true);
+        check(Comparison::Text, "№ 5", "no 5", true);
+        check(Comparison::Text, "naïve", "naive", false);
     }
 
     #[test]
@@ -69,6 +80,7 @@ mod tests {
         check(Comparison::Equation, "1000000", "1000002", false);
         check(Comparison::Equation, "0.1 + 0.2 - 0.3", "0", true);
         check(Comparison::Equation, "0.00001", "0.00002", false);
+        check(Comparison::Equation, "（８４ ÷ ２）", "(84 / 2)", true);
         check(Comparison::Equation, "(some - 8)", "(5 - 8)", false);
         check(Comparison::Equation, "(some - 8)", " (some - 8)", true);
     }

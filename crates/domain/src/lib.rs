@@ -59,6 +59,7 @@ pub mod telemetry;
 pub mod time;
 pub mod trace;
 pub mod visible;
+mod width;
 
 pub use example::{Answer, Example, Split};
 pub use fault::{Fault, Violation};
