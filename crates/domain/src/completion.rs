@@ -1,5 +1,13 @@
 //! Cutting and reading completions. Never fails and never panics, whatever a completion holds.
 
+mod ending;
+mod latex;
+mod marker;
+mod markup;
+mod rationale;
+mod thoughts;
+mod written;
+
 use crate::equation;
 use crate::example::{Answer, Example};
 use crate::fault::Violation;
@@ -7,6 +15,11 @@ use crate::label::{Comparison, normalise};
 use crate::named::named;
 use crate::state::Reason;
 use crate::task::{AnswerShape, Task};
+use crate::width::narrow;
+use marker::Sides;
+
+pub use ending::cut;
+pub use thoughts::split_thoughts;
 
 named!(
     /// Why a completion ended.
@@ -32,41 +45,61 @@ pub struct Parsed {
 }
 
 /// How a teacher begins that will not answer; looked for only where there is no answer.
-const REFUSALS: &[&str] =
-    &["i'm sorry", "i’m sorry", "i am sorry", "sorry,", "i cannot", "i can't", "i can’t", "as an ai"];
+const REFUSALS: &[&str] = &[
+    "i'm sorry",
+    "i am sorry",
+    "sorry,",
+    "i cannot",
+    "i can't",
+    "i'm unable",
+    "i am unable",
+    "i'm not able",
+    "i am not able",
+    "as an ai",
+];
 
-/// Words that join a rationale to an answer, and are left over where the marker does not include them.
-const CONNECTIVES: &[&str] = &["so", "thus", "therefore", "hence", "then"];
-
-/// Reads a completion of `example`: cut at the task's stop sequences, then rationale and label around the marker.
+/// Reads a completion of `example`: without its thoughts, up to its end, then rationale and label around the marker.
 ///
 /// The rules are those of the paper's released code, read with care:
-/// - the text ends at the first stop sequence in it, so that a run-on completion is read like one that was stopped;
+/// - thoughts are no part of the answer ([`split_thoughts`]);
+/// - the text ends at the first special token that ends a turn, and at the first stop sequence in it, so that a run-on
+///   completion is read like one that was stopped. Behind the marker a stop sequence that begins a line also ends the
+///   text where other white space stands before it (`. Q: Where`), before the marker it does not;
 /// - the marker must stand exactly once before that, else [`Reason::NoAnswer`] (or [`Reason::Refused`], where the words
-///   are a refusal);
-/// - an expression is everything after the marker, a text or a lettered choice the rest of its line; a final full stop
-///   is removed;
+///   are a refusal). Where it is not there to the letter, case, commas and markup in it do not matter;
+/// - rationale and label are read without the markup around them. Markup alone is no rationale
+///   ([`Reason::EmptyRationale`]);
+/// - an expression is everything after the marker, or its first paragraph, line or sentences, where only they have a
+///   value; results that agree with it are left out (`(2 + 2) = 4` is `(2 + 2)`), with one that does not, it is no
+///   label of the set. A text or a lettered choice is the rest of its line, or the sentences of it that are a label of
+///   the set; a final full stop is removed, and so is a chat model's leave;
 /// - a label in the set is returned as the set writes it; one outside is kept as the teacher wrote it, with
 ///   [`Reason::LabelNotInSet`]. The set of an equation task is every expression that has a value; a row without choices
 ///   has an open set.
 ///
-/// A completion that reached its token limit is [`Reason::Truncated`], unless a stop sequence stands in it: what comes
-/// before that is whole.
+/// A completion that reached its token limit is [`Reason::Truncated`], unless its end stands in it: what comes before
+/// that is whole.
 pub fn parse(task: &Task, example: &Example, text: &str, finish_reason: FinishReason) -> Parsed {
-    let (kept, stopped) = cut(text, &task.stop);
-    match finish_reason {
-        FinishReason::ContentFilter => return unread(Reason::Refused),
-        FinishReason::Length if !stopped => return unread(Reason::Truncated),
-        FinishReason::Length | FinishReason::Stop => {}
+    if finish_reason == FinishReason::ContentFilter {
+        return unread(Reason::Refused);
     }
-    let Some((before, after)) = around(kept, &task.answer.marker) else {
-        return unread(if is_refusal(kept) { Reason::Refused } else { Reason::NoAnswer });
-    };
     let set = task.label_set(example).unwrap_or_default();
-    match written_label(task.answer.shape, set, after) {
-        Some(label) => judge_label(task, set, without_connective(before), &label),
-        None => unread(Reason::NoAnswer),
+    let (_, answer) = split_thoughts(text);
+    let (answer, ended) = ending::without_tokens(&answer);
+    let shown = markup::unquoted(answer);
+    let (kept, stopped) = cut(&shown, &task.stop);
+    let sides = sides(task, set, kept);
+    let whole = ended || stopped || sides.is_some_and(|(_, ran_on)| ran_on);
+    if finish_reason == FinishReason::Length && !whole {
+        return unread(Reason::Truncated);
     }
+    let silent = || unread(if is_refusal(kept) { Reason::Refused } else { Reason::NoAnswer });
+    let Some((sides, _)) = sides else { return silent() };
+    let Some(label) = written::written(task.answer.shape, set, sides.after) else { return silent() };
+    let parsed = judge_label(task, set, rationale::rationale(sides.before), &label);
+    // `I'm sorry, I cannot say what the answer is` has no marker, only words that are like it.
+    let declined = !sides.exact && parsed.reason == Some(Reason::LabelNotInSet) && is_refusal(kept);
+    if declined { unread(Reason::Refused) } else { parsed }
 }
 
 /// Exemplars that the task's own rules cannot read: they teach the teacher to write completions that are rejected.
@@ -104,91 +137,53 @@ pub fn parse_imported(task: &Task, example: &Example, answer: &Answer) -> Parsed
 /// The label after the marker in the teacher's own words, whether or not the set has it so; `None` where [`parse`] reads
 /// none. For figures that compare text to the letter.
 pub fn label_as_written(task: &Task, example: &Example, text: &str) -> Option<String> {
-    let (_, after) = around(cut(text, &task.stop).0, &task.answer.marker)?;
-    written_label(task.answer.shape, task.label_set(example).unwrap_or_default(), after)
+    let set = task.label_set(example).unwrap_or_default();
+    let (_, answer) = split_thoughts(text);
+    let shown = markup::unquoted(ending::without_tokens(&answer).0);
+    let (sides, _) = sides(task, set, cut(&shown, &task.stop).0)?;
+    written::written(task.answer.shape, set, sides.after)
 }
 
-/// `text` up to the first of `stops` in it, and whether there is one.
-pub fn cut<'a>(text: &'a str, stops: &[String]) -> (&'a str, bool) {
-    let first = stops
-        .iter()
-        .filter(|stop| !stop.is_empty())
-        .filter_map(|stop| text.split_once(stop.as_str()))
-        .min_by_key(|(before, _)| before.len());
-    first.map_or((text, false), |(before, _)| (before, true))
+/// What stands on both sides of the marker in `kept`, and whether a run-on was cut off behind it.
+fn sides<'a>(task: &Task, set: &[String], kept: &'a str) -> Option<(Sides<'a>, bool)> {
+    let free = set.is_empty() && task.answer.shape != AnswerShape::Expression;
+    let run_on = |after: &'a str| ending::before_run_on(after, &task.stop, set, free);
+    let sides = marker::sides(kept, &task.answer.marker, |after| run_on(after).unwrap_or(after))?;
+    // What was cut off is no longer at the end of what was kept.
+    let ran_on = !kept.ends_with(sides.after);
+    let after = match rationale::bracket(sides.before) {
+        Some((open, close)) => before_unopened(sides.after, open, close),
+        None => sides.after,
+    };
+    Some((Sides { after, ..sides }, ran_on))
+}
+
+/// `text` up to the first `close` that no `open` in it belongs to.
+fn before_unopened(text: &str, open: char, close: char) -> &str {
+    let mut depth = 0_usize;
+    for (place, character) in text.char_indices() {
+        let character = narrow(character);
+        if character == open {
+            depth += 1;
+        } else if character == close {
+            match depth.checked_sub(1) {
+                Some(less) => depth = less,
+                None => return text.get(..place).unwrap_or(text),
+            }
+        }
+    }
+    text
 }
 
 fn unread(reason: Reason) -> Parsed {
     Parsed { rationale: String::new(), label: None, reason: Some(reason) }
 }
 
-/// What stands on both sides of `marker`, where it stands exactly once.
-fn around<'a>(text: &'a str, marker: &str) -> Option<(&'a str, &'a str)> {
-    let (before, after) = text.split_once(marker)?;
-    (!after.contains(marker)).then_some((before, after))
-}
-
 fn is_refusal(text: &str) -> bool {
-    let start: String = text.trim_start().chars().take(16).collect::<String>().to_lowercase();
+    let words = text.trim_start_matches(|character: char| !character.is_alphanumeric());
+    let start: String = words.chars().filter(|character| !matches!(character, '*' | '_')).take(16).collect();
+    let start = start.to_lowercase().replace('’', "'");
     REFUSALS.iter().any(|refusal| start.starts_with(refusal))
-}
-
-/// `before` the marker, without a connecting word that stands there as a sentence of its own.
-fn without_connective(before: &str) -> &str {
-    let trimmed = before.trim();
-    let bare = trimmed.trim_end_matches(',');
-    let stripped = CONNECTIVES.iter().find_map(|word| {
-        let (head, tail) = bare.split_at_checked(bare.len().checked_sub(word.len())?)?;
-        let head = head.trim_end();
-        let alone = head.is_empty() || head.ends_with(['.', '!', '?', ',', ';']);
-        (tail.eq_ignore_ascii_case(word) && alone).then_some(head.trim_end_matches([',', ';']))
-    });
-    stripped.unwrap_or(trimmed)
-}
-
-/// The label as the teacher wrote it after the marker; `None` where there is none.
-fn written_label(shape: AnswerShape, set: &[String], after: &str) -> Option<String> {
-    let answer = after.trim().trim_start_matches(':').trim_start();
-    let line = answer.lines().next().unwrap_or_default();
-    let label = match shape {
-        AnswerShape::Expression => plain(answer).to_owned(),
-        AnswerShape::Text => plain(line).to_owned(),
-        AnswerShape::Choice => choice(set, plain(line))?,
-    };
-    (!label.is_empty()).then_some(label)
-}
-
-/// Without the emphasis that chat models add, and without the sentence's full stop.
-fn plain(text: &str) -> &str {
-    let text = text.trim().trim_matches('*').trim();
-    text.strip_suffix('.').unwrap_or(text).trim().trim_end_matches('*').trim_end()
-}
-
-/// The text of a lettered option such as `(d) body of water`. A letter by itself names the option in that position; words
-/// without any letter count only where they are an option.
-fn choice(set: &[String], answer: &str) -> Option<String> {
-    if let Some((letter, text)) = lettered(answer) {
-        let option =
-            ('a'..='z').zip(set).find(|(known, _)| *known == letter).map(|(_, option)| option.clone());
-        return Some(if text.is_empty() {
-            option.unwrap_or_else(|| answer.to_owned())
-        } else {
-            text.to_owned()
-        });
-    }
-    let names_letters = answer.split('(').skip(1).any(|part| closes_letter(part).is_some());
-    (set.is_empty() || names_letters || canonical(set, answer).is_some()).then(|| answer.to_owned())
-}
-
-fn lettered(text: &str) -> Option<(char, &str)> {
-    closes_letter(text.strip_prefix('(')?)
-}
-
-/// Reads `d) text`.
-fn closes_letter(text: &str) -> Option<(char, &str)> {
-    let mut characters = text.chars();
-    let letter = characters.next().filter(char::is_ascii_alphabetic)?;
-    Some((letter.to_ascii_lowercase(), characters.as_str().strip_prefix(')')?.trim()))
 }
 
 /// `label` as the set writes it; an identical text goes before one that is equal after normalisation.
@@ -204,7 +199,8 @@ fn judge_label(task: &Task, set: &[String], rationale: &str, label: &str) -> Par
         None if !set.is_empty() => (label.to_owned(), false),
         None => (label.to_owned(), task.metric != Comparison::Equation || equation::value(label).is_some()),
     };
-    let reason = match (in_set, rationale.is_empty()) {
+    let says_nothing = !rationale.contains(char::is_alphanumeric);
+    let reason = match (in_set, says_nothing) {
         (false, _) => Some(Reason::LabelNotInSet),
         (true, true) => Some(Reason::EmptyRationale),
         (true, false) => None,
@@ -245,7 +241,8 @@ mod tests {
         stopped("equation", "Two. The answer is: **(1 + 1)**.", ("Two.", "(1 + 1)", None));
         let outside = Some(Reason::LabelNotInSet);
         stopped("equation", "Hm. The answer is (some - 8).", ("Hm.", "(some - 8)", outside));
-        stopped("equation", "Hm. The answer is (2 + 2) = 4.", ("Hm.", "(2 + 2) = 4", outside));
+        stopped("equation", "Hm. The answer is (2 + 2) = 4.", ("Hm.", "(2 + 2)", None));
+        stopped("equation", "Hm. The answer is (2 + 2) = 5.", ("Hm.", "(2 + 2) = 5", outside));
     }
 
     #[test]
@@ -316,11 +313,17 @@ mod tests {
         let refused = ("", "", Some(Reason::Refused));
         check("equation", "One. The answer is (1).", filter, refused);
         stopped("equation", "I'm sorry, but I can't help with that.", refused);
+        stopped("equation", "**I’m sorry**, but I can't help with that.", refused);
+        stopped("equation", "> *Sorry*, no.", refused);
+        stopped("equation", "<think>Hm.</think>\n\nI am unable to help.<|im_end|>", refused);
         stopped("equation", "I cannot be sure. The answer is (1).", ("I cannot be sure.", "(1)", None));
         check("equation", "One. The answer is (1 ", length, ("", "", Some(Reason::Truncated)));
         check("equation", "One. The answer is (1).\n\nQ: Tw", length, ("One.", "(1)", None));
         stopped("equation", "The answer is (1).", ("", "(1)", Some(Reason::EmptyRationale)));
-        stopped("equation", "\n So, The answer is (1).", ("", "(1)", Some(Reason::EmptyRationale)));
+        for before in ["\n So, ", "### ", "**", "---\n", "> ", "1. ", "```\n"] {
+            let text = format!("{before}The answer is (1).");
+            stopped("equation", &text, ("", "(1)", Some(Reason::EmptyRationale)));
+        }
     }
 
     #[test]
@@ -353,7 +356,12 @@ mod tests {
         check(Some("bank"), None, ("Deep.", Some("bank"), None));
         check(Some("bank"), Some("River"), ("Deep.", Some("river"), None));
         check(None, Some("sea"), ("Deep.", Some("sea"), Some(Reason::LabelNotInSet)));
+        check(Some("ｂａｎｋ"), None, ("Deep.", Some("bank"), None));
         check(None, None, ("Deep.", None, Some(Reason::NoAnswer)));
+        let example = Example { label: Some("bank".into()), ..row(&["bank", "river"]) };
+        let answer = Answer::Rationale { teacher: "import".into(), text: "###".into(), label: None };
+        let parsed = parse_imported(&task("choice"), &example, &answer);
+        assert_eq!(parsed.reason, Some(Reason::EmptyRationale));
         let text = "Deep. So the answer is (b) river.\n\nQ: And?".to_owned();
         let parsed = parse_imported(
             &task("choice"),
@@ -390,12 +398,179 @@ mod tests {
         );
     }
 
+    /// A task, a rationale, and a label as a teacher writes it.
+    const CLEAN: &[(&str, &str, &str)] = &[
+        ("equation", "We add.", "(30 + 12)"),
+        ("choice", "Boats need water.", "(b) body of water"),
+        ("nli", "It may be so.", "neutral"),
+        ("esnli", "A child is a person.", "entailment"),
+        ("classify", "Boats need water.", "body of water"),
+        ("generate", "He wrote poems.", "the poet of Lark"),
+    ];
+
+    /// Forms of one answer: `R` is its rationale, `M` the marker, `L` the label. No word in them has these letters.
+    const FORMS: &[&str] = &[
+        "R **M L.**",
+        "R\n\n**M** L.",
+        "R **M: L**",
+        "R **M** **L**.",
+        "R M **L**.",
+        "R M **L.**",
+        "R *M L.*",
+        "R _M L_.",
+        "R ***M L.***",
+        "R M `L`.",
+        "R `M L`",
+        "R M \"L\".",
+        "R M 'L'.",
+        "R M “L.”",
+        "R M „L“.",
+        "R M «L».",
+        "R “M L.”",
+        "R\n### M L",
+        "R\n\n## M L.",
+        "R\n> M L.",
+        "> R\n>\n> M L.",
+        "> R M L.",
+        "R\n---\nM L.",
+        "R\n\n***\n\n**M L**",
+        "R (M L.)",
+        "R [M L.]",
+        "R M [L].",
+        "R M $L$.",
+        "R M $$L$$",
+        r"R M \(L\).",
+        r"R M \[ L \]",
+        "R M\n\\[\nL\n\\]\n",
+        r"R M \boxed{L}.",
+        r"R M $\boxed{\text{L}}$.",
+        r"R $\boxed{\text{M L}}$",
+        "R <b>M L.</b>",
+        "<p>R M L.</p>",
+        "**R M L.**",
+        "**R** M L.",
+        "**R** **M L**",
+        "\"R M L.\"",
+        "“R M L.”",
+        "\"R\" M L.",
+        "```\nR M L.\n```",
+        "```text\nR\nM L.\n```",
+        "`R M L.`",
+        "### R\nM L.",
+        "R M:\n\n**L**",
+        "R M L.</s>",
+        "R M L.<|im_end|>",
+        "R M L<|eot_id|>",
+        "R M L.<|endoftext|>user\nM",
+        "R M L<end_of_turn>",
+        "<|im_start|>assistant\nR M L.<|im_end|>",
+        "R M L.\n\nI hope this helps!",
+        "R **M L.** let me know if you need more.",
+        "R M L. Feel free to ask!",
+        "<think>M 1.\n\nQ: M</think>\n\nR M L.",
+        "M 1?</think>R M L.",
+        "<think>\n</think>R **M L**",
+        "<|channel|>analysis<|message|>M 1<|end|><|start|>assistant<|channel|>final<|message|>R M L.<|return|>",
+    ];
+
     #[test]
-    fn the_first_stop_cuts() {
-        let stops = ["ab".to_owned(), "b".to_owned(), String::new()];
-        assert_eq!(cut("xxabyy", &stops), ("xx", true));
-        assert_eq!(cut("xby ab", &stops), ("x", true));
-        assert_eq!(cut("xyz", &stops), ("xyz", false));
+    fn markup_changes_nothing() {
+        let example = row(&["garden shed", "body of water"]);
+        for (name, rationale, label) in CLEAN {
+            let task = task(name);
+            let text = |form: &str| {
+                let parts = form.chars().map(|part| match part {
+                    'R' => (*rationale).to_owned(),
+                    'M' => task.answer.marker.clone(),
+                    'L' => (*label).to_owned(),
+                    other => other.to_string(),
+                });
+                parts.collect::<String>()
+            };
+            let clean = parse(&task, &example, &text("R M L."), FinishReason::Stop);
+            assert_eq!((clean.rationale.as_str(), clean.reason), (*rationale, None), "{name}");
+            for form in FORMS {
+                let text = text(form);
+                let parsed = parse(&task, &example, &text, FinishReason::Stop);
+                assert_eq!(parsed, clean, "{name}: {form:?} {text:?}");
+                let written = label_as_written(&task, &example, &text).unwrap_or_default();
+                let label = clean.label.as_deref().unwrap_or_default();
+                assert_eq!(normalise(&written), normalise(label), "{name}: {form:?} {text:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn thoughts_are_apart_from_the_rationale() {
+        let (length, nothing) = (FinishReason::Length, ("", "", Some(Reason::NoAnswer)));
+        let add = ("We add.", "(1 + 2)", None);
+        for thoughts in [
+            "<think>A sum.</think>",
+            "<think>The answer is (1 + 2).</think>",
+            "<think>\nThe answer is (4 / 2).\nQ: and so on\n</think>",
+            "Not closed: </s> The answer is\n</think>",
+        ] {
+            stopped("equation", &format!("{thoughts}\n\nWe add. The answer is (1 + 2)."), add);
+        }
+        stopped("equation", "<think>We add. The answer is (1 + 2).", nothing);
+        stopped("equation", "<think>We add. The answer is (1 + 2).</think>", nothing);
+        let truncated = ("", "", Some(Reason::Truncated));
+        check("equation", "<think>We add. The answer is (1 + 2).\n\nQ: and", length, truncated);
+        check("equation", "<think>We add.</think>\nWe add. The answer is (1", length, truncated);
+        check("equation", "<think>We add.</think>\nWe add. The answer is (1 + 2).</s>", length, add);
+        let empty = ("", "(1 + 2)", Some(Reason::EmptyRationale));
+        stopped("equation", "<think>We add.</think>The answer is (1 + 2).", empty);
+    }
+
+    #[test]
+    fn run_ons_are_cut_behind_the_label_only() {
+        let sea = ("Deep.", "bank", None);
+        stopped(
+            "choice",
+            "Deep. So the answer is (a) bank. Q: Where? So the answer is (b) body of water",
+            sea,
+        );
+        stopped("choice", "Deep. So the answer is (a) bank Q: Where?", sea);
+        check("choice", "Deep. So the answer is (a) bank. Q: Whe", FinishReason::Length, sea);
+        stopped("nli", "It. So the answer is no. Premise: A", ("It.", "no", Some(Reason::LabelNotInSet)));
+        stopped("equation", "One. The answer is (1). Q: Two? The answer is (2).", ("One.", "(1)", None));
+        stopped(
+            "generate",
+            "By Lark. So the answer is Lark. Q: Who? So the answer is I.",
+            ("By Lark.", "Lark", None),
+        );
+        for rationale in
+            ["He asks Q: who is it? A bank.", "The FAQ: it is deep.", "Look it up. Q: is a letter."]
+        {
+            stopped("choice", &format!("{rationale} So the answer is (a) bank."), (rationale, "bank", None));
+        }
+        stopped(
+            "generate",
+            "As the FAQ: says. So the answer is the FAQ: page.",
+            ("As the FAQ: says.", "the FAQ: page", None),
+        );
+    }
+
+    #[test]
+    fn a_marker_in_other_letters_is_one_where_there_is_no_other() {
+        let deep = ("Deep.", "bank", None);
+        for marker in
+            ["So, the answer is", "so the answer is", "**So**, the *answer* is:", "So the\nanswer is"]
+        {
+            stopped("choice", &format!("Deep. {marker} (a) bank."), deep);
+        }
+        stopped(
+            "choice",
+            "I think so, the answer is near. So the answer is (a) bank.",
+            ("I think so, the answer is near.", "bank", None),
+        );
+        stopped("esnli", "It is.\n\n**Answer**: neutral", ("It is.", "neutral", None));
+        stopped("esnli", "It is.\n\n**Final Answer: neutral**", ("It is.", "neutral", None));
+        stopped(
+            "equation",
+            "I'm sorry, I cannot tell what the answer is here.",
+            ("", "", Some(Reason::Refused)),
+        );
     }
 
     proptest! {
@@ -408,7 +583,8 @@ mod tests {
                         .prop_map(|bytes| String::from_utf8_lossy(&bytes).into_owned()),
                     proptest::sample::select(vec![
                         "The answer is", "So the answer is", "Answer:", "\n\nQ:", "Premise", "(", ")", "(d)", "so", "é",
-                        ".", "**", ":", "\n", " ", "1", "x", "neutral",
+                        ".", "**", ":", "\n", " ", "1", "x", "neutral", "<think>", "</think>", "<|channel|>", "<|message|>", "\\boxed{",
+                        "\\frac", "}", "$", "`", "_", "#", ">", "“", "</s>", " Q:", "=", "（", "option ", "I hope",
                     ]).prop_map(str::to_owned),
                 ],
                 0..12,
@@ -420,7 +596,7 @@ mod tests {
                 for finish in [FinishReason::Stop, FinishReason::Length, FinishReason::ContentFilter] {
                     let parsed = parse(&task, &row(&["a", "é"]), &text, finish);
                     if parsed.reason.is_none() {
-                        prop_assert!(!parsed.rationale.trim().is_empty());
+                        prop_assert!(parsed.rationale.contains(char::is_alphanumeric));
                         prop_assert!(parsed.label.is_some_and(|label| !label.trim().is_empty()));
                     }
                 }
