@@ -12,6 +12,7 @@ pub use network::{
 pub use watching::{AdminSection, TelemetrySection};
 
 use crate::toml_lines::TomlLines;
+use domain::Secret;
 use domain::spec::{is_name, suggestion};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -170,6 +171,41 @@ pub struct TeacherSection {
     pub price_in_per_million: f64,
     /// Price of a million tokens out.
     pub price_out_per_million: f64,
+    /// Price of a million tokens in from the server's cache; -1 for the price of tokens in.
+    pub price_cached_per_million: f64,
+    /// Price of a million tokens in that are written into the server's cache; -1 for the price of tokens in.
+    pub price_written_per_million: f64,
+    /// Which model answers, where the server does not tell.
+    pub identity: String,
+    /// The header of the key; empty for the provider's own.
+    pub key_header: String,
+    /// Further headers; their values are secrets.
+    #[serde(deserialize_with = "secrets")]
+    pub headers: BTreeMap<String, Secret>,
+    /// Further headers, by the environment variables that hold their values.
+    pub headers_env: BTreeMap<String, String>,
+    /// `max_tokens` or `max_completion_tokens`.
+    pub tokens_parameter: String,
+    /// Whether the temperature is sent.
+    pub send_temperature: bool,
+    /// Whether the nucleus mass is sent.
+    pub send_top_p: bool,
+    /// Whether stop sequences are sent.
+    pub send_stop: bool,
+    /// Whether the number of the sample is sent as a seed.
+    pub send_seed: bool,
+    /// Whether the model may think before it answers.
+    pub thinking: bool,
+    /// Tokens for thoughts, beside those of the answer.
+    pub thinking_tokens_max: u32,
+    /// Further keys of the request's body.
+    pub body: Table,
+}
+
+/// Values that are never printed.
+fn secrets<'de, D: serde::Deserializer<'de>>(from: D) -> Result<BTreeMap<String, Secret>, D::Error> {
+    let texts = BTreeMap::<String, String>::deserialize(from)?;
+    Ok(texts.into_iter().map(|(name, text)| (name, Secret::new(&text))).collect())
 }
 
 impl Config {
@@ -192,7 +228,8 @@ impl Config {
         file: Option<&Path>,
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, ConfigError> {
-        let schema = parse("the built-in defaults", DEFAULTS)?;
+        let mut schema = parse("the built-in defaults", DEFAULTS)?;
+        fill_teachers(&mut schema);
         let mut values = schema.clone();
         if let Some((place, text)) = read_file(file)? {
             let given = parse(&place, &text)?;
@@ -218,13 +255,11 @@ impl Config {
 }
 
 fn parse(place: &str, text: &str) -> Result<Table, ConfigError> {
-    let mut table = text.parse::<Table>().map_err(|error| {
+    text.parse::<Table>().map_err(|error| {
         let offset = error.span().map_or(0, |span| span.start);
         let line = text.bytes().take(offset).filter(|byte| *byte == b'\n').count() + 1;
         ConfigError::new(format!("{place}:{line}"), format!("is not TOML: {}", error.message()))
-    })?;
-    fill_teachers(&mut table);
-    Ok(table)
+    })
 }
 
 /// In the defaults, profiles other than `local` leave out what they share with it.
@@ -288,6 +323,10 @@ fn merge(values: &mut Table, schema: &Table, given: Table, around: &Place<'_>) -
         match (known, value) {
             (Value::Table(inner_schema), Value::Table(inner)) => {
                 let Some(Value::Table(section)) = values.get_mut(&key) else { continue };
+                if let Some(what) = free_table(&place.path) {
+                    *section = what.checked(inner, &place)?;
+                    continue;
+                }
                 match shape_of_entries(&place.path, inner_schema) {
                     Some(shape) => merge_entries(section, &shape, inner, &place)?,
                     None => merge(section, inner_schema, inner, &place)?,
@@ -303,6 +342,34 @@ fn merge(values: &mut Table, schema: &Table, given: Table, around: &Place<'_>) -
         }
     }
     Ok(())
+}
+
+/// A table of a teacher profile whose keys are the user's.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum FreeTable {
+    /// Names and texts.
+    Texts,
+    /// Whatever a server takes.
+    Anything,
+}
+
+fn free_table(path: &str) -> Option<FreeTable> {
+    let (_, key) = path.strip_prefix("teachers.")?.rsplit_once('.')?;
+    match key {
+        "headers" | "headers_env" => Some(FreeTable::Texts),
+        "body" => Some(FreeTable::Anything),
+        _ => None,
+    }
+}
+
+impl FreeTable {
+    fn checked(self, given: Table, around: &Place<'_>) -> Result<Table, ConfigError> {
+        let wrong = given.iter().find(|(_, value)| self == Self::Texts && !value.is_str());
+        match wrong {
+            Some((key, _)) => Err(around.of(key).wrong("must be a string")),
+            None => Ok(given),
+        }
+    }
 }
 
 /// What every entry of a section of named entries may hold; `None` where the section has keys of its own.
@@ -397,6 +464,8 @@ fn collect_leaves(table: &Table, path: &[String], found: &mut Vec<(String, Vec<S
         let mut here = path.to_vec();
         here.push(key.clone());
         match value {
+            // Keys that are the user's own are no settings.
+            Value::Table(_) if here.len() == 3 && free_table(&here.join(".")).is_some() => {}
             Value::Table(inner) => collect_leaves(inner, &here, found),
             _ => found.push((here.join("_").replace(['-', '.'], "_").to_ascii_lowercase(), here)),
         }
@@ -441,6 +510,26 @@ mod tests {
         assert_eq!(config.teachers["mine"].price_in_per_million, 2.0);
         assert_eq!(config.teachers["local"].url, "http://other/v1");
         let config = load(
+            "[teachers.local]\nurl = \"http://mine/v1\"\nmodel = \"m\"\n[teachers.openai]\nmodel = \"large\"\n\
+             [teachers.azure]\nkey_header = \"api-key\"\nthinking_tokens_max = 9\n[teachers.azure.headers]\nX-Title = \"s3cret\"\n\
+             [teachers.azure.body.chat_template_kwargs]\nenable_thinking = false\n",
+            &[("DISTILLERY_TEACHERS_AZURE_SEND_STOP", "false")],
+        )
+        .unwrap();
+        assert_eq!(
+            config.teachers["openai"].url, "https://api.openai.com/v1",
+            "what a user says of `local` is local's"
+        );
+        let azure = &config.teachers["azure"];
+        assert_eq!(
+            (azure.key_header.as_str(), azure.thinking_tokens_max, azure.send_stop),
+            ("api-key", 9, false)
+        );
+        assert_eq!((azure.send_seed, azure.tokens_parameter.as_str()), (true, "max_tokens"));
+        assert_eq!(azure.headers["X-Title"].expose(), "s3cret");
+        assert_eq!(azure.body["chat_template_kwargs"]["enable_thinking"], Value::Boolean(false));
+        assert!(!format!("{config:?}").contains("s3cret"), "a header in Debug output");
+        let config = load(
             "[server.tokens.ci]\nrole = \"read\"\nenv = \"A\"\n",
             &[
                 ("DISTILLERY_SERVER_TOKENS_CI_ROLE", "submit"),
@@ -470,6 +559,12 @@ mod tests {
             "distillery.toml:2: trainer.threads: must be a whole number, such as 0",
         );
         check("[trainer]\nthreads = -3\n", &[], "must be a whole number");
+        check(
+            "[teachers.local]\nurl = \"x\"\n[teachers.local.headers]\nA = 3\n",
+            &[],
+            "distillery.toml:4: teachers.local.headers.A: must be a string",
+        );
+        check("[teachers.local]\nbody = 3\n", &[], "distillery.toml:2: teachers.local.body: is a section");
         check("trainer = 3\n", &[], "distillery.toml:1: trainer: is a section");
         check("[trainer\n", &[], "distillery.toml:1: is not TOML");
         check(

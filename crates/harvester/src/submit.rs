@@ -8,10 +8,11 @@ use domain::ids::{DatasetId, DistillationId, RequestId};
 use domain::label::normalise;
 use domain::ports::BATCH_MAX;
 use domain::records::{Distillation, NewDistillation};
-use domain::spec::{LabelSource, Spec, Start, TeacherSource, TeacherSpec, suggestion};
+use domain::spec::{Budget, LabelSource, Spec, Start, TeacherSource, TeacherSpec, suggestion};
 use domain::state::DatasetState;
 use domain::task::{AnswerShape, LabelPlace};
 use domain::{Split, Task, Violation};
+use teacher::Profile;
 
 /// Most rows with a label outside the set that are named individually.
 const LABELS_SHOWN: usize = 5;
@@ -64,17 +65,32 @@ pub(crate) async fn check_training(
 }
 
 fn check_teacher(shared: &Shared, spec: &Spec, found: &mut Vec<Violation>) {
-    let names = spec.teacher.as_ref().map(TeacherSpec::profiles).unwrap_or_default();
-    for name in names.into_iter().filter(|name| !shared.teachers.contains_key(*name)) {
+    let Some(teacher) = &spec.teacher else { return };
+    for name in teacher.profiles() {
+        if let Some(asked) = shared.teachers.get(name) {
+            found.extend(unpriced(asked.profile(), &teacher.budget));
+            continue;
+        }
         let known: Vec<&str> = shared.teachers.keys().map(String::as_str).collect();
         let near = suggestion(name, known.iter().copied())
             .map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
-        let several = spec.teacher.as_ref().is_some_and(|teacher| teacher.profiles.is_some());
         found.push(Violation::new(
-            if several { "teacher.profiles" } else { "teacher.profile" },
+            if teacher.profiles.is_some() { "teacher.profiles" } else { "teacher.profile" },
             format!("`{name}` is not a configured teacher profile (available: {}){near}", known.join(", ")),
         ));
     }
+}
+
+/// A budget in money that would never end, because calls cost nothing.
+fn unpriced(profile: &Profile, budget: &Budget) -> Option<Violation> {
+    (budget.money_micros.is_some() && !profile.has_prices()).then(|| {
+        let words = format!(
+            "would never end: the profile `{}` has no prices: set its price_in_per_million and price_out_per_million, or limit \
+             `tokens` or `prompts`",
+            profile.name
+        );
+        Violation::new("teacher.budget.money_micros", words)
+    })
 }
 
 async fn check_start(shared: &Shared, spec: &Spec, found: &mut Vec<Violation>) -> Result<(), HarvestError> {
@@ -213,4 +229,33 @@ fn label_mistake(task: &Task, row: &Row) -> Option<Violation> {
         words.push_str(&format!("; import the rows with `--task {}`, which names integers", task.name));
     }
     Some(Violation::new(format!("rows[{}].label", row.index), words))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use teacher::{Prices, Provider};
+
+    #[test]
+    fn a_budget_in_money_needs_prices() {
+        let check = |money_micros: Option<u64>, prices: Prices, refused: bool| {
+            let profile =
+                Profile { prices, ..Profile::new("mine", Provider::OpenAiChat, "http://host/v1", "m") };
+            let found = unpriced(&profile, &Budget { money_micros, ..Budget::default() });
+            assert_eq!(found.is_some(), refused, "{money_micros:?} {prices:?}");
+            if let Some(violation) = found {
+                let said = violation.to_string();
+                assert!(
+                    said.contains("teacher.budget.money_micros") && said.contains("price_in_per_million"),
+                    "{said}"
+                );
+            }
+        };
+        let free = Prices::default();
+        check(Some(0), free, true);
+        check(Some(5), free, true);
+        check(None, free, false);
+        check(Some(5), Prices { out_per_million: 0.1, ..free }, false);
+        check(Some(5), Prices { in_per_million: 0.1, ..free }, false);
+    }
 }

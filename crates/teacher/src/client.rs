@@ -1,26 +1,43 @@
-//! One HTTP call: the request, its timeouts, and the meaning of every kind of answer.
+//! One HTTP call: the request, its timeouts, and its answer as its dialect reads it.
 
 use crate::context;
-use crate::dialect;
+use crate::dialect::{self, Counts, Meaning, Reading, Received, Words};
 use crate::error::{Failure, TeacherError};
 use crate::headers::{self, RateLimitHeaders};
 use crate::profile::{Profile, shown_url};
 use crate::{Question, Reply, Tokens, estimate_tokens};
 use bytes::{Bytes, BytesMut};
+use domain::Secret;
 use domain::budget::{CallEnd, Usage};
 use domain::completion::FinishReason;
 use domain::ids::CallId;
 use futures::StreamExt;
-use http::StatusCode;
+use http::HeaderMap;
+use hyper_util::client::proxy::matcher::Matcher;
+use reqwest::Url;
 use serde_json::Value;
+use std::error::Error;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
+use tokio::sync::OnceCell;
 
 /// Largest answer that is read, in bytes.
 const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// How many characters of a server's body a message quotes.
+/// How much of a server's text is looked at for a quotation.
+const QUOTED_BYTES_MAX: usize = 16 * 1024;
+/// How many characters of a server's text a message quotes.
 const SHOWN_CHARACTERS: usize = 160;
 /// The wait of a 429 that names none: whoever retries decides.
 const WAIT_UNKNOWN: Duration = Duration::ZERO;
+/// Longest wait that a server is believed.
+const WAIT_MAX: Duration = Duration::from_secs(15 * 60);
+/// Longest time to ask which models a server has.
+const MODELS_TIMEOUT: Duration = Duration::from_secs(5);
+/// Fewest bytes of a secret; what is shorter also stands in common words.
+const SECRET_BYTES_MIN: usize = 4;
+/// Longest name of a model.
+const MODEL_CHARACTERS: usize = 512;
 
 /// What one call came to.
 #[derive(Debug)]
@@ -33,41 +50,51 @@ pub(crate) struct CallReport {
     pub(crate) overloaded: bool,
 }
 
-/// The client of one profile.
-#[derive(Debug, Clone)]
+/// The client of one profile. Its address may hold a key: it does not print.
+#[derive(Clone)]
 pub(crate) struct Client {
     http: reqwest::Client,
     profile: Profile,
-    endpoint: String,
+    endpoint: Url,
+    headers: HeaderMap,
+    /// What no message may repeat, longest first.
+    secrets: Vec<Secret>,
+    /// The proxy that stands between, without its user and password. As everywhere, it also stands before loopback addresses
+    /// unless NO_PROXY names them.
+    proxy: Option<String>,
+    served_model: Arc<OnceCell<Option<String>>>,
+    /// Whether it was said that thoughts take the room of the answers.
+    warned_of_thoughts: Arc<AtomicBool>,
 }
 
 impl Client {
     pub(crate) fn new(profile: Profile) -> Result<Self, TeacherError> {
-        let endpoint = dialect::endpoint(&profile);
-        let invalid = |message: String| {
-            TeacherError::Invalid(format!("teacher `{}`: url `{}`: {message}", profile.name, profile.url))
+        let secrets = secrets(&profile);
+        let invalid = |what: &str| {
+            TeacherError::Invalid(format!("teacher `{}`: {}", profile.name, redact(&secrets, what)))
         };
-        let url = reqwest::Url::parse(&endpoint).map_err(|error| invalid(error.to_string()))?;
-        if !matches!(url.scheme(), "http" | "https") {
-            return Err(invalid("must begin with http:// or https://".to_owned()));
-        }
+        let endpoint = dialect::endpoint(&profile)
+            .map_err(|error| invalid(&format!("url `{}`: {error}", shown_url(&profile.url))))?;
+        let headers = dialect::headers(&profile).map_err(|error| invalid(&error))?;
+        dialect::check(&profile).map_err(|error| invalid(&error))?;
         let http = reqwest::Client::builder()
             .connect_timeout(profile.connect_timeout)
             .read_timeout(profile.idle_timeout)
             .timeout(profile.total_timeout)
             .redirect(reqwest::redirect::Policy::none())
             .build()
-            .map_err(|error| invalid(error.to_string()))?;
-        Ok(Self { http, profile, endpoint })
+            .map_err(|error| invalid(&error.to_string()))?;
+        // The same rules by which the client below chooses its proxy.
+        let proxy = proxy_of(&Matcher::from_env(), &endpoint);
+        let (served_model, warned_of_thoughts) = Default::default();
+        Ok(Self { http, profile, endpoint, headers, secrets, proxy, served_model, warned_of_thoughts })
     }
 
     /// Makes one call.
     pub(crate) async fn ask(&self, question: &Question, call: CallId) -> CallReport {
         let began = Instant::now();
-        let mut request = self.http.post(&self.endpoint).json(&dialect::body(&self.profile, question));
-        for (name, value) in dialect::headers(&self.profile) {
-            request = request.header(name, value);
-        }
+        let body = dialect::request(&self.profile, question);
+        let mut request = self.http.post(self.endpoint.clone()).headers(self.headers.clone()).json(&body);
         if let Some(context) = context::current() {
             request = request.header(domain::trace::HEADER, context.to_string());
         }
@@ -82,113 +109,163 @@ impl Client {
         let limits = RateLimitHeaders::read(response.headers(), now);
         let wait = headers::retry_after(response.headers(), now).or_else(|| limits.used_up_for());
         let overloaded = matches!(response.status().as_u16(), 503 | 529);
-        let outcome = self.read(response, wait, question, call, began).await;
+        let outcome = self.read(response, &body, (wait, now), question).await;
+        let outcome = outcome.map(|reply| Reply { call, seconds: began.elapsed().as_secs_f64(), ..reply });
         CallReport { outcome, limits, overloaded }
+    }
+
+    /// The model that the server names itself, where it tells: the one entry of its list of models, or the one that the
+    /// profile names, with what else it says of it. Asked once; a server that does not answer is asked again next time.
+    pub(crate) async fn served_model(&self) -> Option<String> {
+        let address = dialect::models_address(&self.profile)?;
+        let asked = self.served_model.get_or_try_init(|| async {
+            let request = self.http.get(address).headers(self.headers.clone()).timeout(MODELS_TIMEOUT);
+            let response = request.send().await.map_err(|_| ())?;
+            let status = response.status();
+            if status.is_server_error() || status.as_u16() == 429 {
+                return Err(());
+            }
+            let body = read_body(response).await.map_err(|_| ())?;
+            let list: Value = serde_json::from_slice(&body).unwrap_or_default();
+            Ok::<_, ()>(served(&list, &self.profile.model))
+        });
+        asked.await.ok().cloned().flatten()
     }
 
     async fn read(
         &self,
         response: reqwest::Response,
-        wait: Option<Duration>,
+        request: &Value,
+        (wait, now): (Option<Duration>, SystemTime),
         question: &Question,
-        call: CallId,
-        began: Instant,
     ) -> Result<Reply, TeacherError> {
         let status = response.status();
-        let body = self.read_body(response).await?;
-        if status.is_success() {
-            return self.read_reply(question, call, &body, began.elapsed());
-        }
-        Err(self.refusal(status, wait, &body))
-    }
-
-    async fn read_body(&self, response: reqwest::Response) -> Result<Bytes, TeacherError> {
-        let mut body = BytesMut::new();
-        let mut chunks = response.bytes_stream();
-        while let Some(chunk) = chunks.next().await {
-            let chunk = chunk.map_err(|error| self.transport(&error))?;
-            if body.len() + chunk.len() > BODY_BYTES_MAX {
-                return Err(self.malformed(format!(
+        let text = |name| {
+            response.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
+        };
+        let (content_type, encoding) =
+            (text(http::header::CONTENT_TYPE), text(http::header::CONTENT_ENCODING));
+        let body = match read_body(response).await {
+            Ok(body) => body,
+            // What the status says stands, whatever became of the body.
+            Err(_) if !status.is_success() => Bytes::new(),
+            Err(BodyError::TooLong) => {
+                return Err(self.unreadable(question, format!(
                     "sent more than {BODY_BYTES_MAX} bytes for one answer: check that the profile's url leads to a teacher"
                 )));
             }
-            body.extend_from_slice(&chunk);
+            Err(BodyError::Transport(error)) if is_garbled(&error) => {
+                return Err(self.unreadable(question, format!(
+                    "sent a body that cannot be decompressed{}: check what stands between it and this program",
+                    causes(&error)
+                )));
+            }
+            Err(BodyError::Transport(error)) => return Err(self.transport(&error)),
+        };
+        if status.is_success() && !encoding.is_empty() && !encoding.eq_ignore_ascii_case("identity") {
+            return Err(self.unreadable(
+                question,
+                format!("sent a body with `content-encoding: {encoding}`, which was not asked for: check what stands \
+                         between it and this program"),
+            ));
         }
-        Ok(body.freeze())
+        let received =
+            Received { status: status.as_u16(), content_type: &content_type, body: &body, wait, now };
+        self.conclude(dialect::read(self.profile.provider, request, &received), wait, question)
     }
 
-    fn read_reply(
+    /// What a reading means to those who asked.
+    fn conclude(
         &self,
+        reading: Reading,
+        wait: Option<Duration>,
         question: &Question,
-        call: CallId,
-        body: &[u8],
-        took: Duration,
     ) -> Result<Reply, TeacherError> {
-        let answer: Value = serde_json::from_slice(body).map_err(|error| {
-            self.malformed(format!(
-                "sent a body that is not JSON ({error}): check the profile's url: {}",
-                shown(body)
-            ))
-        })?;
-        let answered = dialect::read(self.profile.provider, &answer).map_err(|missing| {
-            self.malformed(format!(
-                "sent an answer without `{missing}`: check the profile's provider: {}",
-                shown(body)
-            ))
-        })?;
-        if answered.text.is_empty() && answered.finish_reason == FinishReason::Stop {
-            return Err(self.malformed("sent an answer without text".to_owned()));
-        }
-        let tokens_in = answered.tokens_in.unwrap_or_else(|| estimate_tokens(&question.prompt));
-        let tokens_out = answered.tokens_out.unwrap_or_else(|| estimate_tokens(&answered.text));
-        let tokens = Tokens { tokens_in, tokens_out, ..Tokens::default() };
-        Ok(Reply {
-            text: answered.text,
-            thoughts: String::new(),
-            finish_reason: answered.finish_reason,
-            model: answered.model.unwrap_or_else(|| self.profile.model.clone()),
-            call,
-            usage: Usage { tokens_in, tokens_out, money_micros: self.profile.money_micros(&tokens) },
-            seconds: took.as_secs_f64(),
+        let usage = |text: &str| self.usage(&reading, question, text);
+        let is_counted = reading.counts.tokens_in.is_some() || reading.counts.tokens_out.is_some();
+        let end = |words: &Words, uncharged: CallEnd| {
+            if is_counted || reading.answered { CallEnd::Charged(usage(&words.said)) } else { uncharged }
+        };
+        let failure = |words: &Words, uncharged| self.failure(words, end(words, uncharged));
+        Err(match &reading.meaning {
+            Meaning::Answered { text, thoughts, finish_reason } => {
+                if *finish_reason == FinishReason::Length && text.is_empty() {
+                    self.warn_of_thoughts(reading.counts.thoughts, thoughts, question);
+                }
+                return Ok(Reply {
+                    text: text.clone(),
+                    thoughts: thoughts.clone(),
+                    finish_reason: *finish_reason,
+                    model: reading.model.clone().unwrap_or_else(|| self.profile.model.clone()),
+                    call: CallId::generate(),
+                    usage: usage(&format!("{text}{thoughts}")),
+                    seconds: 0.0,
+                });
+            }
+            Meaning::Wait { words, wait } => TeacherError::Wait {
+                failure: failure(words, CallEnd::Refused),
+                wait: wait.unwrap_or(WAIT_UNKNOWN).min(WAIT_MAX),
+            },
+            Meaning::Unavailable(words) => {
+                TeacherError::Unavailable { failure: failure(words, CallEnd::Failed), wait }
+            }
+            Meaning::WrongRequest { words, parameter } => TeacherError::WrongRequest {
+                failure: failure(words, CallEnd::Refused),
+                parameter: parameter.clone(),
+            },
+            Meaning::Malformed(words) => TeacherError::Malformed(failure(words, CallEnd::Failed)),
+            Meaning::Permanent(words) => TeacherError::Permanent(failure(words, CallEnd::Refused)),
         })
     }
 
-    fn refusal(&self, status: StatusCode, wait: Option<Duration>, body: &[u8]) -> TeacherError {
-        let said = shown(body);
-        let code = status.as_u16();
-        let refused = |message: String| self.failure(message, CallEnd::Refused);
-        if code == 429 && String::from_utf8_lossy(body).contains("insufficient_quota") {
-            return TeacherError::Permanent(refused(format!(
-                "reports an exhausted quota (429 insufficient_quota): raise the quota, then resume: {said}"
-            )));
+    /// What a call cost: as the server counts, else as the texts suggest.
+    fn usage(&self, reading: &Reading, question: &Question, text: &str) -> Usage {
+        let counts = reading.counts;
+        let prompt = estimate_tokens(&question.prompt).saturating_add(estimate_tokens(&question.instruction));
+        let most_out = u64::from(self.profile.tokens_sent(question));
+        let estimated_out = if reading.answered { estimate_tokens(text).min(most_out) } else { 0 };
+        let tokens = Tokens {
+            tokens_in: counts.tokens_in.unwrap_or(prompt),
+            cached: counts.cached,
+            written: counts.written,
+            tokens_out: counts.tokens_out.unwrap_or(estimated_out),
+        };
+        let (tokens_in, tokens_out) = (tokens.tokens_in, tokens.tokens_out);
+        Usage { tokens_in, tokens_out, money_micros: self.profile.money_micros(&tokens) }
+    }
+
+    fn warn_of_thoughts(&self, counted: u64, thoughts: &str, question: &Question) {
+        let thought = counted > 0 || !thoughts.is_empty();
+        if thought && !self.warned_of_thoughts.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                teacher = %self.profile.name,
+                "thinking took all the room of an answer ({} tokens): switch it off (`thinking`, `body`), give it room \
+                 (`thinking_tokens_max`), or raise teacher.tokens_max",
+                self.profile.tokens_sent(question)
+            );
         }
-        match code {
-            429 => TeacherError::Wait {
-                failure: refused(format!("asks to wait (429): {said}")),
-                wait: wait.unwrap_or(WAIT_UNKNOWN),
-            },
-            401 | 403 => TeacherError::Permanent(refused(format!(
-                "rejects the key ({code}): check the profile's api_key_env or api_key_file, then resume: {said}"
-            ))),
-            404 | 405 => TeacherError::Permanent(refused(format!(
-                "has no such address or model `{}` ({code}): check the profile's url and model: {said}",
-                self.profile.model
-            ))),
-            300..=399 => TeacherError::Permanent(refused(format!(
-                "redirects ({code}): set the profile's url to the final address"
-            ))),
-            408 | 500..=599 => TeacherError::Unavailable {
-                failure: self.failure(format!("answered {code}: {said}"), CallEnd::Failed),
-                wait,
-            },
-            _ => TeacherError::Malformed(refused(format!("rejects the prompt ({code}): {said}"))),
-        }
+    }
+
+    /// An answer that came, and was paid, but cannot be read at all.
+    fn unreadable(&self, question: &Question, what: String) -> TeacherError {
+        let words = Words { what, said: String::new() };
+        let reading = Reading {
+            meaning: Meaning::Malformed(words.clone()),
+            counts: Counts::default(),
+            model: None,
+            answered: true,
+        };
+        // Nothing is known of its length: it may have been the longest.
+        let tokens_in = self.usage(&reading, question, "").tokens_in;
+        let tokens_out = u64::from(self.profile.tokens_sent(question));
+        let tokens = Tokens { tokens_in, tokens_out, ..Tokens::default() };
+        let usage = Usage { tokens_in, tokens_out, money_micros: self.profile.money_micros(&tokens) };
+        TeacherError::Malformed(self.failure(&words, CallEnd::Charged(usage)))
     }
 
     fn transport(&self, error: &reqwest::Error) -> TeacherError {
         let (what, end) = if error.is_connect() {
-            let what = "cannot be reached: check that it runs and that the profile's url is right".to_owned();
-            (what, CallEnd::Refused)
+            (self.unreachable(), CallEnd::Refused)
         } else if error.is_timeout() {
             let what = format!(
                 "timed out (idle {:?}, total {:?}): raise the profile's idle_seconds or total_seconds, or check the teacher",
@@ -198,22 +275,152 @@ impl Client {
         } else {
             ("closed the connection before its answer was complete".to_owned(), CallEnd::InDoubt)
         };
-        let cause = std::error::Error::source(error).map_or_else(String::new, |cause| format!(" ({cause})"));
-        TeacherError::Unavailable { failure: self.failure(format!("{what}{cause}"), end), wait: None }
+        let words = Words { what: format!("{what}{}", causes(error)), said: String::new() };
+        TeacherError::Unavailable { failure: self.failure(&words, end), wait: None }
     }
 
-    fn malformed(&self, message: String) -> TeacherError {
-        TeacherError::Malformed(self.failure(message, CallEnd::Charged(Usage::default())))
+    fn unreachable(&self) -> String {
+        match &self.proxy {
+            Some(proxy) => format!(
+                "cannot be reached through the proxy {proxy}, which HTTP_PROXY, HTTPS_PROXY or ALL_PROXY names: check the proxy, \
+                 or write the teacher's host into NO_PROXY"
+            ),
+            None => "cannot be reached: check that it runs and that the profile's url is right".to_owned(),
+        }
     }
 
-    fn failure(&self, message: String, end: CallEnd) -> Failure {
-        Failure { profile: self.profile.name.clone(), url: shown_url(&self.endpoint), message, end }
+    fn failure(&self, words: &Words, end: CallEnd) -> Box<Failure> {
+        let what = redact(&self.secrets, &words.what);
+        let message = match quoted(&self.secrets, &words.said) {
+            Some(said) => format!("{what}: `{said}`"),
+            None => what,
+        };
+        let url = shown_url(self.endpoint.as_str());
+        Box::new(Failure { profile: self.profile.name.clone(), url, message, end })
     }
 }
 
-fn shown(body: &[u8]) -> String {
-    let text = String::from_utf8_lossy(body.get(..4 * SHOWN_CHARACTERS).unwrap_or(body)).into_owned();
-    let text: String =
-        text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(SHOWN_CHARACTERS).collect();
-    if text.is_empty() { "(an empty body)".to_owned() } else { format!("`{text}`") }
+/// Why a body is not whole.
+enum BodyError {
+    TooLong,
+    Transport(reqwest::Error),
+}
+
+async fn read_body(response: reqwest::Response) -> Result<Bytes, BodyError> {
+    let mut body = BytesMut::new();
+    let mut chunks = response.bytes_stream();
+    while let Some(chunk) = chunks.next().await {
+        let chunk = chunk.map_err(BodyError::Transport)?;
+        if body.len().saturating_add(chunk.len()) > BODY_BYTES_MAX {
+            return Err(BodyError::TooLong);
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body.freeze())
+}
+
+/// Whether a body holds what cannot be decompressed, rather than ending early.
+fn is_garbled(error: &reqwest::Error) -> bool {
+    let mut cause: Option<&dyn Error> = Some(error);
+    while let Some(here) = cause {
+        let kind = here.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+        if matches!(kind, Some(std::io::ErrorKind::InvalidData | std::io::ErrorKind::InvalidInput)) {
+            return true;
+        }
+        cause = here.source();
+    }
+    false
+}
+
+/// The causes below an error, which unlike itself name no address.
+fn causes(error: &reqwest::Error) -> String {
+    error.source().map_or_else(String::new, |cause| format!(" ({cause})"))
+}
+
+/// The proxy for `endpoint`, without its user and password.
+fn proxy_of(proxies: &Matcher, endpoint: &Url) -> Option<String> {
+    let uri = endpoint.as_str().parse().ok()?;
+    let proxy = proxies.intercept(&uri)?;
+    Some(shown_url(proxy.uri().to_string().trim_end_matches('/')))
+}
+
+/// What a profile sends that nobody else may see: its key, the values of its headers, and those of its address's query.
+fn secrets(profile: &Profile) -> Vec<Secret> {
+    let mut secrets = vec![profile.api_key.clone()];
+    secrets.extend(profile.headers.iter().map(|(_, value)| value.clone()));
+    if let Ok(url) = Url::parse(&profile.url) {
+        secrets.extend(url.query_pairs().map(|(_, value)| Secret::new(&value)));
+        let written = url.query().unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
+        secrets.extend(written.map(|(_, value)| Secret::new(value)));
+    }
+    secrets.retain(|secret| secret.expose().len() >= SECRET_BYTES_MIN);
+    // What a secret begins with may be another one.
+    secrets.sort_by_key(|secret| std::cmp::Reverse(secret.expose().len()));
+    secrets
+}
+
+/// `text` without `secrets`: a server may repeat what it was sent.
+fn redact(secrets: &[Secret], text: &str) -> String {
+    secrets.iter().fold(text.to_owned(), |text, secret| text.replace(secret.expose(), "***"))
+}
+
+/// The beginning of a server's text on one line, for a message; `None` where there is none.
+fn quoted(secrets: &[Secret], said: &str) -> Option<String> {
+    let said = said.get(..said.floor_char_boundary(QUOTED_BYTES_MAX)).unwrap_or_default();
+    let said = redact(secrets, said);
+    let line = said.split_whitespace().collect::<Vec<_>>().join(" ");
+    let shown = |character: char| if character.is_control() { '\u{fffd}' } else { character };
+    let line: String = line.chars().take(SHOWN_CHARACTERS).map(shown).collect();
+    (!line.is_empty()).then_some(line)
+}
+
+/// Which model a list of models says is served under the name `model`.
+fn served(list: &Value, model: &str) -> Option<String> {
+    let models = list.get("data").and_then(Value::as_array)?;
+    let text = |entry: &Value, key: &str| {
+        entry.get(key).and_then(Value::as_str).filter(|text| !text.is_empty()).map(str::to_owned)
+    };
+    let entry = match models.as_slice() {
+        // A server of one model answers with it, whatever it is asked for.
+        [only] => only,
+        _ => models.iter().find(|entry| text(entry, "id").as_deref() == Some(model))?,
+    };
+    // vLLM's `root` is the model behind an alias; llama.cpp describes the file behind one in `meta`.
+    let mut name = text(entry, "root").or_else(|| text(entry, "id"))?;
+    for key in ["n_params", "n_vocab", "size"] {
+        if let Some(number) = entry.pointer("/meta").and_then(|meta| meta.get(key)).and_then(Value::as_u64) {
+            name.push_str(&format!(" {key}={number}"));
+        }
+    }
+    Some(name.chars().take(MODEL_CHARACTERS).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Provider;
+
+    #[test]
+    fn a_proxy_is_named_without_its_password() {
+        let check = |proxies: Matcher, url: &str, expected: Option<&str>| {
+            assert_eq!(proxy_of(&proxies, &url.parse().unwrap()).as_deref(), expected, "{url}");
+        };
+        let both =
+            || Matcher::builder().http("http://me:s3cret@127.0.0.1:9").https("http://gate:3128").no("inner");
+        check(both().build(), "http://127.0.0.1:8089/v1", Some("http://127.0.0.1:9"));
+        check(both().build(), "https://api.example.com/v1", Some("http://gate:3128"));
+        check(both().build(), "http://inner/v1", None);
+        check(Matcher::builder().build(), "http://127.0.0.1:8089/v1", None);
+
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let mut client =
+            Client::new(Profile::new("test", Provider::OpenAiChat, "http://127.0.0.1:9/v1", "small"))
+                .unwrap();
+        client.proxy = Some("http://gate:3128".to_owned());
+        let message = client.unreachable();
+        assert!(
+            message.contains("through the proxy http://gate:3128") && message.contains("NO_PROXY"),
+            "{message}"
+        );
+    }
 }

@@ -32,7 +32,7 @@ pub enum TeacherError {
     #[error("{failure}")]
     Wait {
         /// What it said.
-        failure: Failure,
+        failure: Box<Failure>,
         /// How long.
         wait: Duration,
     },
@@ -40,7 +40,7 @@ pub enum TeacherError {
     #[error("{failure}")]
     Unavailable {
         /// What happened.
-        failure: Failure,
+        failure: Box<Failure>,
         /// How long the server asked to wait.
         wait: Option<Duration>,
     },
@@ -48,17 +48,17 @@ pub enum TeacherError {
     #[error("{failure}")]
     WrongRequest {
         /// What it said.
-        failure: Failure,
+        failure: Box<Failure>,
         /// The parameter of the profile that the model does not take, so that every prompt would be refused; `None` where the
         /// prompt itself is wrong, as when it is too long.
         parameter: Option<String>,
     },
     /// Its answer cannot be used for this prompt.
     #[error("{0}")]
-    Malformed(Failure),
+    Malformed(Box<Failure>),
     /// No prompt can be answered until an operator acts.
     #[error("{0}")]
-    Permanent(Failure),
+    Permanent(Box<Failure>),
     /// Other calls hold what is left of the budget: the prompt is postponed, and nothing is counted.
     #[error("the calls that are being made hold what is left of the budget")]
     BudgetLater,

@@ -147,12 +147,12 @@ mod tests {
 
     #[test]
     fn every_failure_has_an_outcome_of_the_table() {
-        let failure = Failure {
+        let failure = Box::new(Failure {
             profile: String::new(),
             url: String::new(),
             message: String::new(),
             end: CallEnd::Refused,
-        };
+        });
         let errors = [
             TeacherError::Wait { failure: failure.clone(), wait: Duration::ZERO },
             TeacherError::Unavailable { failure: failure.clone(), wait: None },

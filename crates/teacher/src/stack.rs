@@ -52,6 +52,12 @@ impl Teacher {
         Ok(Self { profile: Arc::new(profile), client, meters, turns: Arc::new(turns), standing })
     }
 
+    /// Which model answers, as the server tells where it has a list of models (OpenAI's dialects): what stands behind the
+    /// profile's name for it, which many local servers ignore. Asked once and kept; `None` where it does not tell.
+    pub async fn served_model(&self) -> Option<String> {
+        self.client.served_model().await
+    }
+
     /// The profile.
     pub fn profile(&self) -> &Profile {
         &self.profile
@@ -198,11 +204,9 @@ impl Teacher {
     }
 
     fn no_turn(&self, none: NoTurn) -> TeacherError {
-        let failure = |message: String| Failure {
-            profile: self.profile.name.clone(),
-            url: shown_url(&self.profile.url),
-            message,
-            end: CallEnd::Refused,
+        let failure = |message: String| {
+            let (profile, url) = (self.profile.name.clone(), shown_url(&self.profile.url));
+            Box::new(Failure { profile, url, message, end: CallEnd::Refused })
         };
         match none {
             NoTurn::Later { wait, reason: WaitReason::Failed } => {

@@ -160,13 +160,13 @@ mod tests {
     use crate::error::Failure;
     use domain::budget::CallEnd;
 
-    fn failure(message: &str) -> Failure {
-        Failure {
+    fn failure(message: &str) -> Box<Failure> {
+        Box::new(Failure {
             profile: "test".into(),
             url: "http://host/v1".into(),
             message: message.into(),
             end: CallEnd::Refused,
-        }
+        })
     }
 
     #[test]
