@@ -8,7 +8,7 @@ use domain::ids::{DatasetId, DistillationId, RequestId};
 use domain::label::normalise;
 use domain::ports::BATCH_MAX;
 use domain::records::{Distillation, NewDistillation};
-use domain::spec::{Budget, LabelSource, Spec, Start, TeacherSource, TeacherSpec, suggestion};
+use domain::spec::{Budget, LabelSource, Spec, Start, TeacherSource, suggestion};
 use domain::state::DatasetState;
 use domain::task::{AnswerShape, LabelPlace};
 use domain::{Split, Task, Violation};
