@@ -18,17 +18,21 @@ use wire::Channel;
 /// What works in this process, besides the records and their API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Scope {
+    /// The operator's teachers are known, to plan with and to probe.
+    plans: bool,
     harvests: bool,
     trains: bool,
 }
 
 impl Scope {
     /// The records alone: importing, exporting, looking things up.
-    pub const RECORDS: Self = Self { harvests: false, trains: false };
+    pub const RECORDS: Self = Self { plans: false, harvests: false, trains: false };
+    /// The records, and the teachers to plan with: no job is worked on.
+    pub const PLAN: Self = Self { plans: true, harvests: false, trains: false };
     /// Harvesting and training too.
-    pub const DISTIL: Self = Self { harvests: true, trains: true };
+    pub const DISTIL: Self = Self { plans: true, harvests: true, trains: true };
     /// Training alone: no teacher is asked, not even for other jobs of the data folder.
-    pub const TRAIN: Self = Self { harvests: false, trains: true };
+    pub const TRAIN: Self = Self { plans: false, harvests: false, trains: true };
 }
 
 /// The system on one machine.
@@ -53,7 +57,7 @@ impl Local {
     pub async fn open(config: Config, which: Scope, shutdown: CancellationToken) -> anyhow::Result<Self> {
         let records = records::open(&config).await?;
         let checkpoints = checkpoint_store::open(&config, Writers::Alone)?;
-        let teachers = if which.harvests { records::teachers(&config, &records)? } else { BTreeMap::new() };
+        let teachers = if which.plans { records::teachers(&config, &records)? } else { BTreeMap::new() };
         // No other process works for a verb.
         let workers = if which.harvests { config.harvester.workers.max(1) } else { 0 };
         let harvester = records::harvester(&config, workers, &records, teachers);

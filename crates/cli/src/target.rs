@@ -24,9 +24,19 @@ impl Target {
         server: &ServerArguments,
         shutdown: CancellationToken,
     ) -> anyhow::Result<Self> {
+        Self::open_with(config, server, Scope::RECORDS, shutdown).await
+    }
+
+    /// The server that is named, else the data folder with what `scope` says.
+    pub(crate) async fn open_with(
+        config: Config,
+        server: &ServerArguments,
+        scope: Scope,
+        shutdown: CancellationToken,
+    ) -> anyhow::Result<Self> {
         match server.url() {
             Some(url) => Ok(Self::Server(connect(&config.client, url, server).await?)),
-            None => Ok(Self::Here(Box::new(Local::open(config, Scope::RECORDS, shutdown).await?))),
+            None => Ok(Self::Here(Box::new(Local::open(config, scope, shutdown).await?))),
         }
     }
 

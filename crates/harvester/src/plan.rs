@@ -43,8 +43,13 @@ pub(crate) async fn begin(shared: &Shared, job: &PreparedJob) -> Result<(), Harv
         Some(teacher) if teacher.source == TeacherSource::Imported => import(shared, job, teacher).await?,
         Some(teacher) => {
             let mut position = Position::default();
-            let rows_max = if teacher.smoke_rows > 0 { teacher.smoke_rows } else { u32::MAX };
-            let wave = train_wave(shared, job, teacher, &Pending::default(), &mut position, rows_max).await?;
+            let gated = is_gated(shared, job, teacher).await?;
+            let rows_max = if gated { teacher.smoke_rows } else { u32::MAX };
+            let pending = Pending::default();
+            let mut wave = train_wave(shared, job, teacher, &pending, &mut position, rows_max).await?;
+            if !gated && wave.len() < WAVE_MAX {
+                wave.extend(measured(shared, job, teacher).await?);
+            }
             shared.stores.prompts.plan_prompts(job.id, wave).await?;
         }
     }
@@ -69,10 +74,12 @@ pub(crate) async fn extend(
     }
     let mut position = shared.positions.get(job.id);
     if !position.is_past_gate {
-        if waiting > 0 && progress.total() <= gate_prompts(job, teacher) {
-            return Ok(true);
+        if progress.total() <= gate_prompts(job, teacher) && is_gated(shared, job, teacher).await? {
+            if waiting > 0 {
+                return Ok(true);
+            }
+            pass_gate(shared, job, progress).await?;
         }
-        pass_gate(shared, job, teacher, progress).await?;
         position.is_past_gate = true;
     }
     if waiting > 0 && position.done > 0 && progress.done() < position.done + ANSWERS_STEP {
@@ -252,6 +259,13 @@ fn gate_prompts(job: &PreparedJob, teacher: &TeacherSpec) -> u64 {
     u64::from(teacher.smoke_rows.min(teacher.rows.unwrap_or(u32::MAX))) * u64::from(first)
 }
 
+/// Whether there is a gate: a job of no more rows than it looks at has nothing left to spare.
+async fn is_gated(shared: &Shared, job: &PreparedJob, teacher: &TeacherSpec) -> Result<bool, HarvestError> {
+    let rows = shared.stores.datasets.row_counts(job.dataset, Split::Train).await?.rows;
+    let asked = rows.min(teacher.rows.map_or(u64::MAX, u64::from));
+    Ok(teacher.smoke_rows > 0 && asked > u64::from(teacher.smoke_rows))
+}
+
 /// Lets a job pass the smoke gate.
 ///
 /// # Errors
@@ -259,12 +273,8 @@ fn gate_prompts(job: &PreparedJob, teacher: &TeacherSpec) -> u64 {
 async fn pass_gate(
     shared: &Shared,
     job: &PreparedJob,
-    teacher: &TeacherSpec,
     progress: &HarvestProgress,
 ) -> Result<(), HarvestError> {
-    if teacher.smoke_rows == 0 || progress.total() > gate_prompts(job, teacher) {
-        return Ok(());
-    }
     let entries =
         shared.stores.prompts.ledger(job.id, &domain::ports::LedgerFilter::default(), BATCH_MAX).await?;
     let mut smoke = Smoke::default();

@@ -8,6 +8,7 @@ use crate::spec_file::{self, SpecFile};
 use crate::target::{Target, unless_interrupted};
 use crate::terminal::{Table, print_json, print_line, print_lines, print_table};
 use app::config::Config;
+use app::local::Scope;
 use domain::budget::Amount;
 use domain::estimate::{Estimate, Probed, StageEstimate};
 use domain::spec::Start;
@@ -25,7 +26,7 @@ pub(crate) async fn plan(
         // A plan trains nothing: where the student starts does not matter to it.
         file.spec.start = Start::Scratch { size: domain::spec::StudentSize::Mini, vocabulary: 2048 };
     }
-    let target = Target::open(config, &arguments.server, shutdown.clone()).await?;
+    let target = Target::open_with(config, &arguments.server, Scope::PLAN, shutdown.clone()).await?;
     let estimated = unless_interrupted(&shutdown, async {
         let dataset = job::dataset(target.channel(), &file).await?;
         let probe = arguments.probe.unwrap_or(0);
@@ -110,6 +111,7 @@ fn print(estimate: &Estimate, file: &SpecFile) -> anyhow::Result<()> {
             money(stage.at_most.money_micros),
         ]);
     }
+    table.align_figures();
     print_table(&table)?;
     let (expected, at_most) =
         (total(estimate, |stage| stage.expected), total(estimate, |stage| stage.at_most));
@@ -129,12 +131,13 @@ fn words(amount: Amount) -> String {
 
 fn print_probed(row: &Probed) -> anyhow::Result<()> {
     print_line(&format!("--- row {}, asked ---", row.asked.row))?;
+    print_lines(&row.asked.prompt)?;
     if !row.error.is_empty() {
         return print_line(&format!("no answer: {}", row.error));
     }
     print_lines(&format!("answer:    {}", row.completion))?;
     if let Some(parsed) = &row.parsed {
-        print_line(&format!("rationale: {}", parsed.rationale))?;
+        print_lines(&format!("rationale: {}", parsed.rationale))?;
         print_line(&format!("label:     {}", parsed.label.as_deref().unwrap_or("-")))?;
     }
     print_line(&format!("gold:      {}", row.gold.as_deref().unwrap_or("-")))?;
