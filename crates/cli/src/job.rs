@@ -65,6 +65,9 @@ pub(crate) fn harvest_json(harvest: &HarvestProgress) -> serde_json::Value {
         "money_micros": harvest.money_micros,
         "open": amount_json(harvest.open),
         "in_doubt": amount_json(harvest.in_doubt),
+        "expected": harvest.expected,
+        "projected": harvest.projected().map(amount_json),
+        "obstacle": harvest.obstacle,
     })
 }
 

@@ -24,6 +24,10 @@ fn spent(progress: &HarvestProgress) -> String {
     let mut words = String::new();
     if progress.money_micros > 0 {
         words.push_str(&format!(", money {:.4}", progress.money_micros as f64 / 1e6));
+        let projected = progress.projected().map_or(0, |projected| projected.money_micros);
+        if projected > progress.money_micros {
+            words.push_str(&format!(" of {:.4} projected", projected as f64 / 1e6));
+        }
     }
     if progress.in_doubt.calls > 0 {
         words.push_str(&format!(", in doubt {}", grouped(progress.in_doubt.calls)));
@@ -92,8 +96,12 @@ impl Shown {
             grouped(progress.tokens_in + progress.tokens_out),
             spent(progress),
         );
+        let words = match progress.obstacle.is_empty() {
+            true => self.funnel.clone(),
+            false => format!("{}: waiting: {}", self.funnel, progress.obstacle),
+        };
         let bar = self.harvest.get_or_insert_with(|| Progress::start("harvest"));
-        bar.update(progress.done(), total, "prompts", &self.funnel);
+        bar.update(progress.done(), progress.total_expected(), "prompts", &words);
     }
 
     fn training(&mut self, step: u64, steps: u64, metrics: &[(String, f64)]) {

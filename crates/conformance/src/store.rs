@@ -68,6 +68,7 @@ macro_rules! store_cases {
                 the_teachers_result_is_written_with_its_event
                 events_are_numbered_and_come_back_whole
                 progress_counts_prompts_and_the_verdicts_of_train_rows
+                an_obstacle_is_that_of_a_harvesting_job
                 unknown_jobs_are_not_found
                 a_cancelled_or_deleted_job_stops_its_trainer
             }

@@ -292,6 +292,20 @@ impl JobStore for PostgresStore {
         .await
     }
 
+    async fn note_obstacle(&self, id: DistillationId, obstacle: &str) -> StoreResult<()> {
+        self.call(|| async {
+            sqlx::query_file!(
+                "../../statements/note_obstacle.sql",
+                &text(obstacle) as &Text<'_>,
+                id.as_uuid()
+            )
+            .execute(self.pool())
+            .await?;
+            Ok(())
+        })
+        .await
+    }
+
     async fn events(&self, id: DistillationId, after: u64, limit: usize) -> StoreResult<Vec<Event>> {
         self.call(|| async {
             let rows = sqlx::query_file_as!(

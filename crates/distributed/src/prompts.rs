@@ -85,6 +85,7 @@ impl PromptStore for PostgresStore {
             // One statement, so that all its numbers are of one moment. A job without prompts has one row without a state.
             let groups = sqlx::query!(
                 "SELECT calls, cache_hits, calls_paid_twice, tokens_in, tokens_out, money_micros,
+                     CASE distillations.state WHEN 'harvesting' THEN obstacle ELSE '' END AS \"obstacle!\",
                      groups.state AS \"state?\", purpose AS \"purpose?\", verdict AS \"verdict?\",
                      groups.reason AS \"reason?\", count AS \"count?\"
                  FROM distillations LEFT JOIN LATERAL (
@@ -103,6 +104,7 @@ impl PromptStore for PostgresStore {
                 tokens_in: job.tokens_in,
                 tokens_out: job.tokens_out,
                 money_micros: job.money_micros,
+                obstacle: job.obstacle.clone(),
             })?;
             let reserved = sqlx::query_file_as!(AmountRow, "src/sql/reserved.sql", &[id.as_uuid()])
                 .fetch_all(self.pool())

@@ -281,6 +281,10 @@ pub struct HarvestProgress {
     pub open: Amount,
     /// Calls whose end is not known, at their bounds: as good as spent.
     pub in_doubt: Amount,
+    /// Prompts that the whole harvest is expected to have; 0 where nobody has counted.
+    pub expected: u64,
+    /// Why the teacher answers nothing at present; empty where it does.
+    pub obstacle: String,
 }
 
 impl HarvestProgress {
@@ -318,6 +322,25 @@ impl HarvestProgress {
     pub fn with_verdict(&self, verdict: Verdict) -> u64 {
         let counts = Verdict::ALL.iter().zip(self.verdicts);
         counts.filter(|(known, _)| **known == verdict).map(|(_, count)| count).sum()
+    }
+
+    /// Prompts that the whole harvest has, as far as is known: those that were planned, or more where more are expected.
+    pub fn total_expected(&self) -> u64 {
+        self.total().max(self.expected)
+    }
+
+    /// What the whole harvest will have spent, if the rest costs what was spent so far: `None` before the first call.
+    pub fn projected(&self) -> Option<Amount> {
+        let asked =
+            self.in_state(PromptState::Answered).checked_sub(self.cache_hits).filter(|asked| *asked > 0)?;
+        let left = self.total_expected().saturating_sub(self.done());
+        let scaled =
+            |spent: u64| spent.saturating_add((spent as f64 / asked as f64 * left as f64).round() as u64);
+        Some(Amount {
+            calls: scaled(self.calls),
+            tokens: scaled(self.tokens_in.saturating_add(self.tokens_out)),
+            money_micros: scaled(self.money_micros),
+        })
     }
 
     /// Prompts that need nothing more: answered, parked or skipped.

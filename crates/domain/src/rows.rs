@@ -288,6 +288,7 @@ pub struct SpentRow {
     pub tokens_in: i64,
     pub tokens_out: i64,
     pub money_micros: i64,
+    pub obstacle: String,
 }
 
 impl TryFrom<SpentRow> for HarvestProgress {
@@ -301,6 +302,7 @@ impl TryFrom<SpentRow> for HarvestProgress {
             tokens_in: number("tokens_in", row.tokens_in)?,
             tokens_out: number("tokens_out", row.tokens_out)?,
             money_micros: number("money_micros", row.money_micros)?,
+            obstacle: row.obstacle,
             ..Self::default()
         })
     }

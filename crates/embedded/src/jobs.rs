@@ -296,6 +296,16 @@ impl JobStore for SqliteStore {
         transaction.commit().await.map_err(internal)
     }
 
+    async fn note_obstacle(&self, id: DistillationId, obstacle: &str) -> StoreResult<()> {
+        let mut writer = self.write().await?;
+        let mut transaction = writer.begin().await?;
+        sqlx::query_file!("../../statements/note_obstacle.sql", obstacle, id.as_uuid())
+            .execute(&mut *transaction)
+            .await
+            .map_err(internal)?;
+        transaction.commit().await.map_err(internal)
+    }
+
     async fn events(&self, id: DistillationId, after: u64, limit: usize) -> StoreResult<Vec<Event>> {
         let rows = sqlx::query_file_as!(
             EventRow,

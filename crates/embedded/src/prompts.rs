@@ -125,7 +125,8 @@ impl PromptStore for SqliteStore {
     async fn harvest_progress(&self, id: DistillationId) -> StoreResult<HarvestProgress> {
         let spent = sqlx::query_as!(
             SpentRow,
-            "SELECT calls, cache_hits, calls_paid_twice, tokens_in, tokens_out, money_micros
+            "SELECT calls, cache_hits, calls_paid_twice, tokens_in, tokens_out, money_micros,
+             CASE state WHEN 'harvesting' THEN obstacle ELSE '' END AS \"obstacle!: String\"
              FROM distillations WHERE id = ?",
             id.as_uuid()
         )

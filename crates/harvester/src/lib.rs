@@ -37,6 +37,7 @@ mod job;
 mod judging;
 mod ledger;
 mod meters;
+mod obstacles;
 mod plan;
 mod position;
 mod relay;

@@ -19,8 +19,8 @@ use domain::fingerprint::imported_key;
 use domain::ids::PromptId;
 use domain::judge;
 use domain::policy::{self, Ask, Fate, Known, Rules, Smoke, WAVE_MAX};
-use domain::ports::BATCH_MAX;
-use domain::records::{Completion, HarvestProgress, Harvested, LedgerEntry, NewPrompt, Prompt};
+use domain::ports::{BATCH_MAX, StoreResult};
+use domain::records::{Completion, Distillation, HarvestProgress, Harvested, LedgerEntry, NewPrompt, Prompt};
 use domain::spec::{TeacherSource, TeacherSpec};
 use domain::state::{DistillationState, PromptState, Purpose};
 use domain::subset;
@@ -55,6 +55,22 @@ pub(crate) async fn begin(shared: &Shared, job: &PreparedJob) -> Result<(), Harv
     }
     shared.changed.notify_waiters();
     Ok(())
+}
+
+/// The numbers of a job's harvest, with how many prompts it is expected to have.
+pub(crate) async fn progress(shared: &Shared, job: &Distillation) -> StoreResult<HarvestProgress> {
+    let progress = shared.stores.prompts.harvest_progress(job.id).await?;
+    let asks = job.spec.teacher.as_ref().filter(|teacher| teacher.source != TeacherSource::Imported);
+    let Some(teacher) = asks.filter(|_| job.state == DistillationState::Harvesting) else {
+        return Ok(progress);
+    };
+    let rules = Rules { teacher, judging: &job.spec.judging, metric: job.spec.task.metric };
+    let train = shared.stores.datasets.row_counts(job.dataset, Split::Train).await?.rows;
+    let train = train.min(teacher.rows.map_or(u64::MAX, u64::from));
+    let test = shared.stores.datasets.row_counts(job.dataset, Split::Test).await?.labelled;
+    let test = if teacher.evaluate { test.min(u64::from(teacher.evaluate_rows)) } else { 0 };
+    let expected = train.saturating_mul(u64::from(rules.prompts_of_row().0)).saturating_add(test);
+    Ok(HarvestProgress { expected, ..progress })
 }
 
 /// Plans what follows from what is known. Returns whether the harvest goes on: prompts are being asked, or were planned.

@@ -7,6 +7,7 @@ use crate::calls::{Calls, PromptAccount};
 use crate::error::HarvestError;
 use crate::job::{self, PreparedJob};
 use crate::meters::{self, NoAnswer};
+use crate::obstacles;
 use crate::shared::{Shared, WORKERS_MAX};
 use domain::budget::CallEnd;
 use domain::completion;
@@ -52,7 +53,14 @@ struct AnsweredPrompt {
 }
 
 /// The leases of this process, for their heartbeats.
-type Leases = Arc<Mutex<HashMap<PromptId, (u32, String)>>>;
+type Leases = Arc<Mutex<HashMap<PromptId, HeldLease>>>;
+
+/// A lease of this process.
+struct HeldLease {
+    job: DistillationId,
+    attempt: u32,
+    handle: String,
+}
 
 struct Worker {
     shared: Arc<Shared>,
@@ -84,6 +92,12 @@ pub(crate) async fn run(shared: Arc<Shared>, shutdown: CancellationToken) {
     });
     let writer = tokio::spawn(write(Arc::clone(&shared), Arc::clone(&leases), to_write));
     let stopped = CancellationToken::new();
+    let asked_for = Arc::clone(&leases);
+    let asking_for = move || {
+        let jobs: HashSet<DistillationId> = lock(&asked_for).values().map(|held| held.job).collect();
+        jobs.into_iter().collect()
+    };
+    let looks = tokio::spawn(obstacles::run(Arc::clone(&shared), asking_for, stopped.clone()));
     let heart = tokio::spawn(beat(Arc::clone(&shared), leases, stopped.clone()));
     let asking = TaskTracker::new();
     while !shutdown.is_cancelled() {
@@ -99,6 +113,7 @@ pub(crate) async fn run(shared: Arc<Shared>, shutdown: CancellationToken) {
     let _ = writer.await;
     stopped.cancel();
     let _ = heart.await;
+    let _ = looks.await;
 }
 
 impl Worker {
@@ -143,7 +158,12 @@ impl Worker {
             let (Some(delivery), Some(permit)) = (deliveries.remove(&leased.prompt.id), permits.pop()) else {
                 continue;
             };
-            lock(&self.leases).insert(leased.prompt.id, (leased.prompt.attempt, delivery.handle.clone()));
+            let held = HeldLease {
+                job: leased.prompt.distillation,
+                attempt: leased.prompt.attempt,
+                handle: delivery.handle.clone(),
+            };
+            lock(&self.leases).insert(leased.prompt.id, held);
             let worker = Arc::clone(self);
             let span = prompt_span(&leased, &delivery);
             asking.spawn(async move { worker.harvest(leased, delivery, permit).await }.instrument(span));
@@ -459,10 +479,8 @@ async fn beat(shared: Arc<Shared>, leases: Leases, stopped: CancellationToken) {
             () = stopped.cancelled() => return,
             () = tokio::time::sleep(every) => {}
         }
-        let held: Vec<(PromptId, u32, String)> = lock(&leases)
-            .iter()
-            .map(|(prompt, (attempt, handle))| (*prompt, *attempt, handle.clone()))
-            .collect();
+        let held: Vec<(PromptId, u32, String)> =
+            lock(&leases).iter().map(|(prompt, held)| (*prompt, held.attempt, held.handle.clone())).collect();
         if held.is_empty() {
             continue;
         }

@@ -76,6 +76,8 @@ impl From<v1::HarvestProgress> for HarvestProgress {
             money_micros: message.money_micros,
             open: message.open.map(Amount::from).unwrap_or_default(),
             in_doubt: message.in_doubt.map(Amount::from).unwrap_or_default(),
+            expected: message.expected,
+            obstacle: message.obstacle,
         }
     }
 }
@@ -106,6 +108,8 @@ impl From<HarvestProgress> for v1::HarvestProgress {
             money_micros: progress.money_micros,
             open: Some(progress.open.into()),
             in_doubt: Some(progress.in_doubt.into()),
+            expected: progress.expected,
+            obstacle: progress.obstacle,
         }
     }
 }
@@ -384,6 +388,8 @@ mod tests {
             money_micros: 22,
             open: Amount { calls: 23, tokens: 24, money_micros: 25 },
             in_doubt: Amount { calls: 26, tokens: 27, money_micros: 28 },
+            expected: 29,
+            obstacle: "teacher `local` cannot be reached".into(),
         };
         let kinds = [
             EventKind::StateChanged { from: None, to: DistillationState::Queued, reason: String::new() },

@@ -48,7 +48,12 @@ pub(crate) async fn show(
         ("tokens", format!("in {}, out {}", grouped(harvest.tokens_in), grouped(harvest.tokens_out))),
         ("money", money(harvest.money_micros)),
         ("in doubt", in_doubt(harvest.in_doubt)),
+        (
+            "projected",
+            harvest.projected().map_or_else(String::new, |projected| money(projected.money_micros)),
+        ),
         ("budget", budget(&job.spec)),
+        ("waiting", harvest.obstacle.clone()),
         ("teacher", teacher.map_or_else(String::new, |accuracy| percent(accuracy.value()))),
         ("run", job.run.map(|run| run.to_string()).unwrap_or_default()),
         ("model", job.model.map(|model| model.to_string()).unwrap_or_default()),

@@ -479,8 +479,28 @@ pub async fn progress_counts_prompts_and_the_verdicts_of_train_rows(harness: &dy
         money_micros: 4 * 450,
         open: Amount::of(BOUND),
         in_doubt: Amount::default(),
+        expected: 0,
+        obstacle: String::new(),
     };
     assert_eq!(progress, expected, "the evaluated row's verdict is not counted");
+}
+
+pub async fn an_obstacle_is_that_of_a_harvesting_job(harness: &dyn StoreHarness) {
+    let store = harness.store();
+    let job = job_in(harness, Harvesting).await;
+    let noted = async || store.harvest_progress(job).await.unwrap().obstacle;
+    assert_eq!(noted().await, "");
+    for words in ["teacher `local` refuses calls (429)", "teacher `local` refuses calls (429)", ""] {
+        store.note_obstacle(job, words).await.unwrap();
+        assert_eq!(noted().await, words);
+    }
+    store.note_obstacle(job, "away").await.unwrap();
+    store.pause(job, "wait").await.unwrap();
+    assert_eq!(noted().await, "", "a paused job waits for a person");
+    store.note_obstacle(job, "gone").await.unwrap();
+    store.resume(job).await.unwrap();
+    assert_eq!(noted().await, "away", "as it was");
+    store.note_obstacle(DistillationId::generate(), "nobody").await.unwrap();
 }
 
 pub async fn unknown_jobs_are_not_found(harness: &dyn StoreHarness) {

@@ -57,6 +57,9 @@ pub trait JobStore: Send + Sync + 'static {
         accuracy: Option<Accuracy>,
         harvest_seconds: f64,
     ) -> StoreResult<()>;
+    /// Notes why a harvesting job's teacher answers nothing at present; empty where it does. A job in another state is left as
+    /// it is.
+    async fn note_obstacle(&self, distillation: DistillationId, obstacle: &str) -> StoreResult<()>;
     /// Events after `after`, in order.
     async fn events(&self, distillation: DistillationId, after: u64, limit: usize)
     -> StoreResult<Vec<Event>>;

@@ -2,6 +2,7 @@
 
 use super::respond::{Answer, Stream, StreamSender, fail, id, page, stream};
 use crate::estimate;
+use crate::plan;
 use crate::shared::Shared;
 use crate::submit;
 use domain::Timestamp;
@@ -57,7 +58,7 @@ impl DistillationsService for Distillations {
         let job = id("distillation_id", &request.into_inner().distillation_id)?;
         let stores = &self.0.stores;
         let job = stores.jobs.distillation(job).await.map_err(fail)?;
-        let harvest = stores.prompts.harvest_progress(job.id).await.map_err(fail)?;
+        let harvest = plan::progress(&self.0, &job).await.map_err(fail)?;
         let dataset = stores.datasets.dataset(job.dataset).await.ok();
         Ok(Response::new(v1::GetDistillationResponse {
             distillation: Some(job.into()),
@@ -180,7 +181,8 @@ async fn send_snapshot(
     at: Option<Timestamp>,
     sink: &StreamSender<v1::WatchDistillationResponse>,
 ) -> Result<(), Status> {
-    let progress = shared.stores.prompts.harvest_progress(job).await.map_err(fail)?;
+    let job = shared.stores.jobs.distillation(job).await.map_err(fail)?;
+    let progress = plan::progress(shared, &job).await.map_err(fail)?;
     sink.send(Watched::Snapshot { at, progress }.into()).await;
     Ok(())
 }

@@ -2443,6 +2443,12 @@ pub struct HarvestProgress {
     /// Calls whose end is not known, at the most they can cost: as good as spent.
     #[prost(message, optional, tag = "11")]
     pub in_doubt: ::core::option::Option<CallAmount>,
+    /// Prompts that the whole harvest is expected to have.
+    #[prost(uint64, tag = "12")]
+    pub expected: u64,
+    /// Why the teacher answers nothing at present; empty where it does.
+    #[prost(string, tag = "13")]
+    pub obstacle: ::prost::alloc::string::String,
 }
 /// A quantity of calls to a teacher.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
