@@ -239,6 +239,8 @@ mod tests {
             ("x-ratelimit-reset-tokens", "-1"),
         ];
         check(&unknown, RateLimitHeaders::default());
+        let zero = [("x-ratelimit-limit-requests", "0"), ("x-ratelimit-remaining-requests", "0")];
+        check(&zero, RateLimitHeaders::default());
     }
 
     #[test]
