@@ -704,7 +704,7 @@ def teachers():
         ),
         lines(
             "Calls in flight",
-            "Calls at once, by profile; a profile's concurrency_max is the most that one process makes.",
+            "Calls at once, by profile; a profile's concurrency_max is the most that all harvesters make together.",
             metrics((f"sum by (profile) (distillery_teacher_in_flight_requests{TEACHERS})", "{{profile}}")),
             width=8,
         ),
@@ -718,6 +718,28 @@ def teachers():
             "Spent an hour",
             "Cost of the calls at the present rate, in units of each teacher's currency.",
             metrics((f"{rate('distillery_teacher_cost_micros_total', 'profile', TEACHERS)} * 3600 / 1e6", "{{profile}}")),
+            width=8,
+        ),
+        lines(
+            "Waits",
+            "Calls that had to wait before they were made, a second, by reason: the profile's limits, calls at once, refusals, failures.",
+            metrics((rate("distillery_teacher_waits_total", "profile, reason", TEACHERS), "{{profile}} {{reason}}")),
+            width=8,
+        ),
+        lines(
+            "Rate and ceiling",
+            "The part of the limits a minute that is used, as refusals taught, and the most calls at once at present.",
+            metrics(
+                (f"min by (profile) (distillery_teacher_rate_factor_ratio{TEACHERS})", "{{profile}} part of the limit"),
+                (f"max by (profile) (distillery_teacher_concurrency_ceiling{TEACHERS})", "{{profile}} calls at once"),
+            ),
+            width=8,
+        ),
+        lines(
+            "Not asked",
+            "Seconds that a teacher is not asked, because it refused or failed.",
+            metrics((f"max by (profile) (distillery_teacher_held_seconds{TEACHERS})", "{{profile}}")),
+            unit="s",
             width=8,
         ),
     ]

@@ -88,6 +88,7 @@ macro_rules! rate_limiter_cases {
             pauses {
                 a_refusal_makes_everybody_wait_and_one_call_probes
                 a_burst_of_refusals_cuts_once
+                a_probe_that_is_not_refused_soon_is_taken
                 refusals_in_a_row_wait_longer
                 a_refusal_shows_the_real_limit
                 early_refusals_show_it_when_the_probe_is_refused_too

@@ -64,7 +64,7 @@ impl RedisRateLimiter {
 
 /// A script with the figures of the rules and what all of them share before it.
 fn script(text: &str) -> Script {
-    let figures: [(&str, f64); 27] = [
+    let figures: [(&str, f64); 28] = [
         ("BOOKED_AHEAD_MAX_US", pacing::BOOKED_AHEAD_MAX_US as f64),
         ("PERMIT_MAX_US", pacing::PERMIT_MAX.as_micros() as f64),
         ("MINUTE_US", pacing::MINUTE_US),
@@ -79,6 +79,7 @@ fn script(text: &str) -> Script {
         ("FAILED_LEAST_US", pacing::FAILED_LEAST_US),
         ("REFUSED_MAX_US", pacing::REFUSED_MAX_US),
         ("FAILED_MAX_US", pacing::FAILED_MAX_US),
+        ("PROBE_TAKEN_US", pacing::PROBE_TAKEN_US as f64),
         ("JITTER", pacing::JITTER),
         ("PLAUSIBLE", pacing::PLAUSIBLE),
         ("FACTOR_CUT", pacing::FACTOR_CUT),

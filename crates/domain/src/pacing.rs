@@ -18,7 +18,8 @@
 //!
 //! **Refusals and failures.** After a refusal, or [`FAILURES_MAX`] failures in a row, nobody is asked until a wait is over: at
 //! least what the server asked for, with jitter on top, else growing exponentially while nothing is answered. Then one call
-//! probes; its answer ends the pause, its failure doubles it.
+//! probes; its answer ends the pause (after refusals, also that it is not refused within [`PROBE_TAKEN_US`]), its failure
+//! doubles it.
 
 /// The longest time ahead for which a call is booked. Callers that have to wait longer are free for something else.
 pub const BOOKED_AHEAD_MAX_US: i64 = 60_000_000;
@@ -32,7 +33,7 @@ pub const BURST_US: f64 = 1_000_000.0;
 pub const MARGIN: f64 = 1.005;
 
 /// Calls at once before the teacher has answered.
-pub const CEILING_FIRST: f64 = 32.0;
+pub const CEILING_FIRST: f64 = 64.0;
 /// What is left of the ceiling after a burst of refusals.
 pub const CEILING_CUT: f64 = 0.75;
 /// Answers after which the ceiling grows by one.
@@ -50,6 +51,8 @@ pub const FAILED_LEAST_US: f64 = 250_000.0;
 pub const REFUSED_MAX_US: f64 = 60_000_000.0;
 /// The longest wait after failures that no server asked for.
 pub const FAILED_MAX_US: f64 = 30_000_000.0;
+/// A probe that is in flight for this long was not refused at the door: answers may take minutes, and a refusal does not.
+pub const PROBE_TAKEN_US: i64 = 2_000_000;
 /// The part of a wait that jitter adds at most.
 pub const JITTER: f64 = 0.1;
 

@@ -258,8 +258,13 @@ impl Pacer {
         if !self.probing {
             return None;
         }
-        let alive = |number: u64| self.bookings.get(&number).is_some_and(|booking| booking.live_until > now);
-        match self.probe.filter(|probe| alive(*probe)) {
+        let alive = |number: &u64| self.bookings.get(number).filter(|booking| booking.live_until > now);
+        let taken = |booking: &BookedCall| now - booking.start >= pacing::PROBE_TAKEN_US;
+        if self.reason != WaitReason::Failed && self.probe.as_ref().and_then(alive).is_some_and(taken) {
+            self.probing = false;
+            return None;
+        }
+        match self.probe.filter(|probe| alive(probe).is_some()) {
             Some(probe) if Some(probe) != number => Some(Reserved::After(PROBE_WAIT_US, WaitReason::Probe)),
             Some(_) => None,
             None => {
@@ -415,7 +420,7 @@ impl Pacer {
             None if plausible => again.max(((oldest + 61) * SECOND_US - now).max(SECOND_US) as f64),
             None => again.max(pacing::refused_wait(1.0)),
         };
-        self.probing = true;
+        (self.probing, self.probe) = (true, None);
         self.hold(now, jittered(wait), WaitReason::Refused);
     }
 
@@ -465,7 +470,7 @@ impl Pacer {
         if was_probe || self.failures >= pacing::FAILURES_MAX {
             self.openings += 1.0;
             let wait = pacing::failed_wait(self.openings, jitter).max(asked);
-            (self.failures, self.opened_at, self.probing) = (0.0, now, true);
+            (self.failures, self.opened_at, self.probing, self.probe) = (0.0, now, true, None);
             self.hold(now, wait.ceil() as i64, WaitReason::Failed);
         }
     }

@@ -20,6 +20,8 @@ use tracing::Instrument;
 
 /// The longest wait between two calls for one attempt at a prompt; where more is asked, the prompt goes back to its queue.
 const RETRY_WAIT_MAX: Duration = Duration::from_secs(10);
+/// The longest time for which a prompt goes back to its queue because of limits of the profile.
+const POSTPONED_MAX: Duration = Duration::from_secs(60);
 
 /// A teacher that can be asked. Cloning shares its limits.
 #[derive(Clone)]
@@ -181,7 +183,13 @@ impl Teacher {
         let took = began.elapsed();
         in_flight.end(&report);
         self.meters.end(&report.outcome, took);
-        turn.settle(outcome(&report, took), &seen(&report.limits)).await;
+        match outcome(&report, took) {
+            answered @ CallOutcome::Answered { .. } => {
+                turn.settle_behind(answered, seen(&report.limits)).await;
+            }
+            // What follows waits for what this call found out.
+            other => turn.settle(other, &seen(&report.limits)).await,
+        }
         if self.meters.is_due()
             && let Ok(pace) = self.turns.pace().await
         {
@@ -223,7 +231,8 @@ impl Teacher {
                     WaitReason::Refused | WaitReason::Failed | WaitReason::Probe => "refuses calls (429)",
                 };
                 let message = format!("{why}: the next call starts in {} s", wait.as_secs_f64().ceil());
-                TeacherError::Wait { failure: failure(message), wait }
+                // Whoever raises a limit meanwhile does not wait for the end of the old one.
+                TeacherError::Wait { failure: failure(message), wait: wait.min(POSTPONED_MAX) }
             }
             NoTurn::Closed => TeacherError::Closed,
             NoTurn::NeverFits(message) => {

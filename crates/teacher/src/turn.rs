@@ -239,6 +239,15 @@ impl Turn {
         self.on_drop = None;
     }
 
+    /// The same without waiting for its end, which takes nothing from the next call: the limits are told in the order in
+    /// which their connection is given to it, and so know of the free place before that call asks for it.
+    pub(crate) async fn settle_behind(self, outcome: CallOutcome, seen: Vec<SeenLimit>) {
+        let mut settling = Box::pin(async move { self.settle(outcome, &seen).await });
+        if futures::poll!(&mut settling).is_pending() {
+            tokio::spawn(settling);
+        }
+    }
+
     /// The booking was returned already.
     fn returned(mut self) {
         self.on_drop = None;

@@ -60,6 +60,26 @@ pub async fn a_burst_of_refusals_cuts_once(harness: &dyn RateLimiterHarness) {
     assert_eq!(ceiling(rate_limiter.as_ref()).await, 9, "a new burst");
 }
 
+pub async fn a_probe_that_is_not_refused_soon_is_taken(harness: &dyn RateLimiterHarness) {
+    let rate_limiter = harness.rate_limiter();
+    made(rate_limiter.as_ref(), &none(), refused(50)).await;
+    harness.advance(Duration::from_millis(100)).await;
+    booked(rate_limiter.as_ref(), &none(), COST).await;
+    waits(rate_limiter.as_ref(), &none(), WaitReason::Probe).await;
+    harness.advance(Duration::from_millis(2_100)).await;
+    booked(rate_limiter.as_ref(), &none(), COST).await;
+    booked(rate_limiter.as_ref(), &none(), COST).await;
+    // Failures are told apart from answers by their end alone.
+    for _failure in 0..5 {
+        made(rate_limiter.as_ref(), &none(), FAILED).await;
+    }
+    let wait = waits(rate_limiter.as_ref(), &none(), WaitReason::Failed).await;
+    harness.advance(wait + Duration::from_millis(20)).await;
+    booked(rate_limiter.as_ref(), &none(), COST).await;
+    harness.advance(Duration::from_millis(2_100)).await;
+    waits(rate_limiter.as_ref(), &none(), WaitReason::Probe).await;
+}
+
 pub async fn refusals_in_a_row_wait_longer(harness: &dyn RateLimiterHarness) {
     let rate_limiter = harness.rate_limiter();
     made(rate_limiter.as_ref(), &none(), CallOutcome::Refused { wait: None }).await;
@@ -134,7 +154,7 @@ pub async fn a_failure_with_a_wait_is_waited_for(harness: &dyn RateLimiterHarnes
     let wait = Some(Duration::from_secs(3));
     made(rate_limiter.as_ref(), &none(), CallOutcome::Failed { wait, overloaded: true }).await;
     between(waits(rate_limiter.as_ref(), &none(), WaitReason::Failed).await, 3_000, 3_300);
-    assert_eq!(ceiling(rate_limiter.as_ref()).await, 24, "three quarters of the first ceiling");
+    assert_eq!(ceiling(rate_limiter.as_ref()).await, 48, "three quarters of the first ceiling");
 }
 
 pub async fn a_booked_call_does_not_start_into_a_pause(harness: &dyn RateLimiterHarness) {

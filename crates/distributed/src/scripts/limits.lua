@@ -9,7 +9,7 @@ local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 
 local FIELDS = {
-    'next0', 'next1', 'next2', 'next3', 'held_until', 'reason', 'probing', 'refused', 'refused_at', 'burst_at', 'strikes',
+    'next0', 'next1', 'next2', 'next3', 'held_until', 'reason', 'probing', 'probe_at', 'refused', 'refused_at', 'burst_at', 'strikes',
     'early', 'failures', 'openings', 'opened_at', 'ceiling', 'concurrency_max', 'grown', 'answers', 'answered_at',
     'seen0', 'seen1', 'seen2', 'seen3', 'seen_until0', 'seen_until1', 'seen_until2', 'seen_until3', 'taken', 'returned',
     'measure_began', 'measure_level', 'measure_calls', 'measure_full', 'measure_tokens', 'measure_latency', 'measure_best',
@@ -108,7 +108,11 @@ local function obstacle(permit)
     if not S.probing then return nil end
     local until_then = probe and tonumber(redis.call('ZSCORE', PERMITS, probe))
     if until_then and until_then > now then
-        if probe ~= permit then return PROBE_WAIT, PROBE end
+        if S.reason ~= FAILED and now - (S.probe_at or now) >= C.PROBE_TAKEN_US then
+            S.probing = nil
+        elseif probe ~= permit then
+            return PROBE_WAIT, PROBE
+        end
     else
         probe = permit
     end

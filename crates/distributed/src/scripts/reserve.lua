@@ -122,6 +122,6 @@ booking.start, booking.taken, booking.days = start, S.taken, (requests_day or to
 if booking.days == 1 then count_hour(now, 1, tokens_in + tokens_out) end
 write_booking(booking)
 take(permit, start + C.PERMIT_MAX_US)
-if S.probing then probe = permit end
+if S.probing then probe, S.probe_at = permit, start end
 save()
 return {0, start - now}

@@ -89,7 +89,7 @@ local function refuse()
     else
         wait = math.max(wait, wait_of(1))
     end
-    S.probing = 1
+    S.probing, probe = 1, nil
     hold(jittered(wait), REFUSED)
 end
 
@@ -102,7 +102,7 @@ local function fail()
     if was_probe or S.failures >= C.FAILURES_MAX then
         S.openings = (S.openings or 0) + 1
         local wait = math.min(C.FAILED_MAX_US, C.FAILED_FIRST_US * 2 ^ math.min(30, S.openings - 1))
-        S.failures, S.opened_at, S.probing = 0, now, 1
+        S.failures, S.opened_at, S.probing, probe = 0, now, 1, nil
         hold(math.max(C.FAILED_LEAST_US, wait * jitter, least), FAILED)
     end
 end

@@ -17,6 +17,7 @@ if line then
     booking.start = now
     write_booking(booking)
 end
+if probe == ARGV[1] then S.probe_at = now end
 take(ARGV[1], now + C.PERMIT_MAX_US)
 save()
 return {0}
