@@ -573,6 +573,42 @@ mod tests {
         );
     }
 
+    #[test]
+    fn long_texts_are_read_in_time() {
+        let fills = [
+            "\n",
+            "*",
+            "(",
+            "<think>",
+            "</think>",
+            "<|channel|>",
+            "so, ",
+            "\\frac{",
+            " Q:",
+            "“",
+            "1. ",
+            "=1",
+            "$",
+        ];
+        for name in crate::task::BUILT_IN {
+            let task = task(name);
+            for fill in fills {
+                let fill = fill.repeat(30_000);
+                let marker = &task.answer.marker;
+                for text in [format!("{fill}One. {marker} (1)."), format!("One. {marker} (1).{fill}"), fill] {
+                    let begun = std::time::Instant::now();
+                    parse(&task, &row(&["bank", "river"]), &text, FinishReason::Stop);
+                    // Milliseconds, where the time grows with the text; minutes, where it grows with its square.
+                    assert!(
+                        begun.elapsed().as_secs() < 10,
+                        "{name}: {:?}",
+                        text.chars().take(40).collect::<String>()
+                    );
+                }
+            }
+        }
+    }
+
     proptest! {
         #[test]
         fn no_completion_panics(

@@ -92,6 +92,9 @@ const PLEASANTRIES: &[&str] = &[
 /// Most special tokens in front of an answer.
 const START_TOKENS_MAX: usize = 8;
 
+/// In how many characters behind a sentence a leave has to begin and be known.
+const LEAVE_CHARACTERS_MAX: usize = 48;
+
 /// What may stand between a sentence's last mark and the white space behind it.
 const CLOSERS: &[char] = &['*', '_', '`', '~', '$', '"', '\'', '”', '’', '»', ')', ']', '}', '\\'];
 
@@ -150,14 +153,19 @@ fn ends_sentence(text: &str) -> bool {
 
 /// `text` up to the sentence in which a chat model takes its leave.
 pub(super) fn without_pleasantry(text: &str) -> &str {
-    let leaves = |place: &usize| {
-        let (label, rest) = text.split_at_checked(*place).unwrap_or((text, ""));
-        let rest = rest.trim_start_matches(|character: char| !character.is_alphanumeric());
-        let start: String = rest.chars().take(24).collect::<String>().to_lowercase().replace('’', "'");
-        label.contains(char::is_alphanumeric)
-            && PLEASANTRIES.iter().any(|pleasantry| start.starts_with(pleasantry))
+    let Some(said) = text.find(char::is_alphanumeric) else { return text };
+    let leaves = |rest: &str| {
+        // Bounded, so that a text of nothing but boundaries is read in time.
+        let start =
+            rest.chars().take(LEAVE_CHARACTERS_MAX).collect::<String>().to_lowercase().replace('’', "'");
+        let start = start.trim_start_matches(|character: char| !character.is_alphanumeric());
+        PLEASANTRIES.iter().any(|pleasantry| start.starts_with(pleasantry))
     };
-    boundaries(text).find(leaves).and_then(|place| text.get(..place)).unwrap_or(text)
+    boundaries(text)
+        .filter(|place| *place > said)
+        .filter_map(|place| text.split_at_checked(place))
+        .find(|(_, rest)| leaves(rest))
+        .map_or(text, |(label, _)| label)
 }
 
 /// Where sentences and lines of `text` end, its own end left out.
