@@ -3,6 +3,7 @@
 
 pub mod budgets;
 pub mod datasets;
+pub mod forgetting;
 pub mod further_runs;
 pub mod jobs;
 pub mod ledger;
@@ -125,6 +126,20 @@ macro_rules! store_cases {
                 an_import_that_fails_writes_nothing
                 nothing_is_imported_into_a_job_that_does_not_harvest
                 what_is_not_answered_is_not_in_the_ledger
+            }
+            forgetting {
+                the_ledger_and_forgetting_take_the_same_entries
+                what_is_forgotten_is_asked_again_and_kept
+                addresses_follow_what_was_forgotten
+                a_job_that_does_not_harvest_keeps_its_entries
+                a_job_that_is_paused_in_its_harvest_asks_again_when_it_resumes
+                a_repeated_request_forgets_nothing_more
+                jobs_that_share_an_answer_forget_it_once
+                an_answer_that_was_forgotten_does_not_come_back
+                training_waits_for_what_is_asked_again
+                nothing_is_forgotten_that_nobody_can_be_asked_for
+                parked_prompts_are_retried_by_their_failure
+                a_whole_ledger_is_forgotten_at_once
             }
             runs {
                 training_starts_once

@@ -25,6 +25,7 @@ mod calls;
 mod columns;
 mod datasets;
 mod failure;
+mod forgotten;
 mod jobs;
 mod leases;
 mod ledger;

@@ -2,24 +2,25 @@
 
 use crate::accounts;
 use crate::columns::PromptColumns;
+use crate::forgotten;
 use crate::jobs;
 use crate::leases;
 use crate::ledger;
-use crate::row::{in_order, record, records};
+use crate::row::{Text, in_order, record, records, text};
 use crate::store::PostgresStore;
 use async_trait::async_trait;
-use domain::ids::{CompletionKey, DistillationId, PromptId};
+use domain::ids::{CompletionKey, DistillationId, PromptId, RequestId};
 use domain::lifecycle;
 use domain::ports::{
-    AttemptFailure, BATCH_MAX, HarvestOutcome, LeaseOutcome, LedgerFilter, PromptStore, QueuedPrompt,
-    StoreError, StoreResult,
+    Address, AttemptFailure, BATCH_MAX, ForgetOutcome, HarvestOutcome, LeaseOutcome, LedgerFilter,
+    PromptStore, QueuedPrompt, StoreError, StoreResult,
 };
 use domain::records::{
     Completion, HarvestProgress, Harvested, LedgerEntry, NewPrompt, Prompt, VerdictUpdate,
 };
 use domain::rows::{
     AmountRow, CompletionRow, EntryRow, GroupRow, Held, PromptRow, QueuedPromptRow, ROW_PROMPTS_MAX,
-    SpentRow, integer, whole_rows,
+    SpentRow, addresses, integer, limit as limit_of, reasons, whole_rows,
 };
 use domain::state::{PromptState, Verdict};
 use std::collections::HashMap;
@@ -304,6 +305,50 @@ impl PromptStore for PostgresStore {
         .await
     }
 
+    async fn addresses(&self, keys: &[CompletionKey]) -> StoreResult<Vec<Address>> {
+        let mut found = Vec::with_capacity(keys.len());
+        for keys in keys.chunks(BATCH_MAX) {
+            let rows = self.call(|| async { forgotten::follow(self.pool(), keys).await }).await?;
+            found.extend(addresses(keys, rows)?);
+        }
+        Ok(found)
+    }
+
+    async fn forget(
+        &self,
+        request: RequestId,
+        id: DistillationId,
+        filter: &LedgerFilter,
+    ) -> StoreResult<ForgetOutcome> {
+        // A whole ledger takes as long as its deletion.
+        self.call_deletion(|| async {
+            let mut tx = self.begin_deletion().await?;
+            let job = jobs::lock(&mut tx, id).await?;
+            let outcome = forgotten::forget(&mut tx, request, &job, filter).await?;
+            tx.commit().await?;
+            Ok(outcome)
+        })
+        .await
+    }
+
+    async fn retry_parked(&self, id: DistillationId, error: &str) -> StoreResult<u64> {
+        self.call(|| async {
+            let mut tx = self.begin().await?;
+            lifecycle::retry_parked(&jobs::lock(&mut tx, id).await?)?;
+            let error = text(error);
+            sqlx::query_file!("../../statements/enqueue_parked.sql", id.as_uuid(), &error as &Text<'_>)
+                .execute(&mut *tx)
+                .await?;
+            let retried =
+                sqlx::query_file!("../../statements/retry_parked.sql", id.as_uuid(), &error as &Text<'_>)
+                    .execute(&mut *tx)
+                    .await?;
+            tx.commit().await?;
+            Ok(retried.rows_affected())
+        })
+        .await
+    }
+
     async fn record_imported(
         &self,
         id: DistillationId,
@@ -332,7 +377,10 @@ impl PromptStore for PostgresStore {
                 "../../statements/ledger.sql",
                 job.as_uuid(),
                 filter.after_row.map_or(Ok(-1), integer)?,
+                limit_of(filter.before_row),
                 filter.verdict.map(Verdict::as_str),
+                reasons(&filter.reasons),
+                filter.model.as_deref().map(text) as Option<Text<'_>>,
                 limit as i64 + ROW_PROMPTS_MAX
             )
             .fetch_all(self.pool())

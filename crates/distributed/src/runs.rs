@@ -13,6 +13,7 @@ use domain::ports::{Page, PageRequest, RunStore, StoreError, StoreResult};
 use domain::records::{Distillation, LeasedRun, MetricPoint, Model, NewRun, Run};
 use domain::rows::{Cursor, MetricRow, RunRow, bits, finite, finite_json, integer, json};
 use domain::run::RunResult;
+use domain::state::DistillationState;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -160,6 +161,14 @@ impl RunStore for PostgresStore {
             let mut tx = self.begin().await?;
             let job = jobs::lock(&mut tx, id).await?;
             let transition = lifecycle::start_training(&job)?;
+            let waiting = sqlx::query_file_scalar!("../../statements/count_asked_again.sql", id.as_uuid())
+                .fetch_one(&mut *tx)
+                .await?;
+            if job.state == DistillationState::Harvesting && waiting > 0 {
+                return Err(
+                    StoreError::Unavailable(format!("{waiting} prompts are asked again first")).into()
+                );
+            }
             let run = match job.run {
                 Some(run) => run,
                 None => insert_final(&mut tx, id, ledger_fingerprint).await?,

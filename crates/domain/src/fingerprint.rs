@@ -3,8 +3,9 @@
 //!
 //! A form names its fields one by one and is independent of how a type is stored: a new field of a row, a task, a sampling
 //! setting or a specification changes no hash that was taken before. A field that matters for a hash is added to its form
-//! so that its default adds nothing. Completion keys, dataset fingerprints and ledger fingerprints have the same values
-//! as in 0.1.0: answers that were paid for are found again.
+//! so that its default adds nothing. Dataset fingerprints and ledger fingerprints have the same values as in 0.1.0.
+//! Completion keys have a form of their own since 0.2.0; the form of 0.1.0 stays, so that answers that were paid for are
+//! found again.
 
 use crate::example::{Answer, Example};
 use crate::ids::{CompletionKey, DistillationId, RequestId};
@@ -15,13 +16,51 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 use uuid::Builder;
 
+/// Which teacher answers, as far as that can be told. The name of its profile is no part of it: another model behind the
+/// same profile is another teacher, and the same model behind another profile is the same one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TeacherIdentity {
+    /// The operator says so: the `identity` of the profile.
+    Stated(String),
+    /// The server names its model.
+    Served(String),
+    /// Nobody tells models apart: the name that the profile asks for, at this host.
+    Unnamed {
+        /// The model that the profile asks for.
+        model: String,
+        /// The server's host, with its port where it has one.
+        host: String,
+    },
+}
+
+impl TeacherIdentity {
+    /// Whether an answer can be used again as this teacher's whose address does not say who gave it: that of 0.1.0, by the
+    /// names of the profile and of the model that the profile asks for (`asked`), or that of a server that did not name its
+    /// model. `recorded` is the model that answered.
+    ///
+    /// Not where the recorded model is another one. A server that goes by the name that is asked for may record a longer
+    /// one (a version of the model), and a record of that name alone is an echo of the question, which tells nothing: what
+    /// was paid for is kept then. A stated identity is exact.
+    pub fn gave(&self, asked: &str, recorded: &str) -> bool {
+        // What a server says of its model follows the name, after a space.
+        let goes_by = |served: &str, name: &str| {
+            served.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with(' '))
+        };
+        match self {
+            Self::Stated(name) => recorded == name,
+            Self::Served(name) => goes_by(name, recorded) || goes_by(name, asked) || recorded == asked,
+            Self::Unnamed { .. } => true,
+        }
+    }
+}
+
 /// A question to a teacher, as far as its answer depends on it.
 #[derive(Debug, Clone, Copy)]
 pub struct CompletionRequest<'a> {
-    /// The teacher's profile.
-    pub profile: &'a str,
-    /// The teacher's model.
-    pub model: &'a str,
+    /// Who answers.
+    pub teacher: &'a TeacherIdentity,
+    /// What the profile changes in every request to its teacher, by name; what is as usual is absent.
+    pub parameters: &'a [(String, String)],
     /// What a chat model is given before the prompt.
     pub instruction: &'a str,
     /// The rendered prompt.
@@ -48,14 +87,43 @@ pub struct Sampled<'a> {
 impl CompletionRequest<'_> {
     /// The content address of the answer.
     pub fn key(&self) -> CompletionKey {
+        let sampling = json(&self.sampling);
+        let mut parts: Vec<&[u8]> = vec![b"completion/2"];
+        match self.teacher {
+            TeacherIdentity::Stated(name) | TeacherIdentity::Served(name) => {
+                parts.extend([b"model".as_slice(), name.as_bytes()]);
+            }
+            TeacherIdentity::Unnamed { model, host } => {
+                parts.extend([b"host".as_slice(), model.as_bytes(), host.as_bytes()]);
+            }
+        }
+        parts.extend([self.instruction.as_bytes(), self.prompt.as_bytes(), &sampling]);
+        for (name, value) in self.parameters {
+            parts.extend([name.as_bytes(), value.as_bytes()]);
+        }
+        CompletionKey::of(&parts)
+    }
+
+    /// The address of the same question under 0.1.0: by the names of the profile and of the model that it asks for.
+    pub fn legacy_key(&self, profile: &str, model: &str) -> CompletionKey {
         CompletionKey::of(&[
-            self.profile.as_bytes(),
-            self.model.as_bytes(),
+            profile.as_bytes(),
+            model.as_bytes(),
             self.instruction.as_bytes(),
             self.prompt.as_bytes(),
             &json(&self.sampling),
         ])
     }
+}
+
+/// The address that follows a forgotten one: the answer under `key` stays, and the question is asked again under this.
+pub fn successor(key: CompletionKey) -> CompletionKey {
+    CompletionKey::of(&[b"forgotten/1", &key.0])
+}
+
+/// The request id of a job that asks again what `previous` was answered: with its specification, over its rows.
+pub fn refresh_request(submission: RequestId, previous: DistillationId) -> RequestId {
+    request(&[b"refresh", submission.as_uuid().as_bytes(), previous.as_uuid().as_bytes()])
 }
 
 /// The content address of an answer that came with the data; `input` is what the student reads.
@@ -240,13 +308,14 @@ mod tests {
             sample: 1,
         };
         let asked = CompletionRequest {
-            profile: "local",
-            model: "default",
+            teacher: &TeacherIdentity::Served("small-1".to_owned()),
+            parameters: &[],
             instruction: "",
             prompt: "Q: 2 + 2?\nA:",
             sampling,
         };
-        assert_eq!(asked.key().to_string(), KEY_ASKED);
+        assert_eq!(asked.legacy_key("local", "default").to_string(), KEY_ASKED);
+        assert_eq!(asked.key().to_string(), KEY_SERVED, "recorded: a new setting must not change it");
         let answer = Answer::Completion { teacher: "palm-540b".into(), text: "4.".into() };
         assert_eq!(imported_key("2 + 2?", &answer).to_string(), KEY_IMPORTED);
         let mut rows = RowsHash::default();
@@ -256,6 +325,7 @@ mod tests {
     }
 
     const KEY_ASKED: &str = "505be4b1f0bc44e79629b7ef5957edc60edf881cce54658922511bbf81b85180";
+    const KEY_SERVED: &str = "706de37ca4df0d0a489a7f1567a024f38fa6a3bc406dd702afed63c480da7e2d";
     const KEY_IMPORTED: &str = "bc36603eca942ae478a8b6a0d8d48e7639d60c90174d998efcbfd230a770b384";
     const ROWS: &str = "2726e3c5041c13a3b148e3716fffdc3d76b9eb8b2512438c3508009723042671";
 
@@ -273,6 +343,63 @@ mod tests {
                 Answer::Rationale { teacher: "t".into(), text: "r".into(), label: None },
                 Answer::Rationale { teacher: "t".into(), text: "r".into(), label: Some("x".into()) },
             ],
+        }
+    }
+
+    #[test]
+    fn a_key_differs_by_who_answers_and_what_is_sent() {
+        let key = |teacher: TeacherIdentity, parameters: &[(&str, &str)]| {
+            let sampling = Sampled { temperature: 0.0, top_p: 1.0, tokens_max: 256, stop: &[], sample: 0 };
+            let parameters: Vec<(String, String)> =
+                parameters.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+            CompletionRequest {
+                teacher: &teacher,
+                parameters: &parameters,
+                instruction: "",
+                prompt: "Q",
+                sampling,
+            }
+            .key()
+        };
+        let served = |name: &str| TeacherIdentity::Served(name.to_owned());
+        let unnamed = |host: &str| TeacherIdentity::Unnamed { model: "a".to_owned(), host: host.to_owned() };
+        let plain = key(served("a"), &[]);
+        assert_eq!(key(TeacherIdentity::Stated("a".to_owned()), &[]), plain, "whoever says so");
+        let mut all = vec![
+            plain,
+            key(served("b"), &[]),
+            key(unnamed("host:1"), &[]),
+            key(unnamed("host:2"), &[]),
+            key(served("a"), &[("thinking", "true")]),
+            key(served("a"), &[("thinking", "true"), ("temperature", "unsent")]),
+        ];
+        all.extend([successor(all[0]), successor(successor(all[0])), successor(all[1])]);
+        let count = all.len();
+        all.sort();
+        all.dedup();
+        assert_eq!(all.len(), count);
+    }
+
+    #[test]
+    fn answers_of_0_1_0_are_used_where_they_are_the_same_teachers() {
+        let served = |name: &str| TeacherIdentity::Served(name.to_owned());
+        let stated = |name: &str| TeacherIdentity::Stated(name.to_owned());
+        let unnamed =
+            TeacherIdentity::Unnamed { model: "default".to_owned(), host: "localhost:8080".to_owned() };
+        for (identity, recorded, expected) in [
+            (served("small-1"), "small-1", true),
+            (served("small-2"), "small-1", false),
+            (served("default"), "default-2025", true),
+            (served("small-2"), "default", true),
+            (served("small-1 size=9"), "small-1", true),
+            (served("small-10"), "small-1", false),
+            (served("default size=9"), "default-2025", true),
+            (unnamed, "small-1", true),
+            (stated("small-1"), "small-1", true),
+            (stated("mine"), "small-1", false),
+            (stated("mine"), "default", false),
+        ] {
+            assert_eq!(identity.gave("default", recorded), expected, "{identity:?}, {recorded}");
         }
     }
 

@@ -91,8 +91,8 @@ typed_id!(
     "request"
 );
 
-/// The content address of a completion: sha256 over teacher profile, model, rendered prompt, sampling parameters and
-/// sample index.
+/// The content address of a completion: sha256 over who answers, rendered prompt, sampling parameters and sample index, in
+/// the form of [`fingerprint`](crate::fingerprint).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CompletionKey(pub [u8; 32]);
 

@@ -48,6 +48,7 @@ pub mod pacing;
 pub mod policy;
 pub mod ports;
 pub mod records;
+pub mod rejudge;
 pub mod rows;
 pub mod run;
 pub mod secret;

@@ -16,6 +16,7 @@
 use crate::event::EventKind;
 use crate::ids::{DatasetId, DistillationId, RunId};
 use crate::records::{Distillation, Model, Run};
+use crate::spec::TeacherSource;
 use crate::state::{DatasetState, DistillationState, PromptState, RunState};
 
 use DistillationState::{Cancelled, Evaluating, Failed, Harvesting, Paused, Queued, Succeeded, Training};
@@ -229,6 +230,40 @@ pub fn cancel(job: &Distillation, reason: &str) -> Decision {
         Cancelled => Ok(None),
         Succeeded | Failed => Err(refused(job, "be cancelled")),
     }
+}
+
+/// What forgetting a job's answers does to its prompts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Forgetting {
+    /// They are asked again, by this job.
+    AskAgain,
+    /// Nothing: its ledger stays as it is, and the next job that asks the same asks the teacher.
+    Mark,
+}
+
+/// Forgets answers of a job: one that harvests, or is paused in its harvest, asks again.
+///
+/// # Errors
+/// Its answers came with the data, so that nobody can be asked for others.
+pub fn forget(job: &Distillation) -> Result<Forgetting, Conflict> {
+    let source = job.spec.teacher.as_ref().map(|teacher| &teacher.source);
+    if !matches!(source, Some(TeacherSource::Profile(_))) {
+        return Err(refused(job, "forget answers: it asks no teacher for others"));
+    }
+    Ok(if harvests(job) { Forgetting::AskAgain } else { Forgetting::Mark })
+}
+
+/// Whether a job's parked prompts can be asked again one by one, without resuming the whole of it.
+///
+/// # Errors
+/// It does not harvest, and is not paused in its harvest.
+pub fn retry_parked(job: &Distillation) -> Result<(), Conflict> {
+    if harvests(job) { Ok(()) } else { Err(refused(job, "ask parked prompts again: it does not harvest")) }
+}
+
+/// Whether prompts of a job are asked, now or once it is resumed.
+fn harvests(job: &Distillation) -> bool {
+    job.state == Harvesting || (job.state == Paused && job.resume_state == Some(Harvesting))
 }
 
 /// Whether a job can be deleted.
@@ -589,6 +624,30 @@ mod tests {
             let words = create_run(&Distillation { run: None, ..trained }, true).unwrap_err().to_string();
             assert!(words.contains("its harvest is not over"), "{words}");
         }
+    }
+
+    #[test]
+    fn what_is_forgotten_is_asked_again_while_its_job_harvests() {
+        for state in DistillationState::ALL {
+            let harvests = *state == Harvesting;
+            check_forgetting(&job(*state), harvests);
+        }
+        for resume_state in [None, Some(Queued), Some(Harvesting), Some(Training), Some(Evaluating)] {
+            let paused = Distillation { resume_state, ..job(Paused) };
+            check_forgetting(&paused, resume_state == Some(Harvesting));
+        }
+        let mut imported = job(Harvesting);
+        imported.spec.teacher.as_mut().unwrap().source = TeacherSource::Imported;
+        let words = forget(&imported).unwrap_err().to_string();
+        assert!(words.contains("it asks no teacher for others"), "{words}");
+        imported.spec.teacher = None;
+        assert!(forget(&imported).is_err());
+    }
+
+    fn check_forgetting(job: &Distillation, harvests: bool) {
+        let expected = if harvests { Forgetting::AskAgain } else { Forgetting::Mark };
+        assert_eq!(forget(job), Ok(expected), "{:?}", job.state);
+        assert_eq!(retry_parked(job).is_ok(), harvests, "{:?}", job.state);
     }
 
     #[test]

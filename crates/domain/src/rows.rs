@@ -9,18 +9,19 @@ use crate::completion::Parsed;
 use crate::event::{Event, EventKind};
 use crate::example::{Example, Row};
 use crate::ids::{CompletionKey, DatasetId, DistillationId, ModelId, PromptId, RunId};
-use crate::ports::{BATCH_MAX, PageRequest, QueuedPrompt, StoreError, StoreResult};
+use crate::ports::{Address, BATCH_MAX, PageRequest, QueuedPrompt, StoreError, StoreResult};
 use crate::records::{
     Completion, Dataset, Distillation, HarvestProgress, LedgerEntry, MetricPoint, Model, PhaseSeconds,
     Prompt, Run,
 };
 use crate::run::{RunPlan, RunPurpose, RunResult};
 use crate::spec::Spec;
-use crate::state::{PromptState, Verdict};
+use crate::state::{PromptState, Reason, Verdict};
 use crate::subset::Subset;
 use crate::time::Timestamp;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::collections::HashMap;
 use std::str::FromStr;
 use uuid::Uuid;
 
@@ -277,6 +278,41 @@ impl TryFrom<EventRow> for Event {
             kind,
         })
     }
+}
+
+/// Where an answer is, or will be: a looked-up key, the one that counts for it, and who answered under that.
+#[derive(Debug)]
+pub struct AddressRow {
+    pub asked: Vec<u8>,
+    pub key: Vec<u8>,
+    pub model: Option<String>,
+}
+
+/// The addresses of these keys, in their order.
+///
+/// # Errors
+/// A row is damaged, or there is none for a key.
+pub fn addresses(keys: &[CompletionKey], rows: Vec<AddressRow>) -> StoreResult<Vec<Address>> {
+    let mut found = HashMap::with_capacity(rows.len());
+    for row in rows {
+        found.insert(key(&row.asked)?, Address { key: key(&row.key)?, model: row.model });
+    }
+    let absent =
+        |asked: &CompletionKey| StoreError::Internal(format!("the addresses after {asked} have no end"));
+    keys.iter().map(|asked| found.get(asked).cloned().ok_or_else(|| absent(asked))).collect()
+}
+
+/// An answered prompt, and its completion's address.
+#[derive(Debug)]
+pub struct AnsweredRow {
+    pub id: Uuid,
+    pub row_index: i64,
+    pub key: Vec<u8>,
+}
+
+/// A list of reasons as the statements compare it with one: between commas.
+pub fn reasons(reasons: &[Reason]) -> String {
+    reasons.iter().map(|reason| format!(",{reason},")).collect()
 }
 
 /// What a job has spent, from its row of `distillations`.

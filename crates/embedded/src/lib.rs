@@ -23,6 +23,7 @@
 
 mod calls;
 mod datasets;
+mod forgotten;
 mod jobs;
 mod models;
 mod pacer;

@@ -1,24 +1,25 @@
 //! Prompts, their leases, and the ledger.
 
 use crate::calls::{self, JobAccount};
+use crate::forgotten;
 use crate::jobs;
 use crate::row::{internal, record, records};
 use crate::store::SqliteStore;
 use async_trait::async_trait;
 use domain::budget::Room;
-use domain::ids::{CompletionKey, DistillationId, PromptId};
+use domain::ids::{CompletionKey, DistillationId, PromptId, RequestId};
 use domain::lifecycle;
 use domain::ports::{
-    AttemptFailure, BATCH_MAX, HarvestOutcome, LeaseOutcome, LedgerFilter, PromptStore, QueuedPrompt,
-    StoreError, StoreResult,
+    Address, AttemptFailure, BATCH_MAX, ForgetOutcome, HarvestOutcome, LeaseOutcome, LedgerFilter,
+    PromptStore, QueuedPrompt, StoreError, StoreResult,
 };
 use domain::records::{
     Completion, Distillation, HarvestProgress, Harvested, LeasedPrompt, LedgerEntry, NewPrompt, Prompt,
     VerdictUpdate,
 };
 use domain::rows::{
-    CompletionRow, EntryRow, GroupRow, Held, PromptRow, QueuedPromptRow, ROW_PROMPTS_MAX, SpentRow, integer,
-    json, whole_rows,
+    CompletionRow, EntryRow, GroupRow, Held, PromptRow, QueuedPromptRow, ROW_PROMPTS_MAX, SpentRow,
+    addresses, integer, json, limit as limit_of, reasons, whole_rows,
 };
 use domain::state::{DistillationState, PromptState, Verdict};
 use sqlx::{Sqlite, Transaction};
@@ -416,6 +417,46 @@ impl PromptStore for SqliteStore {
         record(row)
     }
 
+    async fn addresses(&self, keys: &[CompletionKey]) -> StoreResult<Vec<Address>> {
+        let mut found = Vec::with_capacity(keys.len());
+        for keys in keys.chunks(BATCH_MAX) {
+            let rows = forgotten::follow(self.readers(), keys).await?;
+            found.extend(addresses(keys, rows)?);
+        }
+        Ok(found)
+    }
+
+    async fn forget(
+        &self,
+        request: RequestId,
+        id: DistillationId,
+        filter: &LedgerFilter,
+    ) -> StoreResult<ForgetOutcome> {
+        let now = self.now();
+        let mut writer = self.write().await?;
+        let mut transaction = writer.begin().await?;
+        let job = jobs::fetch(&mut transaction, id).await?;
+        let outcome = forgotten::forget(&mut transaction, now, request, &job, filter).await?;
+        transaction.commit().await.map_err(internal)?;
+        Ok(outcome)
+    }
+
+    async fn retry_parked(&self, id: DistillationId, error: &str) -> StoreResult<u64> {
+        let mut writer = self.write().await?;
+        let mut transaction = writer.begin().await?;
+        lifecycle::retry_parked(&jobs::fetch(&mut transaction, id).await?)?;
+        sqlx::query_file!("../../statements/enqueue_parked.sql", id.as_uuid(), error)
+            .execute(&mut *transaction)
+            .await
+            .map_err(internal)?;
+        let retried = sqlx::query_file!("../../statements/retry_parked.sql", id.as_uuid(), error)
+            .execute(&mut *transaction)
+            .await
+            .map_err(internal)?;
+        transaction.commit().await.map_err(internal)?;
+        Ok(retried.rows_affected())
+    }
+
     async fn record_imported(
         &self,
         id: DistillationId,
@@ -447,7 +488,10 @@ impl PromptStore for SqliteStore {
             "../../statements/ledger.sql",
             job.as_uuid(),
             filter.after_row.map_or(Ok(-1), integer::<i64>)?,
+            limit_of(filter.before_row),
             filter.verdict.map(Verdict::as_str),
+            reasons(&filter.reasons),
+            &filter.model,
             limit as i64 + ROW_PROMPTS_MAX
         )
         .fetch_all(self.readers())

@@ -12,6 +12,7 @@ use domain::ports::{DatasetStore, Page, PageRequest, RunStore, StoreError, Store
 use domain::records::{Distillation, LeasedRun, MetricPoint, Model, NewRun, Run};
 use domain::rows::{Cursor, MetricRow, RunRow, bits, finite, finite_json, integer};
 use domain::run::RunResult;
+use domain::state::DistillationState;
 use sqlx::{Sqlite, Transaction};
 use std::time::Duration;
 
@@ -68,6 +69,13 @@ impl RunStore for SqliteStore {
         let mut transaction = writer.begin().await?;
         let job = jobs::fetch(&mut transaction, id).await?;
         let transition = lifecycle::start_training(&job)?;
+        let waiting = sqlx::query_file_scalar!("../../statements/count_asked_again.sql", id.as_uuid())
+            .fetch_one(&mut *transaction)
+            .await
+            .map_err(internal)?;
+        if job.state == DistillationState::Harvesting && waiting > 0 {
+            return Err(StoreError::Unavailable(format!("{waiting} prompts are asked again first")));
+        }
         let run = match job.run {
             Some(run) => run,
             None => insert_final(&mut transaction, now, id, ledger_fingerprint).await?,

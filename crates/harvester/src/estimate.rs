@@ -1,6 +1,7 @@
 //! What a job would ask: counted from its rows, its rules and the store, without asking; or with a few rows asked to see
 //! what comes back.
 
+use crate::address::Askers;
 use crate::error::HarvestError;
 use crate::job::PreparedJob;
 use crate::shared::Shared;
@@ -44,7 +45,8 @@ pub(crate) async fn estimate(
     let asked = job.spec.teacher.clone().filter(|teacher| teacher.source != TeacherSource::Imported);
     let Some(teacher) = asked else { return Ok(Estimate::default()) };
     let mut estimate = Estimate::default();
-    let probed = probe(shared, &job, &teacher, probe_rows.min(PROBE_MAX)).await?;
+    let askers = Askers::of(&job).await;
+    let probed = probe(shared, &job, &teacher, &askers, probe_rows.min(PROBE_MAX)).await?;
     let wrong = wrong_share(&probed);
     let rules = Rules { teacher: &teacher, judging: &job.spec.judging, metric: job.spec.task.metric };
     let (samples, _) = rules.prompts_of_row();
@@ -63,7 +65,7 @@ pub(crate) async fn estimate(
             if estimate.prompts.len() < PROMPTS_SHOWN && sample == 0 {
                 estimate.prompts.push(rendered(&row, &question));
             }
-            train.add(shared, &job, 0, &question).await?;
+            train.add(shared, &job, &askers, 0, &question).await?;
         }
     }
     estimate.stages.push(train.stage(&job, Stage::Train, 0, 1.0));
@@ -81,7 +83,7 @@ pub(crate) async fn estimate(
         estimate.stages.push(train.stage(&job, Stage::Hints, last, follow_up(left, 1)));
     }
     if teacher.evaluate {
-        estimate.stages.push(evaluation(shared, &job, &teacher).await?);
+        estimate.stages.push(evaluation(shared, &job, &teacher, &askers).await?);
     }
     estimate.probed = probed;
     Ok(estimate)
@@ -92,6 +94,7 @@ async fn evaluation(
     shared: &Shared,
     job: &PreparedJob,
     teacher: &TeacherSpec,
+    askers: &Askers,
 ) -> Result<StageEstimate, HarvestError> {
     let profile = u32::try_from(job.teachers.len()).unwrap_or(1).saturating_sub(1);
     let mut labelled = Vec::new();
@@ -107,7 +110,7 @@ async fn evaluation(
     while let Some(row) = rows.next(shared).await? {
         if chosen.contains(&row.index) {
             let question = job.question(teacher, &row.example, 0, false, true)?;
-            counted.add(shared, job, profile, &question).await?;
+            counted.add(shared, job, askers, profile, &question).await?;
         }
     }
     Ok(counted.stage(job, Stage::Evaluate, profile, 1.0))
@@ -157,11 +160,12 @@ impl Counted {
         &mut self,
         shared: &Shared,
         job: &PreparedJob,
+        askers: &Askers,
         profile: u32,
         question: &Question,
     ) -> Result<(), HarvestError> {
         self.prompts += 1;
-        if shared.stores.prompts.completion(job.key(question, profile)).await?.is_some() {
+        if askers.find(shared, question, profile).await?.model.is_some() {
             self.from_store += 1;
         }
         let tokens = estimate_tokens(&question.prompt).saturating_add(estimate_tokens(&question.instruction));
@@ -263,6 +267,7 @@ async fn probe(
     shared: &Shared,
     job: &PreparedJob,
     teacher: &TeacherSpec,
+    askers: &Askers,
     count: u32,
 ) -> Result<Vec<Probed>, HarvestError> {
     let Some(asked) = job.teacher(0).cloned() else { return Ok(Vec::new()) };
@@ -270,7 +275,7 @@ async fn probe(
     let mut rows = Rows::new(job, Split::Train);
     while probed.len() < count as usize {
         let Some(row) = rows.next(shared).await? else { break };
-        probed.push(probe_row(shared, job, teacher, &asked, &row).await?);
+        probed.push(probe_row(shared, job, teacher, askers, &asked, &row).await?);
     }
     Ok(probed)
 }
@@ -279,12 +284,13 @@ async fn probe_row(
     shared: &Shared,
     job: &PreparedJob,
     teacher: &TeacherSpec,
+    askers: &Askers,
     asked: &Teacher,
     row: &Row,
 ) -> Result<Probed, HarvestError> {
     let hinted = job.spec.judging.hint == Hint::First;
     let question = job.question(teacher, &row.example, 0, hinted, false)?;
-    let key = job.key(&question, 0);
+    let key = askers.find(shared, &question, 0).await?.key;
     let known = shared.stores.prompts.completion(key).await?;
     let from_store = known.is_some();
     let shown = rendered(row, &question);

@@ -1,7 +1,6 @@
 //! What it takes to ask a job's prompts: its specification, its compiled template, its teacher.
 
 use crate::error::HarvestError;
-use domain::fingerprint::{CompletionRequest, Sampled};
 use domain::ids::{CompletionKey, DatasetId, DistillationId};
 use domain::records::{Completion, Distillation};
 use domain::spec::{Spec, TeacherSource, TeacherSpec};
@@ -110,24 +109,6 @@ impl PreparedJob {
             sample,
         };
         Ok(Question { instruction: rendered.instruction, prompt: rendered.prompt, sampling })
-    }
-
-    /// The completion key of a question to the teacher at this place.
-    pub(crate) fn key(&self, question: &Question, profile: u32) -> CompletionKey {
-        let (profile, model) = match self.teacher(profile) {
-            Some(teacher) => (teacher.profile().name.as_str(), teacher.profile().model.as_str()),
-            None => (domain::spec::PROFILE_IMPORTED, ""),
-        };
-        let Sampling { temperature, top_p, tokens_max, stop, sample } = &question.sampling;
-        let sampling = Sampled {
-            temperature: *temperature,
-            top_p: *top_p,
-            tokens_max: *tokens_max,
-            stop,
-            sample: *sample,
-        };
-        let (instruction, prompt) = (question.instruction.as_str(), question.prompt.as_str());
-        CompletionRequest { profile, model, instruction, prompt, sampling }.key()
     }
 }
 

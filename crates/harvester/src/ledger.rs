@@ -21,6 +21,12 @@ impl<'a> Ledger<'a> {
         Self { shared, job, page: VecDeque::new(), filter: LedgerFilter::default(), ended: false }
     }
 
+    /// The ledger from that row on.
+    pub(crate) fn starting(shared: &'a Shared, job: DistillationId, from: u64) -> Self {
+        let filter = LedgerFilter { after_row: from.checked_sub(1), ..LedgerFilter::default() };
+        Self { filter, ..Self::new(shared, job) }
+    }
+
     /// The first row from `from` on that has entries. Rows are asked for in order.
     pub(crate) async fn next_row(&mut self, from: u64) -> StoreResult<Option<u64>> {
         loop {

@@ -29,6 +29,7 @@
 //! # }
 //! ```
 
+mod address;
 mod calls;
 mod driver;
 mod error;
@@ -40,6 +41,7 @@ mod meters;
 mod obstacles;
 mod plan;
 mod position;
+mod rejudging;
 mod relay;
 mod runs;
 mod services;

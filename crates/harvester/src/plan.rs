@@ -4,6 +4,7 @@
 //! is still being asked, so that asking never waits for planning. Where a wave begins is remembered in this process alone:
 //! another driver looks from the first row on, and finds the same.
 
+use crate::address::{Addressed, Askers};
 use crate::error::HarvestError;
 use crate::job::PreparedJob;
 use crate::ledger::Ledger;
@@ -45,11 +46,12 @@ pub(crate) async fn begin(shared: &Shared, job: &PreparedJob) -> Result<(), Harv
             let mut position = Position::default();
             let gated = is_gated(shared, job, teacher).await?;
             let rows_max = if gated { teacher.smoke_rows } else { u32::MAX };
-            let pending = Pending::default();
-            let mut wave = train_wave(shared, job, teacher, &pending, &mut position, rows_max).await?;
+            let (asking, pending) = (Asking::of(job, teacher).await, Pending::default());
+            let mut wave = train_wave(shared, &asking, &pending, &mut position, rows_max).await?;
             if !gated && wave.len() < WAVE_MAX {
-                wave.extend(measured(shared, job, teacher).await?);
+                wave.extend(measured(shared, &asking).await?);
             }
+            let wave = asking.askers.settle(shared, wave).await?;
             shared.stores.prompts.plan_prompts(job.id, wave).await?;
         }
     }
@@ -89,6 +91,13 @@ pub(crate) async fn extend(
         return Ok(waiting > 0);
     }
     let mut position = shared.positions.get(job.id);
+    if progress.done() < position.seen {
+        // Answers were forgotten: their rows may be asked more, from the first one on.
+        position.train = (0, 0);
+        position.done = 0;
+    }
+    position.seen = progress.done();
+    shared.positions.set(job.id, position);
     if !position.is_past_gate {
         if progress.total() <= gate_prompts(job, teacher) && is_gated(shared, job, teacher).await? {
             if waiting > 0 {
@@ -103,14 +112,28 @@ pub(crate) async fn extend(
     }
     position.done = progress.done().max(1);
     let pending = Pending::of(shared, job).await?;
-    let mut wave = train_wave(shared, job, teacher, &pending, &mut position, u32::MAX).await?;
+    let asking = Asking::of(job, teacher).await;
+    let mut wave = train_wave(shared, &asking, &pending, &mut position, u32::MAX).await?;
     if wave.len() < WAVE_MAX && !position.is_measured {
-        wave.extend(measured(shared, job, teacher).await?);
+        wave.extend(measured(shared, &asking).await?);
         position.is_measured = true;
     }
-    let planned = !wave.is_empty() && plan(shared, job, wave).await?;
+    let planned = !wave.is_empty() && plan(shared, job, asking.askers.settle(shared, wave).await?).await?;
     shared.positions.set(job.id, position);
     Ok(planned || waiting > 0)
+}
+
+/// A job that asks, and whom.
+struct Asking<'a> {
+    job: &'a PreparedJob,
+    teacher: &'a TeacherSpec,
+    askers: Askers,
+}
+
+impl<'a> Asking<'a> {
+    async fn of(job: &'a PreparedJob, teacher: &'a TeacherSpec) -> Self {
+        Self { job, teacher, askers: Askers::of(job).await }
+    }
 }
 
 /// Writes a wave. Returns whether any of it is new: a prompt that was planned before is not planned twice.
@@ -168,12 +191,12 @@ impl Pending {
 /// The next prompts of train rows, from where the job stands, over at most `rows_max` rows.
 async fn train_wave(
     shared: &Shared,
-    job: &PreparedJob,
-    teacher: &TeacherSpec,
+    asking: &Asking<'_>,
     pending: &Pending,
     position: &mut Position,
     rows_max: u32,
-) -> Result<Vec<NewPrompt>, HarvestError> {
+) -> Result<Vec<Addressed>, HarvestError> {
+    let Asking { job, teacher, .. } = *asking;
     let rules = Rules { teacher, judging: &job.spec.judging, metric: job.spec.task.metric };
     let mut ledger = Ledger::new(shared, job.id);
     let (mut from, mut place) = position.train;
@@ -202,7 +225,7 @@ async fn train_wave(
                 first_open = Some((row.index, place));
             }
             for ask in asks {
-                wave.push(prompt(job, teacher, &row, ask, Purpose::Train)?);
+                wave.push(prompt(asking, &row, ask, Purpose::Train)?);
             }
             place += 1;
         }
@@ -217,11 +240,8 @@ async fn train_wave(
 
 /// The prompts that measure the strongest teacher: one greedy answer for each test row with a gold label, or for as many
 /// of them as the specification allows.
-async fn measured(
-    shared: &Shared,
-    job: &PreparedJob,
-    teacher: &TeacherSpec,
-) -> Result<Vec<NewPrompt>, HarvestError> {
+async fn measured(shared: &Shared, asking: &Asking<'_>) -> Result<Vec<Addressed>, HarvestError> {
+    let Asking { job, teacher, .. } = *asking;
     if !teacher.evaluate {
         return Ok(Vec::new());
     }
@@ -239,7 +259,7 @@ async fn measured(
     each_row(shared, job, Split::Test, None, |row| {
         if chosen.contains(&row.index) {
             let ask = Ask { profile, sample: 0, hinted: false };
-            prompts.push(prompt(job, teacher, &row, ask, Purpose::Evaluate)?);
+            prompts.push(prompt(asking, &row, ask, Purpose::Evaluate)?);
         }
         Ok(())
     })
@@ -247,25 +267,14 @@ async fn measured(
     Ok(prompts)
 }
 
-fn prompt(
-    job: &PreparedJob,
-    teacher: &TeacherSpec,
-    row: &Row,
-    ask: Ask,
-    purpose: Purpose,
-) -> Result<NewPrompt, HarvestError> {
+fn prompt(asking: &Asking<'_>, row: &Row, ask: Ask, purpose: Purpose) -> Result<Addressed, HarvestError> {
+    let Asking { job, teacher, ref askers } = *asking;
     let Ask { profile, sample, hinted } = ask;
     let question = job.question(teacher, &row.example, sample, hinted, purpose == Purpose::Evaluate)?;
-    Ok(NewPrompt {
-        id: PromptId::generate(),
-        row: row.index,
-        sample,
-        profile,
-        hinted,
-        purpose,
-        key: job.key(&question, profile),
-        bound: job.teacher(profile).map(|teacher| teacher.profile().bound(&question)).unwrap_or_default(),
-    })
+    let bound = job.teacher(profile).map(|teacher| teacher.profile().bound(&question)).unwrap_or_default();
+    let (id, row) = (PromptId::generate(), row.index);
+    let prompt = |key| NewPrompt { id, row, sample, profile, hinted, purpose, key, bound };
+    askers.address(&question, profile, prompt)
 }
 
 /// Prompts that are asked before the gate.

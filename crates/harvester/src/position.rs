@@ -16,8 +16,10 @@ pub(crate) struct Position {
     pub(crate) is_measured: bool,
     /// The smoke gate is behind it.
     pub(crate) is_past_gate: bool,
-    /// Prompts that were done when it was looked at last.
+    /// Prompts that were done when its rows were looked at last.
     pub(crate) done: u64,
+    /// Prompts that were done when it was looked at last: fewer than before where answers were forgotten.
+    pub(crate) seen: u64,
 }
 
 /// The positions by job.

@@ -26,6 +26,7 @@ mod deadline;
 mod enums;
 mod estimate;
 mod jobs;
+mod ledger;
 mod records;
 mod runs;
 mod spec;
@@ -40,6 +41,7 @@ pub use convert::{
 pub use deadline::{TIMEOUT_HEADER, timeout_of};
 pub use enums::filter;
 pub use jobs::{Watched, ledger_entry};
+pub use ledger::{LedgerFields, rejudged_message};
 pub use runs::lease_request;
 pub use status::{fault_of, invalid, status, violations_of};
 

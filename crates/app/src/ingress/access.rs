@@ -9,7 +9,7 @@ pub(crate) enum Needs {
     Token,
     /// To look.
     Read,
-    /// To import rows, and to submit, cancel and resume jobs.
+    /// To import rows, to submit, cancel and resume jobs, and to ask again.
     Submit,
     /// To delete, and to register what students start from.
     Operate,
@@ -55,6 +55,9 @@ pub(crate) const METHODS: &[Method] = &[
     call("/distillery.v1.RationalesService/ListRationales", Needs::Read),
     call("/distillery.v1.RationalesService/StreamRationales", Needs::Read),
     call("/distillery.v1.RationalesService/ListParkedPrompts", Needs::Read),
+    call("/distillery.v1.RationalesService/RetryParkedPrompts", Needs::Submit),
+    call("/distillery.v1.RationalesService/ForgetRationales", Needs::Submit),
+    call("/distillery.v1.RationalesService/JudgeRationales", Needs::Read),
     call("/distillery.v1.RunsService/CreateRun", Needs::Submit),
     call("/distillery.v1.RunsService/ListRuns", Needs::Read),
     call("/distillery.v1.RunsService/LeaseRun", Needs::Work),

@@ -110,7 +110,7 @@ pub async fn the_ledger_is_paged_by_whole_rows(harness: &dyn StoreHarness) {
         (Some(Verdict::Rejected), Some(1), 1, rejected[2..5].to_vec()),
         (Some(Verdict::Unjudged), None, 100, vec![]),
     ] {
-        let filter = LedgerFilter { verdict, after_row };
+        let filter = LedgerFilter { verdict, after_row, ..LedgerFilter::default() };
         let page = store.ledger(job, &filter, limit).await.unwrap();
         let found: Vec<(u64, u32)> = page.iter().map(|entry| (entry.row, entry.sample)).collect();
         assert_eq!(found, expected, "{filter:?}, {limit} at most");

@@ -27,7 +27,9 @@ pub use error::{StoreError, StoreResult};
 pub use jobs::{DistillationFilter, JobStore};
 pub use models::ModelStore;
 pub use page::{BATCH_MAX, Page, PageRequest};
-pub use prompts::{AttemptFailure, HarvestOutcome, LeaseOutcome, LedgerFilter, PromptStore};
+pub use prompts::{
+    Address, AttemptFailure, ForgetOutcome, HarvestOutcome, LeaseOutcome, LedgerFilter, PromptStore,
+};
 pub use queue::{Delivery, Queue, QueueError, QueuedPrompt};
 pub use rate_limiter::{
     Booking, CallCost, CallOutcome, Dimension, Pace, RateLimitError, RateLimiter, RateLimits, Reservation,

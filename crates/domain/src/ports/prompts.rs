@@ -2,21 +2,59 @@
 
 use super::error::StoreResult;
 use super::queue::QueuedPrompt;
-use crate::ids::{CompletionKey, DistillationId, PromptId};
+use crate::ids::{CompletionKey, DistillationId, PromptId, RequestId};
 use crate::records::{
     Completion, HarvestProgress, Harvested, LeasedPrompt, LedgerEntry, NewPrompt, Prompt, VerdictUpdate,
 };
-use crate::state::{PromptState, Verdict};
+use crate::state::{PromptState, Reason, Verdict};
 use async_trait::async_trait;
 use std::time::Duration;
 
-/// Which ledger entries to list, in order of (row, sample).
+/// Which ledger entries are meant, in order of (row, sample). Verdicts and reasons are those that the store keeps: of the
+/// job's own rules.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct LedgerFilter {
     /// Only with this verdict.
     pub verdict: Option<Verdict>,
+    /// Only with one of these reasons; empty for all, also those without a reason.
+    pub reasons: Vec<Reason>,
+    /// Only answers of this model, as the ledger names it.
+    pub model: Option<String>,
     /// Only after this row (exclusive): whole rows are returned, never a part of one.
     pub after_row: Option<u64>,
+    /// Only before this row (exclusive).
+    pub before_row: Option<u64>,
+}
+
+impl LedgerFilter {
+    /// Whether an entry is meant.
+    pub fn takes(&self, entry: &LedgerEntry) -> bool {
+        self.verdict.is_none_or(|verdict| entry.verdict == verdict)
+            && (self.reasons.is_empty() || entry.reason.is_some_and(|reason| self.reasons.contains(&reason)))
+            && self.model.as_ref().is_none_or(|model| entry.model == *model)
+            && self.after_row.is_none_or(|row| entry.row > row)
+            && self.before_row.is_none_or(|row| entry.row < row)
+    }
+}
+
+/// Where the answer to a question is, or will be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Address {
+    /// The address that counts: the one that was looked up or, where that was forgotten, the last of those that follow.
+    pub key: CompletionKey,
+    /// The model that answered under it; `None` where nothing did.
+    pub model: Option<String>,
+}
+
+/// What forgetting came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ForgetOutcome {
+    /// Addresses that are forgotten by this call.
+    pub forgotten: u64,
+    /// Prompts of the job that are asked again under the addresses that follow.
+    pub asked_again: u64,
+    /// Whether the job itself asks again; otherwise the next job that asks the same does.
+    pub harvests: bool,
 }
 
 /// What a failed attempt at a prompt was.
@@ -120,6 +158,22 @@ pub trait PromptStore: Send + Sync + 'static {
     async fn keep_completions(&self, completions: Vec<Completion>) -> StoreResult<()>;
     /// A completion by its address.
     async fn completion(&self, key: CompletionKey) -> StoreResult<Option<Completion>>;
+    /// Where the answers to questions are, one for each key, in order: forgotten addresses lead to those that follow.
+    async fn addresses(&self, keys: &[CompletionKey]) -> StoreResult<Vec<Address>>;
+    /// Forgets the answers of the job's entries that `filter` takes: their addresses are followed by fresh ones
+    /// ([`successor`](crate::fingerprint::successor)), and where [`lifecycle::forget`](crate::lifecycle::forget) says so their
+    /// prompts are pending again under those, with their outbox rows. No completion is changed or removed. A repeated
+    /// `request` forgets nothing more, and returns the outcome of the first as far as it still stands.
+    async fn forget(
+        &self,
+        request: RequestId,
+        distillation: DistillationId,
+        filter: &LedgerFilter,
+    ) -> StoreResult<ForgetOutcome>;
+    /// Makes parked prompts pending again, with their outbox rows, their failures counted anew: those whose last failure
+    /// contains `error` (empty for all), where [`lifecycle::retry_parked`](crate::lifecycle::retry_parked) allows it. Returns
+    /// how many.
+    async fn retry_parked(&self, distillation: DistillationId, error: &str) -> StoreResult<u64>;
     /// Writes a ledger entry for an answer that came with the data: the completion under its key, an answered prompt,
     /// its entry. A known (row, sample, purpose) is left as it is. Moves the job as planning does.
     async fn record_imported(

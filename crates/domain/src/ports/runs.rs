@@ -13,7 +13,8 @@ use std::time::Duration;
 #[async_trait]
 pub trait RunStore: Send + Sync + 'static {
     /// Makes the job's final run, pending, and moves the job as [`lifecycle::start_training`](crate::lifecycle::start_training)
-    /// says. Doing it again returns the same run.
+    /// says. Doing it again returns the same run. Where prompts of a harvesting job wait to be asked again, because their
+    /// answers were forgotten in the meantime, it is unavailable.
     async fn start_training(
         &self,
         distillation: DistillationId,

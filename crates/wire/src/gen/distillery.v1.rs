@@ -1124,707 +1124,6 @@ pub mod datasets_service_server {
         const NAME: &'static str = SERVICE_NAME;
     }
 }
-/// An entry of the ledger.
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct Rationale {
-    /// Its prompt (UUID).
-    #[prost(string, tag = "1")]
-    pub prompt_id: ::prost::alloc::string::String,
-    /// The row's index.
-    #[prost(uint64, tag = "2")]
-    pub row: u64,
-    /// The sample, from 0.
-    #[prost(uint32, tag = "3")]
-    pub sample: u32,
-    /// Whether the gold label was given.
-    #[prost(bool, tag = "4")]
-    pub hinted: bool,
-    /// Whether it measures the teacher instead of training the student.
-    #[prost(bool, tag = "5")]
-    pub evaluates: bool,
-    /// The rationale; empty where none was read.
-    #[prost(string, tag = "6")]
-    pub rationale: ::prost::alloc::string::String,
-    /// The label; absent where none was read.
-    #[prost(string, optional, tag = "7")]
-    pub label: ::core::option::Option<::prost::alloc::string::String>,
-    /// Its verdict.
-    #[prost(enumeration = "Verdict", tag = "8")]
-    pub verdict: i32,
-    /// The reason of the verdict.
-    #[prost(enumeration = "Reason", tag = "9")]
-    pub reason: i32,
-    /// Its weight in the row's rationale loss.
-    #[prost(double, tag = "10")]
-    pub weight: f64,
-    /// The raw completion.
-    #[prost(string, tag = "11")]
-    pub completion: ::prost::alloc::string::String,
-    /// The model that answered.
-    #[prost(string, tag = "12")]
-    pub model: ::prost::alloc::string::String,
-}
-/// See ListRationales.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct ListRationalesRequest {
-    /// The job's id.
-    #[prost(string, tag = "1")]
-    pub distillation_id: ::prost::alloc::string::String,
-    /// Only this verdict; unspecified for all.
-    #[prost(enumeration = "Verdict", tag = "2")]
-    pub verdict: i32,
-    /// Which page.
-    #[prost(message, optional, tag = "3")]
-    pub page: ::core::option::Option<PageRequest>,
-}
-/// See ListRationales.
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct ListRationalesResponse {
-    /// The page: whole rows.
-    #[prost(message, repeated, tag = "1")]
-    pub rationales: ::prost::alloc::vec::Vec<Rationale>,
-    /// The next page's token; empty at the end.
-    #[prost(string, tag = "2")]
-    pub next_page_token: ::prost::alloc::string::String,
-}
-/// See StreamRationales.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct StreamRationalesRequest {
-    /// The job's id.
-    #[prost(string, tag = "1")]
-    pub distillation_id: ::prost::alloc::string::String,
-    /// Only this verdict; unspecified for all.
-    #[prost(enumeration = "Verdict", tag = "2")]
-    pub verdict: i32,
-}
-/// A chunk of the ledger.
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct StreamRationalesResponse {
-    /// The entries, in order.
-    #[prost(message, repeated, tag = "1")]
-    pub rationales: ::prost::alloc::vec::Vec<Rationale>,
-}
-/// See ListParkedPrompts.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct ListParkedPromptsRequest {
-    /// The job's id.
-    #[prost(string, tag = "1")]
-    pub distillation_id: ::prost::alloc::string::String,
-    /// Which page.
-    #[prost(message, optional, tag = "2")]
-    pub page: ::core::option::Option<PageRequest>,
-}
-/// A parked prompt.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct ParkedPrompt {
-    /// Its id (UUID).
-    #[prost(string, tag = "1")]
-    pub prompt_id: ::prost::alloc::string::String,
-    /// The row's index.
-    #[prost(uint64, tag = "2")]
-    pub row: u64,
-    /// The sample, from 0.
-    #[prost(uint32, tag = "3")]
-    pub sample: u32,
-    /// How often the teacher failed on it.
-    #[prost(uint32, tag = "4")]
-    pub failures: u32,
-    /// The last failure.
-    #[prost(string, tag = "5")]
-    pub error: ::prost::alloc::string::String,
-}
-/// See ListParkedPrompts.
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct ListParkedPromptsResponse {
-    /// The page.
-    #[prost(message, repeated, tag = "1")]
-    pub prompts: ::prost::alloc::vec::Vec<ParkedPrompt>,
-    /// The next page's token; empty at the end.
-    #[prost(string, tag = "2")]
-    pub next_page_token: ::prost::alloc::string::String,
-}
-/// What judging decided of a completion.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
-#[repr(i32)]
-pub enum Verdict {
-    /// As a filter: all verdicts.
-    Unspecified = 0,
-    /// Stored, and not judged yet.
-    Unjudged = 1,
-    /// Its rationale trains the student.
-    Accepted = 2,
-    /// Kept, and not used.
-    Rejected = 3,
-}
-impl Verdict {
-    /// String value of the enum field names used in the ProtoBuf definition.
-    ///
-    /// The values are not transformed in any way and thus are considered stable
-    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
-    pub fn as_str_name(&self) -> &'static str {
-        match self {
-            Self::Unspecified => "VERDICT_UNSPECIFIED",
-            Self::Unjudged => "VERDICT_UNJUDGED",
-            Self::Accepted => "VERDICT_ACCEPTED",
-            Self::Rejected => "VERDICT_REJECTED",
-        }
-    }
-    /// Creates an enum from field names used in the ProtoBuf definition.
-    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
-        match value {
-            "VERDICT_UNSPECIFIED" => Some(Self::Unspecified),
-            "VERDICT_UNJUDGED" => Some(Self::Unjudged),
-            "VERDICT_ACCEPTED" => Some(Self::Accepted),
-            "VERDICT_REJECTED" => Some(Self::Rejected),
-            _ => None,
-        }
-    }
-}
-/// Why a completion was rejected.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
-#[repr(i32)]
-pub enum Reason {
-    /// It was not rejected.
-    Unspecified = 0,
-    /// The answer marker is absent, or occurs more than once.
-    NoAnswer = 1,
-    /// The teacher reached its token limit.
-    Truncated = 2,
-    /// A content filter or the teacher itself refused.
-    Refused = 3,
-    /// There is a label without a rationale before it.
-    EmptyRationale = 4,
-    /// The label is not one of the set.
-    LabelNotInSet = 5,
-    /// The label is not the gold label.
-    Disagrees = 6,
-    /// Another label got more votes.
-    Outvoted = 7,
-    /// The votes tie, or there are none.
-    NoMajority = 8,
-}
-impl Reason {
-    /// String value of the enum field names used in the ProtoBuf definition.
-    ///
-    /// The values are not transformed in any way and thus are considered stable
-    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
-    pub fn as_str_name(&self) -> &'static str {
-        match self {
-            Self::Unspecified => "REASON_UNSPECIFIED",
-            Self::NoAnswer => "REASON_NO_ANSWER",
-            Self::Truncated => "REASON_TRUNCATED",
-            Self::Refused => "REASON_REFUSED",
-            Self::EmptyRationale => "REASON_EMPTY_RATIONALE",
-            Self::LabelNotInSet => "REASON_LABEL_NOT_IN_SET",
-            Self::Disagrees => "REASON_DISAGREES",
-            Self::Outvoted => "REASON_OUTVOTED",
-            Self::NoMajority => "REASON_NO_MAJORITY",
-        }
-    }
-    /// Creates an enum from field names used in the ProtoBuf definition.
-    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
-        match value {
-            "REASON_UNSPECIFIED" => Some(Self::Unspecified),
-            "REASON_NO_ANSWER" => Some(Self::NoAnswer),
-            "REASON_TRUNCATED" => Some(Self::Truncated),
-            "REASON_REFUSED" => Some(Self::Refused),
-            "REASON_EMPTY_RATIONALE" => Some(Self::EmptyRationale),
-            "REASON_LABEL_NOT_IN_SET" => Some(Self::LabelNotInSet),
-            "REASON_DISAGREES" => Some(Self::Disagrees),
-            "REASON_OUTVOTED" => Some(Self::Outvoted),
-            "REASON_NO_MAJORITY" => Some(Self::NoMajority),
-            _ => None,
-        }
-    }
-}
-/// Generated client implementations.
-pub mod rationales_service_client {
-    #![allow(
-        unused_variables,
-        dead_code,
-        missing_docs,
-        clippy::wildcard_imports,
-        clippy::let_unit_value,
-    )]
-    use tonic::codegen::*;
-    use tonic::codegen::http::Uri;
-    /// The ledger: every completion with its verdict and reason.
-    #[derive(Debug, Clone)]
-    pub struct RationalesServiceClient<T> {
-        inner: tonic::client::Grpc<T>,
-    }
-    impl RationalesServiceClient<tonic::transport::Channel> {
-        /// Attempt to create a new client by connecting to a given endpoint.
-        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
-        where
-            D: TryInto<tonic::transport::Endpoint>,
-            D::Error: Into<StdError>,
-        {
-            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
-            Ok(Self::new(conn))
-        }
-    }
-    impl<T> RationalesServiceClient<T>
-    where
-        T: tonic::client::GrpcService<tonic::body::Body>,
-        T::Error: Into<StdError>,
-        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
-        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
-    {
-        pub fn new(inner: T) -> Self {
-            let inner = tonic::client::Grpc::new(inner);
-            Self { inner }
-        }
-        pub fn with_origin(inner: T, origin: Uri) -> Self {
-            let inner = tonic::client::Grpc::with_origin(inner, origin);
-            Self { inner }
-        }
-        pub fn with_interceptor<F>(
-            inner: T,
-            interceptor: F,
-        ) -> RationalesServiceClient<InterceptedService<T, F>>
-        where
-            F: tonic::service::Interceptor,
-            T::ResponseBody: Default,
-            T: tonic::codegen::Service<
-                http::Request<tonic::body::Body>,
-                Response = http::Response<
-                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
-                >,
-            >,
-            <T as tonic::codegen::Service<
-                http::Request<tonic::body::Body>,
-            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
-        {
-            RationalesServiceClient::new(InterceptedService::new(inner, interceptor))
-        }
-        /// Compress requests with the given encoding.
-        ///
-        /// This requires the server to support it otherwise it might respond with an
-        /// error.
-        #[must_use]
-        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
-            self.inner = self.inner.send_compressed(encoding);
-            self
-        }
-        /// Enable decompressing responses.
-        #[must_use]
-        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
-            self.inner = self.inner.accept_compressed(encoding);
-            self
-        }
-        /// Limits the maximum size of a decoded message.
-        ///
-        /// Default: `4MB`
-        #[must_use]
-        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
-            self.inner = self.inner.max_decoding_message_size(limit);
-            self
-        }
-        /// Limits the maximum size of an encoded message.
-        ///
-        /// Default: `usize::MAX`
-        #[must_use]
-        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
-            self.inner = self.inner.max_encoding_message_size(limit);
-            self
-        }
-        /// A page of a job's ledger, in order of row and sample.
-        pub async fn list_rationales(
-            &mut self,
-            request: impl tonic::IntoRequest<super::ListRationalesRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::ListRationalesResponse>,
-            tonic::Status,
-        > {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = crate::Codec::default();
-            let path = http::uri::PathAndQuery::from_static(
-                "/distillery.v1.RationalesService/ListRationales",
-            );
-            let mut req = request.into_request();
-            req.extensions_mut()
-                .insert(
-                    GrpcMethod::new("distillery.v1.RationalesService", "ListRationales"),
-                );
-            self.inner.unary(req, path, codec).await
-        }
-        /// A job's whole ledger, in order.
-        pub async fn stream_rationales(
-            &mut self,
-            request: impl tonic::IntoRequest<super::StreamRationalesRequest>,
-        ) -> std::result::Result<
-            tonic::Response<tonic::codec::Streaming<super::StreamRationalesResponse>>,
-            tonic::Status,
-        > {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = crate::Codec::default();
-            let path = http::uri::PathAndQuery::from_static(
-                "/distillery.v1.RationalesService/StreamRationales",
-            );
-            let mut req = request.into_request();
-            req.extensions_mut()
-                .insert(
-                    GrpcMethod::new(
-                        "distillery.v1.RationalesService",
-                        "StreamRationales",
-                    ),
-                );
-            self.inner.server_streaming(req, path, codec).await
-        }
-        /// Prompts on which the teacher failed too often, each with the last failure. `ResumeDistillation` retries them.
-        pub async fn list_parked_prompts(
-            &mut self,
-            request: impl tonic::IntoRequest<super::ListParkedPromptsRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::ListParkedPromptsResponse>,
-            tonic::Status,
-        > {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = crate::Codec::default();
-            let path = http::uri::PathAndQuery::from_static(
-                "/distillery.v1.RationalesService/ListParkedPrompts",
-            );
-            let mut req = request.into_request();
-            req.extensions_mut()
-                .insert(
-                    GrpcMethod::new(
-                        "distillery.v1.RationalesService",
-                        "ListParkedPrompts",
-                    ),
-                );
-            self.inner.unary(req, path, codec).await
-        }
-    }
-}
-/// Generated server implementations.
-pub mod rationales_service_server {
-    #![allow(
-        unused_variables,
-        dead_code,
-        missing_docs,
-        clippy::wildcard_imports,
-        clippy::let_unit_value,
-    )]
-    use tonic::codegen::*;
-    /// Generated trait containing gRPC methods that should be implemented for use with RationalesServiceServer.
-    #[async_trait]
-    pub trait RationalesService: std::marker::Send + std::marker::Sync + 'static {
-        /// A page of a job's ledger, in order of row and sample.
-        async fn list_rationales(
-            &self,
-            request: tonic::Request<super::ListRationalesRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::ListRationalesResponse>,
-            tonic::Status,
-        >;
-        /// Server streaming response type for the StreamRationales method.
-        type StreamRationalesStream: tonic::codegen::tokio_stream::Stream<
-                Item = std::result::Result<
-                    super::StreamRationalesResponse,
-                    tonic::Status,
-                >,
-            >
-            + std::marker::Send
-            + 'static;
-        /// A job's whole ledger, in order.
-        async fn stream_rationales(
-            &self,
-            request: tonic::Request<super::StreamRationalesRequest>,
-        ) -> std::result::Result<
-            tonic::Response<Self::StreamRationalesStream>,
-            tonic::Status,
-        >;
-        /// Prompts on which the teacher failed too often, each with the last failure. `ResumeDistillation` retries them.
-        async fn list_parked_prompts(
-            &self,
-            request: tonic::Request<super::ListParkedPromptsRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::ListParkedPromptsResponse>,
-            tonic::Status,
-        >;
-    }
-    /// The ledger: every completion with its verdict and reason.
-    #[derive(Debug)]
-    pub struct RationalesServiceServer<T> {
-        inner: Arc<T>,
-        accept_compression_encodings: EnabledCompressionEncodings,
-        send_compression_encodings: EnabledCompressionEncodings,
-        max_decoding_message_size: Option<usize>,
-        max_encoding_message_size: Option<usize>,
-    }
-    impl<T> RationalesServiceServer<T> {
-        pub fn new(inner: T) -> Self {
-            Self::from_arc(Arc::new(inner))
-        }
-        pub fn from_arc(inner: Arc<T>) -> Self {
-            Self {
-                inner,
-                accept_compression_encodings: Default::default(),
-                send_compression_encodings: Default::default(),
-                max_decoding_message_size: None,
-                max_encoding_message_size: None,
-            }
-        }
-        pub fn with_interceptor<F>(
-            inner: T,
-            interceptor: F,
-        ) -> InterceptedService<Self, F>
-        where
-            F: tonic::service::Interceptor,
-        {
-            InterceptedService::new(Self::new(inner), interceptor)
-        }
-        /// Enable decompressing requests with the given encoding.
-        #[must_use]
-        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
-            self.accept_compression_encodings.enable(encoding);
-            self
-        }
-        /// Compress responses with the given encoding, if the client supports it.
-        #[must_use]
-        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
-            self.send_compression_encodings.enable(encoding);
-            self
-        }
-        /// Limits the maximum size of a decoded message.
-        ///
-        /// Default: `4MB`
-        #[must_use]
-        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
-            self.max_decoding_message_size = Some(limit);
-            self
-        }
-        /// Limits the maximum size of an encoded message.
-        ///
-        /// Default: `usize::MAX`
-        #[must_use]
-        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
-            self.max_encoding_message_size = Some(limit);
-            self
-        }
-    }
-    impl<T, B> tonic::codegen::Service<http::Request<B>> for RationalesServiceServer<T>
-    where
-        T: RationalesService,
-        B: Body + std::marker::Send + 'static,
-        B::Error: Into<StdError> + std::marker::Send + 'static,
-    {
-        type Response = http::Response<tonic::body::Body>;
-        type Error = std::convert::Infallible;
-        type Future = BoxFuture<Self::Response, Self::Error>;
-        fn poll_ready(
-            &mut self,
-            _cx: &mut Context<'_>,
-        ) -> Poll<std::result::Result<(), Self::Error>> {
-            Poll::Ready(Ok(()))
-        }
-        fn call(&mut self, req: http::Request<B>) -> Self::Future {
-            match req.uri().path() {
-                "/distillery.v1.RationalesService/ListRationales" => {
-                    #[allow(non_camel_case_types)]
-                    struct ListRationalesSvc<T: RationalesService>(pub Arc<T>);
-                    impl<
-                        T: RationalesService,
-                    > tonic::server::UnaryService<super::ListRationalesRequest>
-                    for ListRationalesSvc<T> {
-                        type Response = super::ListRationalesResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::ListRationalesRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as RationalesService>::list_rationales(&inner, request)
-                                    .await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = ListRationalesSvc(inner);
-                        let codec = crate::Codec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/distillery.v1.RationalesService/StreamRationales" => {
-                    #[allow(non_camel_case_types)]
-                    struct StreamRationalesSvc<T: RationalesService>(pub Arc<T>);
-                    impl<
-                        T: RationalesService,
-                    > tonic::server::ServerStreamingService<
-                        super::StreamRationalesRequest,
-                    > for StreamRationalesSvc<T> {
-                        type Response = super::StreamRationalesResponse;
-                        type ResponseStream = T::StreamRationalesStream;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::ResponseStream>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::StreamRationalesRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as RationalesService>::stream_rationales(&inner, request)
-                                    .await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = StreamRationalesSvc(inner);
-                        let codec = crate::Codec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.server_streaming(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/distillery.v1.RationalesService/ListParkedPrompts" => {
-                    #[allow(non_camel_case_types)]
-                    struct ListParkedPromptsSvc<T: RationalesService>(pub Arc<T>);
-                    impl<
-                        T: RationalesService,
-                    > tonic::server::UnaryService<super::ListParkedPromptsRequest>
-                    for ListParkedPromptsSvc<T> {
-                        type Response = super::ListParkedPromptsResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::ListParkedPromptsRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as RationalesService>::list_parked_prompts(
-                                        &inner,
-                                        request,
-                                    )
-                                    .await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = ListParkedPromptsSvc(inner);
-                        let codec = crate::Codec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                _ => {
-                    Box::pin(async move {
-                        let mut response = http::Response::new(
-                            tonic::body::Body::default(),
-                        );
-                        let headers = response.headers_mut();
-                        headers
-                            .insert(
-                                tonic::Status::GRPC_STATUS,
-                                (tonic::Code::Unimplemented as i32).into(),
-                            );
-                        headers
-                            .insert(
-                                http::header::CONTENT_TYPE,
-                                tonic::metadata::GRPC_CONTENT_TYPE,
-                            );
-                        Ok(response)
-                    })
-                }
-            }
-        }
-    }
-    impl<T> Clone for RationalesServiceServer<T> {
-        fn clone(&self) -> Self {
-            let inner = self.inner.clone();
-            Self {
-                inner,
-                accept_compression_encodings: self.accept_compression_encodings,
-                send_compression_encodings: self.send_compression_encodings,
-                max_decoding_message_size: self.max_decoding_message_size,
-                max_encoding_message_size: self.max_encoding_message_size,
-            }
-        }
-    }
-    /// Generated gRPC service name
-    pub const SERVICE_NAME: &str = "distillery.v1.RationalesService";
-    impl<T> tonic::server::NamedService for RationalesServiceServer<T> {
-        const NAME: &'static str = SERVICE_NAME;
-    }
-}
 /// One worked example of the prompt.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Exemplar {
@@ -2395,6 +1694,1086 @@ impl Metric {
             "METRIC_EQUATION" => Some(Self::Equation),
             _ => None,
         }
+    }
+}
+/// An entry of the ledger.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Rationale {
+    /// Its prompt (UUID).
+    #[prost(string, tag = "1")]
+    pub prompt_id: ::prost::alloc::string::String,
+    /// The row's index.
+    #[prost(uint64, tag = "2")]
+    pub row: u64,
+    /// The sample, from 0.
+    #[prost(uint32, tag = "3")]
+    pub sample: u32,
+    /// Whether the gold label was given.
+    #[prost(bool, tag = "4")]
+    pub hinted: bool,
+    /// Whether it measures the teacher instead of training the student.
+    #[prost(bool, tag = "5")]
+    pub evaluates: bool,
+    /// The rationale; empty where none was read.
+    #[prost(string, tag = "6")]
+    pub rationale: ::prost::alloc::string::String,
+    /// The label; absent where none was read.
+    #[prost(string, optional, tag = "7")]
+    pub label: ::core::option::Option<::prost::alloc::string::String>,
+    /// Its verdict.
+    #[prost(enumeration = "Verdict", tag = "8")]
+    pub verdict: i32,
+    /// The reason of the verdict.
+    #[prost(enumeration = "Reason", tag = "9")]
+    pub reason: i32,
+    /// Its weight in the row's rationale loss.
+    #[prost(double, tag = "10")]
+    pub weight: f64,
+    /// The raw completion.
+    #[prost(string, tag = "11")]
+    pub completion: ::prost::alloc::string::String,
+    /// The model that answered.
+    #[prost(string, tag = "12")]
+    pub model: ::prost::alloc::string::String,
+}
+/// Rows of a dataset, by their indices.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RowRange {
+    /// The first.
+    #[prost(uint64, tag = "1")]
+    pub from: u64,
+    /// The one after the last; absent for the end of the dataset.
+    #[prost(uint64, optional, tag = "2")]
+    pub end: ::core::option::Option<u64>,
+}
+/// See ListRationales.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListRationalesRequest {
+    /// The job's id.
+    #[prost(string, tag = "1")]
+    pub distillation_id: ::prost::alloc::string::String,
+    /// Only this verdict; unspecified for all.
+    #[prost(enumeration = "Verdict", tag = "2")]
+    pub verdict: i32,
+    /// Which page.
+    #[prost(message, optional, tag = "3")]
+    pub page: ::core::option::Option<PageRequest>,
+    /// Only these reasons; none for all, also those without a reason.
+    #[prost(enumeration = "Reason", repeated, tag = "4")]
+    pub reasons: ::prost::alloc::vec::Vec<i32>,
+    /// Only answers of this model; empty for all.
+    #[prost(string, tag = "5")]
+    pub model: ::prost::alloc::string::String,
+    /// Only these rows; absent for all.
+    #[prost(message, optional, tag = "6")]
+    pub rows: ::core::option::Option<RowRange>,
+}
+/// See ListRationales.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListRationalesResponse {
+    /// The page: whole rows.
+    #[prost(message, repeated, tag = "1")]
+    pub rationales: ::prost::alloc::vec::Vec<Rationale>,
+    /// The next page's token; empty at the end.
+    #[prost(string, tag = "2")]
+    pub next_page_token: ::prost::alloc::string::String,
+}
+/// See StreamRationales.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct StreamRationalesRequest {
+    /// The job's id.
+    #[prost(string, tag = "1")]
+    pub distillation_id: ::prost::alloc::string::String,
+    /// Only this verdict; unspecified for all.
+    #[prost(enumeration = "Verdict", tag = "2")]
+    pub verdict: i32,
+}
+/// See ForgetRationales.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ForgetRationalesRequest {
+    /// The caller's name for this call (UUID): repeated, it forgets nothing more.
+    #[prost(string, tag = "1")]
+    pub request_id: ::prost::alloc::string::String,
+    /// The job's id.
+    #[prost(string, tag = "2")]
+    pub distillation_id: ::prost::alloc::string::String,
+    /// Only this verdict; unspecified for all.
+    #[prost(enumeration = "Verdict", tag = "3")]
+    pub verdict: i32,
+    /// Only these reasons; none for all, also those without a reason.
+    #[prost(enumeration = "Reason", repeated, tag = "4")]
+    pub reasons: ::prost::alloc::vec::Vec<i32>,
+    /// Only answers of this model; empty for all.
+    #[prost(string, tag = "5")]
+    pub model: ::prost::alloc::string::String,
+    /// Only these rows; absent for all.
+    #[prost(message, optional, tag = "6")]
+    pub rows: ::core::option::Option<RowRange>,
+}
+/// See ForgetRationales.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ForgetRationalesResponse {
+    /// Answers that are forgotten; one that several prompts share counts once.
+    #[prost(uint64, tag = "1")]
+    pub forgotten: u64,
+    /// Prompts of the job that are asked again.
+    #[prost(uint64, tag = "2")]
+    pub asked_again: u64,
+    /// Whether the job itself asks again; otherwise the next job that asks the same does.
+    #[prost(bool, tag = "3")]
+    pub harvests: bool,
+}
+/// See JudgeRationales.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct JudgeRationalesRequest {
+    /// The job's id.
+    #[prost(string, tag = "1")]
+    pub distillation_id: ::prost::alloc::string::String,
+    /// The rules; what is absent is as in the job's specification.
+    #[prost(message, optional, tag = "2")]
+    pub judging: ::core::option::Option<JudgingSpec>,
+}
+/// Entries with one fate under the job's rules and one under others.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct JudgedRationales {
+    /// The verdict under the job's rules; unspecified where they do not judge such entries.
+    #[prost(enumeration = "Verdict", tag = "1")]
+    pub verdict_before: i32,
+    /// Its reason.
+    #[prost(enumeration = "Reason", tag = "2")]
+    pub reason_before: i32,
+    /// The verdict under the other rules; unspecified where they do not judge such entries.
+    #[prost(enumeration = "Verdict", tag = "3")]
+    pub verdict_after: i32,
+    /// Its reason.
+    #[prost(enumeration = "Reason", tag = "4")]
+    pub reason_after: i32,
+    /// How many.
+    #[prost(uint64, tag = "5")]
+    pub entries: u64,
+}
+/// See JudgeRationales.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct JudgeRationalesResponse {
+    /// Rows that were judged.
+    #[prost(uint64, tag = "1")]
+    pub rows: u64,
+    /// The entries of those rows, by their fates.
+    #[prost(message, repeated, tag = "2")]
+    pub judged: ::prost::alloc::vec::Vec<JudgedRationales>,
+    /// Whether this is the whole ledger.
+    #[prost(bool, tag = "3")]
+    pub done: bool,
+}
+/// A chunk of the ledger.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct StreamRationalesResponse {
+    /// The entries, in order.
+    #[prost(message, repeated, tag = "1")]
+    pub rationales: ::prost::alloc::vec::Vec<Rationale>,
+}
+/// See ListParkedPrompts.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListParkedPromptsRequest {
+    /// The job's id.
+    #[prost(string, tag = "1")]
+    pub distillation_id: ::prost::alloc::string::String,
+    /// Which page.
+    #[prost(message, optional, tag = "2")]
+    pub page: ::core::option::Option<PageRequest>,
+}
+/// A parked prompt.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ParkedPrompt {
+    /// Its id (UUID).
+    #[prost(string, tag = "1")]
+    pub prompt_id: ::prost::alloc::string::String,
+    /// The row's index.
+    #[prost(uint64, tag = "2")]
+    pub row: u64,
+    /// The sample, from 0.
+    #[prost(uint32, tag = "3")]
+    pub sample: u32,
+    /// How often the teacher failed on it.
+    #[prost(uint32, tag = "4")]
+    pub failures: u32,
+    /// The last failure.
+    #[prost(string, tag = "5")]
+    pub error: ::prost::alloc::string::String,
+}
+/// See RetryParkedPrompts.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RetryParkedPromptsRequest {
+    /// The job's id.
+    #[prost(string, tag = "1")]
+    pub distillation_id: ::prost::alloc::string::String,
+    /// Only prompts whose last failure contains this text; empty for all.
+    #[prost(string, tag = "2")]
+    pub error_contains: ::prost::alloc::string::String,
+}
+/// See RetryParkedPrompts.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RetryParkedPromptsResponse {
+    /// Prompts that are asked again.
+    #[prost(uint64, tag = "1")]
+    pub retried: u64,
+}
+/// See ListParkedPrompts.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListParkedPromptsResponse {
+    /// The page.
+    #[prost(message, repeated, tag = "1")]
+    pub prompts: ::prost::alloc::vec::Vec<ParkedPrompt>,
+    /// The next page's token; empty at the end.
+    #[prost(string, tag = "2")]
+    pub next_page_token: ::prost::alloc::string::String,
+}
+/// What judging decided of a completion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Verdict {
+    /// As a filter: all verdicts.
+    Unspecified = 0,
+    /// Stored, and not judged yet.
+    Unjudged = 1,
+    /// Its rationale trains the student.
+    Accepted = 2,
+    /// Kept, and not used.
+    Rejected = 3,
+}
+impl Verdict {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "VERDICT_UNSPECIFIED",
+            Self::Unjudged => "VERDICT_UNJUDGED",
+            Self::Accepted => "VERDICT_ACCEPTED",
+            Self::Rejected => "VERDICT_REJECTED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "VERDICT_UNSPECIFIED" => Some(Self::Unspecified),
+            "VERDICT_UNJUDGED" => Some(Self::Unjudged),
+            "VERDICT_ACCEPTED" => Some(Self::Accepted),
+            "VERDICT_REJECTED" => Some(Self::Rejected),
+            _ => None,
+        }
+    }
+}
+/// Why a completion was rejected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Reason {
+    /// It was not rejected.
+    Unspecified = 0,
+    /// The answer marker is absent, or occurs more than once.
+    NoAnswer = 1,
+    /// The teacher reached its token limit.
+    Truncated = 2,
+    /// A content filter or the teacher itself refused.
+    Refused = 3,
+    /// There is a label without a rationale before it.
+    EmptyRationale = 4,
+    /// The label is not one of the set.
+    LabelNotInSet = 5,
+    /// The label is not the gold label.
+    Disagrees = 6,
+    /// Another label got more votes.
+    Outvoted = 7,
+    /// The votes tie, or there are none.
+    NoMajority = 8,
+}
+impl Reason {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "REASON_UNSPECIFIED",
+            Self::NoAnswer => "REASON_NO_ANSWER",
+            Self::Truncated => "REASON_TRUNCATED",
+            Self::Refused => "REASON_REFUSED",
+            Self::EmptyRationale => "REASON_EMPTY_RATIONALE",
+            Self::LabelNotInSet => "REASON_LABEL_NOT_IN_SET",
+            Self::Disagrees => "REASON_DISAGREES",
+            Self::Outvoted => "REASON_OUTVOTED",
+            Self::NoMajority => "REASON_NO_MAJORITY",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "REASON_UNSPECIFIED" => Some(Self::Unspecified),
+            "REASON_NO_ANSWER" => Some(Self::NoAnswer),
+            "REASON_TRUNCATED" => Some(Self::Truncated),
+            "REASON_REFUSED" => Some(Self::Refused),
+            "REASON_EMPTY_RATIONALE" => Some(Self::EmptyRationale),
+            "REASON_LABEL_NOT_IN_SET" => Some(Self::LabelNotInSet),
+            "REASON_DISAGREES" => Some(Self::Disagrees),
+            "REASON_OUTVOTED" => Some(Self::Outvoted),
+            "REASON_NO_MAJORITY" => Some(Self::NoMajority),
+            _ => None,
+        }
+    }
+}
+/// Generated client implementations.
+pub mod rationales_service_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// The ledger: every completion with its verdict and reason.
+    #[derive(Debug, Clone)]
+    pub struct RationalesServiceClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl RationalesServiceClient<tonic::transport::Channel> {
+        /// Attempt to create a new client by connecting to a given endpoint.
+        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
+        where
+            D: TryInto<tonic::transport::Endpoint>,
+            D::Error: Into<StdError>,
+        {
+            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
+            Ok(Self::new(conn))
+        }
+    }
+    impl<T> RationalesServiceClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> RationalesServiceClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            RationalesServiceClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// A page of a job's ledger, in order of row and sample.
+        pub async fn list_rationales(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListRationalesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListRationalesResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = crate::Codec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/distillery.v1.RationalesService/ListRationales",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("distillery.v1.RationalesService", "ListRationales"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// A job's whole ledger, in order.
+        pub async fn stream_rationales(
+            &mut self,
+            request: impl tonic::IntoRequest<super::StreamRationalesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::StreamRationalesResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = crate::Codec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/distillery.v1.RationalesService/StreamRationales",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "distillery.v1.RationalesService",
+                        "StreamRationales",
+                    ),
+                );
+            self.inner.server_streaming(req, path, codec).await
+        }
+        /// Prompts on which the teacher failed too often, each with the last failure. `RetryParkedPrompts` and
+        /// `ResumeDistillation` retry them.
+        pub async fn list_parked_prompts(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListParkedPromptsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListParkedPromptsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = crate::Codec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/distillery.v1.RationalesService/ListParkedPrompts",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "distillery.v1.RationalesService",
+                        "ListParkedPrompts",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Asks parked prompts of a job again, while it harvests or is paused in its harvest.
+        pub async fn retry_parked_prompts(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RetryParkedPromptsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RetryParkedPromptsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = crate::Codec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/distillery.v1.RationalesService/RetryParkedPrompts",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "distillery.v1.RationalesService",
+                        "RetryParkedPrompts",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Forgets answers on purpose: the same questions are asked again, by this job if it harvests or is paused in its harvest,
+        /// else by the next one. What was answered is marked, and stays.
+        pub async fn forget_rationales(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ForgetRationalesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ForgetRationalesResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = crate::Codec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/distillery.v1.RationalesService/ForgetRationales",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "distillery.v1.RationalesService",
+                        "ForgetRationales",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Judges a job's whole ledger under other rules and changes nothing; no teacher is asked. Each message holds the counts so
+        /// far; the last one, which says so, those of the whole ledger.
+        pub async fn judge_rationales(
+            &mut self,
+            request: impl tonic::IntoRequest<super::JudgeRationalesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::JudgeRationalesResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = crate::Codec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/distillery.v1.RationalesService/JudgeRationales",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("distillery.v1.RationalesService", "JudgeRationales"),
+                );
+            self.inner.server_streaming(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+pub mod rationales_service_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with RationalesServiceServer.
+    #[async_trait]
+    pub trait RationalesService: std::marker::Send + std::marker::Sync + 'static {
+        /// A page of a job's ledger, in order of row and sample.
+        async fn list_rationales(
+            &self,
+            request: tonic::Request<super::ListRationalesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListRationalesResponse>,
+            tonic::Status,
+        >;
+        /// Server streaming response type for the StreamRationales method.
+        type StreamRationalesStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<
+                    super::StreamRationalesResponse,
+                    tonic::Status,
+                >,
+            >
+            + std::marker::Send
+            + 'static;
+        /// A job's whole ledger, in order.
+        async fn stream_rationales(
+            &self,
+            request: tonic::Request<super::StreamRationalesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<Self::StreamRationalesStream>,
+            tonic::Status,
+        >;
+        /// Prompts on which the teacher failed too often, each with the last failure. `RetryParkedPrompts` and
+        /// `ResumeDistillation` retry them.
+        async fn list_parked_prompts(
+            &self,
+            request: tonic::Request<super::ListParkedPromptsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListParkedPromptsResponse>,
+            tonic::Status,
+        >;
+        /// Asks parked prompts of a job again, while it harvests or is paused in its harvest.
+        async fn retry_parked_prompts(
+            &self,
+            request: tonic::Request<super::RetryParkedPromptsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RetryParkedPromptsResponse>,
+            tonic::Status,
+        >;
+        /// Forgets answers on purpose: the same questions are asked again, by this job if it harvests or is paused in its harvest,
+        /// else by the next one. What was answered is marked, and stays.
+        async fn forget_rationales(
+            &self,
+            request: tonic::Request<super::ForgetRationalesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ForgetRationalesResponse>,
+            tonic::Status,
+        >;
+        /// Server streaming response type for the JudgeRationales method.
+        type JudgeRationalesStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::JudgeRationalesResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Judges a job's whole ledger under other rules and changes nothing; no teacher is asked. Each message holds the counts so
+        /// far; the last one, which says so, those of the whole ledger.
+        async fn judge_rationales(
+            &self,
+            request: tonic::Request<super::JudgeRationalesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<Self::JudgeRationalesStream>,
+            tonic::Status,
+        >;
+    }
+    /// The ledger: every completion with its verdict and reason.
+    #[derive(Debug)]
+    pub struct RationalesServiceServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> RationalesServiceServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for RationalesServiceServer<T>
+    where
+        T: RationalesService,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/distillery.v1.RationalesService/ListRationales" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListRationalesSvc<T: RationalesService>(pub Arc<T>);
+                    impl<
+                        T: RationalesService,
+                    > tonic::server::UnaryService<super::ListRationalesRequest>
+                    for ListRationalesSvc<T> {
+                        type Response = super::ListRationalesResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListRationalesRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as RationalesService>::list_rationales(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListRationalesSvc(inner);
+                        let codec = crate::Codec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/distillery.v1.RationalesService/StreamRationales" => {
+                    #[allow(non_camel_case_types)]
+                    struct StreamRationalesSvc<T: RationalesService>(pub Arc<T>);
+                    impl<
+                        T: RationalesService,
+                    > tonic::server::ServerStreamingService<
+                        super::StreamRationalesRequest,
+                    > for StreamRationalesSvc<T> {
+                        type Response = super::StreamRationalesResponse;
+                        type ResponseStream = T::StreamRationalesStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::StreamRationalesRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as RationalesService>::stream_rationales(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = StreamRationalesSvc(inner);
+                        let codec = crate::Codec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/distillery.v1.RationalesService/ListParkedPrompts" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListParkedPromptsSvc<T: RationalesService>(pub Arc<T>);
+                    impl<
+                        T: RationalesService,
+                    > tonic::server::UnaryService<super::ListParkedPromptsRequest>
+                    for ListParkedPromptsSvc<T> {
+                        type Response = super::ListParkedPromptsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListParkedPromptsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as RationalesService>::list_parked_prompts(
+                                        &inner,
+                                        request,
+                                    )
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListParkedPromptsSvc(inner);
+                        let codec = crate::Codec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/distillery.v1.RationalesService/RetryParkedPrompts" => {
+                    #[allow(non_camel_case_types)]
+                    struct RetryParkedPromptsSvc<T: RationalesService>(pub Arc<T>);
+                    impl<
+                        T: RationalesService,
+                    > tonic::server::UnaryService<super::RetryParkedPromptsRequest>
+                    for RetryParkedPromptsSvc<T> {
+                        type Response = super::RetryParkedPromptsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RetryParkedPromptsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as RationalesService>::retry_parked_prompts(
+                                        &inner,
+                                        request,
+                                    )
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RetryParkedPromptsSvc(inner);
+                        let codec = crate::Codec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/distillery.v1.RationalesService/ForgetRationales" => {
+                    #[allow(non_camel_case_types)]
+                    struct ForgetRationalesSvc<T: RationalesService>(pub Arc<T>);
+                    impl<
+                        T: RationalesService,
+                    > tonic::server::UnaryService<super::ForgetRationalesRequest>
+                    for ForgetRationalesSvc<T> {
+                        type Response = super::ForgetRationalesResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ForgetRationalesRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as RationalesService>::forget_rationales(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ForgetRationalesSvc(inner);
+                        let codec = crate::Codec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/distillery.v1.RationalesService/JudgeRationales" => {
+                    #[allow(non_camel_case_types)]
+                    struct JudgeRationalesSvc<T: RationalesService>(pub Arc<T>);
+                    impl<
+                        T: RationalesService,
+                    > tonic::server::ServerStreamingService<
+                        super::JudgeRationalesRequest,
+                    > for JudgeRationalesSvc<T> {
+                        type Response = super::JudgeRationalesResponse;
+                        type ResponseStream = T::JudgeRationalesStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::JudgeRationalesRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as RationalesService>::judge_rationales(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = JudgeRationalesSvc(inner);
+                        let codec = crate::Codec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for RationalesServiceServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "distillery.v1.RationalesService";
+    impl<T> tonic::server::NamedService for RationalesServiceServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
     }
 }
 /// A count.
