@@ -1,12 +1,14 @@
 //! The command line's grammar: a contract that scripts rely on.
 
+mod ledger;
 mod runs;
 mod server;
 
+pub(crate) use ledger::LedgerArguments;
 pub(crate) use runs::{RunsArguments, TrainArguments};
 pub(crate) use server::{
-    CancelArguments, DeleteArguments, HealthArguments, JobArguments, LedgerArguments, ListArguments,
-    ModelsArguments, RoleName, ServeArguments, ServerArguments, SubmitArguments, WatchArguments,
+    CancelArguments, DeleteArguments, HealthArguments, JobArguments, ListArguments, ModelsArguments,
+    RoleName, ServeArguments, ServerArguments, SubmitArguments, WatchArguments,
 };
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -90,8 +92,8 @@ pub(crate) enum Verb {
     /// Delete a job, a model or a dataset
     #[command(after_help = server::DELETE_EXAMPLES)]
     Delete(DeleteArguments),
-    /// List the teacher's answers, each with its verdict and the reason
-    #[command(after_help = server::LEDGER_EXAMPLES)]
+    /// List the teacher's answers, each with its verdict and the reason; judge them again, or ask for them again
+    #[command(after_help = ledger::LEDGER_EXAMPLES)]
     Ledger(LedgerArguments),
     /// List the runs over a job's ledger, newest first
     #[command(after_help = runs::RUNS_EXAMPLES)]
@@ -156,7 +158,8 @@ impl Verb {
 
 const RUN_EXAMPLES: &str = "Examples:
   distillery run examples/word-problems/spec.toml
-  distillery run spec.toml --data-dir /data/distillery --json > result.json";
+  distillery run spec.toml --data-dir /data/distillery --json > result.json
+  distillery run spec.toml --refresh";
 
 const PLAN_EXAMPLES: &str = "Examples:
   distillery plan examples/word-problems/spec.toml
@@ -184,6 +187,10 @@ const EXPORT_EXAMPLES: &str = "Examples:
 pub(crate) struct RunArguments {
     /// Specification, a TOML file
     pub(crate) spec: PathBuf,
+    /// Forget what the teacher answered to the newest job of this specification, and ask again; interrupted, it is resumed
+    /// without this option
+    #[arg(long)]
+    pub(crate) refresh: bool,
     /// Print one JSON object on standard output, and nothing else
     #[arg(long)]
     pub(crate) json: bool,

@@ -2,21 +2,25 @@
 
 use crate::client::call::failure;
 use crate::client::jobs::{self, Found};
-use crate::client::{datasets, models};
+use crate::client::{datasets, ledger, models};
 use crate::exit::Usage;
-use crate::report::{Outcome, StudentOutcome, TeacherOutcome};
+use crate::report::{Outcome, StudentOutcome, TeacherOutcome, grouped};
 use crate::spec_file::{Data, SpecFile};
 use crate::terminal::say;
 use crate::upload::{Rows, upload};
 use domain::Violation;
 use domain::budget::Amount;
-use domain::fingerprint::submission_request;
-use domain::ids::{DatasetId, DistillationId};
+use domain::fingerprint::{refresh_request, submission_request};
+use domain::ids::{DatasetId, DistillationId, RequestId};
 use domain::metric::Accuracy;
+use domain::ports::LedgerFilter;
 use domain::records::{Dataset, Distillation, HarvestProgress, Model};
 use domain::spec::{LabelSource, Spec, TeacherSource};
 use domain::state::{DistillationState, PromptState, Reason, Verdict};
 use wire::{Channel, rfc3339};
+
+/// Most jobs of one name among which the newest of a specification is looked for.
+const JOBS_MAX: usize = 500;
 
 /// What a job came to, with the accuracies of teacher and student, and its model.
 pub(crate) struct Reported {
@@ -104,15 +108,59 @@ pub(crate) fn refused(file: &SpecFile, status: tonic::Status) -> anyhow::Error {
     if violations.is_empty() { failure(status) } else { file.mistakes(violations).into() }
 }
 
-/// Submits a specification. Submitted again, it is the same job, which resumes where it stopped.
+/// Submits a specification. Submitted again, it is the same job, which resumes where it stopped: the newest, where answers
+/// were asked for again.
 pub(crate) async fn submit(
     channel: &Channel,
     file: &SpecFile,
     dataset: DatasetId,
 ) -> anyhow::Result<Distillation> {
-    let spec = &file.spec;
-    let request = submission_request(&dataset.to_string(), spec);
-    let job = jobs::submit(channel, request, spec, dataset).await.map_err(|status| refused(file, status))?;
+    let request = submission_request(&dataset.to_string(), &file.spec);
+    match newest(channel, &file.spec, request).await? {
+        Some(job) => resumed(channel, job).await,
+        None => send(channel, file, dataset, request).await,
+    }
+}
+
+/// Forgets what the newest job of a specification was answered, and asks again. A job that harvests, or is paused in its
+/// harvest, does so itself: another one beside it would ask the same. For one that is past its harvest there is a new job.
+pub(crate) async fn refresh(
+    channel: &Channel,
+    file: &SpecFile,
+    dataset: DatasetId,
+) -> anyhow::Result<Distillation> {
+    let request = submission_request(&dataset.to_string(), &file.spec);
+    let Some(job) = newest(channel, &file.spec, request).await? else {
+        return send(channel, file, dataset, request).await;
+    };
+    let all = LedgerFilter::default();
+    let outcome = ledger::forget(channel, RequestId::generate(), job.id, &all).await.map_err(failure)?;
+    say(&format!("{} answers are forgotten", grouped(outcome.forgotten)));
+    if outcome.harvests {
+        return resumed(channel, job).await;
+    }
+    send(channel, file, dataset, refresh_request(request, job.id)).await
+}
+
+/// The newest job that this request, or a refresh of it, made.
+async fn newest(channel: &Channel, spec: &Spec, request: RequestId) -> anyhow::Result<Option<Distillation>> {
+    let jobs = jobs::list(channel, &[], Some(&spec.name), JOBS_MAX).await.map_err(failure)?;
+    let same = |job: &Distillation| submission_request(&job.dataset.to_string(), &job.spec) == request;
+    Ok(jobs.into_iter().find(same))
+}
+
+async fn send(
+    channel: &Channel,
+    file: &SpecFile,
+    dataset: DatasetId,
+    request: RequestId,
+) -> anyhow::Result<Distillation> {
+    let job =
+        jobs::submit(channel, request, &file.spec, dataset).await.map_err(|status| refused(file, status))?;
+    resumed(channel, job).await
+}
+
+async fn resumed(channel: &Channel, job: Distillation) -> anyhow::Result<Distillation> {
     match job.state {
         DistillationState::Paused | DistillationState::Failed => {
             say(&format!("resuming {} job ({})", job.state, job.reason));

@@ -2,7 +2,7 @@
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
-use domain::state::{DistillationState, Verdict};
+use domain::state::DistillationState;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -192,29 +192,6 @@ pub(crate) struct DeleteArguments {
     #[arg(long, value_name = "NAME")]
     pub(crate) dataset: Option<String>,
     /// Print one JSON object on standard output, and nothing else
-    #[arg(long)]
-    pub(crate) json: bool,
-    #[command(flatten)]
-    pub(crate) server: ServerArguments,
-}
-
-pub(crate) const LEDGER_EXAMPLES: &str = "Examples:
-  distillery ledger word-problems --verdict rejected
-  distillery ledger word-problems --server localhost:7070 --json > ledger.jsonl";
-
-/// See [`super::Verb::Ledger`].
-#[derive(Debug, Args)]
-pub(crate) struct LedgerArguments {
-    /// Id of the job, or its name: the newest job of that name
-    #[arg(value_name = "ID|NAME")]
-    pub(crate) job: String,
-    /// List only entries of this verdict
-    #[arg(long, value_parser = names!(Verdict))]
-    pub(crate) verdict: Option<Verdict>,
-    /// List at most this many entries [default: 50 in a table, all with --json]
-    #[arg(long, value_name = "NUMBER")]
-    pub(crate) limit: Option<usize>,
-    /// Print JSON Lines on standard output, one entry each, and nothing else
     #[arg(long)]
     pub(crate) json: bool,
     #[command(flatten)]

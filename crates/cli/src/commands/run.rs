@@ -31,7 +31,7 @@ pub(crate) async fn run(
         return Err(file.mistakes(vec![Violation::new("teacher.profile", why)]).into());
     }
     let local = Local::open(config, Scope::DISTIL, shutdown.clone()).await?;
-    let result = distil(&local, file, &shutdown).await;
+    let result = distil(&local, file, arguments.refresh, &shutdown).await;
     // The services hand back their leases and write their resume state before the process ends.
     local.close().await?;
     let reported = result?;
@@ -43,7 +43,12 @@ pub(crate) async fn run(
     reported.outcome.succeeded()
 }
 
-async fn distil(local: &Local, mut file: SpecFile, shutdown: &CancellationToken) -> anyhow::Result<Reported> {
+async fn distil(
+    local: &Local,
+    mut file: SpecFile,
+    refresh: bool,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<Reported> {
     let began = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis();
     let began = Timestamp(i64::try_from(began)?);
     if let (Some(folder), Start::Base { name }) = (&file.init, &file.spec.start) {
@@ -51,12 +56,17 @@ async fn distil(local: &Local, mut file: SpecFile, shutdown: &CancellationToken)
         file.spec.start = Start::Base { name: registered.map_err(|error| file.refused_init(error))? };
     }
     let dataset = job::dataset(local.channel(), &file).await?;
-    let submitted = job::submit(local.channel(), &file, dataset.id).await?;
+    let submitted = if refresh {
+        job::refresh(local.channel(), &file, dataset.id).await?
+    } else {
+        job::submit(local.channel(), &file, dataset.id).await?
+    };
     let id = submitted.id;
     tokio::select! {
         watched = watch(local.channel(), id, began) => watched?,
         () = shutdown.cancelled() => {
-            return Err(Interrupted("interrupted: run the same command again to resume".to_owned()).into());
+            let how = if refresh { "without --refresh " } else { "" };
+            return Err(Interrupted(format!("interrupted: run the same command again {how}to resume")).into());
         }
         failed = local.failed() => return Err(failed),
     }
