@@ -242,8 +242,10 @@ impl Turn {
     /// The same without waiting for its end, which takes nothing from the next call: the limits are told in the order in
     /// which their connection is given to it, and so know of the free place before that call asks for it.
     pub(crate) async fn settle_behind(self, outcome: CallOutcome, seen: Vec<SeenLimit>) {
+        let turns = Arc::clone(&self.turns);
         let mut settling = Box::pin(async move { self.settle(outcome, &seen).await });
         if futures::poll!(&mut settling).is_pending() {
+            turns.freed.notify_one();
             tokio::spawn(settling);
         }
     }
