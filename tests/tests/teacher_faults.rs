@@ -77,8 +77,8 @@ fn check_pause(teacher: &Teacher, url: &str, words: &[&str]) {
     assert!(!said.err.contains("\npaused: "), "what is over is told again: {}", said.err);
     let again = times(&well);
     assert!(again.values().all(|count| *count == 1), "{again:?}");
-    let answered = outcome["teacher"]["prompts"].as_u64().unwrap() as usize;
-    assert_eq!(answered, PROMPTS, "{outcome}; asked before: {before:?}");
+    let answered = outcome["teacher"]["tokens_out"].as_u64().unwrap() / 20;
+    assert_eq!(answered as usize, PROMPTS, "{outcome}; asked before: {before:?}");
 }
 
 #[test]
@@ -100,8 +100,8 @@ fn what_only_a_person_can_mend_pauses_the_job_at_once() {
         // It is not retried: only calls that were in flight.
         assert!(teacher.requests() <= 2 * CONCURRENCY, "{status}: {} requests", teacher.requests());
     };
-    check(401, "{\"error\": \"no such key\"}", &["rejects the key (401)", "api_key_env", "no such key"]);
-    check(403, "", &["rejects the key (403)"]);
+    check(401, "{\"error\": \"no such key\"}", &["rejects the key", "(401)", "api_key_env", "no such key"]);
+    check(403, "", &["rejects the key", "(403)"]);
     check(404, "no such model", &["has no such address or model `default` (404)", "no such model"]);
     check(
         429,
@@ -124,28 +124,43 @@ fn a_teacher_that_fails_for_good_pauses_the_job() {
     check(Reply::silence(), &["timed out (idle 1s, total 5s)"]);
 }
 
-/// Checks that the job succeeds with all rationales if every prompt fails once in this way.
-fn check_transient(first: Reply, requests: usize) {
+/// Checks that the job succeeds with all rationales if every prompt fails once in this way, and how many calls and answers
+/// that counts as.
+fn check_transient(first: Reply, calls: usize) {
+    let fails = move |asked: &TeacherRequest| (asked.asked_before == 0).then(|| first.clone());
+    check_transient_by(fails, 2 * PROMPTS, calls);
+}
+
+fn check_transient_by(
+    fails: impl Fn(&TeacherRequest) -> Option<Reply> + Send + Sync + 'static,
+    requests: usize,
+    calls: usize,
+) {
     let job = new_job(&SpecText::default());
-    let teacher = fails_on(move |asked| (asked.asked_before == 0).then(|| first.clone()));
+    let teacher = fails_on(fails);
     let (said, outcome) = run(&job, teacher.url());
     assert_eq!((said.code, &outcome["state"]), (0, &"succeeded".into()), "{}", said.err);
     assert_eq!(teacher.requests(), requests);
-    // Only answers are paid for.
-    let wanted = serde_json::json!([PROMPTS, 0, 0]);
+    let wanted = serde_json::json!([calls, 0, 0]);
     let counts = ["prompts", "parked", "skipped"].map(|name| outcome["teacher"][name].clone());
     assert_eq!(Value::from(counts.to_vec()), wanted, "{outcome}");
 }
 
 #[test]
 fn a_fault_that_goes_away_costs_nothing_but_time() {
+    // A call that the server takes is a call, whatever comes of it.
     check_transient(Reply::status(500, "busy"), 2 * PROMPTS);
     check_transient(Reply::status(503, "busy").header("retry-after", "0"), 2 * PROMPTS);
-    check_transient(Reply::status(429, "slow down").header("retry-after", "1"), 2 * PROMPTS);
-    check_transient(Reply::completion("It is cut.").broken_off(), 2 * PROMPTS);
     check_transient(Reply::status(200, "<html>a proxy's page</html>"), 2 * PROMPTS);
     check_transient(Reply::status(200, "{\"choices\": [{\"te"), 2 * PROMPTS);
     check_transient(Reply::completion(""), 2 * PROMPTS);
+    // One that breaks off may have been paid for: it is in doubt, and counted apart.
+    check_transient(Reply::completion("It is cut.").broken_off(), PROMPTS);
+    // A refusal is no call.
+    let refused = |asked: &TeacherRequest| {
+        (asked.before < CONCURRENCY).then(|| Reply::status(429, "slow down").header("retry-after", "1"))
+    };
+    check_transient_by(refused, PROMPTS + CONCURRENCY, PROMPTS);
 }
 
 #[test]
@@ -161,10 +176,12 @@ fn a_prompt_that_always_fails_is_parked_and_the_others_go_on() {
         let teacher = fails_on(move |asked| matches!(box_of(asked), 7 | 9).then(|| reply.clone()));
         let (said, outcome) = run(&job, teacher.url());
         assert_eq!((said.code, &outcome["state"]), (0, &"succeeded".into()), "{words}: {}", said.err);
-        // Twice each, as `failures_max` allows, and every other prompt once.
-        assert_eq!(teacher.requests(), PROMPTS + 2, "{words}");
+        // Twice each, as `failures_max` allows, and every other prompt once; a request that is wrong is not repeated.
+        let refused = words.contains("(400)");
+        assert_eq!(teacher.requests(), if refused { PROMPTS } else { PROMPTS + 2 }, "{words}");
         assert_eq!(outcome["teacher"]["parked"], 2, "{words}: {outcome}");
-        assert_eq!(outcome["teacher"]["prompts"], PROMPTS - 2, "{words}: {outcome}");
+        let calls = if refused { PROMPTS - 2 } else { PROMPTS + 2 };
+        assert_eq!(outcome["teacher"]["prompts"], calls, "{words}: {outcome}");
         let told = format!("parked 2 prompts, the first of them row 7: teacher `local` at {}", teacher.url());
         assert!(said.err.contains(&told) && said.err.contains(words), "{words}: {}", said.err);
         let plain = job.say(teacher.url(), &["run", "spec.toml", "--config", "short.toml"]).unwrap();
@@ -199,11 +216,11 @@ fn an_outage_in_the_middle_pays_for_no_answer_twice() {
     .unwrap();
     let (said, outcome) = run(&job, teacher.url());
     assert_eq!((said.code, &outcome["state"]), (1, &"paused".into()), "{}", said.err);
-    assert_eq!(outcome["teacher"]["prompts"], ANSWERED, "{outcome}");
+    assert_eq!(outcome["teacher"]["tokens_in"], 100 * ANSWERED, "{outcome}");
     let well = good_teacher();
     let (said, outcome) = run(&job, well.url());
     assert_eq!((said.code, well.requests()), (0, PROMPTS - ANSWERED), "{}", said.err);
-    assert_eq!(outcome["teacher"]["prompts"], PROMPTS, "{outcome}");
+    assert_eq!(outcome["teacher"]["tokens_in"], 100 * PROMPTS, "{outcome}");
 }
 
 #[test]

@@ -94,7 +94,12 @@ pub(crate) async fn explain_nothing(shared: &Shared, job: &PreparedJob) -> Resul
     }
     let skipped = progress.in_state(PromptState::Skipped);
     if skipped > 0 {
-        words.push(format!("skipped: budget exhausted {skipped}"));
+        let prompts =
+            shared.stores.prompts.prompts_in_state(job.id, PromptState::Skipped, None, BATCH_MAX).await?;
+        let failed = prompts.into_iter().find(|prompt| !prompt.error.is_empty());
+        let example = failed
+            .map_or_else(String::new, |prompt| format!(" (one of them failed before: {})", prompt.error));
+        words.push(format!("skipped: budget exhausted {skipped}{example}"));
     }
     let why = if words.is_empty() { "no row was asked".to_owned() } else { words.join(", ") };
     Ok(format!(

@@ -307,7 +307,9 @@ impl Worker {
             HarvestError::Unasked | HarvestError::Teacher(TeacherError::Closed) => Duration::ZERO,
             _ => FAILURE_DELAY,
         };
-        let failures_max = self.shared.settings.failures_max;
+        // A request that is wrong stays wrong: it is not paid for again.
+        let is_wrong = matches!(error, HarvestError::Teacher(TeacherError::WrongRequest { .. }));
+        let failures_max = if is_wrong { 1 } else { self.shared.settings.failures_max };
         let failure = match what {
             _ if matches!(error, HarvestError::Teacher(TeacherError::BudgetExhausted)) => {
                 AttemptFailure::OutOfBudget
