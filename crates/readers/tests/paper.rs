@@ -158,6 +158,28 @@ fn esnli_runs_on_into_its_premise() {
     );
 }
 
+#[test]
+fn a_run_on_behind_one_space_is_cut_for_both_figures() {
+    let row = |place: usize| {
+        format!(
+            "{{\"id\":\"r{place}\",\"question\":\"Where?\",\"choices\":[\"lake\",\"barn\"],\"answer\":\"lake\"}}"
+        )
+    };
+    let rows: Vec<String> = (0..4).map(row).collect();
+    let shard: &[&str] = &[
+        "It swims. So the answer is (a) lake. Q: Where is hay?\nAnswer Choices:\n(a) lake A: So the answer is (b) barn",
+        "It swims. So the answer is (a) lake.\n\nQ: And? So the answer is (b) barn",
+        "It eats. So the answer is (b) barn. Q: Where? So the answer is (a) lake",
+        "An FAQ: it swims. So the answer is (a) lake.",
+    ];
+    let folder = folder("cqa", &[("train", &rows, &[shard])]);
+    let import = paper::read(PaperDataset::Cqa, folder.path()).unwrap();
+    let [train] = import.report.splits.as_slice() else { panic!() };
+    assert_eq!((train.careful, train.judged, train.parse_failures()), (3, 3, 0));
+    // The released code cuts at `Q:` wherever it stands, inside `FAQ:` too.
+    assert_eq!(train.official, 2);
+}
+
 fn check_error(dataset: PaperDataset, folder: &Path, parts: &[&str]) {
     let error = paper::read(dataset, folder).unwrap_err().to_string();
     for part in parts {
