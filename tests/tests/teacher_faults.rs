@@ -102,7 +102,7 @@ fn what_only_a_person_can_mend_pauses_the_job_at_once() {
     };
     check(401, "{\"error\": \"no such key\"}", &["rejects the key", "(401)", "api_key_env", "no such key"]);
     check(403, "", &["rejects the key", "(403)"]);
-    check(404, "no such model", &["has no such address or model `default` (404)", "no such model"]);
+    check(404, "no such model", &["has no such address or model (404)", "no such model"]);
     check(
         429,
         "{\"code\": \"insufficient_quota\"}",
@@ -166,8 +166,8 @@ fn a_fault_that_goes_away_costs_nothing_but_time() {
 #[test]
 fn a_prompt_that_always_fails_is_parked_and_the_others_go_on() {
     for (reply, words) in [
-        (Reply::status(200, "<html>a proxy's page</html>"), "sent a body that is not JSON"),
-        (Reply::status(200, "{\"choices\": [{\"te"), "sent a body that is not JSON"),
+        (Reply::status(200, "<html>a proxy's page</html>"), "that is not JSON"),
+        (Reply::status(200, "{\"choices\": [{\"te"), "that is not JSON"),
         (Reply::status(200, "{}"), "sent an answer without `choices`"),
         (Reply::completion(""), "sent an answer without text"),
         (Reply::status(400, "too long"), "rejects the prompt (400): `too long`"),

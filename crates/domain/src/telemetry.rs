@@ -230,8 +230,18 @@ mod tests {
 
     #[test]
     fn names_follow_the_rules_of_prometheus() {
-        let units =
-            ["_seconds", "_bytes", "_rows", "_tokens", "_nats", "_requests", "_runs", "_entries", "_models"];
+        let units = [
+            "_seconds",
+            "_bytes",
+            "_ratio",
+            "_rows",
+            "_tokens",
+            "_nats",
+            "_requests",
+            "_runs",
+            "_entries",
+            "_models",
+        ];
         for metric in METRICS {
             let name = metric.name;
             let bare = name.strip_suffix("_total").unwrap_or(name);
