@@ -6,7 +6,7 @@ use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
-use hyper::{Request, Response, StatusCode};
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use std::collections::HashMap;
@@ -196,6 +196,12 @@ async fn respond(
     answer: Arc<Answer>,
     log: Arc<Mutex<RequestLog>>,
 ) -> Result<Response<Body>, Infallible> {
+    // It does not say which models it has, and nobody is asked a question by being asked for that.
+    if request.method() == Method::GET {
+        let mut response = Response::new(whole(String::new()));
+        *response.status_mut() = StatusCode::NOT_FOUND;
+        return Ok(response);
+    }
     let traceparent = request.headers().get("traceparent").and_then(|value| value.to_str().ok());
     let traceparent = traceparent.unwrap_or_default().to_owned();
     let body = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();

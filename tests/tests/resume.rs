@@ -350,12 +350,14 @@ fn a_finished_job_asks_nothing_and_says_the_same_again() {
     let second = job.say(NOBODY, RUN).unwrap();
     assert_eq!((second.code, &second.out), (0, &first.out), "{}", second.err);
     assert_eq!(teacher.requests(), PROMPTS);
-    // Another job over the same rows and teacher is answered from the ledger.
+    // Another job over the same rows and teacher is answered from the ledger. (A server that does not name its model is known
+    // by its host.)
     let spec =
         SpecText { name: "other", training: "steps = 2\ntarget_tokens_max = 32", ..SpecText::default() };
     job.write("other.toml", spec.to_string()).unwrap();
-    let other = job.say(NOBODY, &["run", "other.toml", "--json"]).unwrap();
+    let other = job.say(teacher.url(), &["run", "other.toml", "--json"]).unwrap();
     assert_eq!(other.code, 0, "{}", other.err);
+    assert_eq!(teacher.requests(), PROMPTS);
     let asked = other.json().unwrap()["teacher"].clone();
     assert_eq!(
         (asked["prompts"].as_u64(), asked["cached"].as_u64()),

@@ -54,7 +54,7 @@ fn dispatch(arguments: Arguments) -> anyhow::Result<()> {
             Verb::Import { format } => commands::rows::import(config, format, shutdown).await,
             Verb::Export(export) => commands::rows::export(config, export, shutdown).await,
             Verb::Serve(serve) => commands::serve::serve(config, serve, shutdown).await,
-            Verb::Submit(submit) => commands::submit::submit(config, submit, shutdown).await,
+            Verb::Submit(submit) => Box::pin(commands::submit::submit(config, submit, shutdown)).await,
             Verb::Watch(watch) => commands::watch::watch(config, watch, shutdown).await,
             Verb::List(list) => commands::list::list(config, list, shutdown).await,
             Verb::Show(job) => commands::show::show(config, job, shutdown).await,

@@ -10,7 +10,7 @@ use domain::label;
 use domain::metric::Accuracy;
 use domain::ports::BATCH_MAX;
 use domain::records::LedgerEntry;
-use domain::state::{PromptState, Purpose};
+use domain::state::{PromptState, Purpose, Reason};
 
 /// The result of judging the whole ledger.
 pub(crate) struct Judged {
@@ -75,10 +75,17 @@ pub(crate) async fn each_answered_row(
     Ok(())
 }
 
+/// The commands that ask for a job's answers again that were rejected for these reasons (for any, where there are none).
+pub(crate) fn ask_again(job: &PreparedJob, reasons: &[Reason]) -> String {
+    let name = &job.spec.name;
+    let reasons: String = reasons.iter().map(|reason| format!(" --reason {reason}")).collect();
+    format!("`distillery ledger {name} --forget{reasons} --yes`, then `distillery resume {name}`")
+}
+
 /// Why nothing was accepted, and what to do about it.
 pub(crate) async fn explain_nothing(shared: &Shared, job: &PreparedJob) -> Result<String, HarvestError> {
     let progress = shared.stores.prompts.harvest_progress(job.id).await?;
-    let mut words: Vec<String> = domain::state::Reason::ALL
+    let mut words: Vec<String> = Reason::ALL
         .iter()
         .zip(progress.reasons)
         .filter(|(_, count)| *count > 0)
@@ -104,8 +111,10 @@ pub(crate) async fn explain_nothing(shared: &Shared, job: &PreparedJob) -> Resul
     let why = if words.is_empty() { "no row was asked".to_owned() } else { words.join(", ") };
     Ok(format!(
         "no rationale was accepted of {} prompts ({why}), and `training.objective = \"{}\"` needs some: look at the \
-         ledger, change the task or the judging, or train with `standard`",
+         ledger, change the task or the judging, or train with `standard`. Where the teacher was at fault and is repaired, \
+         ask it again: {}",
         progress.total(),
-        job.spec.training.objective
+        job.spec.training.objective,
+        ask_again(job, &[])
     ))
 }

@@ -23,7 +23,7 @@ use domain::policy::{self, Ask, Fate, Known, Rules, Smoke, WAVE_MAX};
 use domain::ports::{BATCH_MAX, StoreResult};
 use domain::records::{Completion, Distillation, HarvestProgress, Harvested, LedgerEntry, NewPrompt, Prompt};
 use domain::spec::{TeacherSource, TeacherSpec};
-use domain::state::{DistillationState, PromptState, Purpose};
+use domain::state::{DistillationState, PromptState, Purpose, Reason};
 use domain::subset;
 use std::collections::{HashMap, HashSet};
 
@@ -315,9 +315,14 @@ async fn pass_gate(
         let shown: String = text.chars().take(CHARACTERS_SHOWN).collect();
         words.push_str(&format!(" Row {}: `{shown}`.", entry.row));
     }
-    words.push_str(
-        " Correct the task or the teacher's profile and submit again, or resume to ask about the other rows all the same",
-    );
+    let mut reasons: Vec<Reason> = train().filter_map(|entry| entry.parsed.reason).collect();
+    reasons.sort();
+    reasons.dedup();
+    words.push_str(&format!(
+        " Correct the task and submit again; or repair the teacher and ask it again: {}; or resume to ask about the other \
+         rows all the same",
+        crate::judging::ask_again(job, &reasons)
+    ));
     Err(HarvestError::Stuck(words))
 }
 
