@@ -27,6 +27,8 @@ pub struct TeacherRequest {
     pub asked_before: usize,
     /// The number of the sample.
     pub sample: u64,
+    /// The stop sequences that were sent.
+    pub stop: Vec<String>,
     /// The trace that the request belongs to; empty for none.
     pub traceparent: String,
 }
@@ -248,7 +250,9 @@ fn note(log: &Mutex<RequestLog>, body: &[u8], traceparent: String) -> TeacherReq
     log.first.get_or_insert_with(Instant::now);
     log.at_once_max = log.at_once_max.max(log.requests - log.answered);
     let sample = json.get("seed").and_then(Value::as_u64).unwrap_or_default();
-    TeacherRequest { prompt, before, asked_before, sample, traceparent }
+    let stops = json.get("stop").and_then(Value::as_array).into_iter().flatten();
+    let stop = stops.filter_map(|stop| stop.as_str().map(str::to_owned)).collect();
+    TeacherRequest { prompt, before, asked_before, sample, stop, traceparent }
 }
 
 fn prompt_of(json: &Value) -> String {

@@ -100,8 +100,12 @@ fn the_teacher_is_measured_on_as_many_rows_as_are_asked_for() {
     let folder = folder([10, 2, 40], "profile = \"local\"\nevaluate_rows = 15", "");
     folder.write("profiles.toml", "").unwrap();
     let teacher = Teacher::start(|asked| teach(&asked.prompt)).unwrap();
-    let (said, _) = run(&folder, &teacher);
+    let (said, outcome) = run(&folder, &teacher);
     assert_eq!((said.code, teacher.requests()), (0, 25), "{}", said.err);
+    // The student is compared on the same rows.
+    assert!(outcome["student"]["accuracy_on_teachers_rows"].is_number(), "{outcome}");
+    let people = folder.say(teacher.url(), &["run", "spec.toml", "--config", "profiles.toml"]).unwrap();
+    assert!(people.out.contains("student, the same rows"), "{}", people.out);
 }
 
 #[test]

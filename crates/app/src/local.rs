@@ -6,8 +6,10 @@ use crate::config::Config;
 use crate::records::{self, Records};
 use crate::{roles, teachers, transport};
 use anyhow::anyhow;
-use checkpoints::Checkpoints;
+use checkpoints::{Checkpoints, Predictions};
+use domain::Split;
 use domain::ids::RunId;
+use domain::metric::Accuracy;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use tokio::sync::watch;
@@ -99,6 +101,24 @@ impl Local {
             // No role is running that could fail.
             Err(_) => std::future::pending().await,
         }
+    }
+
+    /// The accuracy of the student in `folder` on the test rows that its teacher was measured on, at most `rows_max` of them;
+    /// `None` where the folder has no predictions, or where these are all of its test rows.
+    ///
+    /// # Errors
+    /// The predictions cannot be read.
+    pub fn accuracy_on_teachers_rows(folder: &Path, rows_max: u32) -> anyhow::Result<Option<Accuracy>> {
+        let Some(predictions) = Predictions::read(folder, Split::Test)? else { return Ok(None) };
+        let rows: Vec<u64> = predictions.rows.iter().map(|row| row.row).collect();
+        if rows.len() <= usize::try_from(rows_max).unwrap_or(usize::MAX) {
+            return Ok(None);
+        }
+        let chosen = domain::subset::sample(rows, rows_max);
+        let measured = || predictions.rows.iter().filter(|row| chosen.contains(&row.row));
+        let count =
+            |is: fn(&checkpoints::Prediction) -> bool| measured().filter(|row| is(row)).count() as u64;
+        Ok(Some(Accuracy::measure(count(|_| true), count(|row| row.correct), count(|row| row.parsed))))
     }
 
     /// Ends in order: the roles finish what is asked and hand back their leases, then the API, then the database.

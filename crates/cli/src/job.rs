@@ -27,6 +27,8 @@ pub(crate) struct Reported {
     pub(crate) outcome: Outcome,
     pub(crate) teacher: Option<Accuracy>,
     pub(crate) student: Option<Accuracy>,
+    /// On the rows that the teacher was measured on, where these are not all.
+    pub(crate) student_on_teachers_rows: Option<Accuracy>,
     pub(crate) model: Option<Model>,
 }
 
@@ -194,10 +196,11 @@ pub(crate) async fn report(channel: &Channel, id: DistillationId) -> anyhow::Res
             accuracy: student.map(|accuracy| accuracy.value()),
             accuracy_low: student.map(|accuracy| accuracy.low),
             accuracy_high: student.map(|accuracy| accuracy.high),
+            accuracy_on_teachers_rows: None,
         },
         seconds: job.seconds,
     };
-    Ok(Reported { outcome, teacher, student, model })
+    Ok(Reported { outcome, teacher, student, student_on_teachers_rows: None, model })
 }
 
 /// Says how many prompts are parked, and why the first of them is.

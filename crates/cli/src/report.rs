@@ -80,16 +80,26 @@ pub(crate) struct StudentOutcome {
     pub(crate) accuracy: Option<f64>,
     pub(crate) accuracy_low: Option<f64>,
     pub(crate) accuracy_high: Option<f64>,
+    /// On the test rows that the teacher was measured on; null where these are all, or the student is elsewhere.
+    pub(crate) accuracy_on_teachers_rows: Option<f64>,
 }
 
 /// The teacher's and the student's rows of the table; what was not measured is a dash.
-pub(crate) fn table(outcome: &Outcome, teacher: Option<Accuracy>, student: Option<Accuracy>) -> Table {
+/// The student stands twice where the teacher was measured on some of the test rows: on those, and on all.
+pub(crate) fn table(
+    outcome: &Outcome,
+    teacher: Option<Accuracy>,
+    student: Option<Accuracy>,
+    same_rows: Option<Accuracy>,
+) -> Table {
     let mut table = Table::new(&["", "accuracy", "95% interval", "test rows", "parameters"]);
     let parameters = outcome.student.parameters.map_or_else(|| "-".to_owned(), grouped);
-    for (who, accuracy, parameters) in [
-        (format!("teacher {}", outcome.teacher.name), teacher, "-".to_owned()),
-        ("student".to_owned(), student, parameters),
-    ] {
+    let mut measured = vec![(format!("teacher {}", outcome.teacher.name), teacher, "-".to_owned())];
+    if same_rows.is_some() {
+        measured.push(("student, the same rows".to_owned(), same_rows, parameters.clone()));
+    }
+    measured.push(("student".to_owned(), student, parameters));
+    for (who, accuracy, parameters) in measured {
         table.add([
             who,
             accuracy.map_or_else(|| "-".to_owned(), |accuracy| percent(accuracy.value())),

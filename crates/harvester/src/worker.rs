@@ -106,7 +106,10 @@ pub(crate) async fn run(shared: Arc<Shared>, shutdown: CancellationToken) {
             tokio::time::sleep(FAILURE_DELAY).await;
         }
     }
-    // What is being asked was paid for: it is waited for and written.
+    // Nobody waits for a turn any more. What is being asked was paid for: it is waited for and written.
+    for teacher in shared.teachers.values() {
+        teacher.close();
+    }
     asking.close();
     asking.wait().await;
     drop(worker);

@@ -65,7 +65,12 @@ pub(crate) async fn migrate(config: Config, json: bool) -> anyhow::Result<()> {
 
 /// What a job came to: a table, and where its student is.
 pub(crate) fn print_report(reported: &Reported) -> anyhow::Result<()> {
-    print_table(&report::table(&reported.outcome, reported.teacher, reported.student))?;
+    print_table(&report::table(
+        &reported.outcome,
+        reported.teacher,
+        reported.student,
+        reported.student_on_teachers_rows,
+    ))?;
     for line in report::totals(&reported.outcome) {
         print_line(&line)?;
     }
