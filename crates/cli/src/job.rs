@@ -112,29 +112,22 @@ pub(crate) fn refused(file: &SpecFile, status: tonic::Status) -> anyhow::Error {
 
 /// Submits a specification. Submitted again, it is the same job, which resumes where it stopped: the newest, where answers
 /// were asked for again.
-pub(crate) async fn submit(
-    channel: &Channel,
-    file: &SpecFile,
-    dataset: DatasetId,
-) -> anyhow::Result<Distillation> {
-    let request = submission_request(&dataset.to_string(), &file.spec);
-    match newest(channel, &file.spec, request).await? {
-        Some(job) => resumed(channel, job).await,
-        None => send(channel, file, dataset, request).await,
-    }
-}
-
-/// Forgets what the newest job of a specification was answered, and asks again. A job that harvests, or is paused in its
+///
+/// With `refresh`, what that job was answered is forgotten and asked again. A job that harvests, or is paused in its
 /// harvest, does so itself: another one beside it would ask the same. For one that is past its harvest there is a new job.
-pub(crate) async fn refresh(
+pub(crate) async fn submit_or_refresh(
     channel: &Channel,
     file: &SpecFile,
     dataset: DatasetId,
+    refresh: bool,
 ) -> anyhow::Result<Distillation> {
     let request = submission_request(&dataset.to_string(), &file.spec);
     let Some(job) = newest(channel, &file.spec, request).await? else {
         return send(channel, file, dataset, request).await;
     };
+    if !refresh {
+        return resumed(channel, job).await;
+    }
     let all = LedgerFilter::default();
     let outcome = ledger::forget(channel, RequestId::generate(), job.id, &all).await.map_err(failure)?;
     say(&format!("{} answers are forgotten", grouped(outcome.forgotten)));

@@ -99,6 +99,9 @@ pub(crate) struct SubmitArguments {
     /// Print one JSON object on standard output, and nothing else
     #[arg(long)]
     pub(crate) json: bool,
+    /// Forget what the teacher answered to the newest job of this specification, and ask again
+    #[arg(long)]
+    pub(crate) refresh: bool,
     /// Follow the job to its end, and print the report of `run`
     #[arg(long)]
     pub(crate) watch: bool,

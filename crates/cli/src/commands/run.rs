@@ -56,11 +56,7 @@ async fn distil(
         file.spec.start = Start::Base { name: registered.map_err(|error| file.refused_init(error))? };
     }
     let dataset = job::dataset(local.channel(), &file).await?;
-    let submitted = if refresh {
-        job::refresh(local.channel(), &file, dataset.id).await?
-    } else {
-        job::submit(local.channel(), &file, dataset.id).await?
-    };
+    let submitted = job::submit_or_refresh(local.channel(), &file, dataset.id, refresh).await?;
     let id = submitted.id;
     tokio::select! {
         watched = watch(local.channel(), id, began) => watched?,

@@ -25,7 +25,7 @@ pub(crate) async fn submit(
     let shared = file.init.is_some().then(|| Shared::open(&config)).transpose();
     let shared = shared.map_err(|error| file.refused_init(error))?;
     let channel = target::server(&config, &arguments.server).await?;
-    let job = unless_interrupted(&shutdown, send(shared, &channel, &mut file)).await?;
+    let job = unless_interrupted(&shutdown, send(shared, &channel, &mut file, arguments.refresh)).await?;
     if !arguments.watch {
         return print(&job, arguments.json);
     }
@@ -52,13 +52,14 @@ async fn send(
     shared: Option<Shared>,
     channel: &Channel,
     file: &mut SpecFile,
+    refresh: bool,
 ) -> anyhow::Result<Distillation> {
     if let (Some(shared), Some(folder), Start::Base { name }) = (shared, &file.init, &file.spec.start) {
         let registered = shared.register(channel, name, folder).await;
         file.spec.start = Start::Base { name: registered.map_err(|error| file.refused_init(error))? };
     }
     let dataset = job::dataset(channel, file).await?;
-    job::submit(channel, file, dataset.id).await
+    job::submit_or_refresh(channel, file, dataset.id, refresh).await
 }
 
 fn print(job: &Distillation, json: bool) -> anyhow::Result<()> {
