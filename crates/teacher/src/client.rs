@@ -20,7 +20,7 @@ use std::error::Error;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
-use tokio::sync::OnceCell;
+use tokio::sync::Mutex;
 
 /// Largest answer that is read, in bytes.
 const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -34,6 +34,8 @@ const WAIT_UNKNOWN: Duration = Duration::ZERO;
 const WAIT_MAX: Duration = Duration::from_secs(15 * 60);
 /// Longest time to ask which models a server has.
 const MODELS_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long that name is used: a process that serves for months sees that another model is behind the profile.
+const MODELS_KEPT: Duration = Duration::from_secs(10);
 /// Fewest bytes of a secret; what is shorter also stands in common words.
 const SECRET_BYTES_MIN: usize = 4;
 /// Longest name of a model.
@@ -50,6 +52,16 @@ pub(crate) struct CallReport {
     pub(crate) overloaded: bool,
 }
 
+/// What a server said of its model.
+#[derive(Debug)]
+struct Named {
+    at: Instant,
+    model: Option<String>,
+}
+
+/// The server did not answer.
+struct Away;
+
 /// The client of one profile. Its address may hold a key: it does not print.
 #[derive(Clone)]
 pub(crate) struct Client {
@@ -62,7 +74,7 @@ pub(crate) struct Client {
     /// The proxy that stands between, without its user and password. As everywhere, it also stands before loopback addresses
     /// unless NO_PROXY names them.
     proxy: Option<String>,
-    served_model: Arc<OnceCell<Option<String>>>,
+    served_model: Arc<Mutex<Option<Named>>>,
     /// Whether it was said that thoughts take the room of the answers.
     warned_of_thoughts: Arc<AtomicBool>,
 }
@@ -115,21 +127,31 @@ impl Client {
     }
 
     /// The model that the server names itself, where it tells: the one entry of its list of models, or the one that the
-    /// profile names, with what else it says of it. Asked once; a server that does not answer is asked again next time.
+    /// profile names, with what else it says of it. Asked once in a while; a server that does not answer is asked again
+    /// next time, and goes by its last name until then.
     pub(crate) async fn served_model(&self) -> Option<String> {
         let address = dialect::models_address(&self.profile)?;
-        let asked = self.served_model.get_or_try_init(|| async {
-            let request = self.http.get(address).headers(self.headers.clone()).timeout(MODELS_TIMEOUT);
-            let response = request.send().await.map_err(|_| ())?;
-            let status = response.status();
-            if status.is_server_error() || status.as_u16() == 429 {
-                return Err(());
-            }
-            let body = read_body(response).await.map_err(|_| ())?;
-            let list: Value = serde_json::from_slice(&body).unwrap_or_default();
-            Ok::<_, ()>(served(&list, &self.profile.model))
-        });
-        asked.await.ok().cloned().flatten()
+        let mut named = self.served_model.lock().await;
+        if let Some(known) = named.as_ref().filter(|known| known.at.elapsed() < MODELS_KEPT) {
+            return known.model.clone();
+        }
+        if let Ok(model) = self.ask_model(address).await {
+            *named = Some(Named { at: Instant::now(), model });
+        }
+        named.as_ref().and_then(|known| known.model.clone())
+    }
+
+    /// Asks for the list of models.
+    async fn ask_model(&self, address: Url) -> Result<Option<String>, Away> {
+        let request = self.http.get(address).headers(self.headers.clone()).timeout(MODELS_TIMEOUT);
+        let response = request.send().await.map_err(|_| Away)?;
+        let status = response.status();
+        if status.is_server_error() || status.as_u16() == 429 {
+            return Err(Away);
+        }
+        let body = read_body(response).await.map_err(|_| Away)?;
+        let list: Value = serde_json::from_slice(&body).unwrap_or_default();
+        Ok(served(&list, &self.profile.model))
     }
 
     async fn read(
@@ -399,6 +421,43 @@ fn served(list: &Value, model: &str) -> Option<String> {
 mod tests {
     use super::*;
     use crate::Provider;
+
+    /// Serves one list of models for each name, and is away after that.
+    fn lists(names: &'static [&'static str]) -> String {
+        use std::io::{Read, Write};
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/v1", listener.local_addr().unwrap());
+        std::thread::spawn(move || {
+            for name in names {
+                let (mut stream, _) = listener.accept().unwrap();
+                let _ = stream.read(&mut [0; 4096]).unwrap();
+                let body = format!("{{\"data\": [{{\"id\": \"{name}\"}}]}}");
+                let head =
+                    format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", body.len());
+                stream.write_all(format!("{head}{body}").as_bytes()).unwrap();
+            }
+        });
+        url
+    }
+
+    #[tokio::test]
+    async fn another_model_behind_the_profile_is_seen_after_a_while() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let url = lists(&["qwen", "llama"]);
+        let client = Client::new(Profile::new("test", Provider::OpenAiChat, &url, "default")).unwrap();
+        let later = async || {
+            let mut named = client.served_model.lock().await;
+            let named = named.as_mut().unwrap();
+            named.at = named.at.checked_sub(MODELS_KEPT).unwrap();
+        };
+        for expected in ["qwen", "qwen"] {
+            assert_eq!(client.served_model().await.as_deref(), Some(expected));
+        }
+        later().await;
+        assert_eq!(client.served_model().await.as_deref(), Some("llama"));
+        later().await;
+        assert_eq!(client.served_model().await.as_deref(), Some("llama"), "its last name, while it is away");
+    }
 
     #[test]
     fn a_proxy_is_named_without_its_password() {

@@ -55,7 +55,7 @@ impl Teacher {
     }
 
     /// Which model answers, as the server tells where it has a list of models (OpenAI's dialects): what stands behind the
-    /// profile's name for it, which many local servers ignore. Asked once and kept; `None` where it does not tell.
+    /// profile's name for it, which many local servers ignore. Asked once in a while; `None` where it does not tell.
     pub async fn served_model(&self) -> Option<String> {
         self.client.served_model().await
     }
