@@ -518,7 +518,7 @@ fn job(state: &str, prompts: &[(&str, usize)]) -> String {
         "WITH job AS (INSERT INTO distillations (id, request_id, name, dataset_id, spec, state, created_at, updated_at) \
          VALUES (gen_random_uuid(), gen_random_uuid(), 'job', gen_random_uuid(), '{{}}', '{state}', now_ms(), now_ms()) \
          RETURNING id) INSERT INTO prompts (id, distillation_id, row_index, sample, hinted, purpose, key, \
-         tokens_reserved, state) "
+         tokens_max, state) "
     );
     let mut first = 0;
     let rows: Vec<String> = prompts

@@ -51,7 +51,8 @@ fn a_real_model_answers_in_the_asked_form_and_stops_where_it_should() {
     assert!(output.status.success(), "{said}");
     let outcome: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let teacher = &outcome["teacher"];
-    assert_eq!(teacher["prompts"], ROWS, "{outcome}");
+    // One that reaches the limit is asked once more.
+    assert!((ROWS..=2 * ROWS).contains(&(teacher["prompts"].as_u64().unwrap() as usize)), "{outcome}");
     // It parses nearly always; which rows it fails on depends on the processor.
     assert!(teacher["accepted"].as_u64().unwrap() >= 5, "{outcome}");
     // A completion is two sentences long. Without stop sequences every one would run to its limit of 128 tokens.

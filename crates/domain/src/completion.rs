@@ -1,6 +1,7 @@
 //! Cutting and reading completions. Never fails and never panics, whatever a completion holds.
 
 mod ending;
+mod known;
 mod latex;
 mod marker;
 mod markup;
@@ -11,11 +12,12 @@ mod written;
 use crate::equation;
 use crate::example::{Answer, Example};
 use crate::fault::Violation;
-use crate::label::{Comparison, normalise};
+use crate::label::Comparison;
 use crate::named::named;
 use crate::state::Reason;
 use crate::task::{AnswerShape, Task};
 use crate::width::narrow;
+use known::canonical;
 use marker::Sides;
 
 pub use ending::cut;
@@ -186,13 +188,6 @@ fn is_refusal(text: &str) -> bool {
     REFUSALS.iter().any(|refusal| start.starts_with(refusal))
 }
 
-/// `label` as the set writes it; an identical text goes before one that is equal after normalisation.
-fn canonical<'a>(set: &'a [String], label: &str) -> Option<&'a String> {
-    let normal = normalise(label);
-    let identical = set.iter().find(|known| *known == label);
-    identical.or_else(|| set.iter().find(|known| normalise(known) == normal))
-}
-
 fn judge_label(task: &Task, set: &[String], rationale: &str, label: &str) -> Parsed {
     let (label, in_set) = match canonical(set, label) {
         Some(known) => (known.clone(), true),
@@ -211,6 +206,7 @@ fn judge_label(task: &Task, set: &[String], rationale: &str, label: &str) -> Par
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::label::normalise;
     use proptest::prelude::*;
 
     fn task(name: &str) -> Task {

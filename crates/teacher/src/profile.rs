@@ -13,6 +13,20 @@ const FRAME_TOKENS_MAX: u64 = 128;
 /// What binary fractions of a price may add up to, in millionths of the currency; less than that is no cost.
 const ROUNDING_MICROS: f64 = 1e-6;
 
+/// Fewest tokens that Gemini 2.5 Pro thinks with: it cannot be switched off.
+const PRO_THINKING_TOKENS_MIN: u32 = 128;
+
+/// How a model's thinking is limited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Thinking {
+    /// It has none, or knows no such parameter.
+    None,
+    /// By a number of tokens.
+    Budget(u32),
+    /// By a level (Gemini 3), which is never quite none.
+    Level(&'static str),
+}
+
 /// Which HTTP API a teacher has: its dialect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Provider {
@@ -219,9 +233,35 @@ impl Profile {
         in_per_million > 0.0 || out_per_million > 0.0
     }
 
+    /// How the thinking of Gemini's models is limited.
+    pub(crate) fn gemini_thinking(&self) -> Thinking {
+        let parameters = &self.parameters;
+        let model = self.model.rsplit('/').next().unwrap_or_default();
+        let is_pro = model.contains("pro");
+        if model.starts_with("gemini-2.5") || model.ends_with("-latest") {
+            let least = if is_pro { PRO_THINKING_TOKENS_MIN } else { 0 };
+            let wanted = if parameters.thinking { parameters.thinking_tokens_max } else { 0 };
+            return Thinking::Budget(wanted.max(least));
+        }
+        match (model.starts_with("gemini-3"), parameters.thinking) {
+            (true, false) => Thinking::Level(if is_pro { "low" } else { "minimal" }),
+            (true, true) | (false, _) => Thinking::None,
+        }
+    }
+
+    /// Tokens that the model may think, beside those of its answer.
+    fn thinking_tokens(&self) -> u32 {
+        let wanted = if self.parameters.thinking { self.parameters.thinking_tokens_max } else { 0 };
+        match (self.provider, self.gemini_thinking()) {
+            (Provider::Gemini, Thinking::Budget(tokens)) => tokens,
+            (Provider::Gemini, Thinking::None | Thinking::Level(_))
+            | (Provider::OpenAiChat | Provider::OpenAiCompletions | Provider::Anthropic, _) => wanted,
+        }
+    }
+
     /// The tokens that are asked for: those of the answer and of the thoughts before it.
     pub(crate) fn tokens_sent(&self, question: &Question) -> u32 {
-        question.sampling.tokens_max.saturating_add(crate::dialect::thinking_tokens(self))
+        question.sampling.tokens_max.saturating_add(self.thinking_tokens())
     }
 
     /// The most that one call for `question` can cost. No tokenizer makes more tokens than a text has bytes; a chat's frame

@@ -1,8 +1,9 @@
 //! The label in what stands behind the marker, in the teacher's own words.
 
 use super::ending::{boundaries, without_pleasantry};
+use super::known::canonical;
+use super::latex;
 use super::markup::{bare, layers};
-use super::{canonical, latex};
 use crate::equation;
 use crate::label::{Comparison, same};
 use crate::task::AnswerShape;

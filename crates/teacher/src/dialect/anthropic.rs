@@ -1,6 +1,6 @@
 //! Anthropic's dialect: the Messages API.
 
-use super::{Candidate, Counts, Finish, count, cut, texts};
+use super::reading::{Candidate, Counts, Finish, count, cut, texts};
 use crate::Question;
 use crate::profile::Profile;
 use domain::completion::FinishReason;

@@ -1,6 +1,6 @@
 //! Reading a body: JSON as servers write it, and event streams that nobody asked for.
 
-use super::Received;
+use super::reading::{Received, cut};
 use crate::profile::Provider;
 use serde_json::{Map, Value, json};
 use std::borrow::Cow;
@@ -16,7 +16,7 @@ pub(super) fn parse(provider: Provider, received: &Received<'_>) -> Result<Value
     let body = received.body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(received.body).trim_ascii();
     let kind = match received.content_type {
         "" => "without a content type".to_owned(),
-        named => format!("of the content type `{}`", super::cut(named)),
+        named => format!("of the content type `{}`", cut(named)),
     };
     if body.starts_with(GZIP) {
         return Err(format!(

@@ -1,53 +1,13 @@
 //! Gemini's dialect: `generateContent`.
 
-use super::{Candidate, Counts, Finish, count, cut, texts};
+use super::reading::{Candidate, Counts, Finish, count, cut, texts};
 use crate::Question;
-use crate::profile::Profile;
+use crate::profile::{Profile, Thinking};
 use domain::completion::FinishReason;
 use serde_json::{Map, Value, json};
 
 /// Most stop sequences that Gemini accepts; what stands beyond them is cut when the completion is read.
 const STOPS_MAX: usize = 5;
-/// Fewest tokens that Gemini 2.5 Pro thinks with: it cannot be switched off.
-const PRO_THINKING_TOKENS_MIN: u32 = 128;
-
-/// How a model's thinking is limited.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Thinking {
-    /// It has none, or knows no such parameter.
-    None,
-    /// By a number of tokens.
-    Budget(u32),
-    /// By a level (Gemini 3), which is never quite none.
-    Level(&'static str),
-}
-
-fn thinking(profile: &Profile) -> Thinking {
-    let parameters = &profile.parameters;
-    let model = profile.model.rsplit('/').next().unwrap_or_default();
-    let is_pro = model.contains("pro");
-    if model.starts_with("gemini-2.5") || model.ends_with("-latest") {
-        let least = if is_pro { PRO_THINKING_TOKENS_MIN } else { 0 };
-        let wanted = if parameters.thinking { parameters.thinking_tokens_max } else { 0 };
-        return Thinking::Budget(wanted.max(least));
-    }
-    match (model.starts_with("gemini-3"), parameters.thinking) {
-        (true, false) => Thinking::Level(if is_pro { "low" } else { "minimal" }),
-        (true, true) | (false, _) => Thinking::None,
-    }
-}
-
-/// Tokens that the model may think, beside those of its answer.
-pub(super) fn thinking_tokens(profile: &Profile) -> u32 {
-    match thinking(profile) {
-        Thinking::Budget(tokens) => tokens,
-        Thinking::None | Thinking::Level(_) if profile.parameters.thinking => {
-            profile.parameters.thinking_tokens_max
-        }
-        Thinking::None | Thinking::Level(_) => 0,
-    }
-}
-
 /// The request's body.
 pub(super) fn request(profile: &Profile, question: &Question) -> Map<String, Value> {
     let (sampling, parameters) = (&question.sampling, &profile.parameters);
@@ -66,7 +26,7 @@ pub(super) fn request(profile: &Profile, question: &Question) -> Map<String, Val
     if parameters.send_seed {
         generation.insert("seed".to_owned(), sampling.sample.into());
     }
-    match thinking(profile) {
+    match profile.gemini_thinking() {
         Thinking::None => {}
         Thinking::Budget(tokens) => {
             generation.insert("thinkingConfig".to_owned(), json!({"thinkingBudget": tokens}));

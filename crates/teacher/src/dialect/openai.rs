@@ -1,6 +1,6 @@
 //! OpenAI's dialect, as its many servers write it.
 
-use super::{Candidate, Counts, Finish, count, cut, texts};
+use super::reading::{Candidate, Counts, Finish, count, cut, texts};
 use crate::Question;
 use crate::profile::Profile;
 use domain::completion::FinishReason;

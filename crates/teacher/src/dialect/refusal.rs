@@ -3,7 +3,7 @@
 //! Statuses come first where they are clear; 400, 403, 422 and 429 mean many things, and are told apart by the codes, types
 //! and words that providers put into the body.
 
-use super::{Meaning, Received, Words, cut};
+use super::reading::{Meaning, Received, Words, cut};
 use crate::headers;
 use domain::completion::FinishReason;
 use serde_json::Value;
