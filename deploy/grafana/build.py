@@ -731,7 +731,7 @@ def teachers():
             "The part of the limits a minute that is used, as refusals taught, and the most calls at once at present.",
             metrics(
                 (f"min by (profile) (distillery_teacher_rate_factor_ratio{TEACHERS})", "{{profile}} part of the limit"),
-                (f"max by (profile) (distillery_teacher_concurrency_ceiling{TEACHERS})", "{{profile}} calls at once"),
+                (f"max by (profile) (distillery_teacher_concurrency_ceiling_requests{TEACHERS})", "{{profile}} calls at once"),
             ),
             width=8,
         ),

@@ -170,7 +170,7 @@ fn a_prompt_that_always_fails_is_parked_and_the_others_go_on() {
         (Reply::status(200, "{\"choices\": [{\"te"), "that is not JSON"),
         (Reply::status(200, "{}"), "sent an answer without `choices`"),
         (Reply::completion(""), "sent an answer without text"),
-        (Reply::status(400, "too long"), "rejects the prompt (400): `too long`"),
+        (Reply::status(400, "too long"), "refuses the prompt (400): `too long`"),
     ] {
         let job = new_job(&SpecText::default());
         let teacher = fails_on(move |asked| matches!(box_of(asked), 7 | 9).then(|| reply.clone()));

@@ -166,8 +166,8 @@ async fn tokens_are_asked_for_and_probes_carry_none() {
 /// Who may call a method, by its name and without the table of the ingress.
 fn allowed(role: &str, path: &str) -> bool {
     let (service, method) = path.trim_start_matches('/').split_once('/').unwrap();
-    let looks = ["Get", "List", "Watch", "Stream", "Predict", "Explain", "Generate"];
-    let submits = ["Create", "Upload", "Commit", "Submit", "Cancel", "Resume"];
+    let looks = ["Get", "List", "Watch", "Stream", "Predict", "Explain", "Generate", "Judge"];
+    let submits = ["Create", "Upload", "Commit", "Submit", "Estimate", "Cancel", "Resume", "Forget", "Retry"];
     let operates = ["Delete", "Register"];
     // The probes of the Open Inference Protocol, and what it says of the server itself.
     match method {

@@ -125,6 +125,7 @@ mod tests {
                 ("prompts", include_str!("store/prompts.rs")),
                 ("budgets", include_str!("store/budgets.rs")),
                 ("ledger", include_str!("store/ledger.rs")),
+                ("forgetting", include_str!("store/forgetting.rs")),
                 ("runs", include_str!("store/runs.rs")),
                 ("further_runs", include_str!("store/further_runs.rs")),
                 ("models", include_str!("store/models.rs")),
@@ -132,6 +133,13 @@ mod tests {
             ],
         );
         check(crate::queue::CASES, &[("work", include_str!("queue/work.rs"))]);
-        check(crate::rate_limiter::CASES, &[("limits", include_str!("rate_limiter/limits.rs"))]);
+        check(
+            crate::rate_limiter::CASES,
+            &[
+                ("limits", include_str!("rate_limiter/limits.rs")),
+                ("pauses", include_str!("rate_limiter/pauses.rs")),
+                ("sharing", include_str!("rate_limiter/sharing.rs")),
+            ],
+        );
     }
 }

@@ -96,7 +96,7 @@ metrics! {
         /// Part of the profile's limits a minute that is used, as refusals taught; 1 is all of them.
         TEACHER_RATE_FACTOR = "distillery_teacher_rate_factor_ratio", Kind::Gauge, ["profile"];
         /// Most calls in flight at once at present, over all replicas.
-        TEACHER_CEILING = "distillery_teacher_concurrency_ceiling", Kind::Gauge, ["profile"];
+        TEACHER_CEILING = "distillery_teacher_concurrency_ceiling_requests", Kind::Gauge, ["profile"];
         /// Seconds that the teacher is not asked, because it refused or failed (the breaker is open while this is over 0).
         TEACHER_HELD = "distillery_teacher_held_seconds", Kind::Gauge, ["profile"];
         /// Tokens that a teacher counted, by direction: in, out.
