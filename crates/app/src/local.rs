@@ -108,7 +108,11 @@ impl Local {
     ///
     /// # Errors
     /// The predictions cannot be read.
-    pub fn accuracy_on_teachers_rows(folder: &Path, rows_max: u32) -> anyhow::Result<Option<Accuracy>> {
+    pub fn accuracy_on_teachers_rows(
+        &self,
+        folder: &Path,
+        rows_max: u32,
+    ) -> anyhow::Result<Option<Accuracy>> {
         let Some(predictions) = Predictions::read(folder, Split::Test)? else { return Ok(None) };
         let rows: Vec<u64> = predictions.rows.iter().map(|row| row.row).collect();
         if rows.len() <= usize::try_from(rows_max).unwrap_or(usize::MAX) {

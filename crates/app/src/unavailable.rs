@@ -2,6 +2,7 @@
 
 use crate::config::Config;
 use domain::ids::RunId;
+use domain::metric::Accuracy;
 use std::path::{Path, PathBuf};
 use tokio_util::sync::CancellationToken;
 use wire::Channel;
@@ -16,6 +17,8 @@ pub struct Scope;
 impl Scope {
     /// The records alone.
     pub const RECORDS: Self = Self;
+    /// The records, and the teachers to plan with.
+    pub const PLAN: Self = Self;
     /// Harvesting and training too.
     pub const DISTIL: Self = Self;
     /// Training alone.
@@ -66,6 +69,14 @@ impl Local {
     /// # Errors
     /// None: there is no such value.
     pub fn checkpoint_folder(&self, _: &str) -> anyhow::Result<PathBuf> {
+        match *self {}
+    }
+
+    /// The accuracy of a student on its teacher's rows.
+    ///
+    /// # Errors
+    /// None: there is no such value.
+    pub fn accuracy_on_teachers_rows(&self, _: &Path, _: u32) -> anyhow::Result<Option<Accuracy>> {
         match *self {}
     }
 

@@ -71,7 +71,7 @@ async fn distil(
         let folder = local.checkpoint_folder(&model.path).context("the model's folder")?;
         reported.outcome.model_dir = Some(folder.display().to_string());
         if let Some(teacher) = file.spec.teacher.as_ref().filter(|_| reported.teacher.is_some()) {
-            let same = Local::accuracy_on_teachers_rows(&folder, teacher.evaluate_rows)?;
+            let same = local.accuracy_on_teachers_rows(&folder, teacher.evaluate_rows)?;
             reported.outcome.student.accuracy_on_teachers_rows = same.map(|accuracy| accuracy.value());
             reported.student_on_teachers_rows = same;
         }
