@@ -722,7 +722,7 @@ def teachers():
         ),
         lines(
             "Waits",
-            "Calls that had to wait before they were made, a second, by reason: the profile's limits, calls at once, refusals, failures.",
+            "Calls a second that had to wait, by reason: the profile's limits, calls at once, refusals, failures.",
             metrics((rate("distillery_teacher_waits_total", "profile, reason", TEACHERS), "{{profile}} {{reason}}")),
             width=8,
         ),
@@ -731,7 +731,10 @@ def teachers():
             "The part of the limits a minute that is used, as refusals taught, and the most calls at once at present.",
             metrics(
                 (f"min by (profile) (distillery_teacher_rate_factor_ratio{TEACHERS})", "{{profile}} part of the limit"),
-                (f"max by (profile) (distillery_teacher_concurrency_ceiling_requests{TEACHERS})", "{{profile}} calls at once"),
+                (
+                    f"max by (profile) (distillery_teacher_concurrency_ceiling_requests{TEACHERS})",
+                    "{{profile}} calls at once",
+                ),
             ),
             width=8,
         ),

@@ -1,4 +1,4 @@
-//! The suite of the port of rate limits: [`RateLimiter`](domain::RateLimiter).
+//! The suite of the port of rate limits: [`RateLimiter`].
 
 pub mod limits;
 pub mod pauses;

@@ -11,7 +11,7 @@ pub fn line(text: &str) -> Cow<'_, str> {
     shown(text, acts, |character| character.escape_default().to_string())
 }
 
-/// `text` on its lines: as [`line`], but line feeds stay.
+/// `text` on its lines: as [`line()`], but line feeds stay.
 pub fn lines(text: &str) -> Cow<'_, str> {
     shown(
         text,
