@@ -1,14 +1,22 @@
 //! What a suite is run on: an adapter under test, and how time passes for it.
 
 use async_trait::async_trait;
-use domain::{CallStore, DatasetStore, JobStore, ModelStore, PromptStore, Queue, RateLimiter, RunStore};
+use domain::{
+    BatchStore, CallStore, DatasetStore, JobStore, ModelStore, PromptStore, Queue, RateLimiter, RunStore,
+};
 use std::sync::Arc;
 use std::time::Duration;
 
 /// The ports of the records together: what an adapter of them implements, and what their suite calls.
-pub trait Store: DatasetStore + JobStore + PromptStore + CallStore + RunStore + ModelStore {}
+pub trait Store:
+    DatasetStore + JobStore + PromptStore + CallStore + BatchStore + RunStore + ModelStore
+{
+}
 
-impl<Adapter: DatasetStore + JobStore + PromptStore + CallStore + RunStore + ModelStore> Store for Adapter {}
+impl<Adapter: DatasetStore + JobStore + PromptStore + CallStore + BatchStore + RunStore + ModelStore> Store
+    for Adapter
+{
+}
 
 /// A store under test. Every case opens its own, empty one.
 #[async_trait]

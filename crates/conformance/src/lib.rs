@@ -124,6 +124,7 @@ mod tests {
                 ("lifecycle", include_str!("store/lifecycle.rs")),
                 ("prompts", include_str!("store/prompts.rs")),
                 ("budgets", include_str!("store/budgets.rs")),
+                ("batches", include_str!("store/batches.rs")),
                 ("ledger", include_str!("store/ledger.rs")),
                 ("forgetting", include_str!("store/forgetting.rs")),
                 ("runs", include_str!("store/runs.rs")),

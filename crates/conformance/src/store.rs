@@ -1,6 +1,7 @@
 //! The suite of the ports of records: [`DatasetStore`](domain::DatasetStore), [`JobStore`](domain::JobStore),
-//! [`PromptStore`](domain::PromptStore), [`RunStore`](domain::RunStore) and [`ModelStore`](domain::ModelStore).
+//! [`PromptStore`](domain::PromptStore), [`BatchStore`](domain::BatchStore), [`RunStore`](domain::RunStore) and [`ModelStore`](domain::ModelStore).
 
+pub mod batches;
 pub mod budgets;
 pub mod datasets;
 pub mod forgetting;
@@ -117,6 +118,22 @@ macro_rules! store_cases {
                 an_answer_from_the_store_is_free
                 each_job_has_its_own_budget
                 random_histories_stay_within_the_budget
+            }
+            batches {
+                a_line_is_a_call_that_lives_as_long_as_its_batch
+                what_is_asked_in_batches_is_no_workers
+                an_answered_question_is_no_line
+                one_question_is_one_line_of_all_jobs
+                a_batch_is_filled_up_to_its_lines
+                a_batch_is_filled_within_the_budget
+                a_batch_has_one_worker
+                many_workers_share_no_batch
+                a_batch_is_submitted_once
+                lines_are_found_and_paged
+                a_line_without_an_answer_gives_its_prompt_back
+                a_batch_that_is_too_long_is_split
+                lines_that_are_open_at_the_end_are_in_doubt
+                a_job_that_stops_keeps_its_batches_until_it_is_deleted
             }
             ledger {
                 an_entry_holds_what_was_asked_said_and_read

@@ -18,6 +18,8 @@ pub(crate) type Accounts = BTreeMap<DistillationId, JobAccount>;
 /// One job's account.
 pub(crate) struct JobAccount {
     pub(crate) harvesting: bool,
+    /// Whether its prompts are asked in batches.
+    pub(crate) batched: bool,
     /// What it may spend and has reserved; `spent` is as of when it was held.
     pub(crate) account: Account,
     calls: i64,
@@ -32,6 +34,7 @@ pub(crate) struct JobAccount {
 struct AccountRow {
     id: Uuid,
     state: String,
+    batched: bool,
     calls: i64,
     cache_hits: i64,
     calls_paid_twice: i64,
@@ -49,6 +52,7 @@ impl TryFrom<AccountRow> for JobAccount {
     fn try_from(row: AccountRow) -> StoreResult<Self> {
         let limit = |column, limit: Option<i64>| limit.map(|limit| number(column, limit)).transpose();
         Ok(Self {
+            batched: row.batched,
             harvesting: row.state == DistillationState::Harvesting.as_str(),
             account: Account {
                 budget: Budget {
@@ -102,7 +106,7 @@ impl JobAccount {
 pub(crate) async fn hold(tx: &mut Tx, prompts: &[Uuid]) -> TransactionResult<Accounts> {
     let rows = sqlx::query_as!(
         AccountRow,
-        "SELECT id, state, calls, cache_hits, calls_paid_twice, tokens_in, tokens_out, money_micros,
+        "SELECT id, state, batched, calls, cache_hits, calls_paid_twice, tokens_in, tokens_out, money_micros,
              prompts_max, tokens_max, money_micros_max
          FROM distillations WHERE id IN (SELECT distillation_id FROM prompts WHERE id = ANY ($1))
          ORDER BY id FOR NO KEY UPDATE",
@@ -117,7 +121,7 @@ pub(crate) async fn hold(tx: &mut Tx, prompts: &[Uuid]) -> TransactionResult<Acc
 pub(crate) async fn hold_of_calls(tx: &mut Tx, calls: &[Uuid]) -> TransactionResult<Accounts> {
     let rows = sqlx::query_as!(
         AccountRow,
-        "SELECT id, state, calls, cache_hits, calls_paid_twice, tokens_in, tokens_out, money_micros,
+        "SELECT id, state, batched, calls, cache_hits, calls_paid_twice, tokens_in, tokens_out, money_micros,
              prompts_max, tokens_max, money_micros_max
          FROM distillations WHERE id IN (SELECT distillation_id FROM calls WHERE id = ANY ($1))
          ORDER BY id FOR NO KEY UPDATE",

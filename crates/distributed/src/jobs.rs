@@ -12,7 +12,7 @@ use domain::metric::Accuracy;
 use domain::ports::{BATCH_MAX, DistillationFilter, JobStore, Page, PageRequest, StoreError, StoreResult};
 use domain::records::{Distillation, NewDistillation};
 use domain::rows::{Cursor, DistillationRow, EventRow, finite, finite_json, integer, number};
-use domain::spec::Budget;
+use domain::spec::{Budget, TeacherSpec};
 use std::time::Duration;
 
 /// Jobs; what is given continues the statement after `FROM distillations`.
@@ -132,8 +132,8 @@ impl JobStore for PostgresStore {
             let limit = |limit: Option<u64>| limit.and_then(|limit| i64::try_from(limit).ok());
             let made = sqlx::query!(
                 "INSERT INTO distillations (id, request_id, name, dataset_id, spec, state, prompts_max, tokens_max,
-                     money_micros_max, traceparent, created_at, updated_at)
-                 VALUES ($1, $2, $3, $4, $5, 'queued', $6, $7, $8, $9, now_ms(), now_ms())
+                     money_micros_max, traceparent, batched, created_at, updated_at)
+                 VALUES ($1, $2, $3, $4, $5, 'queued', $6, $7, $8, $9, $10, now_ms(), now_ms())
                  ON CONFLICT (request_id) DO NOTHING",
                 new.id.as_uuid(),
                 new.request.as_uuid(),
@@ -143,7 +143,8 @@ impl JobStore for PostgresStore {
                 limit(budget.prompts),
                 limit(budget.tokens),
                 limit(budget.money_micros),
-                text(&new.traceparent) as Text<'_>
+                text(&new.traceparent) as Text<'_>,
+                new.spec.teacher.as_ref().is_some_and(TeacherSpec::is_batched)
             )
             .execute(&mut *tx)
             .await?;

@@ -35,12 +35,19 @@ pub(crate) async fn hold(tx: &mut Tx, ids: &[Uuid]) -> TransactionResult<Vec<Hel
     records(rows)
 }
 
+/// Who leases prompts.
+pub(crate) struct Asker<'a> {
+    pub(crate) worker: &'a str,
+    pub(crate) lease: Duration,
+    /// Whether it asks them in a batch.
+    pub(crate) in_batch: bool,
+}
+
 /// Leases what can be leased of these prompts.
 pub(crate) async fn take(
     tx: &mut Tx,
     prompts: &[PromptId],
-    worker: &str,
-    lease: Duration,
+    asker: &Asker<'_>,
 ) -> TransactionResult<LeaseOutcome> {
     let ids = in_order(prompts.iter().map(|id| id.as_uuid()));
     let mut accounts = accounts::hold(tx, &ids).await?;
@@ -56,11 +63,12 @@ pub(crate) async fn take(
         held: held.into_iter().map(|held| (held.prompt.id, held)).collect(),
         taken: Vec::new(),
         outcome: LeaseOutcome::default(),
+        in_batch: asker.in_batch,
     };
     for id in prompts {
         taking.decide(*id);
     }
-    taking.write(tx, worker, lease).await
+    taking.write(tx, asker.worker, asker.lease).await
 }
 
 /// Prolongs leases; returns those that were lost.
@@ -177,6 +185,7 @@ struct LeaseBatch {
     /// Prompts that are leased now, in the order of asking.
     taken: Vec<PromptId>,
     outcome: LeaseOutcome,
+    in_batch: bool,
 }
 
 impl LeaseBatch {
@@ -196,7 +205,12 @@ impl LeaseBatch {
         if !open || !job.harvesting {
             return self.outcome.settled.push(id);
         }
-        if !self.known.contains_key(&held.prompt.key) {
+        let is_known = self.known.contains_key(&held.prompt.key);
+        // What was answered is free, and a worker's; the rest is asked in one way or the other.
+        if self.in_batch != (!is_known && job.batched) {
+            return self.outcome.settled.push(id);
+        }
+        if !is_known {
             let others = self.asked.get(&held.prompt.key);
             if others.is_some_and(|others| others.iter().any(|other| *other != id)) {
                 return self.outcome.busy.push(id);

@@ -21,6 +21,7 @@
 //! ```
 
 mod accounts;
+mod batches;
 mod calls;
 mod columns;
 mod datasets;

@@ -4,7 +4,7 @@ use crate::accounts;
 use crate::columns::PromptColumns;
 use crate::forgotten;
 use crate::jobs;
-use crate::leases;
+use crate::leases::{self, Asker};
 use crate::ledger;
 use crate::row::{Text, in_order, record, records, text};
 use crate::store::PostgresStore;
@@ -22,6 +22,7 @@ use domain::rows::{
     AmountRow, CompletionRow, EntryRow, GroupRow, Held, PromptRow, QueuedPromptRow, ROW_PROMPTS_MAX,
     SpentRow, addresses, integer, limit as limit_of, reasons, whole_rows,
 };
+use domain::spec::TeacherSpec;
 use domain::state::{PromptState, Verdict};
 use std::collections::HashMap;
 use std::time::Duration;
@@ -47,6 +48,8 @@ impl PromptStore for PostgresStore {
             let mut tx = self.begin().await?;
             let job = jobs::lock(&mut tx, id).await?;
             jobs::apply(&mut tx, id, lifecycle::plan(&job)?).await?;
+            // What is asked in batches is not published: the driver gathers it.
+            let is_published = !job.spec.teacher.as_ref().is_some_and(TeacherSpec::is_batched);
             // The outbox counts in the order of planning, which is the order of the arrays.
             sqlx::query!(
                 "WITH planned AS (
@@ -62,7 +65,7 @@ impl PromptStore for PostgresStore {
                      FROM planned ORDER BY place
                      ON CONFLICT (distillation_id, row_index, sample, hinted, purpose) DO NOTHING RETURNING id
                  )
-                 INSERT INTO outbox (prompt_id) SELECT id FROM added JOIN planned USING (id) ORDER BY place",
+                 INSERT INTO outbox (prompt_id) SELECT id FROM added JOIN planned USING (id) WHERE $11 ORDER BY place",
                 id.as_uuid(),
                 &new.ids,
                 &new.rows,
@@ -72,7 +75,8 @@ impl PromptStore for PostgresStore {
                 &new.keys,
                 &new.tokens_max,
                 &new.money_micros_max,
-                &new.profiles
+                &new.profiles,
+                is_published
             )
             .execute(&mut *tx)
             .await?;
@@ -171,7 +175,8 @@ impl PromptStore for PostgresStore {
                 "SELECT prompts.id AS prompt, traceparent FROM prompts
                  JOIN distillations ON distillations.id = prompts.distillation_id
                  WHERE prompts.id > $1 AND prompts.state IN ('pending', 'leased')
-                 AND (prompts.state = 'pending' OR lease_until <= now_ms()) AND distillations.state = 'harvesting'
+                 AND (prompts.state = 'pending' AND NOT batched OR prompts.state = 'leased' AND lease_until <= now_ms())
+                 AND distillations.state = 'harvesting'
                  AND NOT EXISTS (SELECT FROM outbox WHERE prompt_id = prompts.id) ORDER BY prompts.id LIMIT $2",
                 after.map_or(Uuid::nil(), PromptId::as_uuid),
                 limit.clamp(1, BATCH_MAX) as i64
@@ -194,7 +199,7 @@ impl PromptStore for PostgresStore {
         }
         self.call(|| async {
             let mut tx = self.begin().await?;
-            let outcome = leases::take(&mut tx, prompts, worker, lease).await?;
+            let outcome = leases::take(&mut tx, prompts, &Asker { worker, lease, in_batch: false }).await?;
             tx.commit().await?;
             Ok(outcome)
         })

@@ -76,6 +76,11 @@ typed_id!(
     "call"
 );
 typed_id!(
+    /// Calls that are made together, through a provider's batch API.
+    BatchId,
+    "batch"
+);
+typed_id!(
     /// One training of one student.
     RunId,
     "run"

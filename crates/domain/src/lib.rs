@@ -65,7 +65,8 @@ mod width;
 pub use example::{Answer, Example, Split};
 pub use fault::{Fault, Violation};
 pub use ports::{
-    CallStore, DatasetStore, JobStore, ModelStore, PromptStore, Queue, RateLimiter, RunStore, Stores,
+    BatchStore, CallStore, DatasetStore, JobStore, ModelStore, PromptStore, Queue, RateLimiter, RunStore,
+    Stores,
 };
 pub use secret::Secret;
 pub use spec::Spec;

@@ -254,6 +254,7 @@ mod tests {
             evaluate: true,
             evaluate_rows: 200,
             smoke_rows: 16,
+            batch: false,
             budget: Budget::default(),
         }
     }

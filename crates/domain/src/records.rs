@@ -3,11 +3,15 @@
 use crate::budget::{Amount, CallBound, CallEnd};
 use crate::completion::{FinishReason, Parsed};
 use crate::example::Example;
-use crate::ids::{CallId, CompletionKey, DatasetId, DistillationId, ModelId, PromptId, RequestId, RunId};
+use crate::ids::{
+    BatchId, CallId, CompletionKey, DatasetId, DistillationId, ModelId, PromptId, RequestId, RunId,
+};
 use crate::metric::Accuracy;
 use crate::run::{RunPlan, RunResult};
 use crate::spec::Spec;
-use crate::state::{DatasetState, DistillationState, PromptState, Purpose, Reason, RunState, Verdict};
+use crate::state::{
+    BatchState, DatasetState, DistillationState, PromptState, Purpose, Reason, RunState, Verdict,
+};
 use crate::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -170,6 +174,31 @@ pub struct LeasedPrompt {
     pub example: Example,
     /// The completion, where this very question was answered before: nothing is to be asked.
     pub cached: Option<Completion>,
+}
+
+/// Calls that are made together, through a provider's batch API.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Batch {
+    /// Its id.
+    pub id: BatchId,
+    /// Its job.
+    pub distillation: DistillationId,
+    /// Which of the job's profiles is asked, by its place.
+    pub profile: u32,
+    /// Where it stands.
+    pub state: BatchState,
+    /// How often it was made ready again: what is submitted is marked with it.
+    pub submission: u32,
+    /// How the provider calls it; empty where that is not known.
+    pub name: String,
+    /// Lines that went into it.
+    pub lines: u64,
+    /// Why it ended, where that is not plain.
+    pub note: String,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// For how long it has been in its state, in milliseconds.
+    pub in_state_ms: u64,
 }
 
 /// What a teacher answered, kept for ever under its content address.

@@ -8,10 +8,10 @@ use crate::budget::{Account, Amount, CallBound};
 use crate::completion::Parsed;
 use crate::event::{Event, EventKind};
 use crate::example::{Example, Row};
-use crate::ids::{CompletionKey, DatasetId, DistillationId, ModelId, PromptId, RunId};
-use crate::ports::{Address, BATCH_MAX, PageRequest, QueuedPrompt, StoreError, StoreResult};
+use crate::ids::{BatchId, CallId, CompletionKey, DatasetId, DistillationId, ModelId, PromptId, RunId};
+use crate::ports::{Address, BATCH_MAX, BatchLine, PageRequest, QueuedPrompt, StoreError, StoreResult};
 use crate::records::{
-    Completion, Dataset, Distillation, HarvestProgress, LedgerEntry, MetricPoint, Model, PhaseSeconds,
+    Batch, Completion, Dataset, Distillation, HarvestProgress, LedgerEntry, MetricPoint, Model, PhaseSeconds,
     Prompt, Run,
 };
 use crate::run::{RunPlan, RunPurpose, RunResult};
@@ -481,6 +481,86 @@ impl TryFrom<PromptRow> for Held {
                 money_micros: number("money_micros_max", row.money_micros_max)?,
             },
             prompt: row.try_into()?,
+        })
+    }
+}
+
+/// A row of `batches`.
+#[derive(Debug)]
+pub struct BatchRow {
+    pub id: Uuid,
+    pub distillation_id: Uuid,
+    pub profile: i64,
+    pub state: String,
+    pub submission: i64,
+    pub name: String,
+    pub lines: i64,
+    pub note: String,
+    pub created_at: i64,
+    /// Milliseconds since its state last changed.
+    pub in_state_ms: i64,
+}
+
+impl TryFrom<BatchRow> for Batch {
+    type Error = StoreError;
+
+    fn try_from(row: BatchRow) -> StoreResult<Self> {
+        Ok(Self {
+            id: BatchId::from_uuid(row.id),
+            distillation: DistillationId::from_uuid(row.distillation_id),
+            profile: number("profile", row.profile)?,
+            state: named("state", &row.state)?,
+            submission: number("submission", row.submission)?,
+            name: row.name,
+            lines: number("lines", row.lines)?,
+            note: row.note,
+            created_at: Timestamp(row.created_at),
+            // Clocks of other machines may be ahead.
+            in_state_ms: number("in_state_ms", row.in_state_ms.max(0))?,
+        })
+    }
+}
+
+/// A call of a batch with its prompt, as far as that is a question, and its row.
+#[derive(Debug)]
+pub struct BatchLineRow {
+    pub call: Uuid,
+    pub call_attempt: i64,
+    pub id: Uuid,
+    pub distillation_id: Uuid,
+    pub row_index: i64,
+    pub sample: i64,
+    pub profile: i64,
+    pub hinted: bool,
+    pub purpose: String,
+    pub key: Vec<u8>,
+    pub state: String,
+    pub failures: i64,
+    pub error: String,
+    pub example: String,
+}
+
+impl TryFrom<BatchLineRow> for BatchLine {
+    type Error = StoreError;
+
+    fn try_from(row: BatchLineRow) -> StoreResult<Self> {
+        Ok(Self {
+            call: CallId::from_uuid(row.call),
+            prompt: Prompt {
+                id: PromptId::from_uuid(row.id),
+                distillation: DistillationId::from_uuid(row.distillation_id),
+                row: number("row_index", row.row_index)?,
+                sample: number("sample", row.sample)?,
+                profile: number("profile", row.profile)?,
+                hinted: row.hinted,
+                purpose: named("purpose", &row.purpose)?,
+                key: key(&row.key)?,
+                state: named("state", &row.state)?,
+                attempt: number("attempt", row.call_attempt)?,
+                failures: number("failures", row.failures)?,
+                error: row.error,
+            },
+            example: json("example", &row.example)?,
         })
     }
 }

@@ -58,6 +58,22 @@ named!(
 );
 
 named!(
+    /// The life of a batch.
+    BatchState {
+        /// It is being filled.
+        Preparing = "preparing",
+        /// It waits to be submitted.
+        Ready = "ready",
+        /// It is being submitted: the provider may have it.
+        Submitting = "submitting",
+        /// The provider has it: it is waited for, then collected.
+        Submitted = "submitted",
+        /// Every line of it is settled, or in doubt.
+        Ended = "ended",
+    }
+);
+
+named!(
     /// Why a prompt exists.
     Purpose {
         /// Its rationale may train the student.

@@ -9,6 +9,7 @@ use domain::ids::{CallId, DistillationId};
 use domain::ports::{CallGrant, CallRequest, CallStore, StoreResult};
 use domain::records::Distillation;
 use domain::rows::{AmountRow, LeaseRow, integer, number};
+use domain::spec::TeacherSpec;
 use domain::state::DistillationState;
 use sqlx::{Sqlite, Transaction};
 use std::collections::HashMap;
@@ -42,6 +43,11 @@ pub(crate) struct JobAccount {
 }
 
 impl JobAccount {
+    /// Whether its prompts are asked in batches.
+    pub(crate) fn is_batched(&self) -> bool {
+        self.record.spec.teacher.as_ref().is_some_and(TeacherSpec::is_batched)
+    }
+
     pub(crate) async fn fetch(transaction: &mut Tx<'_>, now: i64, id: DistillationId) -> StoreResult<Self> {
         let record = jobs::fetch(transaction, id).await?;
         let spent = sqlx::query!(

@@ -11,6 +11,7 @@ use domain::metric::Accuracy;
 use domain::ports::{BATCH_MAX, DistillationFilter, JobStore, Page, PageRequest, StoreError, StoreResult};
 use domain::records::{Distillation, NewDistillation};
 use domain::rows::{Cursor, DistillationRow, EventRow, finite, finite_json, integer, named, number, to_json};
+use domain::spec::TeacherSpec;
 use sqlx::{Sqlite, Transaction};
 use std::time::Duration;
 
@@ -147,8 +148,8 @@ impl JobStore for SqliteStore {
         let now = self.now();
         sqlx::query!(
             "INSERT INTO distillations (id, request_id, name, dataset_id, spec, state, created_at, updated_at,
-                 traceparent)
-             VALUES (?, ?, ?, ?, ?, 'queued', ?, ?, ?)",
+                 traceparent, batched)
+             VALUES (?, ?, ?, ?, ?, 'queued', ?, ?, ?, ?)",
             new.id.as_uuid(),
             new.request.as_uuid(),
             &new.spec.name,
@@ -156,7 +157,8 @@ impl JobStore for SqliteStore {
             finite_json(&new.spec)?,
             now,
             now,
-            &new.traceparent
+            &new.traceparent,
+            new.spec.teacher.as_ref().is_some_and(TeacherSpec::is_batched)
         )
         .execute(&mut *transaction)
         .await

@@ -21,6 +21,7 @@
 //! # }
 //! ```
 
+mod batches;
 mod calls;
 mod datasets;
 mod forgotten;

@@ -21,6 +21,7 @@ use domain::rows::{
     CompletionRow, EntryRow, GroupRow, Held, PromptRow, QueuedPromptRow, ROW_PROMPTS_MAX, SpentRow,
     addresses, integer, json, limit as limit_of, reasons, whole_rows,
 };
+use domain::spec::TeacherSpec;
 use domain::state::{DistillationState, PromptState, Verdict};
 use sqlx::{Sqlite, Transaction};
 use std::collections::HashMap;
@@ -112,8 +113,10 @@ impl PromptStore for SqliteStore {
         let mut transaction = writer.begin().await?;
         let job = jobs::fetch(&mut transaction, id).await?;
         jobs::apply(&mut transaction, self.now(), id, lifecycle::plan(&job)?).await?;
+        // What is asked in batches is not published: the driver gathers it.
+        let is_published = !job.spec.teacher.as_ref().is_some_and(TeacherSpec::is_batched);
         for prompt in &prompts {
-            if insert(&mut transaction, id, prompt, PromptState::Pending).await? {
+            if insert(&mut transaction, id, prompt, PromptState::Pending).await? && is_published {
                 sqlx::query!("INSERT INTO outbox (prompt_id) VALUES (?)", prompt.id.as_uuid())
                     .execute(&mut *transaction)
                     .await
@@ -194,7 +197,8 @@ impl PromptStore for SqliteStore {
             "SELECT prompts.id AS prompt, traceparent FROM prompts INDEXED BY prompts_unfinished
              CROSS JOIN distillations ON distillations.id = prompts.distillation_id
              WHERE prompts.id > ?1 AND prompts.state IN ('pending', 'leased')
-             AND (prompts.state = 'pending' OR lease_until <= ?2) AND distillations.state = 'harvesting'
+             AND (prompts.state = 'pending' AND NOT batched OR lease_until <= ?2 AND prompts.state = 'leased')
+             AND distillations.state = 'harvesting'
              AND NOT EXISTS (SELECT 1 FROM outbox WHERE prompt_id = prompts.id) ORDER BY prompts.id LIMIT ?3",
             after.map_or(Uuid::nil(), PromptId::as_uuid),
             self.now(),
@@ -212,65 +216,10 @@ impl PromptStore for SqliteStore {
         worker: &str,
         lease: Duration,
     ) -> StoreResult<LeaseOutcome> {
-        let now = self.now();
-        let until = now + lease.as_millis() as i64;
-        let mut outcome = LeaseOutcome::default();
-        let mut jobs: HashMap<DistillationId, JobAccount> = HashMap::new();
         let mut writer = self.write().await?;
         let mut transaction = writer.begin().await?;
-        for id in prompts {
-            let Some(held) = fetch(&mut transaction, now, *id).await? else {
-                outcome.settled.push(*id);
-                continue;
-            };
-            let distillation = held.prompt.distillation;
-            let job = match jobs.entry(distillation) {
-                Entry::Occupied(known) => known.into_mut(),
-                Entry::Vacant(new) => {
-                    new.insert(JobAccount::fetch(&mut transaction, now, distillation).await?)
-                }
-            };
-            match held.prompt.state {
-                _ if job.record.state != DistillationState::Harvesting => {
-                    outcome.settled.push(*id);
-                    continue;
-                }
-                PromptState::Pending => {}
-                PromptState::Leased if held.expired => {}
-                PromptState::Leased => {
-                    outcome.busy.push(*id);
-                    continue;
-                }
-                PromptState::Answered | PromptState::Parked | PromptState::Skipped => {
-                    outcome.settled.push(*id);
-                    continue;
-                }
-            }
-            let cached = find_completion(&mut transaction, held.prompt.key).await?;
-            if cached.is_none() && asked_elsewhere(&mut transaction, &held.prompt, now).await? {
-                outcome.busy.push(*id);
-                continue;
-            }
-            // Within this transaction the account counts what it hands out, so that no more is leased than may be called.
-            let room = if cached.is_none() { job.account.reserve(held.bound) } else { Room::Free };
-            match room {
-                Room::Free => {}
-                Room::Later => {
-                    outcome.busy.push(*id);
-                    continue;
-                }
-                Room::Exhausted => {
-                    set_state(&mut transaction, *id, PromptState::Skipped).await?;
-                    outcome.out_of_budget.push(*id);
-                    continue;
-                }
-            }
-            let attempt = held.prompt.attempt + 1;
-            let prompt = Prompt { attempt, state: PromptState::Leased, ..held.prompt };
-            take(&mut transaction, &prompt, worker, until).await?;
-            let example = example(&mut transaction, &job.record, prompt.row).await?;
-            outcome.leased.push(LeasedPrompt { prompt, example, cached });
-        }
+        let asker = Asker { worker, lease, in_batch: false };
+        let outcome = lease_all(&mut transaction, self.now(), prompts, &asker).await?;
         transaction.commit().await.map_err(internal)?;
         Ok(outcome)
     }
@@ -343,31 +292,7 @@ impl PromptStore for SqliteStore {
     ) -> StoreResult<PromptState> {
         let mut writer = self.write().await?;
         let mut transaction = writer.begin().await?;
-        let held = fetch(&mut transaction, self.now(), id).await?;
-        let held = held.ok_or_else(|| StoreError::not_found("prompt", id))?;
-        let prompt = &held.prompt;
-        if prompt.state != PromptState::Leased || prompt.attempt != attempt {
-            return Ok(prompt.state);
-        }
-        let (failures, error, state) = match failure {
-            AttemptFailure::Delayed => (prompt.failures, prompt.error.clone(), PromptState::Pending),
-            AttemptFailure::OutOfBudget => (prompt.failures, prompt.error.clone(), PromptState::Skipped),
-            AttemptFailure::Teacher { error, failures_max } => {
-                let failures = prompt.failures + 1;
-                let parked = failures >= failures_max;
-                (failures, error, if parked { PromptState::Parked } else { PromptState::Pending })
-            }
-        };
-        sqlx::query_file!(
-            "../../statements/end_attempt.sql",
-            state.as_str(),
-            i64::from(failures),
-            error,
-            id.as_uuid()
-        )
-        .execute(&mut *transaction)
-        .await
-        .map_err(internal)?;
+        let state = fail(&mut transaction, self.now(), id, attempt, failure).await?;
         transaction.commit().await.map_err(internal)?;
         Ok(state)
     }
@@ -519,6 +444,119 @@ impl PromptStore for SqliteStore {
         }
         transaction.commit().await.map_err(internal)
     }
+}
+
+/// Ends a lease without an answer, where it holds. Returns the prompt's state.
+pub(crate) async fn fail(
+    transaction: &mut Tx<'_>,
+    now: i64,
+    id: PromptId,
+    attempt: u32,
+    failure: AttemptFailure,
+) -> StoreResult<PromptState> {
+    let held = fetch(transaction, now, id).await?;
+    let held = held.ok_or_else(|| StoreError::not_found("prompt", id))?;
+    let prompt = &held.prompt;
+    if prompt.state != PromptState::Leased || prompt.attempt != attempt {
+        return Ok(prompt.state);
+    }
+    let (failures, error, state) = match failure {
+        AttemptFailure::Delayed => (prompt.failures, prompt.error.clone(), PromptState::Pending),
+        AttemptFailure::OutOfBudget => (prompt.failures, prompt.error.clone(), PromptState::Skipped),
+        AttemptFailure::Teacher { error, failures_max } => {
+            let failures = prompt.failures + 1;
+            let parked = failures >= failures_max;
+            (failures, error, if parked { PromptState::Parked } else { PromptState::Pending })
+        }
+    };
+    sqlx::query_file!(
+        "../../statements/end_attempt.sql",
+        state.as_str(),
+        i64::from(failures),
+        error,
+        id.as_uuid()
+    )
+    .execute(&mut **transaction)
+    .await
+    .map_err(internal)?;
+    Ok(state)
+}
+
+/// Who leases prompts.
+pub(crate) struct Asker<'a> {
+    pub(crate) worker: &'a str,
+    pub(crate) lease: Duration,
+    /// Whether it asks them in a batch.
+    pub(crate) in_batch: bool,
+}
+
+/// Leases what can be leased of these prompts.
+pub(crate) async fn lease_all(
+    transaction: &mut Tx<'_>,
+    now: i64,
+    prompts: &[PromptId],
+    asker: &Asker<'_>,
+) -> StoreResult<LeaseOutcome> {
+    let until = i64::try_from(asker.lease.as_millis()).map_or(i64::MAX, |lease| now.saturating_add(lease));
+    let mut outcome = LeaseOutcome::default();
+    let mut jobs: HashMap<DistillationId, JobAccount> = HashMap::new();
+    for id in prompts {
+        let Some(held) = fetch(transaction, now, *id).await? else {
+            outcome.settled.push(*id);
+            continue;
+        };
+        let distillation = held.prompt.distillation;
+        let job = match jobs.entry(distillation) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => new.insert(JobAccount::fetch(transaction, now, distillation).await?),
+        };
+        match held.prompt.state {
+            _ if job.record.state != DistillationState::Harvesting => {
+                outcome.settled.push(*id);
+                continue;
+            }
+            PromptState::Pending => {}
+            PromptState::Leased if held.expired => {}
+            PromptState::Leased => {
+                outcome.busy.push(*id);
+                continue;
+            }
+            PromptState::Answered | PromptState::Parked | PromptState::Skipped => {
+                outcome.settled.push(*id);
+                continue;
+            }
+        }
+        let cached = find_completion(transaction, held.prompt.key).await?;
+        // What was answered is free, and a worker's; the rest is asked in one way or the other.
+        if asker.in_batch != (cached.is_none() && job.is_batched()) {
+            outcome.settled.push(*id);
+            continue;
+        }
+        if cached.is_none() && asked_elsewhere(transaction, &held.prompt, now).await? {
+            outcome.busy.push(*id);
+            continue;
+        }
+        // Within this transaction the account counts what it hands out, so that no more is leased than may be called.
+        let room = if cached.is_none() { job.account.reserve(held.bound) } else { Room::Free };
+        match room {
+            Room::Free => {}
+            Room::Later => {
+                outcome.busy.push(*id);
+                continue;
+            }
+            Room::Exhausted => {
+                set_state(transaction, *id, PromptState::Skipped).await?;
+                outcome.out_of_budget.push(*id);
+                continue;
+            }
+        }
+        let attempt = held.prompt.attempt + 1;
+        let prompt = Prompt { attempt, state: PromptState::Leased, ..held.prompt };
+        take(transaction, &prompt, asker.worker, until).await?;
+        let example = example(transaction, &job.record, prompt.row).await?;
+        outcome.leased.push(LeasedPrompt { prompt, example, cached });
+    }
+    Ok(outcome)
 }
 
 async fn asked_elsewhere(transaction: &mut Tx<'_>, prompt: &Prompt, now: i64) -> StoreResult<bool> {

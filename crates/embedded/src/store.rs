@@ -181,7 +181,15 @@ async fn end_leases(writer: &mut SqliteConnection) -> sqlx::Result<()> {
     sqlx::query!("UPDATE distillations SET driver_until = 0 WHERE driver_until > 0")
         .execute(&mut *writer)
         .await?;
-    sqlx::query!("UPDATE prompts SET lease_until = 0 WHERE state = 'leased'").execute(&mut *writer).await?;
+    // A batch holds its prompts as long as the provider works on it.
+    sqlx::query!(
+        "UPDATE prompts SET lease_until = 0 WHERE state = 'leased' AND NOT EXISTS (
+             SELECT 1 FROM calls WHERE calls.prompt_id = prompts.id AND batch_id IS NOT NULL
+                 AND calls.attempt = prompts.attempt)"
+    )
+    .execute(&mut *writer)
+    .await?;
+    sqlx::query!("UPDATE batches SET lease_until = 0 WHERE lease_until > 0").execute(&mut *writer).await?;
     sqlx::query!("UPDATE runs SET lease_until = 0 WHERE state = 'leased'").execute(&mut *writer).await?;
     Ok(())
 }

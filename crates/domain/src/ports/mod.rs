@@ -1,6 +1,6 @@
 //! The ports: what the services need of a database, a queue and a rate limiter.
 //!
-//! The records have one port a subject ([`DatasetStore`], [`JobStore`], [`PromptStore`], [`CallStore`], [`RunStore`], [`ModelStore`]), the
+//! The records have one port a subject ([`DatasetStore`], [`JobStore`], [`PromptStore`], [`CallStore`], [`BatchStore`], [`RunStore`], [`ModelStore`]), the
 //! prompts to be asked have [`Queue`], the teachers' limits have [`RateLimiter`]. Each port has two adapters and one suite
 //! (`conformance`), which both adapters pass.
 //!
@@ -9,6 +9,7 @@
 //! fencing number (`attempt`, `fence`); a write under an old number changes nothing and reports it. What a call does to a
 //! job or a run is decided by [`lifecycle`](crate::lifecycle); an adapter only applies it.
 
+mod batches;
 mod calls;
 mod datasets;
 mod error;
@@ -21,6 +22,7 @@ mod rate_limiter;
 mod runs;
 mod stores;
 
+pub use batches::{BATCH_LEASE, BatchFill, BatchLine, BatchStore, LineEnd, NewBatch};
 pub use calls::{CallGrant, CallRequest, CallStore};
 pub use datasets::DatasetStore;
 pub use error::{StoreError, StoreResult};

@@ -1,5 +1,6 @@
 //! The ports of the records together, as a service is given them.
 
+use super::batches::BatchStore;
 use super::calls::CallStore;
 use super::datasets::DatasetStore;
 use super::jobs::JobStore;
@@ -19,6 +20,8 @@ pub struct Stores {
     pub prompts: Arc<dyn PromptStore>,
     /// Calls and what they cost.
     pub calls: Arc<dyn CallStore>,
+    /// Batches of calls.
+    pub batches: Arc<dyn BatchStore>,
     /// Training runs.
     pub runs: Arc<dyn RunStore>,
     /// Published students and base checkpoints.
@@ -29,13 +32,14 @@ impl Stores {
     /// The ports of one database, which an adapter implements all of.
     pub fn of<Adapter>(adapter: &Arc<Adapter>) -> Self
     where
-        Adapter: DatasetStore + JobStore + PromptStore + CallStore + RunStore + ModelStore,
+        Adapter: DatasetStore + JobStore + PromptStore + CallStore + BatchStore + RunStore + ModelStore,
     {
         Self {
             datasets: Arc::clone(adapter) as _,
             jobs: Arc::clone(adapter) as _,
             prompts: Arc::clone(adapter) as _,
             calls: Arc::clone(adapter) as _,
+            batches: Arc::clone(adapter) as _,
             runs: Arc::clone(adapter) as _,
             models: Arc::clone(adapter) as _,
         }

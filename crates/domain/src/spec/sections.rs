@@ -88,6 +88,11 @@ impl TeacherSource {
 }
 
 impl TeacherSpec {
+    /// Whether prompts are asked in batches.
+    pub fn is_batched(&self) -> bool {
+        self.batch && self.source != TeacherSource::Imported
+    }
+
     /// The names of the profiles to ask, the cheapest first; none for imported answers.
     pub fn profiles(&self) -> Vec<&str> {
         match (&self.source, &self.profiles) {
@@ -168,6 +173,9 @@ section! {
         /// Train rows that are asked about first: where fewer than half of their answers can be read, the job pauses before
         /// the rest is paid for. 0 asks about all rows at once.
         required smoke_rows: u32 = 16, in 0.0..=4096.0;
+        /// Ask through the provider's batch API: at a part of the price (`price_batch_factor` of the profile, by default half),
+        /// answered within a day.
+        required batch: bool = false;
         /// What may be spent.
         required budget: Budget = Budget::default();
     }

@@ -1265,6 +1265,9 @@ pub struct TeacherSpec {
     /// Train rows that are asked about first, before the rest is paid for; 0 for all at once. Default 16.
     #[prost(uint32, optional, tag = "11")]
     pub smoke_rows: ::core::option::Option<u32>,
+    /// Ask through the provider's batch API, at a part of the price. Default false.
+    #[prost(bool, optional, tag = "12")]
+    pub batch: ::core::option::Option<bool>,
 }
 /// Which completions train the student.
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]
