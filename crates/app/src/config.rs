@@ -175,6 +175,10 @@ pub struct TeacherSection {
     pub price_cached_per_million: f64,
     /// Price of a million tokens in that are written into the server's cache; -1 for the price of tokens in.
     pub price_written_per_million: f64,
+    /// Whether an OpenAI-compatible server has OpenAI's batch API.
+    pub batch: bool,
+    /// The part of the prices that a question in a batch costs.
+    pub price_batch_factor: f64,
     /// Which model answers, where the server does not tell.
     pub identity: String,
     /// The header of the key; empty for the provider's own.

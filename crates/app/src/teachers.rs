@@ -79,6 +79,8 @@ fn profile(name: &str, section: &TeacherSection, api_key: Secret) -> anyhow::Res
         idle_timeout: Duration::from_secs(section.idle_seconds.max(1)),
         total_timeout: Duration::from_secs(section.total_seconds.max(1)),
         prices: prices(section).with_context(|| format!("teachers.{name}"))?,
+        batch: section.batch || provider.has_batches(),
+        price_batch_factor: batch_factor(section).with_context(|| format!("teachers.{name}"))?,
         ..Profile::new(name, provider, &section.url, &section.model)
     })
 }
@@ -134,6 +136,14 @@ fn prices(section: &TeacherSection) -> anyhow::Result<Prices> {
     })
 }
 
+fn batch_factor(section: &TeacherSection) -> anyhow::Result<f64> {
+    let factor = section.price_batch_factor;
+    if (0.0..=1.0).contains(&factor) {
+        return Ok(factor);
+    }
+    bail!("price_batch_factor: {factor} is no part of a price: write a number from 0 to 1")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -170,6 +180,8 @@ mod tests {
         );
         let plain = read("").unwrap();
         assert_eq!((plain.identity(), plain.has_prices()), (None, false));
+        assert!(!plain.batch && read("batch = true\n").unwrap().batch);
+        assert!(read("provider = \"gemini\"\n").unwrap().batch);
     }
 
     #[test]
@@ -182,6 +194,7 @@ mod tests {
         check("price_in_per_million = -1.0\n", "price_in_per_million: -1 is no price");
         check("price_out_per_million = nan\n", "price_out_per_million: NaN is no price");
         check("price_cached_per_million = inf\n", "price_cached_per_million");
+        check("price_batch_factor = 2.0\n", "price_batch_factor: 2 is no part of a price");
         check("headers_env = { A = \"DISTILLERY_NO_SUCH_VARIABLE\" }\n", "headers_env.A: the variable");
         check("provider = \"openai\"\n", "is not a provider");
     }

@@ -4,7 +4,7 @@ use crate::context;
 use crate::dialect::{self, Counts, Meaning, Reading, Received, Words};
 use crate::error::{Failure, TeacherError};
 use crate::headers::{self, RateLimitHeaders};
-use crate::profile::{Profile, shown_url};
+use crate::profile::{Prices, Profile, shown_url};
 use crate::{Question, Reply, Tokens, estimate_tokens};
 use bytes::{Bytes, BytesMut};
 use domain::Secret;
@@ -14,7 +14,7 @@ use domain::ids::CallId;
 use futures::StreamExt;
 use http::HeaderMap;
 use hyper_util::client::proxy::matcher::Matcher;
-use reqwest::Url;
+use reqwest::{Method, RequestBuilder, Url};
 use serde_json::Value;
 use std::error::Error;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::Mutex;
 
 /// Largest answer that is read, in bytes.
-const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
+pub(crate) const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// How much of a server's text is looked at for a quotation.
 const QUOTED_BYTES_MAX: usize = 16 * 1024;
 /// How many characters of a server's text a message quotes.
@@ -126,6 +126,105 @@ impl Client {
         CallReport { outcome, limits, overloaded }
     }
 
+    /// The same client at other prices.
+    pub(crate) fn with_prices(&self, prices: Prices) -> Self {
+        let mut client = self.clone();
+        client.profile.prices = prices;
+        client
+    }
+
+    /// The profile that is asked.
+    pub(crate) fn profile(&self) -> &Profile {
+        &self.profile
+    }
+
+    /// A request to this server beside the questions.
+    pub(crate) fn request(&self, method: Method, address: Url) -> RequestBuilder {
+        self.http.request(method, address).headers(self.headers.clone())
+    }
+
+    /// A request without the key, to an address that the server named.
+    pub(crate) fn bare_request(&self, method: Method, address: Url) -> RequestBuilder {
+        self.http.request(method, address)
+    }
+
+    /// Sends such a request; the answer is one of success, and not read yet.
+    ///
+    /// # Errors
+    /// As of a question.
+    pub(crate) async fn response(&self, request: RequestBuilder) -> Result<reqwest::Response, TeacherError> {
+        let response = request.send().await.map_err(|error| self.transport(&error))?;
+        if response.status().is_success() { Ok(response) } else { Err(self.refusal(response).await) }
+    }
+
+    /// Sends such a request, and reads the JSON that answers it.
+    ///
+    /// # Errors
+    /// As of a question.
+    pub(crate) async fn json(&self, request: RequestBuilder) -> Result<Value, TeacherError> {
+        let response = self.response(request).await?;
+        self.read_json(response).await
+    }
+
+    /// The same; where what is asked for does not exist, the status that says so.
+    ///
+    /// # Errors
+    /// As of a question.
+    pub(crate) async fn json_or_status(
+        &self,
+        request: RequestBuilder,
+    ) -> Result<Result<Value, u16>, TeacherError> {
+        let response = request.send().await.map_err(|error| self.transport(&error))?;
+        match response.status().as_u16() {
+            status @ (404 | 405 | 410 | 501) => Ok(Err(status)),
+            _ if response.status().is_success() => Ok(Ok(self.read_json(response).await?)),
+            _ => Err(self.refusal(response).await),
+        }
+    }
+
+    async fn read_json(&self, response: reqwest::Response) -> Result<Value, TeacherError> {
+        let body = match read_body(response).await {
+            Ok(body) => body,
+            Err(BodyError::Transport(error)) => return Err(self.transport(&error)),
+            Err(BodyError::TooLong) => {
+                return Err(self.malformed("sent an answer that is too long", &Value::Null));
+            }
+        };
+        serde_json::from_slice(&body).map_err(|error| {
+            let said = Value::String(String::from_utf8_lossy(&body).into_owned());
+            self.malformed(&format!("sent a body that is not JSON ({error}): check the profile's url"), &said)
+        })
+    }
+
+    /// What an answer that is none of success means.
+    async fn refusal(&self, response: reqwest::Response) -> TeacherError {
+        let now = SystemTime::now();
+        let limits = RateLimitHeaders::read(response.headers(), now);
+        let wait = headers::retry_after(response.headers(), now).or_else(|| limits.used_up_for());
+        let status = response.status();
+        let body = read_body(response).await.unwrap_or_default();
+        let received =
+            Received { status: status.as_u16(), content_type: "application/json", body: &body, wait, now };
+        let nothing = Question::default();
+        match self.conclude(dialect::read(self.profile.provider, &Value::Null, &received), wait, &nothing) {
+            Err(error) => error,
+            // Refused for what it says; no prompt is to blame.
+            Ok(reply) => {
+                let words = Words { what: format!("answered with status {status}"), said: reply.text };
+                TeacherError::WrongRequest {
+                    failure: self.failure(&words, CallEnd::Refused),
+                    parameter: None,
+                }
+            }
+        }
+    }
+
+    /// An answer that is none of a question, and cannot be read.
+    pub(crate) fn malformed(&self, what: &str, answer: &Value) -> TeacherError {
+        let said = answer.as_str().map_or_else(|| answer.to_string(), str::to_owned);
+        TeacherError::Malformed(self.failure(&Words { what: what.to_owned(), said }, CallEnd::InDoubt))
+    }
+
     /// The model that the server names itself, where it tells: the one entry of its list of models, or the one that the
     /// profile names, with what else it says of it. Asked once in a while; a server that does not answer is asked again
     /// next time, and goes by its last name until then.
@@ -197,7 +296,7 @@ impl Client {
     }
 
     /// What a reading means to those who asked.
-    fn conclude(
+    pub(crate) fn conclude(
         &self,
         reading: Reading,
         wait: Option<Duration>,
@@ -285,7 +384,7 @@ impl Client {
         TeacherError::Malformed(self.failure(&words, CallEnd::Charged(usage)))
     }
 
-    fn transport(&self, error: &reqwest::Error) -> TeacherError {
+    pub(crate) fn transport(&self, error: &reqwest::Error) -> TeacherError {
         let (what, end) = if error.is_connect() {
             (self.unreachable(), CallEnd::Refused)
         } else if error.is_timeout() {

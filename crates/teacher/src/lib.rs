@@ -24,6 +24,7 @@
 
 mod account;
 mod attempt;
+mod batch;
 mod client;
 mod context;
 mod dialect;
@@ -38,6 +39,10 @@ mod standing;
 mod turn;
 
 pub use account::{CallAccount, NotReserved, Unmetered};
+pub use batch::{
+    BatchAnswer, BatchClose, BatchLimits, BatchOutput, BatchStatus, BatchTeacher, Candidate, Input, LineSaid,
+    Listed, Payload, Proof, Results,
+};
 pub use error::{Failure, TeacherError};
 pub use headers::{LimitState, RateLimitHeaders};
 pub use profile::{Parameters, Prices, Profile, Provider, TokensParameter};
@@ -50,7 +55,7 @@ use domain::completion::FinishReason;
 use domain::ids::CallId;
 
 /// One question to a teacher.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Question {
     /// The system message for chat models; empty for none.
     pub instruction: String,
@@ -61,7 +66,7 @@ pub struct Question {
 }
 
 /// How a completion is sampled.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Sampling {
     /// 0 is greedy.
     pub temperature: f64,

@@ -52,6 +52,14 @@ impl Provider {
         }
     }
 
+    /// Whether every server of it has a batch API. Of OpenAI's many, few have.
+    pub fn has_batches(self) -> bool {
+        match self {
+            Self::Anthropic | Self::Gemini => true,
+            Self::OpenAiChat | Self::OpenAiCompletions => false,
+        }
+    }
+
     /// The provider as OpenTelemetry's conventions name it (`gen_ai.provider.name`).
     pub(crate) fn convention(self) -> &'static str {
         match self {
@@ -181,6 +189,10 @@ pub struct Profile {
     pub total_timeout: Duration,
     /// What it costs.
     pub prices: Prices,
+    /// Whether it has a batch API.
+    pub batch: bool,
+    /// The part of the prices that a question in a batch costs.
+    pub price_batch_factor: f64,
 }
 
 /// A profile's address may contain a key, so it is not printed whole.
@@ -219,6 +231,8 @@ impl Profile {
             idle_timeout: Duration::from_secs(120),
             total_timeout: Duration::from_secs(600),
             prices: Prices::default(),
+            batch: provider.has_batches(),
+            price_batch_factor: 0.5,
         }
     }
 

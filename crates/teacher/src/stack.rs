@@ -3,6 +3,7 @@
 
 use crate::account::{CallAccount, OpenCall};
 use crate::attempt::{backoff, later};
+use crate::batch::BatchTeacher;
 use crate::client::{CallReport, Client};
 use crate::error::{Failure, TeacherError};
 use crate::headers::{LimitState, RateLimitHeaders};
@@ -31,6 +32,7 @@ pub struct Teacher {
     meters: Meters,
     turns: Arc<Turns>,
     standing: Arc<Standing>,
+    batches: Option<BatchTeacher>,
 }
 
 impl std::fmt::Debug for Teacher {
@@ -51,7 +53,8 @@ impl Teacher {
         let standing = Arc::new(Standing::default());
         let waiting = WaitNotes { meters: meters.clone(), standing: Arc::clone(&standing) };
         let turns = Turns::new(profile.name.clone(), limits, rate_limiter, Box::new(waiting));
-        Ok(Self { profile: Arc::new(profile), client, meters, turns: Arc::new(turns), standing })
+        let batches = BatchTeacher::new(&client);
+        Ok(Self { batches, profile: Arc::new(profile), client, meters, turns: Arc::new(turns), standing })
     }
 
     /// Which model answers, as the server tells where it has a list of models (OpenAI's dialects): what stands behind the
@@ -63,6 +66,11 @@ impl Teacher {
     /// The profile.
     pub fn profile(&self) -> &Profile {
         &self.profile
+    }
+
+    /// The same teacher, asked in batches; `None` where it has no batch API.
+    pub fn batches(&self) -> Option<&BatchTeacher> {
+        self.batches.as_ref()
     }
 
     /// What keeps it from answering at present; `None` where it answers, or nobody asks. Answers to other replicas count.

@@ -32,16 +32,26 @@ pub(crate) fn endpoint(profile: &Profile) -> Result<Url, String> {
         Provider::OpenAiChat => address(profile, &["chat", "completions"]),
         Provider::OpenAiCompletions => address(profile, &["completions"]),
         Provider::Anthropic => address(profile, &["messages"]),
-        Provider::Gemini => {
-            let call = format!("{}:generateContent", profile.model.trim_matches('/'));
-            let mut path: Vec<&str> = call.split('/').collect();
-            // A model may be written with its collection, such as `models/x` or `tunedModels/x`.
-            if path.len() == 1 {
-                path.insert(0, "models");
-            }
-            address(profile, &path)
-        }
+        Provider::Gemini => gemini_address(profile, "generateContent"),
     }
+}
+
+/// The address that batches of Gemini's are created at.
+///
+/// # Errors
+/// Why the profile's URL is none.
+pub(crate) fn batch_endpoint(profile: &Profile) -> Result<Url, String> {
+    gemini_address(profile, "batchGenerateContent")
+}
+
+fn gemini_address(profile: &Profile, method: &str) -> Result<Url, String> {
+    let call = format!("{}:{method}", profile.model.trim_matches('/'));
+    let mut path: Vec<&str> = call.split('/').collect();
+    // A model may be written with its collection, such as `models/x` or `tunedModels/x`.
+    if path.len() == 1 {
+        path.insert(0, "models");
+    }
+    address(profile, &path)
 }
 
 /// The address of the list of models, where the dialect has one.
@@ -52,7 +62,11 @@ pub(crate) fn models_address(profile: &Profile) -> Option<Url> {
     }
 }
 
-fn address(profile: &Profile, path: &[&str]) -> Result<Url, String> {
+/// An address of the API: a path behind the profile's URL, before its query.
+///
+/// # Errors
+/// Why the profile's URL is none.
+pub(crate) fn address(profile: &Profile, path: &[&str]) -> Result<Url, String> {
     let mut url = Url::parse(profile.url.trim()).map_err(|error| error.to_string())?;
     if !matches!(url.scheme(), "http" | "https") {
         return Err("must begin with http:// or https://".to_owned());
