@@ -2,18 +2,21 @@
 
 use crate::error::HarvestError;
 use crate::job::PreparedJob;
+use crate::plan::Next;
 use crate::shared::Shared;
-use crate::{judging, plan};
+use crate::{batches, judging, plan};
 use domain::records::Distillation;
 use domain::state::DistillationState;
 use domain::telemetry::span;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 /// Jobs that one driver moves at a time.
 const JOBS_MAX: usize = 32;
+/// How often a job is looked at that waits for batches, unless one of them ends here.
+const BATCHED_LOOK_EVERY: Duration = Duration::from_secs(5);
 
 pub(crate) async fn run(shared: Arc<Shared>, shutdown: CancellationToken) {
     while shared.idle(&shutdown).await {
@@ -47,9 +50,20 @@ async fn advance(shared: &Shared, record: Distillation) -> Result<(), HarvestErr
         wire::trace::adopt(&span, &job.traceparent);
         plan::begin(shared, &job).instrument(span).await?;
     }
-    let progress = shared.stores.prompts.harvest_progress(job.id).await?;
-    if plan::extend(shared, &job, &progress).await? {
+    if job.is_batched() && !shared.positions.is_due(job.id) {
         return Ok(());
+    }
+    let progress = shared.stores.prompts.harvest_progress(job.id).await?;
+    match plan::extend(shared, &job, &progress).await? {
+        Next::Planned => return Ok(()),
+        Next::Waiting => {
+            if job.is_batched() {
+                batches::gather(shared, &job, &progress).await?;
+                shared.positions.rest(job.id, shared.settings.batch_poll.min(BATCHED_LOOK_EVERY));
+            }
+            return Ok(());
+        }
+        Next::Done => {}
     }
     shared.positions.forget(job.id);
     finish(shared, &job, &record).await

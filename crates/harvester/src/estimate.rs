@@ -171,15 +171,15 @@ impl Counted {
         let tokens = estimate_tokens(&question.prompt).saturating_add(estimate_tokens(&question.instruction));
         self.tokens_in = self.tokens_in.saturating_add(tokens);
         self.most.resize(job.teachers.len(), Amount::default());
-        for (most, teacher) in self.most.iter_mut().zip(&job.teachers) {
-            *most = most.plus(Amount::of(teacher.profile().bound(question)));
+        for (most, place) in self.most.iter_mut().zip(0_u32..) {
+            *most = most.plus(Amount::of(job.bound(place, question)));
         }
         Ok(())
     }
 
     /// The stage that asks `share` times as many prompts as these, of another profile perhaps.
     fn stage(&self, job: &PreparedJob, stage: Stage, profile: u32, share: f64) -> StageEstimate {
-        let teacher = job.teacher(profile);
+        let teacher = job.priced(profile);
         let scaled = |number: u64, share: f64| (number as f64 * share).round().max(0.0) as u64;
         let is_first = stage == Stage::Train || stage == Stage::Evaluate;
         let from_store = if is_first { self.from_store } else { 0 };
@@ -196,16 +196,17 @@ impl Counted {
         let most =
             usize::try_from(profile).ok().and_then(|place| self.most.get(place)).copied().unwrap_or_default();
         let each = average(most, self.prompts);
-        let most_calls = all.saturating_mul(CALLS_OF_PROMPT);
+        // What is cut in a batch is not asked again.
+        let most_calls = all.saturating_mul(if job.is_batched() { 1 } else { CALLS_OF_PROMPT });
         StageEstimate {
             stage,
-            profile: teacher.map(|teacher| teacher.profile().name.clone()).unwrap_or_default(),
+            profile: teacher.map(|teacher| teacher.name.clone()).unwrap_or_default(),
             prompts,
             from_store,
             expected: Amount {
                 calls,
                 tokens: tokens_in.saturating_add(tokens_out),
-                money_micros: teacher.map_or(0, |teacher| teacher.profile().price(tokens_in, tokens_out)),
+                money_micros: teacher.map_or(0, |teacher| teacher.price(tokens_in, tokens_out)),
             },
             at_most: Amount {
                 calls: most_calls,

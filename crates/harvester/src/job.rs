@@ -1,13 +1,17 @@
 //! What it takes to ask a job's prompts: its specification, its compiled template, its teacher.
 
 use crate::error::HarvestError;
-use domain::ids::{CompletionKey, DatasetId, DistillationId};
-use domain::records::{Completion, Distillation};
+use domain::budget::{CallBound, CallEnd};
+use domain::completion;
+use domain::ids::{CallId, CompletionKey, DatasetId, DistillationId};
+use domain::judge;
+use domain::records::{Completion, Distillation, Harvested, Prompt};
 use domain::spec::{Spec, TeacherSource, TeacherSpec};
+use domain::state::Purpose;
 use domain::{Example, JobStore};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use teacher::{Question, Renderer, Reply, Sampling, Teacher};
+use teacher::{BatchTeacher, Profile, Question, Renderer, Reply, Sampling, Teacher};
 
 /// Jobs kept at once; when it is full, the cache is emptied.
 const JOBS_MAX: usize = 256;
@@ -85,9 +89,51 @@ impl PreparedJob {
         self.spec.teacher.as_ref().is_some_and(|teacher| teacher.source == TeacherSource::Imported)
     }
 
+    /// Whether its prompts are asked in batches.
+    pub(crate) fn is_batched(&self) -> bool {
+        self.spec.teacher.as_ref().is_some_and(TeacherSpec::is_batched)
+    }
+
+    /// The most that asking a question once can cost: at the price of batches, where it is asked in one.
+    pub(crate) fn bound(&self, profile: u32, question: &Question) -> CallBound {
+        self.priced(profile).map(|profile| profile.bound(question)).unwrap_or_default()
+    }
+
+    /// The profile at this place, with the prices that apply to this job.
+    pub(crate) fn priced(&self, profile: u32) -> Option<&Profile> {
+        let teacher = self.teacher(profile)?;
+        let batches = teacher.batches().filter(|_| self.is_batched());
+        Some(batches.map_or_else(|| teacher.profile(), BatchTeacher::profile))
+    }
+
     /// The teacher at this place of the job's profiles.
     pub(crate) fn teacher(&self, profile: u32) -> Option<&Teacher> {
         self.teachers.get(usize::try_from(profile).ok()?)
+    }
+
+    /// The question that a prompt asks.
+    pub(crate) fn question_of(&self, prompt: &Prompt, example: &Example) -> Result<Question, HarvestError> {
+        let Some(teacher) = self.spec.teacher.as_ref() else {
+            return Err(HarvestError::Stuck("this job has no teacher to ask".to_owned()));
+        };
+        let greedy = prompt.purpose == Purpose::Evaluate;
+        self.question(teacher, example, prompt.sample, prompt.hinted, greedy)
+    }
+
+    /// What a completion comes to as the answer to a prompt; `calls` end with it.
+    pub(crate) fn harvested(
+        &self,
+        prompt: &Prompt,
+        example: &Example,
+        completion: Completion,
+        calls: Vec<(CallId, CallEnd)>,
+    ) -> Harvested {
+        let task = &self.spec.task;
+        let parsed = completion::parse(task, example, &completion.text, completion.finish_reason);
+        let gold = example.label.as_deref();
+        let (verdict, reason) = judge::provisional(&self.spec.judging, task.metric, gold, &parsed);
+        let (prompt, attempt) = (prompt.id, prompt.attempt);
+        Harvested { prompt, attempt, completion, cached: false, calls, parsed, verdict, reason }
     }
 
     /// The question about `example`: sample number `sample`, with the gold label as a hint where `hinted`.

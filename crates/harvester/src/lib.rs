@@ -1,7 +1,7 @@
 //! The harvester: it owns the records and the queue, asks teachers, judges what they answer, and serves the API.
 //!
 //! `submit` checks a job, `driver` moves it from stage to stage, `relay` keeps the queue filled, `worker` leases prompts, asks
-//! and writes, `services` is the gRPC API.
+//! and writes, `batches` asks through the batch APIs of providers, `services` is the gRPC API.
 //!
 //! # Invariants
 //!
@@ -30,6 +30,7 @@
 //! ```
 
 mod address;
+mod batches;
 mod calls;
 mod driver;
 mod error;
@@ -90,6 +91,7 @@ impl Harvester {
         }
         let tracker = TaskTracker::new();
         tracker.spawn(relay::run(Arc::clone(&self.shared), shutdown.clone()));
+        tracker.spawn(batches::run(Arc::clone(&self.shared), shutdown.clone()));
         tracker.spawn(driver::run(Arc::clone(&self.shared), shutdown.clone()));
         tracker.spawn(worker::run(Arc::clone(&self.shared), shutdown));
         tracker.close();

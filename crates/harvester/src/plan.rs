@@ -75,20 +75,43 @@ pub(crate) async fn progress(shared: &Shared, job: &Distillation) -> StoreResult
     Ok(HarvestProgress { expected, ..progress })
 }
 
-/// Plans what follows from what is known. Returns whether the harvest goes on: prompts are being asked, or were planned.
+/// How a harvest goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// Prompts were planned.
+    Planned,
+    /// Prompts wait, or are being asked.
+    Waiting,
+    /// It is done.
+    Done,
+}
+
+impl Next {
+    fn of(is_planned: bool, waiting: u64) -> Self {
+        match (is_planned, waiting) {
+            (true, _) => Self::Planned,
+            (false, 0) => Self::Done,
+            (false, _) => Self::Waiting,
+        }
+    }
+}
+
+/// Plans what follows from what is known. A job that is asked in batches plans wave after wave, until there is nothing more to
+/// ask, and then waits for all that is out: the waves of a stage go out together.
 pub(crate) async fn extend(
     shared: &Shared,
     job: &PreparedJob,
     progress: &HarvestProgress,
-) -> Result<bool, HarvestError> {
+) -> Result<Next, HarvestError> {
     let Some(teacher) = job.spec.teacher.as_ref().filter(|_| !job.is_imported()) else {
-        return Ok(progress.done() < progress.total());
+        return Ok(Next::of(false, progress.total() - progress.done()));
     };
     let waiting = progress.total() - progress.done();
     // A budget that is used up ends the harvest with what it has.
     let is_exhausted = progress.in_state(PromptState::Skipped) > 0;
-    if is_exhausted || waiting > WAVE_REST {
-        return Ok(waiting > 0);
+    let is_out = if job.is_batched() { progress.open.calls > 0 } else { waiting > WAVE_REST };
+    if is_exhausted || is_out {
+        return Ok(Next::of(false, waiting));
     }
     let mut position = shared.positions.get(job.id);
     if progress.done() < position.seen {
@@ -101,14 +124,15 @@ pub(crate) async fn extend(
     if !position.is_past_gate {
         if progress.total() <= gate_prompts(job, teacher) && is_gated(shared, job, teacher).await? {
             if waiting > 0 {
-                return Ok(true);
+                return Ok(Next::Waiting);
             }
             pass_gate(shared, job, progress).await?;
         }
         position.is_past_gate = true;
     }
-    if waiting > 0 && position.done > 0 && progress.done() < position.done + ANSWERS_STEP {
-        return Ok(true);
+    let is_early = position.done > 0 && progress.done() < position.done + ANSWERS_STEP;
+    if waiting > 0 && is_early && !job.is_batched() {
+        return Ok(Next::Waiting);
     }
     position.done = progress.done().max(1);
     let pending = Pending::of(shared, job).await?;
@@ -120,7 +144,7 @@ pub(crate) async fn extend(
     }
     let planned = !wave.is_empty() && plan(shared, job, asking.askers.settle(shared, wave).await?).await?;
     shared.positions.set(job.id, position);
-    Ok(planned || waiting > 0)
+    Ok(Next::of(planned, waiting))
 }
 
 /// A job that asks, and whom.
@@ -271,7 +295,7 @@ fn prompt(asking: &Asking<'_>, row: &Row, ask: Ask, purpose: Purpose) -> Result<
     let Asking { job, teacher, ref askers } = *asking;
     let Ask { profile, sample, hinted } = ask;
     let question = job.question(teacher, &row.example, sample, hinted, purpose == Purpose::Evaluate)?;
-    let bound = job.teacher(profile).map(|teacher| teacher.profile().bound(&question)).unwrap_or_default();
+    let bound = job.bound(profile, &question);
     let (id, row) = (PromptId::generate(), row.index);
     let prompt = |key| NewPrompt { id, row, sample, profile, hinted, purpose, key, bound };
     askers.address(&question, profile, prompt)

@@ -24,6 +24,8 @@ pub struct Settings {
     pub outage_patience: Duration,
     /// How often background work looks around when nothing wakes it.
     pub poll: Duration,
+    /// How often a batch is looked at while it is young.
+    pub batch_poll: Duration,
     /// Prompts asked at once by this process; 0 where it only answers the API.
     pub workers: usize,
 }
@@ -37,6 +39,7 @@ impl Settings {
             failures_max: 5,
             outage_patience: Duration::from_secs(20),
             poll: Duration::from_millis(50),
+            batch_poll: Duration::from_secs(15),
             workers: WORKERS_MAX,
         }
     }

@@ -69,6 +69,7 @@ fn check_teacher(shared: &Shared, spec: &Spec, found: &mut Vec<Violation>) {
     for name in teacher.profiles() {
         if let Some(asked) = shared.teachers.get(name) {
             found.extend(unpriced(asked.profile(), &teacher.budget));
+            found.extend(unbatched(asked.profile(), teacher.batch));
             continue;
         }
         let known: Vec<&str> = shared.teachers.keys().map(String::as_str).collect();
@@ -90,6 +91,17 @@ fn unpriced(profile: &Profile, budget: &Budget) -> Option<Violation> {
             profile.name
         );
         Violation::new("teacher.budget.money_micros", words)
+    })
+}
+
+/// A batch that nobody takes.
+fn unbatched(profile: &Profile, is_batched: bool) -> Option<Violation> {
+    (is_batched && !profile.batch).then(|| {
+        let words = format!(
+            "is true, but the profile `{}` has no batch API: if its server has OpenAI's, write `batch = true` into the profile;              otherwise ask without batches",
+            profile.name
+        );
+        Violation::new("teacher.batch", words)
     })
 }
 
@@ -257,5 +269,26 @@ mod tests {
         check(None, free, false);
         check(Some(5), Prices { out_per_million: 0.1, ..free }, false);
         check(Some(5), Prices { in_per_million: 0.1, ..free }, false);
+    }
+
+    #[test]
+    fn batches_need_a_provider_that_takes_them() {
+        let check = |provider, batch: Option<bool>, asked: bool, refused: bool| {
+            let profile = Profile::new("mine", provider, "http://host/v1", "m");
+            let profile = Profile { batch: batch.unwrap_or(profile.batch), ..profile };
+            let found = unbatched(&profile, asked);
+            assert_eq!(found.is_some(), refused, "{provider:?} {batch:?} {asked}");
+            if let Some(violation) = found {
+                let said = violation.to_string();
+                assert!(said.contains("teacher.batch") && said.contains("batch = true"), "{said}");
+            }
+        };
+        check(Provider::OpenAiCompletions, None, true, true);
+        check(Provider::OpenAiCompletions, Some(true), true, false);
+        check(Provider::OpenAiChat, None, true, true);
+        check(Provider::OpenAiChat, None, false, false);
+        check(Provider::OpenAiChat, Some(true), true, false);
+        check(Provider::Anthropic, None, true, false);
+        check(Provider::Gemini, None, true, false);
     }
 }

@@ -13,7 +13,6 @@ use domain::budget::CallEnd;
 use domain::completion;
 use domain::completion::{FinishReason, Parsed};
 use domain::ids::{CallId, DistillationId, PromptId};
-use domain::judge;
 use domain::ports::AttemptFailure;
 use domain::ports::Delivery;
 use domain::records::{Completion, Harvested, LeasedPrompt};
@@ -213,20 +212,8 @@ impl Worker {
             Some(completion) => (completion.clone(), Vec::new()),
             None => self.call(&job, leased).await?,
         };
-        let task = &job.spec.task;
-        let parsed = completion::parse(task, &leased.example, &completion.text, completion.finish_reason);
-        let gold = leased.example.label.as_deref();
-        let (verdict, reason) = judge::provisional(&job.spec.judging, task.metric, gold, &parsed);
-        Ok(Harvested {
-            prompt: leased.prompt.id,
-            attempt: leased.prompt.attempt,
-            completion,
-            cached: leased.cached.is_some(),
-            calls,
-            parsed,
-            verdict,
-            reason,
-        })
+        let harvested = job.harvested(&leased.prompt, &leased.example, completion, calls);
+        Ok(Harvested { cached: leased.cached.is_some(), ..harvested })
     }
 
     /// Calls the teacher; an answer that ran out of room is asked once more with twice the room. Returns the answer, and the
