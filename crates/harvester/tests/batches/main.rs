@@ -215,13 +215,13 @@ fn a_hundred_and_twenty_thousand_rows_through_twenty_kills() {
     let folder = tempfile::tempdir().unwrap();
     let place = Place::Folder(folder.path().to_owned());
     let faults =
-        Faults { expires: Some(3), lost_replies: &[2], takes: Duration::from_secs(3), ..Faults::default() };
+        Faults { expires: Some(3), lost_replies: &[2], takes: Duration::from_secs(8), ..Faults::default() };
     let standin = Standin::start(Provider::OpenAiChat, faults);
     let id = Process::start(&place, &standin).make(Job::of(count));
     let mut random = SplitMix::new(11);
     for kill in 0..20 {
         // The first kills fall into the planning.
-        let longest = Duration::from_secs(if kill < 5 { 8 } else { 120 });
+        let longest = Duration::from_secs(if kill < 3 { 8 } else { 60 });
         kill_at_random(Process::start(&place, &standin), &standin, kill + 1, &mut random, longest);
         let (batches, _) = standin.counts();
         println!(
