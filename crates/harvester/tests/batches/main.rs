@@ -17,6 +17,7 @@ use domain::records::{Distillation, HarvestProgress};
 use domain::state::{BatchState, DistillationState, PromptState, Verdict};
 use lives::{Job, Place, Process, Wanted};
 use provider::{Faults, Standin, TOKENS};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use teacher::Provider;
 
@@ -70,7 +71,11 @@ fn harvest(
     Process::start(place, standin).run(id, Wanted::State(DistillationState::Training))
 }
 
+/// One life of processes at a time: each has its own workers and a stand-in, and two cores carry few of them.
+static ONE: Mutex<()> = Mutex::new(());
+
 fn check(shape: Provider, faults: Faults, count: u64, kills: u64, seed: u64) -> Standin {
+    let _alone = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     let folder = tempfile::tempdir().unwrap();
     let (place, standin) = (Place::Folder(folder.path().to_owned()), Standin::start(shape, faults));
     let (_, progress) = harvest(&place, &standin, Job::of(count), kills, seed);
@@ -118,6 +123,7 @@ fn killed_processes_submit_and_pay_nothing_twice() {
 
 #[test]
 fn killed_processes_submit_and_pay_nothing_twice_in_a_cluster() {
+    let _alone = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     let server = tests::postgres::Postgres::start().unwrap();
     let place = Place::migrated(&server.url());
     let faults = Faults { expires: Some(3), lost_replies: &[2], ..Faults::default() };
