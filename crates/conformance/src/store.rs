@@ -204,6 +204,7 @@ macro_rules! store_cases {
                 one_question_of_many_jobs_is_asked_once
                 a_budget_holds_against_many_workers
                 answers_at_the_same_time_are_all_written
+                progress_is_of_one_moment
                 failures_and_answers_race_without_loss
                 events_have_no_holes_under_many_writers
                 a_transition_is_made_by_one_caller

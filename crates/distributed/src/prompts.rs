@@ -87,7 +87,8 @@ impl PromptStore for PostgresStore {
 
     async fn harvest_progress(&self, id: DistillationId) -> StoreResult<HarvestProgress> {
         self.call(|| async {
-            // One statement, so that all its numbers are of one moment. A job without prompts has one row without a state.
+            // One transaction, so that all its numbers are of one moment. A job without prompts has one row without a state.
+            let mut tx = self.begin_reading().await?;
             let groups = sqlx::query!(
                 "SELECT calls, cache_hits, calls_paid_twice, tokens_in, tokens_out, money_micros,
                      CASE distillations.state WHEN 'harvesting' THEN obstacle ELSE '' END AS \"obstacle!\",
@@ -99,7 +100,7 @@ impl PromptStore for PostgresStore {
                  ) AS groups ON true WHERE id = $1",
                 id.as_uuid()
             )
-            .fetch_all(self.pool())
+            .fetch_all(&mut *tx)
             .await?;
             let job = groups.first().ok_or_else(|| StoreError::not_found("distillation", id))?;
             let mut progress = HarvestProgress::try_from(SpentRow {
@@ -112,7 +113,7 @@ impl PromptStore for PostgresStore {
                 obstacle: job.obstacle.clone(),
             })?;
             let reserved = sqlx::query_file_as!(AmountRow, "src/sql/reserved.sql", &[id.as_uuid()])
-                .fetch_all(self.pool())
+                .fetch_all(&mut *tx)
                 .await?;
             for row in reserved {
                 let sum = if row.in_doubt { &mut progress.in_doubt } else { &mut progress.open };

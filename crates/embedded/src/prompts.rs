@@ -127,6 +127,8 @@ impl PromptStore for SqliteStore {
     }
 
     async fn harvest_progress(&self, id: DistillationId) -> StoreResult<HarvestProgress> {
+        // One transaction, so that all its numbers are of one moment.
+        let mut reading = self.readers().begin().await.map_err(internal)?;
         let spent = sqlx::query_as!(
             SpentRow,
             "SELECT calls, cache_hits, calls_paid_twice, tokens_in, tokens_out, money_micros,
@@ -134,12 +136,12 @@ impl PromptStore for SqliteStore {
              FROM distillations WHERE id = ?",
             id.as_uuid()
         )
-        .fetch_optional(self.readers())
+        .fetch_optional(&mut *reading)
         .await;
         let mut progress: HarvestProgress =
             record(spent)?.ok_or_else(|| StoreError::not_found("distillation", id))?;
         for row in
-            calls::reserved!(self.now(), id.as_uuid()).fetch_all(self.readers()).await.map_err(internal)?
+            calls::reserved!(self.now(), id.as_uuid()).fetch_all(&mut *reading).await.map_err(internal)?
         {
             let sum = if row.in_doubt { &mut progress.in_doubt } else { &mut progress.open };
             *sum = row.amount()?;
@@ -150,7 +152,7 @@ impl PromptStore for SqliteStore {
              GROUP BY state, purpose, verdict, reason",
             id.as_uuid()
         )
-        .fetch_all(self.readers())
+        .fetch_all(&mut *reading)
         .await
         .map_err(internal)?;
         for group in &groups {

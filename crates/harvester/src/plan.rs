@@ -109,9 +109,12 @@ pub(crate) async fn extend(
     let waiting = progress.total() - progress.done();
     // A budget that is used up ends the harvest with what it has.
     let is_exhausted = progress.in_state(PromptState::Skipped) > 0;
-    let is_out = if job.is_batched() { progress.open.calls > 0 } else { waiting > WAVE_REST };
-    if is_exhausted || is_out {
+    if is_exhausted {
         return Ok(Next::of(false, waiting));
+    }
+    let is_out = if job.is_batched() { progress.open.calls > 0 } else { waiting > WAVE_REST };
+    if is_out {
+        return Ok(Next::Waiting);
     }
     let mut position = shared.positions.get(job.id);
     if progress.done() < position.seen {

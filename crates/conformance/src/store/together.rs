@@ -126,6 +126,37 @@ pub async fn answers_at_the_same_time_are_all_written(harness: &dyn StoreHarness
     assert_eq!(ledger.len(), 48);
 }
 
+/// A call that is being made belongs to a prompt that is leased, whenever one looks.
+pub async fn progress_is_of_one_moment(harness: &dyn StoreHarness) {
+    const ROUNDS: u64 = 40;
+    let store = harness.store();
+    let harvest = harvest(store.as_ref(), ROUNDS).await;
+    let (job, ids) = (harvest.job, harvest.ids());
+    at_once(CALLERS, |caller| {
+        let (store, lease, ids) = (harness.store(), harness.lease(), ids.clone());
+        async move {
+            if caller == 0 {
+                for id in ids {
+                    let leased = store.lease_prompts(&[id], "worker", lease).await.unwrap().leased;
+                    reserve(store.as_ref(), &leased).await;
+                    store.record_harvest(vec![answer(&leased[0])]).await.unwrap();
+                }
+                return;
+            }
+            loop {
+                let progress = store.harvest_progress(job).await.unwrap();
+                let leased = progress.in_state(PromptState::Leased);
+                assert!(progress.open.calls <= leased, "{progress:?}");
+                assert!(progress.calls <= progress.in_state(PromptState::Answered), "{progress:?}");
+                if progress.calls == ROUNDS {
+                    return;
+                }
+            }
+        }
+    })
+    .await;
+}
+
 pub async fn failures_and_answers_race_without_loss(harness: &dyn StoreHarness) {
     let store = harness.store();
     let budget = Budget { prompts: Some(16), ..Budget::default() };

@@ -28,7 +28,7 @@ const HALF: u64 = (TOKENS.0 + 2 * TOKENS.1) / 2;
 fn check_bill(standin: &Standin, progress: &HarvestProgress, rows: u64) {
     let billed = standin.billed();
     let more: Vec<_> = billed.iter().filter(|(_, times)| **times != 1).collect();
-    assert_eq!((billed.len() as u64, more.len()), (rows, 0), "billed more than once: {more:?}");
+    assert_eq!((billed.len() as u64, more.len()), (rows, 0), "billed more than once: {more:?}; {progress:?}");
     assert_eq!(progress.in_state(PromptState::Answered), rows);
     assert_eq!(progress.with_verdict(Verdict::Accepted), rows);
     assert_eq!(progress.money_micros, rows * HALF, "half price");
