@@ -4,6 +4,7 @@
 use crate::address::Askers;
 use crate::error::HarvestError;
 use crate::job::PreparedJob;
+use crate::plan;
 use crate::shared::Shared;
 use crate::submit;
 use domain::Split;
@@ -18,7 +19,6 @@ use domain::ports::BATCH_MAX;
 use domain::records::Completion;
 use domain::spec::{Hint, Spec, TeacherSource, TeacherSpec};
 use domain::state::Verdict;
-use domain::subset;
 use std::sync::Arc;
 use teacher::{Question, Teacher, Unmetered, estimate_tokens};
 
@@ -79,7 +79,7 @@ pub(crate) async fn estimate(
         left *= wrong;
     }
     if job.spec.judging.hint == Hint::After {
-        let last = u32::try_from(job.teachers.len()).unwrap_or(1).saturating_sub(1);
+        let last = job.strongest();
         estimate.stages.push(train.stage(&job, Stage::Hints, last, follow_up(left, 1)));
     }
     if teacher.evaluate {
@@ -96,15 +96,7 @@ async fn evaluation(
     teacher: &TeacherSpec,
     askers: &Askers,
 ) -> Result<StageEstimate, HarvestError> {
-    let profile = u32::try_from(job.teachers.len()).unwrap_or(1).saturating_sub(1);
-    let mut labelled = Vec::new();
-    let mut rows = Rows::new(job, Split::Test);
-    while let Some(row) = rows.next(shared).await? {
-        if row.example.label.is_some() {
-            labelled.push(row.index);
-        }
-    }
-    let chosen = subset::sample(labelled, teacher.evaluate_rows);
+    let (profile, chosen) = (job.strongest(), plan::measured_rows(shared, job, teacher).await?);
     let mut counted = Counted::default();
     let mut rows = Rows::new(job, Split::Test);
     while let Some(row) = rows.next(shared).await? {

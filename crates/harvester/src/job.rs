@@ -106,6 +106,11 @@ impl PreparedJob {
         Some(batches.map_or_else(|| teacher.profile(), BatchTeacher::profile))
     }
 
+    /// The place of the strongest of the job's profiles: the one that is measured, and that gives hints.
+    pub(crate) fn strongest(&self) -> u32 {
+        u32::try_from(self.teachers.len()).unwrap_or(u32::MAX).saturating_sub(1)
+    }
+
     /// The teacher at this place of the job's profiles.
     pub(crate) fn teacher(&self, profile: u32) -> Option<&Teacher> {
         self.teachers.get(usize::try_from(profile).ok()?)

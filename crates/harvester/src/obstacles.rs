@@ -77,10 +77,8 @@ async fn look(shared: &Shared, id: DistillationId, asked: &mut Asked) -> Result<
     }
     if found.is_some_and(|(_, obstacle)| lasts(&obstacle)) {
         let reason = format!("{words}: check the teacher and its limits, then resume");
-        match shared.stores.jobs.pause(id, &reason).await {
-            Ok(_) | Err(StoreError::Conflict(_)) => shared.changed.notify_waiters(),
-            Err(error) => return Err(error.into()),
-        }
+        shared.pause(id, &reason).await?;
+        shared.changed.notify_waiters();
         return Ok(false);
     }
     Ok(true)

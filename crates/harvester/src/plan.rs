@@ -265,13 +265,12 @@ async fn train_wave(
     Ok(wave)
 }
 
-/// The prompts that measure the strongest teacher: one greedy answer for each test row with a gold label, or for as many
-/// of them as the specification allows.
-async fn measured(shared: &Shared, asking: &Asking<'_>) -> Result<Vec<Addressed>, HarvestError> {
-    let Asking { job, teacher, .. } = *asking;
-    if !teacher.evaluate {
-        return Ok(Vec::new());
-    }
+/// The test rows that measure the teacher: as many of those with a gold label as the specification allows.
+pub(crate) async fn measured_rows(
+    shared: &Shared,
+    job: &PreparedJob,
+    teacher: &TeacherSpec,
+) -> Result<HashSet<u64>, HarvestError> {
     let mut labelled = Vec::new();
     each_row(shared, job, Split::Test, None, |row| {
         if row.example.label.is_some() {
@@ -280,8 +279,17 @@ async fn measured(shared: &Shared, asking: &Asking<'_>) -> Result<Vec<Addressed>
         Ok(())
     })
     .await?;
-    let chosen = subset::sample(labelled, teacher.evaluate_rows);
-    let profile = u32::try_from(job.teachers.len()).unwrap_or(1).saturating_sub(1);
+    Ok(subset::sample(labelled, teacher.evaluate_rows))
+}
+
+/// The prompts that measure the strongest teacher: one greedy answer for each of [`measured_rows`].
+async fn measured(shared: &Shared, asking: &Asking<'_>) -> Result<Vec<Addressed>, HarvestError> {
+    let Asking { job, teacher, .. } = *asking;
+    if !teacher.evaluate {
+        return Ok(Vec::new());
+    }
+    let chosen = measured_rows(shared, job, teacher).await?;
+    let profile = job.strongest();
     let mut prompts = Vec::new();
     each_row(shared, job, Split::Test, None, |row| {
         if chosen.contains(&row.index) {

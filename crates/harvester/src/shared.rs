@@ -2,6 +2,8 @@
 
 use crate::job::{PreparedJobs, Teachers};
 use crate::position::Positions;
+use domain::ids::DistillationId;
+use domain::ports::{StoreError, StoreResult};
 use domain::{Queue, Stores};
 use std::sync::Arc;
 use std::time::Duration;
@@ -70,6 +72,14 @@ impl Shared {
             jobs,
             positions: Positions::default(),
             changed: Notify::new(),
+        }
+    }
+
+    /// Pauses a job. One that was paused, ended or deleted in between needs no pause.
+    pub(crate) async fn pause(&self, job: DistillationId, reason: &str) -> StoreResult<()> {
+        match self.stores.jobs.pause(job, reason).await {
+            Ok(_) | Err(StoreError::Conflict(_) | StoreError::NotFound { .. }) => Ok(()),
+            Err(error) => Err(error),
         }
     }
 

@@ -312,7 +312,7 @@ impl Worker {
             meters::unanswered(what);
         }
         if what == NoAnswer::Paused {
-            self.pause(leased.prompt.distillation, &error).await?;
+            self.shared.pause(leased.prompt.distillation, &error.to_string()).await?;
         }
         let prompt = &leased.prompt;
         let state = self.shared.stores.prompts.record_failure(prompt.id, prompt.attempt, failure).await?;
@@ -334,14 +334,6 @@ impl Worker {
         // After a resume the patience begins anew.
         outages.remove(profile);
         true
-    }
-
-    async fn pause(&self, job: DistillationId, error: &HarvestError) -> Result<(), HarvestError> {
-        match self.shared.stores.jobs.pause(job, &error.to_string()).await {
-            // Another prompt of the same job was faster, or the job was cancelled.
-            Ok(_) | Err(domain::ports::StoreError::Conflict(_)) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! A batch that is over is collected: its results line by line, then what they lack.
 
-use super::work::{BatchWork, ENQUEUED_WAIT, line_end, pause};
+use super::work::{BatchWork, ENQUEUED_WAIT, line_end};
 use crate::error::HarvestError;
 use crate::job::{self, PreparedJob};
 use crate::meters;
@@ -65,7 +65,7 @@ impl BatchWork<'_> {
         }
         self.end(note).await?;
         if let Some(reason) = read.stuck {
-            pause(self.shared, self.batch.distillation, &reason).await?;
+            self.shared.pause(self.batch.distillation, &reason).await?;
         }
         Ok(Duration::ZERO)
     }
@@ -90,7 +90,7 @@ impl BatchWork<'_> {
         }
         self.release(&words).await?;
         let reason = format!("{words}: correct the profile or the task, then resume");
-        pause(self.shared, self.batch.distillation, &reason).await?;
+        self.shared.pause(self.batch.distillation, &reason).await?;
         Ok(Duration::ZERO)
     }
 

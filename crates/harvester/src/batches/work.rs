@@ -5,7 +5,6 @@ use crate::job::PreparedJob;
 use crate::shared::Shared;
 use domain::Fault;
 use domain::budget::CallEnd;
-use domain::ids::DistillationId;
 use domain::ports::{AttemptFailure, BATCH_MAX, BatchLine, LineEnd, StoreError};
 use domain::records::Batch;
 use domain::state::{BatchState, DistillationState};
@@ -140,7 +139,7 @@ impl BatchWork<'_> {
              {}/{}; resume to ask what is not answered again",
             self.batch.id, self.batch.submission
         );
-        pause(self.shared, self.batch.distillation, &reason).await
+        Ok(self.shared.pause(self.batch.distillation, &reason).await?)
     }
 
     /// What becomes of a failure: the batch is tried again after the returned wait, and a failure that only a person ends
@@ -154,7 +153,7 @@ impl BatchWork<'_> {
         match error.fault() {
             Fault::Unavailable | Fault::Overloaded => least,
             Fault::NotFound | Fault::Conflict | Fault::Invalid | Fault::Denied | Fault::Internal => {
-                if let Err(error) = pause(self.shared, self.batch.distillation, &error.to_string()).await {
+                if let Err(error) = self.shared.pause(self.batch.distillation, &error.to_string()).await {
                     tracing::warn!(%error, batch = %self.batch.id, "the job of a batch is not paused");
                 }
                 self.poll()
@@ -165,12 +164,4 @@ impl BatchWork<'_> {
 
 pub(super) fn line_end(line: &BatchLine, end: CallEnd, failure: AttemptFailure) -> LineEnd {
     LineEnd { call: line.call, end, prompt: line.prompt.id, attempt: line.prompt.attempt, failure }
-}
-
-pub(super) async fn pause(shared: &Shared, job: DistillationId, reason: &str) -> Result<(), HarvestError> {
-    match shared.stores.jobs.pause(job, reason).await {
-        // It is paused, cancelled or deleted already.
-        Ok(_) | Err(StoreError::Conflict(_) | StoreError::NotFound { .. }) => Ok(()),
-        Err(error) => Err(error.into()),
-    }
 }
