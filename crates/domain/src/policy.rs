@@ -83,20 +83,14 @@ impl Rules<'_> {
         self.judging.vote && self.judging.vote_confidence < 1.0
     }
 
-    /// Samples of one profile that are asked before anything is known.
-    fn samples_first(&self) -> u32 {
+    /// Samples of one profile that a row is asked for before anything is known.
+    pub fn samples_first(&self) -> u32 {
         if self.votes_early() { self.teacher.samples.min(ROUND_FIRST) } else { self.teacher.samples }
     }
 
     /// Whether a row that was asked about may be asked about again.
     pub fn has_follow_ups(&self) -> bool {
         self.votes_early() || self.profiles() > 1 || self.judging.hint == Hint::After
-    }
-
-    /// Most prompts of one train row, and how many it begins with.
-    pub fn prompts_of_row(&self) -> (u32, u32) {
-        let hints = u32::from(self.judging.hint == Hint::After);
-        (self.samples_first(), self.first_sample(self.profiles()).saturating_add(hints))
     }
 }
 
@@ -275,14 +269,9 @@ mod tests {
             hinted: false,
             purpose: Purpose::Train,
             parsed: Parsed {
+                rationale: "Because.".into(),
                 label: (!absent).then(|| text.to_owned()),
                 reason: absent.then_some(Reason::NoAnswer),
-                ..crate::completion::parse(
-                    &crate::Task::built_in("equation").unwrap(),
-                    &crate::Example::default(),
-                    "Because.",
-                    crate::completion::FinishReason::Stop,
-                )
             },
             verdict: Verdict::Unjudged,
             reason: None,

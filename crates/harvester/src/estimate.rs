@@ -49,7 +49,7 @@ pub(crate) async fn estimate(
     let probed = probe(shared, &job, &teacher, &askers, probe_rows.min(PROBE_MAX)).await?;
     let wrong = wrong_share(&probed);
     let rules = Rules { teacher: &teacher, judging: &job.spec.judging, metric: job.spec.task.metric };
-    let (samples, _) = rules.prompts_of_row();
+    let samples = rules.samples_first();
     let mut train = Counted::default();
     let limit = teacher.rows.map_or(u64::MAX, u64::from);
     let mut rows = Rows::new(&job, Split::Train);

@@ -71,7 +71,7 @@ pub(crate) async fn progress(shared: &Shared, job: &Distillation) -> StoreResult
     let train = train.min(teacher.rows.map_or(u64::MAX, u64::from));
     let test = shared.stores.datasets.row_counts(job.dataset, Split::Test).await?.labelled;
     let test = if teacher.evaluate { test.min(u64::from(teacher.evaluate_rows)) } else { 0 };
-    let expected = train.saturating_mul(u64::from(rules.prompts_of_row().0)).saturating_add(test);
+    let expected = train.saturating_mul(u64::from(rules.samples_first())).saturating_add(test);
     Ok(HarvestProgress { expected, ..progress })
 }
 
@@ -315,8 +315,7 @@ fn prompt(asking: &Asking<'_>, row: &Row, ask: Ask, purpose: Purpose) -> Result<
 /// Prompts that are asked before the gate.
 fn gate_prompts(job: &PreparedJob, teacher: &TeacherSpec) -> u64 {
     let rules = Rules { teacher, judging: &job.spec.judging, metric: job.spec.task.metric };
-    let (first, _) = rules.prompts_of_row();
-    u64::from(teacher.smoke_rows.min(teacher.rows.unwrap_or(u32::MAX))) * u64::from(first)
+    u64::from(teacher.smoke_rows.min(teacher.rows.unwrap_or(u32::MAX))) * u64::from(rules.samples_first())
 }
 
 /// Whether there is a gate: a job of no more rows than it looks at has nothing left to spare.
