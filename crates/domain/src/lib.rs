@@ -45,6 +45,7 @@ pub mod metric;
 mod named;
 pub mod objective;
 pub mod pacing;
+pub mod paired;
 pub mod policy;
 pub mod ports;
 pub mod records;
