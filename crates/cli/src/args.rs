@@ -59,6 +59,12 @@ pub(crate) enum Verb {
     /// Predict labels (and rationales) with a student
     #[command(after_help = PREDICT_EXAMPLES)]
     Predict(PredictArguments),
+    /// Measure a student on the labelled rows of a file
+    #[command(after_help = EVALUATE_EXAMPLES)]
+    Evaluate(EvaluateArguments),
+    /// Compare two students on the same labelled rows
+    #[command(after_help = COMPARE_EXAMPLES)]
+    Compare(CompareArguments),
     /// Import rows into the local database or a server
     #[command(after_help = IMPORT_EXAMPLES)]
     Import {
@@ -134,6 +140,8 @@ impl Verb {
             Self::Run(_) => Some("run"),
             Self::Plan(_) => Some("plan"),
             Self::Predict(_) => Some("predict"),
+            Self::Evaluate(_) => Some("evaluate"),
+            Self::Compare(_) => Some("compare"),
             Self::Import { .. } => Some("import"),
             Self::Export(_) => Some("export"),
             Self::Serve(_) => None,
@@ -171,6 +179,17 @@ const PREDICT_EXAMPLES: &str = "Examples:
   distillery predict --model ./checkpoint --explain --file rows.jsonl
   cat rows.jsonl | distillery predict --model my-task@2 --json -
   distillery predict --server localhost:7070 --model my-task --file rows.jsonl";
+
+const EVALUATE_EXAMPLES: &str = "Examples:
+  distillery evaluate word-problems test.jsonl
+  distillery evaluate ./checkpoint test.csv --json";
+
+const COMPARE_EXAMPLES: &str = "Examples:
+  distillery compare reviews@2 reviews@1 test.jsonl
+  distillery compare ./one ./another test.jsonl --margin 1 --json
+
+The difference is the first student's accuracy less the second one's, over the same rows. better, worse: its 95% interval is
+above, below zero; no difference: it is inside the margin; not decided: none of these.";
 
 const IMPORT_EXAMPLES: &str = "Examples:
   distillery import jsonl rows.jsonl --name my-task
@@ -245,6 +264,48 @@ pub(crate) struct PredictArguments {
     pub(crate) stdin: Option<String>,
     #[command(flatten)]
     pub(crate) server: ServerArguments,
+}
+
+/// See [`Verb::Evaluate`].
+#[derive(Debug, Args)]
+pub(crate) struct EvaluateArguments {
+    /// Checkpoint directory, or name of a model in the data directory or at the server (`name` or `name@2`)
+    #[arg(value_name = "DIR|NAME")]
+    pub(crate) model: String,
+    /// File of rows with labels: JSON Lines, or CSV or Parquet by extension
+    pub(crate) file: PathBuf,
+    /// Print one JSON object on standard output, and nothing else
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) server: ServerArguments,
+}
+
+/// See [`Verb::Compare`].
+#[derive(Debug, Args)]
+pub(crate) struct CompareArguments {
+    /// Checkpoint directory, or name of a model in the data directory or at the server (`name` or `name@2`)
+    #[arg(value_name = "DIR|NAME")]
+    pub(crate) model: String,
+    /// The one it is compared with
+    #[arg(value_name = "DIR|NAME")]
+    pub(crate) other: String,
+    /// File of rows with labels: JSON Lines, or CSV or Parquet by extension
+    pub(crate) file: PathBuf,
+    /// A difference of up to this many points does not matter
+    #[arg(long, value_name = "POINTS", default_value_t = 2.0, value_parser = points)]
+    pub(crate) margin: f64,
+    /// Print one JSON object on standard output, and nothing else
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) server: ServerArguments,
+}
+
+/// Percentage points.
+fn points(text: &str) -> Result<f64, String> {
+    let points = text.parse::<f64>().ok().filter(|points| (0.0..=100.0).contains(points));
+    points.ok_or_else(|| "a margin is a number of points between 0 and 100".to_owned())
 }
 
 /// What is imported.

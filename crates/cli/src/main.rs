@@ -13,12 +13,14 @@
 //! distillery run examples/word-problems/spec.toml --json
 //! ```
 
+mod answers;
 mod args;
 mod client;
 mod commands;
 mod exit;
 mod job;
 mod known_keys;
+mod measured;
 mod progress;
 mod report;
 mod shown;
@@ -51,6 +53,8 @@ fn dispatch(arguments: Arguments) -> anyhow::Result<()> {
             Verb::Run(run) => commands::run::run(config, run, shutdown).await,
             Verb::Plan(plan) => commands::plan::plan(config, plan, shutdown).await,
             Verb::Predict(predict) => commands::predict::predict(config, predict, shutdown).await,
+            Verb::Evaluate(evaluate) => commands::evaluate::evaluate(config, evaluate, shutdown).await,
+            Verb::Compare(compare) => commands::compare::compare(config, compare, shutdown).await,
             Verb::Import { format } => commands::rows::import(config, format, shutdown).await,
             Verb::Export(export) => commands::rows::export(config, export, shutdown).await,
             Verb::Serve(serve) => commands::serve::serve(config, serve, shutdown).await,

@@ -65,6 +65,16 @@ fn write_error(text: &str) {
     let _ = writeln!(stderr().lock(), "{text}");
 }
 
+/// A table of any number of columns as text, all but the first aligned to the right.
+pub(crate) fn table_text(header: &[&str], rows: Vec<Vec<String>>) -> String {
+    let mut table = Table::new(header);
+    for row in rows {
+        table.0.add_row(row.iter().map(|cell| visible::line(cell).into_owned()));
+    }
+    table.align_figures();
+    table.text()
+}
+
 /// A table with a header; a cell is one line.
 pub(crate) struct Table(comfy_table::Table);
 

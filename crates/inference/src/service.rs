@@ -150,7 +150,8 @@ fn example(message: Option<v1::Example>) -> Result<Example, Status> {
 }
 
 fn answerer(served: &Served) -> Option<v1::Answerer> {
-    Some(v1::Answerer { model: served.name.clone(), version: served.version })
+    let metric = v1::Metric::from(served.student.codec().task.metric).into();
+    Some(v1::Answerer { model: served.name.clone(), version: served.version, metric })
 }
 
 /// The caller's deadline.

@@ -1,6 +1,7 @@
 //! A served student: labels and rationales.
 
 use domain::Example;
+use domain::label::Comparison;
 use tonic::Status;
 use wire::v1::inference_service_client::InferenceServiceClient;
 use wire::{Channel, v1};
@@ -22,6 +23,8 @@ pub(crate) struct Prediction {
     pub(crate) probabilities: Vec<(String, f64)>,
     /// Absent where it was not asked for.
     pub(crate) rationale: Option<String>,
+    /// How the student's task compares labels.
+    pub(crate) comparison: Comparison,
 }
 
 impl Student {
@@ -32,15 +35,18 @@ impl Student {
             .max_encoding_message_size(wire::MESSAGE_BYTES_MAX);
         let (model, version) = (self.model.clone(), self.version);
         let example = Some(row.into());
-        let (label, probabilities, rationale) = if explain {
+        let (label, probabilities, rationale, answerer) = if explain {
             let request = v1::PredictAndExplainRequest { model, version, example, tokens_max: 0 };
             let answer = client.predict_and_explain(request).await?.into_inner();
-            (answer.label, answer.probabilities, Some(answer.rationale))
+            (answer.label, answer.probabilities, Some(answer.rationale), answer.answerer)
         } else {
             let answer = client.predict(v1::PredictRequest { model, version, example }).await?.into_inner();
-            (answer.label, answer.probabilities, None)
+            (answer.label, answer.probabilities, None, answer.answerer)
         };
+        // A server of another version may not say it.
+        let metric = answerer.map_or(0, |answerer| answerer.metric);
+        let comparison = wire::filter("metric", metric).ok().flatten().unwrap_or(Comparison::Text);
         let probabilities = probabilities.into_iter().map(|entry| (entry.label, entry.probability)).collect();
-        Ok(Prediction { label, probabilities, rationale })
+        Ok(Prediction { label, probabilities, rationale, comparison })
     }
 }

@@ -2,7 +2,9 @@
 
 pub(crate) mod cancel;
 pub(crate) mod checkpoint;
+pub(crate) mod compare;
 pub(crate) mod delete;
+pub(crate) mod evaluate;
 pub(crate) mod health;
 pub(crate) mod ledger;
 pub(crate) mod list;

@@ -1,23 +1,17 @@
 //! `distillery predict`: predict labels and rationales, for one text or many rows.
 
+use crate::answers::{self, Answered, Opened, rows_of};
 use crate::args::PredictArguments;
-use crate::client::call::{Patience, failure};
-use crate::client::models::name_and_version;
 use crate::client::student::Student;
 use crate::exit::{Usage, mistakes};
-use crate::target::{self, unless_interrupted};
-use crate::terminal::{print_json, print_line};
-use crate::upload::format_of;
+use crate::measured::Measured;
+use crate::target::unless_interrupted;
+use crate::terminal::{print_json, print_line, print_lines, say_lines};
 use app::config::Config;
-use app::student::NoModel;
 use domain::Example;
-use futures::{StreamExt, TryStreamExt};
-use readers::{Format, Options, Source};
+use readers::{Format, Options};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
-
-/// Rows sent to the student at once; it batches them.
-const ROWS_AT_ONCE: usize = 64;
 
 /// One row's answer, as `--json` prints it.
 #[derive(Debug, Serialize)]
@@ -46,18 +40,28 @@ struct Prediction {
 }
 
 impl Prediction {
-    /// A row without an answer.
-    fn of(row: Example) -> Self {
+    fn of(answered: Answered) -> Self {
+        let Answered { row, answer } = answered;
+        let (answer, error) = match answer {
+            Ok(answer) => (Some(answer), None),
+            Err(error) => (None, Some(error)),
+        };
+        let (label, rationale, probabilities) = answer
+            .map(|answer| (Some(answer.label), answer.rationale, answer.probabilities))
+            .unwrap_or_default();
         Self {
             id: row.key,
             input: row.input,
             premise: row.premise,
             hypothesis: row.hypothesis,
-            label: None,
-            error: None,
+            label,
+            error,
             expected: row.label,
-            rationale: None,
-            probabilities: serde_json::Map::new(),
+            rationale,
+            probabilities: probabilities
+                .into_iter()
+                .map(|(label, probability)| (label, probability.into()))
+                .collect(),
         }
     }
 }
@@ -70,28 +74,15 @@ pub(crate) async fn predict(
 ) -> anyhow::Result<()> {
     // The rows are read first: a mistake in them is reported before a model is loaded.
     let rows = rows(&arguments)?;
-    if let Some(url) = arguments.server.url() {
-        let (model, version) = name_and_version(&arguments.model)?;
-        let channel = target::connect(&config.client, url, &arguments.server).await?;
-        let student = Student { channel, model, version };
-        return unless_interrupted(&shutdown, answer_all(&student, rows, &arguments)).await;
-    }
-    let opened = app::student::Student::open(config, &arguments.model).await;
-    let opened = opened.map_err(|error| match error.downcast_ref::<NoModel>() {
-        Some(absent) => Usage(format!("--model: {absent}")).into(),
-        None => error,
-    })?;
-    // The only student needs no name.
-    let student = Student { channel: opened.channel.clone(), model: String::new(), version: 0 };
-    let answered = unless_interrupted(&shutdown, answer_all(&student, rows, &arguments)).await;
+    let opened = Opened::open(config, &arguments.model, &arguments.server).await?;
+    let answered = unless_interrupted(&shutdown, answer_all(&opened.student, rows, &arguments)).await;
     opened.close();
     answered
 }
 
 fn rows(arguments: &PredictArguments) -> anyhow::Result<Vec<Example>> {
     if let Some(file) = &arguments.file {
-        let source = Source { path: file.clone(), format: format_of(file)?, split: None };
-        return readers::rows(vec![source], Options::default()).collect::<Result<_, _>>().map_err(mistakes);
+        return rows_of(file);
     }
     if arguments.stdin.is_some() {
         let stream = Box::new(std::io::stdin());
@@ -113,19 +104,20 @@ fn rows(arguments: &PredictArguments) -> anyhow::Result<Vec<Example>> {
     }
 }
 
-/// Answers in the order of the rows, as they come. A row that cannot be answered fails alone, and is named at the end.
+/// Answers in the order of the rows, as they come. A row that cannot be answered fails alone, and is named at the end. Where
+/// rows have labels, what the answers are worth follows.
 async fn answer_all(
     student: &Student,
     rows: Vec<Example>,
     arguments: &PredictArguments,
 ) -> anyhow::Result<()> {
-    let (explain, count) = (arguments.explain, rows.len());
-    let answers =
-        futures::stream::iter(rows).map(|row| answer(student.clone(), row, explain)).buffered(ROWS_AT_ONCE);
-    let mut answers = std::pin::pin!(answers);
+    let count = rows.len();
+    let mut measured = Measured::default();
     let (mut number, mut refused, mut first) = (0_usize, 0_usize, None);
-    while let Some(prediction) = answers.try_next().await? {
+    answers::each(student, rows, arguments.explain, |answered| {
         number += 1;
+        measured.add(&answered);
+        let prediction = Prediction::of(answered);
         if let Some(error) = &prediction.error {
             // There is one row: the message says it all.
             if count == 1 {
@@ -134,46 +126,17 @@ async fn answer_all(
             refused += 1;
             first.get_or_insert_with(|| format!("row {number}: {error}"));
         }
-        show(&prediction, arguments.json)?;
+        show(&prediction, arguments.json)
+    })
+    .await?;
+    if count > 1 && measured.rows() > 0 {
+        let summary = measured.lines();
+        if arguments.json { say_lines(&summary) } else { print_lines(&format!("\n{summary}"))? }
     }
     match first {
         Some(first) => Err(Usage(format!("{refused} of {count} rows were not answered: {first}")).into()),
         None => Ok(()),
     }
-}
-
-/// One row's answer, with retries where the server is overloaded or shutting down.
-async fn answer(student: Student, row: Example, explain: bool) -> anyhow::Result<Prediction> {
-    let mut patience = Patience::default();
-    loop {
-        let lost = match student.predict(row.clone(), explain).await {
-            Ok(answer) => {
-                return Ok(Prediction {
-                    label: Some(answer.label),
-                    rationale: answer.rationale,
-                    probabilities: answer
-                        .probabilities
-                        .into_iter()
-                        .map(|(label, probability)| (label, probability.into()))
-                        .collect(),
-                    ..Prediction::of(row)
-                });
-            }
-            Err(status) if status.code() == tonic::Code::NotFound => {
-                return Err(Usage(format!("--model: {}", status.message())).into());
-            }
-            Err(status) if is_of_one_row(&status) => {
-                return Ok(Prediction { error: Some(status.message().to_owned()), ..Prediction::of(row) });
-            }
-            Err(status) => status,
-        };
-        patience.wait(lost).await.map_err(failure)?;
-    }
-}
-
-/// Whether a status concerns the row and not the server.
-fn is_of_one_row(status: &tonic::Status) -> bool {
-    matches!(status.code(), tonic::Code::InvalidArgument | tonic::Code::FailedPrecondition)
 }
 
 fn show(prediction: &Prediction, json: bool) -> anyhow::Result<()> {

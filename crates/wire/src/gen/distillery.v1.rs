@@ -1346,10 +1346,12 @@ pub struct TrainingSpec {
     /// Steps between two validations.
     #[prost(uint32, optional, tag = "14")]
     pub evaluate_every_steps: ::core::option::Option<u32>,
-    /// Validations without an improvement after which training stops; absent never stops early.
+    /// Validations without an improvement after which training stops, counted from the first right answer on; it also stops where
+    /// every validation row is right. Default 5; 0 never stops early.
     #[prost(uint32, optional, tag = "15")]
     pub patience: ::core::option::Option<u32>,
-    /// Share of the train rows held out as validation where the dataset has none. Default 0.1.
+    /// Share of the train rows held out as validation where no validation row has a label; they are measured against the label
+    /// that the student learns. Default 0.1.
     #[prost(double, optional, tag = "16")]
     pub holdout_fraction: ::core::option::Option<f64>,
     /// Steps between two resume states.
@@ -4239,6 +4241,9 @@ pub struct Answerer {
     /// Its version; 0 for a model that was opened from a folder.
     #[prost(uint64, tag = "2")]
     pub version: u64,
+    /// How its task compares labels.
+    #[prost(enumeration = "Metric", tag = "3")]
+    pub metric: i32,
 }
 /// A label and its probability.
 #[derive(Clone, PartialEq, ::prost::Message)]
