@@ -81,6 +81,7 @@ fn run_prints_one_object_with_the_fields_of_the_contract() {
         ("model_dir", "text"),
         ("teacher.name", "text"),
         ("teacher.accuracy", "number"),
+        ("teacher.accuracy_rows", "whole"),
         ("teacher.prompts", "whole"),
         ("teacher.accepted", "whole"),
         ("teacher.tokens_in", "whole"),
@@ -220,7 +221,7 @@ fn a_teacher_s_labels_need_no_gold() {
         folder.write(&format!("{name}.jsonl"), (1..=count).map(row).collect::<String>()).unwrap();
     }
     let spec = |judging| SpecText { judging, ..SpecText::default() }.to_string();
-    folder.write("spec.toml", spec("")).unwrap();
+    folder.write("spec.toml", spec("label = \"gold\"")).unwrap();
     let refused = folder.say(NOBODY, RUN).unwrap();
     assert_eq!(refused.code, 2, "{}", refused.err);
     assert!(refused.err.contains("train.jsonl:1: label: is missing"), "{}", refused.err);

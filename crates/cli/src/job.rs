@@ -8,7 +8,6 @@ use crate::report::{Outcome, StudentOutcome, TeacherOutcome, grouped};
 use crate::spec_file::{Data, SpecFile};
 use crate::terminal::say;
 use crate::upload::{Rows, upload};
-use domain::Violation;
 use domain::budget::Amount;
 use domain::fingerprint::{refresh_request, submission_request};
 use domain::ids::{DatasetId, DistillationId, RequestId};
@@ -17,6 +16,7 @@ use domain::ports::LedgerFilter;
 use domain::records::{Dataset, Distillation, HarvestProgress, Model};
 use domain::spec::{LabelSource, Spec, TeacherSource};
 use domain::state::{DistillationState, PromptState, Reason, Verdict};
+use domain::{Split, Violation};
 use wire::{Channel, rfc3339};
 
 /// Most jobs of one name among which the newest of a specification is looked for.
@@ -86,22 +86,56 @@ fn counts_json<T: ToString>(names: &[T], counts: &[u64]) -> serde_json::Map<Stri
     names.iter().zip(counts).map(|(name, count)| (name.to_string(), (*count).into())).collect()
 }
 
-/// The rows of a specification: an imported dataset, or its files, uploaded.
-pub(crate) async fn dataset(channel: &Channel, file: &SpecFile) -> anyhow::Result<Dataset> {
+/// The rows of a specification: an imported dataset, or its files, uploaded. Where none of the train rows has a label, and the
+/// specification leaves it open, the student learns the teacher's.
+pub(crate) async fn dataset(channel: &Channel, file: &mut SpecFile) -> anyhow::Result<Dataset> {
     match &file.data {
         Data::Imported(name) => {
             let found = datasets::find(channel, name).await;
-            found.map_err(|error| match error.downcast::<Usage>() {
+            let found = found.map_err(|error| match error.downcast::<Usage>() {
                 Ok(Usage(words)) => file.mistakes(vec![Violation::new("data.dataset", words)]).into(),
                 Err(error) => error,
-            })
+            })?;
+            if file.over_unlabelled_rows.is_some() && !is_labelled(channel, &found).await? {
+                learn_from_teacher(file);
+            }
+            Ok(found)
         }
         Data::Files(files) => {
+            let files = files.clone();
+            if file.over_unlabelled_rows.is_some() {
+                let rows = Rows::of_splits(&files, &file.spec.task, false)?;
+                if !tokio::task::spawn_blocking(move || rows.have_train_label()).await? {
+                    learn_from_teacher(file);
+                }
+            }
             let gold = file.spec.judging.label == LabelSource::Gold;
-            let rows = Rows::of_splits(files, &file.spec.task, gold)?;
+            let rows = Rows::of_splits(&files, &file.spec.task, gold)?;
             upload(channel, &file.spec.name, rows).await
         }
     }
+}
+
+/// Whether a train row of an imported dataset has a label.
+async fn is_labelled(channel: &Channel, dataset: &Dataset) -> anyhow::Result<bool> {
+    if dataset.rows_labelled == 0 || dataset.rows_labelled == dataset.rows {
+        return Ok(dataset.rows_labelled > 0);
+    }
+    let mut is_labelled = false;
+    datasets::rows(channel, dataset.id, Some(Split::Train), |row| {
+        is_labelled |= row.example.label.is_some();
+        Ok(())
+    })
+    .await?;
+    Ok(is_labelled)
+}
+
+fn learn_from_teacher(file: &mut SpecFile) {
+    let Some(mut spec) = file.over_unlabelled_rows.take() else { return };
+    // Where it starts may have been named since the file was read.
+    spec.start.clone_from(&file.spec.start);
+    file.spec = spec;
+    say("no train row has a label: the student learns the teacher's (judging.label = \"teacher\")");
 }
 
 /// Why a specification was refused: its mistakes, each with its line, or another failure.
@@ -220,6 +254,7 @@ fn teacher_outcome(spec: &Spec, accuracy: Option<Accuracy>, harvest: &HarvestPro
         accuracy: accuracy.map(|accuracy| accuracy.value()),
         accuracy_low: accuracy.map(|accuracy| accuracy.low),
         accuracy_high: accuracy.map(|accuracy| accuracy.high),
+        accuracy_rows: accuracy.map(|accuracy| accuracy.rows),
         prompts: harvest.calls,
         cached: harvest.cache_hits,
         parked: harvest.in_state(PromptState::Parked),

@@ -50,6 +50,8 @@ pub(crate) struct TeacherOutcome {
     pub(crate) accuracy: Option<f64>,
     pub(crate) accuracy_low: Option<f64>,
     pub(crate) accuracy_high: Option<f64>,
+    /// The test rows that it was measured on.
+    pub(crate) accuracy_rows: Option<u64>,
     /// Calls paid for, over all runs of this job.
     pub(crate) prompts: u64,
     /// Prompts answered from the store.

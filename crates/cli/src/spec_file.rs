@@ -21,6 +21,8 @@ const FILE_BYTES_MAX: u64 = 1024 * 1024;
 pub(crate) struct SpecFile {
     /// The specification; `start` names a base model called [`SpecFile::init`]'s folder name where there is one.
     pub(crate) spec: Spec,
+    /// The specification for rows of which none has a label, where the file leaves it to them.
+    pub(crate) over_unlabelled_rows: Option<Spec>,
     /// Where the rows come from.
     pub(crate) data: Data,
     /// The checkpoint folder to start from, to be registered under the base name in `spec`.
@@ -218,6 +220,8 @@ impl<'a> Source<'a> {
             training: self.section::<TrainingDraft>(TrainingDraft::SECTION),
         };
         let draft = self.with_base(draft, init.as_deref());
+        let over_unlabelled_rows = draft.leaves_label_open().then(|| draft.clone().over_unlabelled_rows());
+        let over_unlabelled_rows = over_unlabelled_rows.and_then(|draft| draft.resolve().ok());
         let resolved = draft.resolve();
         let spec = match resolved {
             Ok(spec) if self.mistakes.is_empty() => spec,
@@ -234,7 +238,10 @@ impl<'a> Source<'a> {
             }
         };
         match data {
-            Some(data) => Ok(SpecFile { spec, data, init, path: self.path.to_owned(), lines: self.lines }),
+            Some(data) => {
+                let (path, lines) = (self.path.to_owned(), self.lines);
+                Ok(SpecFile { spec, over_unlabelled_rows, data, init, path, lines })
+            }
             None => Err(self.into_error()),
         }
     }

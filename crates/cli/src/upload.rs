@@ -47,6 +47,11 @@ impl Rows {
         Ok(Self::Files(sources, Options { task: Some(task.clone()), labels_required }))
     }
 
+    /// Whether a train row has a label. Rows behind a mistake are not looked at: it is named when they are sent.
+    pub(crate) fn have_train_label(&self) -> bool {
+        self.read().map_while(Result::ok).any(|row| row.split == Split::Train && row.label.is_some())
+    }
+
     fn read(&self) -> Box<dyn Iterator<Item = anyhow::Result<Example>> + Send> {
         match self {
             Self::Files(sources, options) => {

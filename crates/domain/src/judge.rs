@@ -63,7 +63,11 @@ pub fn learnt(judging: &Judging, metric: Comparison, row: Row, entries: &[Ledger
     example.answers = Vec::new();
     let target = match judging.label {
         LabelSource::Gold => example.label.clone(),
-        LabelSource::Teacher => rationales.first().map(|rationale| rationale.label.clone()),
+        LabelSource::Teacher => {
+            // Whoever learns the teacher's label does not see gold, not even where a row has it.
+            example.label = None;
+            rationales.first().map(|rationale| rationale.label.clone())
+        }
     };
     TrainingExample { row: Row { index, example }, target, rationales }
 }
@@ -320,6 +324,9 @@ mod tests {
         let learnt = learnt(&judging, Comparison::Equation, Row { index: 3, example }, row);
         let accepted: Vec<u32> = learnt.rationales.iter().map(|rationale| rationale.sample).collect();
         assert_eq!((accepted.as_slice(), learnt.target.as_deref()), (samples, target), "{judging:?}");
+        // Gold is not even there where the teacher's label is learnt.
+        let seen = if judging.label == LabelSource::Teacher { None } else { gold };
+        assert_eq!(learnt.row.example.label.as_deref(), seen, "{judging:?}");
     }
 
     #[test]

@@ -99,6 +99,24 @@ impl Draft {
         if found.is_empty() { Ok(spec) } else { Err(found) }
     }
 
+    /// Whether the rows decide which label the student learns: nothing here says it, and there is a teacher.
+    pub fn leaves_label_open(&self) -> bool {
+        let judging = &self.judging;
+        let needs_gold = judging.agree == Some(true) || judging.hint.is_some_and(Hint::is_on);
+        let has_teacher = self.teacher.profile.as_deref() != Some(PROFILE_NONE);
+        judging.label.is_none() && !needs_gold && has_teacher
+    }
+
+    /// The same for rows of which none has a label: where it is [open](Self::leaves_label_open), the student learns the
+    /// teacher's.
+    #[must_use]
+    pub fn over_unlabelled_rows(mut self) -> Self {
+        if self.leaves_label_open() {
+            self.judging.label = Some(LabelSource::Teacher);
+        }
+        self
+    }
+
     /// Every setting that is given, as `section.key` and text.
     fn given(&self) -> Vec<(String, String)> {
         let sections = [
@@ -453,6 +471,23 @@ mod tests {
             },
             &["teacher.temperature"],
         );
+    }
+
+    #[test]
+    fn over_unlabelled_rows_an_open_label_is_the_teachers() {
+        let check = |change: fn(&mut Draft), label: LabelSource, agree: bool| {
+            let mut changed = draft();
+            change(&mut changed);
+            let judging = changed.over_unlabelled_rows().resolve().unwrap().judging;
+            assert_eq!((judging.label, judging.agree), (label, agree));
+        };
+        check(|_| {}, LabelSource::Teacher, false);
+        check(|draft| draft.teacher.profile = None, LabelSource::Teacher, false);
+        check(|draft| draft.judging.agree = Some(false), LabelSource::Teacher, false);
+        check(|draft| draft.judging.label = Some(LabelSource::Gold), LabelSource::Gold, true);
+        check(|draft| draft.judging.agree = Some(true), LabelSource::Gold, true);
+        check(|draft| draft.judging.hint = Some(Hint::After), LabelSource::Gold, true);
+        check(|draft| draft.teacher.profile = Some("none".into()), LabelSource::Gold, true);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use domain::ids::{DatasetId, DistillationId, RequestId};
 use domain::label::normalise;
 use domain::ports::BATCH_MAX;
 use domain::records::{Distillation, NewDistillation};
-use domain::spec::{Budget, LabelSource, Spec, Start, TeacherSource, suggestion};
+use domain::spec::{Budget, Draft, LabelSource, Spec, Start, TeacherSource, suggestion};
 use domain::state::DatasetState;
 use domain::task::{AnswerShape, LabelPlace};
 use domain::{Split, Task, Violation};
@@ -31,6 +31,24 @@ pub(crate) async fn submit(
     let job = shared.stores.jobs.create_distillation(new).await?;
     shared.changed.notify_waiters();
     Ok(job)
+}
+
+/// Fills what a draft leaves open, by the rows.
+///
+/// # Errors
+/// Every mistake at once.
+pub(crate) async fn resolve(
+    shared: &Shared,
+    mut draft: Draft,
+    dataset: DatasetId,
+) -> Result<Spec, HarvestError> {
+    if draft.leaves_label_open() {
+        let train = shared.stores.datasets.row_counts(dataset, Split::Train).await?;
+        if train.rows > 0 && train.labelled == 0 {
+            draft = draft.over_unlabelled_rows();
+        }
+    }
+    draft.resolve().map_err(HarvestError::Invalid)
 }
 
 /// Checks a specification against the operator's profiles and the rows.

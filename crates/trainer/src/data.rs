@@ -36,20 +36,21 @@ impl TokenizedExample {
     }
 }
 
-/// Train rows and validation rows; where the dataset has no validation rows, some train rows are held out, always the
-/// same for the same split seed, whatever fraction of the rows a run takes.
+/// Train rows and validation rows; where no validation row has a label, some train rows that have one are held out, always
+/// the same for the same split seed, whatever fraction of the rows a run takes. What they are measured against is what they
+/// would have taught: the teacher's label where the student learns the teacher's.
 pub fn hold_out(
     spec: &Spec,
     split_seed: u64,
     train: Vec<TrainingExample>,
     validation: Vec<TrainingExample>,
 ) -> (Vec<TrainingExample>, Vec<TrainingExample>) {
-    if !validation.is_empty() || train.len() < 2 {
+    if validation.iter().any(|example| example.target.is_some()) || train.len() < 2 {
         return (train, validation);
     }
     let held = |example: &TrainingExample| {
         let mut generator = SplitMix::new(split_seed ^ example.row.index.wrapping_mul(0x9E37_79B9_7F4A_7C15));
-        generator.next_f64() < spec.training.holdout_fraction && example.row.example.label.is_some()
+        generator.next_f64() < spec.training.holdout_fraction && example.target.is_some()
     };
     let (mut held, mut train): (Vec<_>, Vec<_>) = train.into_iter().partition(held);
     // A handful of rows may leave one side empty.

@@ -11,7 +11,8 @@ use domain::metric::Accuracy;
 use domain::objective::TrainingExample;
 use student::{Answer, Codec, Predictor, StudentError};
 
-/// What the student says to the rows of a split that have a gold label. `pause` is called between passes; an error of it
+/// What the student says to the rows of a split that have a label to be measured against: gold, and the teacher's for held-out
+/// train rows where the student learns the teacher's. `pause` is called between passes; an error of it
 /// ends the measurement.
 ///
 /// # Errors
@@ -25,8 +26,7 @@ pub fn predict(
 ) -> Result<Predictions, TrainError> {
     let labelled: Vec<(u64, &str, &domain::Example)> = examples
         .iter()
-        .map(|example| &example.row)
-        .filter_map(|row| Some((row.index, row.example.label.as_deref()?, &row.example)))
+        .filter_map(|example| Some((example.row.index, example.target.as_deref()?, &example.row.example)))
         .collect();
     let rows: Vec<&domain::Example> = labelled.iter().map(|(_, _, example)| *example).collect();
     let answers = predictor.answers(&rows, pause)?;

@@ -102,10 +102,17 @@ fn validate(state: &mut TrainState, link: &mut Link) -> Result<(), TrainError> {
     } else {
         state.progress.evaluations_without_better += 1;
     }
-    let patience = state.spec.training.patience;
-    state.progress.stopped_early =
-        patience.is_some_and(|patience| state.progress.evaluations_without_better >= patience);
+    let best = state.progress.best.as_ref().map_or(0, |best| best.correct);
+    let (patience, without) = (state.spec.training.patience, state.progress.evaluations_without_better);
+    state.progress.stopped_early = is_over(patience, without, best, accuracy.rows);
     Ok(())
+}
+
+/// Whether more steps could hardly lead to a better student, of which the best so far is right on `best` of `rows`. A student
+/// that has no right answer yet has not begun to learn: for that, patience does not count. One that is right everywhere cannot
+/// be bettered.
+fn is_over(patience: u32, without_better: u32, best: u64, rows: u64) -> bool {
+    patience > 0 && (best == rows || (best > 0 && without_better >= patience))
 }
 
 /// The speed since it was last reported.
@@ -141,4 +148,25 @@ fn numbers(losses: &Losses, learning_rate: f64, pace: &mut Pace) -> Vec<(&'stati
     numbers.extend(losses.label.map(|loss| ("loss_label", loss)));
     numbers.extend(losses.rationale.map(|loss| ("loss_rationale", loss)));
     numbers
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn training_is_over_where_nothing_gets_better() {
+        // Patience, validations without a better one, right answers of the best, rows.
+        for (patience, without_better, best, rows, expected) in [
+            (3, 2, 40, 50, false),
+            (3, 3, 40, 50, true),
+            (3, 9, 0, 50, false),
+            (3, 0, 50, 50, true),
+            (0, 9, 40, 50, false),
+            (0, 0, 50, 50, false),
+        ] {
+            let found = is_over(patience, without_better, best, rows);
+            assert_eq!(found, expected, "{patience}, {without_better}, {best} of {rows}");
+        }
+    }
 }

@@ -267,7 +267,7 @@ mod tests {
                 vote: true,
                 vote_confidence: 0.9,
             };
-            (plan.training.dropout, plan.training.patience) = (Some(0.25), Some(3));
+            (plan.training.dropout, plan.training.patience) = (Some(0.25), 3);
             let run = run(plan, result);
             assert_eq!(Run::try_from(v1::Run::from(run.clone())), Ok(run));
         }

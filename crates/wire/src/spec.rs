@@ -11,6 +11,14 @@ impl TryFrom<v1::DistillationSpec> for Spec {
     type Error = Vec<Violation>;
 
     fn try_from(message: v1::DistillationSpec) -> Checked<Self> {
+        Draft::try_from(message)?.resolve()
+    }
+}
+
+impl TryFrom<v1::DistillationSpec> for Draft {
+    type Error = Vec<Violation>;
+
+    fn try_from(message: v1::DistillationSpec) -> Checked<Self> {
         let mut found = Vec::new();
         let mut keep = |violations: Vec<Violation>| found.extend(violations);
         let task = task(message.task_source).map_err(&mut keep).ok();
@@ -23,7 +31,7 @@ impl TryFrom<v1::DistillationSpec> for Spec {
         else {
             return Err(found);
         };
-        Draft { name: message.name, task, teacher, judging, student, training }.resolve()
+        Ok(Self { name: message.name, task, teacher, judging, student, training })
     }
 }
 

@@ -28,7 +28,7 @@ pub(crate) async fn plan(
     }
     let target = Target::open_with(config, &arguments.server, Scope::PLAN, shutdown.clone()).await?;
     let estimated = unless_interrupted(&shutdown, async {
-        let dataset = job::dataset(target.channel(), &file).await?;
+        let dataset = job::dataset(target.channel(), &mut file).await?;
         let probe = arguments.probe.unwrap_or(0);
         let estimated = jobs::estimate(target.channel(), &file.spec, dataset.id, probe).await;
         estimated.map_err(|status| job::refused(&file, status))

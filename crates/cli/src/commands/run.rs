@@ -55,7 +55,7 @@ async fn distil(
         let registered = local.register_base(name, folder).await;
         file.spec.start = Start::Base { name: registered.map_err(|error| file.refused_init(error))? };
     }
-    let dataset = job::dataset(local.channel(), &file).await?;
+    let dataset = job::dataset(local.channel(), &mut file).await?;
     let submitted = job::submit_or_refresh(local.channel(), &file, dataset.id, refresh).await?;
     let id = submitted.id;
     tokio::select! {

@@ -184,7 +184,7 @@ section! {
 section! {
     /// Which completions train the student.
     "judging": Judging from JudgingDraft, listed by judging_fields, with _context: Context {
-        /// Which label the student learns.
+        /// Which label the student learns. Default: `gold`; where no train row has a label, `teacher`.
         required label: LabelSource = LabelSource::Gold;
         /// Keep a rationale only where its label agrees with gold. Default: true with gold labels, false with the
         /// teacher's.
@@ -244,9 +244,11 @@ section! {
         optional dropout: f64 = context.pick(Some(0.0), None), in 0.0..=0.9;
         /// Steps between validations. Default: a tenth of `steps`.
         required evaluate_every_steps: u32 = (steps / 10).max(1), in 1.0..=1e7;
-        /// Stop after this many validations without a better one; absent never stops early.
-        optional patience: u32 = None, in 1.0..=1e6;
-        /// Fraction of the train rows held out as validation where the dataset has no validation rows.
+        /// Stop after this many validations without a better one, counted from the first right answer on, and where every
+        /// validation row is right; 0 never stops early.
+        required patience: u32 = 5, in 0.0..=1e6;
+        /// Fraction of the train rows held out as validation where no validation row has a label. They are measured against
+        /// the label that the student learns.
         required holdout_fraction: f64 = 0.1, in 0.001..=0.5;
         /// Steps between writes of the resume state. Default: a tenth of `steps`.
         required checkpoint_every_steps: u32 = (steps / 10).max(1), in 1.0..=1e7;

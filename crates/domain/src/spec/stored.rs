@@ -1,7 +1,8 @@
 //! The stored form of a specification: JSON in the databases and in `distillery.json`.
 //!
 //! It is read with tolerance, unlike what a user types: an unknown key is ignored, and a missing one is filled with its
-//! default, so that a specification stored by another version can be read. Format 0 is what 0.1.0 wrote, without a number.
+//! default, so that a specification stored by another version can be read. Format 0 is what 0.1.0 wrote, without a number. Up to
+//! format 1, an absent `training.patience` never stopped early.
 
 use crate::spec::{
     Draft, JudgingDraft, PROFILE_NONE, Spec, Start, TeacherDraft, TeacherSource, TrainingDraft,
@@ -12,7 +13,9 @@ use serde::ser::SerializeStruct;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// The format that is written. It counts up when the meaning of a key changes; a new key does not change it.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
+/// From this format on, `training.patience` has a default that stops early.
+const FORMAT_OF_PATIENCE: u32 = 2;
 
 #[derive(Deserialize)]
 struct StoredSpec {
@@ -45,6 +48,10 @@ impl<'de> Deserialize<'de> for Spec {
                 stored.format
             )));
         }
+        let mut training = stored.training;
+        if stored.format < FORMAT_OF_PATIENCE {
+            training.patience.get_or_insert(0);
+        }
         let profile = stored.teacher.as_ref().map_or(PROFILE_NONE, |teacher| teacher.source.profile());
         let profile = Some(profile.to_owned());
         let settings = stored.teacher.map_or_else(TeacherDraft::default, |teacher| teacher.settings);
@@ -54,7 +61,7 @@ impl<'de> Deserialize<'de> for Spec {
             teacher: TeacherDraft { profile, ..settings },
             judging: stored.judging,
             student: stored.start.into(),
-            training: stored.training,
+            training,
         };
         Ok(draft.fill())
     }
@@ -112,6 +119,12 @@ mod tests {
     fn another_version_is_read() {
         check(|_| {}, |_| {});
         check(|stored| remove(stored, "format"), |_| {});
+        check(|stored| remove(&mut stored["training"], "patience"), |spec| spec.training.patience = 5);
+        let without_patience = |stored: &mut Value| {
+            stored["format"] = json!(1);
+            stored["training"]["patience"] = Value::Null;
+        };
+        check(without_patience, |spec| spec.training.patience = 0);
         check(|stored| remove(&mut stored["training"], "clip_norm"), |spec| spec.training.clip_norm = 1.0);
         check(|stored| remove(stored, "training"), |spec| spec.training.clip_norm = 1.0);
         check(|stored| remove(&mut stored["teacher"], "budget"), |_| {});

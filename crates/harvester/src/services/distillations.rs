@@ -34,7 +34,8 @@ impl DistillationsService for Distillations {
         let request_id = id("request_id", &request.request_id)?;
         let dataset = id("dataset_id", &request.dataset_id)?;
         let spec = wire::present("spec", request.spec).map_err(wire::invalid)?;
-        let spec = spec.try_into().map_err(wire::invalid)?;
+        let draft = spec.try_into().map_err(wire::invalid)?;
+        let spec = submit::resolve(&self.0, draft, dataset).await?;
         let job = submit::submit(&self.0, request_id, spec, dataset).await?;
         Ok(Response::new(v1::SubmitDistillationResponse { distillation: Some(job.into()) }))
     }
@@ -46,7 +47,8 @@ impl DistillationsService for Distillations {
         let request = request.into_inner();
         let dataset = id("dataset_id", &request.dataset_id)?;
         let spec = wire::present("spec", request.spec).map_err(wire::invalid)?;
-        let spec = spec.try_into().map_err(wire::invalid)?;
+        let draft = spec.try_into().map_err(wire::invalid)?;
+        let spec = submit::resolve(&self.0, draft, dataset).await?;
         let estimate = estimate::estimate(&self.0, spec, dataset, request.probe_rows).await?;
         Ok(Response::new(estimate.into()))
     }
