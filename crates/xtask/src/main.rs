@@ -4,10 +4,12 @@ mod boundary;
 mod changelog;
 mod circles;
 mod codegen;
+mod generated;
 mod metrics;
 mod reference;
 mod release;
 mod repository;
+mod reviews;
 mod sql;
 mod test;
 mod tidy;
@@ -20,10 +22,11 @@ const COMMANDS: &str = "\
   metrics [--check]          deploy/METRICS.md
   reference [--check]        docs/reference/
   release VERSION [--check]  version, changelog and recorded protocol of a release
+  reviews --out DIR          the rows of examples/reviews
   sql [--check]              the metadata of checked SQL
   test [--jobs N] [NAME...]  every test, several programs at once
   tidy                       edges between crates, circles between files, manifests, the changelog's form
-  word-problems --out DIR    the rows of the example";
+  word-problems --out DIR    the rows of examples/word-problems";
 
 fn main() -> anyhow::Result<()> {
     let mut arguments = std::env::args().skip(1);
@@ -32,6 +35,7 @@ fn main() -> anyhow::Result<()> {
         Some("metrics") => metrics::run(arguments),
         Some("reference") => reference::run(arguments),
         Some("release") => release::run(arguments),
+        Some("reviews") => reviews::run(arguments),
         Some("sql") => sql::run(arguments),
         Some("test") => test::run(arguments),
         Some("tidy") => tidy::run(arguments),

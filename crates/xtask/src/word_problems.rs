@@ -1,24 +1,20 @@
-//! Writes the demo's data set: one- and two-step word problems with the equation as the label.
+//! Writes the rows of `examples/word-problems`: one- and two-step word problems with the equation as the label.
 //!
 //! `cargo xtask word-problems --out DIR [--seed N] [--train N] [--validation N] [--test N]` writes `train.jsonl`,
-//! `validation.jsonl` and `test.jsonl`, rows `{"input", "label", "split"}`. Equal arguments give equal bytes on
-//! every machine: the generator of random numbers is our own, and nothing depends on hashing order or on time.
+//! `validation.jsonl` and `test.jsonl`, rows `{"input", "label", "split"}`. Equal arguments give equal bytes on every machine.
 //!
 //! Every problem comes from a template: who and what it is about, the numbers and the wording are drawn, and the
 //! equation follows. Numbers are drawn until every step of the equation is a positive whole number. No two rows,
 //! in one split or in two, share their text, nor both template and numbers, so that a test row is never a train
 //! row with another name in it.
 
-use std::collections::HashSet;
-use std::io::Write as _;
-use std::path::{Path, PathBuf};
-
+use crate::generated::{Command, Random, Row, Sizes, choose_words};
 use anyhow::{Context as _, bail};
-use domain::metric::SplitMix;
 use serde_json::json;
+use std::collections::HashSet;
 
-const USAGE: &str =
-    "usage: cargo xtask word-problems --out DIR [--seed N] [--train N] [--validation N] [--test N]";
+const COMMAND: Command =
+    Command { name: "word-problems", sizes: Sizes { train: 6_000, validation: 200, test: 400 } };
 
 /// The largest value a label may have: the problems stay a school child's.
 const VALUE_MAX: u64 = 9_999;
@@ -26,64 +22,9 @@ const VALUE_MAX: u64 = 9_999;
 /// Runs the command with the arguments that follow its name.
 ///
 /// # Errors
-/// Unknown or malformed arguments, a folder that cannot be written, or more rows asked for than the templates
-/// can give.
-#[allow(clippy::disallowed_methods, reason = "a tool of the repository, which prints what is its own")]
+/// Those of [`Command::run`].
 pub(crate) fn run(arguments: impl Iterator<Item = String>) -> anyhow::Result<()> {
-    let options = Options::parse(arguments)?;
-    std::fs::create_dir_all(&options.out)
-        .with_context(|| format!("cannot create {}", options.out.display()))?;
-    for (split, rows) in generate(&options.sizes, options.seed)? {
-        let path = options.out.join(format!("{split}.jsonl"));
-        write_rows(&path, split, &rows).with_context(|| format!("cannot write {}", path.display()))?;
-        writeln!(std::io::stdout(), "{}: {} rows", path.display(), rows.len())?;
-    }
-    Ok(())
-}
-
-/// The arguments of the command line.
-struct Options {
-    seed: u64,
-    out: PathBuf,
-    sizes: Sizes,
-}
-
-/// Rows wanted in each split.
-#[derive(Clone, Copy)]
-struct Sizes {
-    train: usize,
-    validation: usize,
-    test: usize,
-}
-
-impl Default for Sizes {
-    fn default() -> Self {
-        Self { train: 6_000, validation: 200, test: 400 }
-    }
-}
-
-impl Options {
-    fn parse(mut arguments: impl Iterator<Item = String>) -> anyhow::Result<Self> {
-        let mut seed = 1;
-        let mut out = None;
-        let mut sizes = Sizes::default();
-        while let Some(flag) = arguments.next() {
-            let value = arguments.next().with_context(|| format!("{flag} needs a value\n{USAGE}"))?;
-            let number = || {
-                value.parse::<u64>().with_context(|| format!("{flag} needs a whole number, not {value:?}"))
-            };
-            match flag.as_str() {
-                "--out" => out = Some(PathBuf::from(&value)),
-                "--seed" => seed = number()?,
-                "--train" => sizes.train = usize::try_from(number()?)?,
-                "--validation" => sizes.validation = usize::try_from(number()?)?,
-                "--test" => sizes.test = usize::try_from(number()?)?,
-                _ => bail!("unknown argument {flag}\n{USAGE}"),
-            }
-        }
-        let out = out.with_context(|| format!("--out is missing\n{USAGE}"))?;
-        Ok(Self { seed, out, sizes })
-    }
+    COMMAND.run(arguments, problem)
 }
 
 /// One labelled problem.
@@ -115,40 +56,18 @@ struct Person {
     him: &'static str,
 }
 
-/// Splits in the order they are drawn. Test comes first: its rows stay the same whatever the size of train.
-fn generate(sizes: &Sizes, seed: u64) -> anyhow::Result<Vec<(&'static str, Vec<Problem>)>> {
-    let mut seen = HashSet::new();
-    let mut splits = Vec::new();
-    let wanted = [("test", sizes.test), ("validation", sizes.validation), ("train", sizes.train)];
-    for (number, (split, count)) in (0_u64..).zip(wanted) {
-        let mut random = Random(SplitMix::new(seed.wrapping_mul(1_000_003).wrapping_add(number)));
-        splits.push((split, distinct(split, count, &mut random, &mut seen)?));
+impl Row for Problem {
+    fn key(&self) -> &str {
+        &self.key
     }
-    Ok(splits)
-}
 
-/// `count` new problems.
-fn distinct(
-    split: &str,
-    count: usize,
-    random: &mut Random,
-    seen: &mut HashSet<String>,
-) -> anyhow::Result<Vec<Problem>> {
-    let mut rows = Vec::new();
-    // Bounded: the templates hold only so many problems.
-    for _ in 0..count.saturating_mul(50).saturating_add(1_000) {
-        if rows.len() == count {
-            return Ok(rows);
-        }
-        let problem = problem(random)?;
-        if seen.contains(&problem.key) || seen.contains(&problem.input) {
-            continue;
-        }
-        seen.insert(problem.key.clone());
-        seen.insert(problem.input.clone());
-        rows.push(problem);
+    fn input(&self) -> &str {
+        &self.input
     }
-    bail!("{split}: the templates cannot give {count} distinct problems")
+
+    fn line(&self, split: &str) -> String {
+        json!({"input": self.input, "label": self.label, "split": split}).to_string()
+    }
 }
 
 /// Draws one problem. The order of the draws is part of the format: another order is another data set.
@@ -219,21 +138,6 @@ fn fill_equation(equation: &str, numbers: &[u64]) -> String {
     tokens.join(" ")
 }
 
-/// Replaces every `[one|other]` by one of its choices.
-fn choose_words(random: &mut Random, template: &str) -> anyhow::Result<String> {
-    let mut text = String::new();
-    let mut rest = template;
-    while let Some((before, after)) = rest.split_once('[') {
-        let (choices, remainder) = after.split_once(']').context("a choice without its closing bracket")?;
-        let choices: Vec<&str> = choices.split('|').collect();
-        text.push_str(before);
-        text.push_str(random.one_of(&choices)?);
-        rest = remainder;
-    }
-    text.push_str(rest);
-    Ok(text)
-}
-
 /// The value of an equation with separated tokens; None if a step is zero, negative or not whole, or the text is no
 /// equation.
 fn evaluate(equation: &str) -> Option<u64> {
@@ -277,46 +181,6 @@ fn factor<'tokens, 'text>(tokens: &'tokens [&'text str]) -> Option<(u64, &'token
     let (value, rest) = sum(rest)?;
     let (close, rest) = rest.split_first()?;
     (*close == ")").then_some((value, rest))
-}
-
-fn write_rows(path: &Path, split: &str, rows: &[Problem]) -> anyhow::Result<()> {
-    let mut file = std::io::BufWriter::new(std::fs::File::create(path)?);
-    for row in rows {
-        writeln!(file, "{}", json_line(split, row))?;
-    }
-    file.flush()?;
-    Ok(())
-}
-
-fn json_line(split: &str, row: &Problem) -> String {
-    json!({"input": row.input, "label": row.label, "split": split}).to_string()
-}
-
-/// Draws from the workspace's generator, whose numbers never change.
-struct Random(SplitMix);
-
-impl Random {
-    /// From 0 to `bound`, exclusive.
-    fn below(&mut self, bound: usize) -> usize {
-        self.0.below(bound as u64) as usize
-    }
-
-    /// From `low` to `high`, inclusive.
-    fn between(&mut self, low: u64, high: u64) -> u64 {
-        low + self.below((high - low + 1) as usize) as u64
-    }
-
-    fn one_of<T: Copy>(&mut self, items: &[T]) -> anyhow::Result<T> {
-        let index = self.below(items.len());
-        items.get(index).copied().context("nothing to choose from")
-    }
-
-    /// Two different indices below `count`.
-    fn two_of(&mut self, count: usize) -> (usize, usize) {
-        let first = self.below(count);
-        let second = (first + 1 + self.below(count - 1)) % count;
-        (first, second)
-    }
 }
 
 const SHE: &[&str] = &[
@@ -775,11 +639,13 @@ const TEMPLATES: &[Template] = &[
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::generated::generate;
+    use std::path::Path;
 
     const SMALL: Sizes = Sizes { train: 600, validation: 50, test: 100 };
 
     fn splits(seed: u64, sizes: Sizes) -> Vec<(&'static str, Vec<Problem>)> {
-        generate(&sizes, seed).expect("the templates give this many problems")
+        generate(&sizes, seed, problem).expect("the templates give this many problems")
     }
 
     #[test]
@@ -802,10 +668,10 @@ mod tests {
     #[test]
     fn the_checked_in_rows_are_what_the_command_writes() {
         let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/word-problems");
-        for (split, rows) in splits(1, Sizes::default()) {
+        for (split, rows) in splits(1, COMMAND.sizes) {
             let path = examples.join(format!("{split}.jsonl"));
             let text = std::fs::read_to_string(path).expect("the example's rows");
-            let written: Vec<String> = rows.iter().map(|row| json_line(split, row)).collect();
+            let written: Vec<String> = rows.iter().map(|row| row.line(split)).collect();
             assert!(written.iter().eq(text.lines()), "{split}: write the rows again, or undo the change");
         }
     }
@@ -880,7 +746,7 @@ mod tests {
             (vec!["--sed", "1"], "unknown argument --sed"),
         ];
         for (arguments, message) in cases {
-            let outcome = Options::parse(arguments.iter().map(ToString::to_string));
+            let outcome = COMMAND.parse(arguments.iter().map(ToString::to_string));
             let error = outcome.err().map(|error| error.to_string()).unwrap_or_default();
             assert!(error.contains(message), "{arguments:?}: {error}");
         }
