@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The demo: a small real teacher, a student from scratch, and both measured on the same test rows.
+# The demo: a small real teacher labels reviews that have no label, two students from scratch learn from its answers (one its labels
+# and rationales, the other its labels alone), and all three are measured on the same test rows.
 #
 # Set DISTILLERY_TEACHER_URL to use another teacher (the base URL of an OpenAI-compatible API, such as http://host:8000/v1);
 # then none is started. Everything is stored in ./.distillery; a second call resumes where the first one stopped.
@@ -20,8 +21,9 @@ cargo build --release -p cli
 built=$(seconds)
 
 teacher=
+results=$(mktemp -d)
 # Stop only the teacher that this script started.
-trap '[[ -z $teacher ]] || kill "$teacher" 2>/dev/null || true' EXIT
+trap 'rm -rf "$results"; [[ -z $teacher ]] || kill "$teacher" 2>/dev/null || true' EXIT
 if [[ -z ${DISTILLERY_TEACHER_URL:-} ]]; then
     say "starting the teacher (SmolLM2-135M)"
     answer=$(mktemp)
@@ -40,10 +42,23 @@ fi
 say "teacher: $DISTILLERY_TEACHER_URL"
 ready=$(seconds)
 
-./target/release/distillery run examples/word-problems/spec.toml
+distillery=./target/release/distillery
+$distillery run examples/reviews/spec.toml --json >"$results/step-by-step.json"
 ran=$(seconds)
 
-say "the student alone, next to the expected answers"
-head -n 4 examples/word-problems/test.jsonl | ./target/release/distillery predict --model word-problems --explain -
+say "the same student again, from the teacher's labels alone: nothing is asked"
+$distillery train reviews --objective standard --json >"$results/labels-only.json"
+trained=$(seconds)
 
-say "seconds: fetch $((fetched - began)), build $((built - fetched)), teacher $((ready - built)), distil $((ran - ready)), all $(($(seconds) - began))"
+labels_only=$(python3 scripts/demo.py --checkpoint "$results/labels-only.json")
+$distillery compare reviews "$labels_only" examples/reviews/test.jsonl --json >"$results/compared.json"
+compared=$(seconds)
+
+say "four test rows, next to the labels that they were made for"
+head -n 4 examples/reviews/test.jsonl | $distillery predict --model reviews --explain -
+
+printf '\n'
+python3 scripts/demo.py "$results"
+printf 'seconds: fetch %d, build %d, teacher %d, ask and train %d, train on labels %d, compare %d, all %d\n' \
+    $((fetched - began)) $((built - fetched)) $((ready - built)) $((ran - ready)) $((trained - ran)) $((compared - trained)) \
+    $(($(seconds) - began))
