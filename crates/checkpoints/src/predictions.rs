@@ -4,6 +4,7 @@
 use crate::CheckpointError;
 use domain::Split;
 use domain::metric::Accuracy;
+use domain::run::Outcomes;
 use serde::{Deserialize, Serialize};
 use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -131,6 +132,11 @@ impl Predictions {
             return Err(wrong(1, words));
         }
         Ok(Some(Self { header, rows }))
+    }
+
+    /// Which rows were right.
+    pub fn outcomes(&self) -> Outcomes {
+        Outcomes::of(self.rows.iter().map(|row| (row.row, row.correct)))
     }
 
     /// The accuracy over the rows; `None` where there are none.

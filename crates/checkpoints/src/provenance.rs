@@ -73,13 +73,23 @@ pub struct RunOrigin {
     pub rows_fraction: f64,
     /// The split seed.
     pub rows_seed: u64,
+    /// The share of the train rows whose rationales it read, of a probe of a harvest; `None` for all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub share: Option<domain::share::Share>,
 }
 
 /// A student of a version that knew one run a job: its final one, over every row.
 impl Default for RunOrigin {
     fn default() -> Self {
         let purpose = RunPurpose::Final.name().to_owned();
-        Self { purpose, study: String::new(), cell: String::new(), rows_fraction: 1.0, rows_seed: 0 }
+        Self {
+            purpose,
+            study: String::new(),
+            cell: String::new(),
+            rows_fraction: 1.0,
+            rows_seed: 0,
+            share: None,
+        }
     }
 }
 
@@ -93,6 +103,7 @@ impl RunOrigin {
             cell: cell.to_owned(),
             rows_fraction: plan.rows.fraction(),
             rows_seed: plan.rows.seed,
+            share: plan.share,
         }
     }
 }

@@ -7,6 +7,7 @@ use domain::Split;
 use domain::event::EventKind;
 use domain::metric::Accuracy;
 use domain::records::HarvestProgress;
+use domain::share::{End, Gain, PROBES_MAX, Share};
 use domain::state::{DistillationState as State, PromptState, Reason, Verdict};
 use wire::Watched;
 
@@ -35,6 +36,30 @@ fn spent(progress: &HarvestProgress) -> String {
     words
 }
 
+/// What a probe is called.
+pub(crate) fn probe_name(share: Share) -> String {
+    format!("probe {} of at most {PROBES_MAX}, {}", share.place() + 1, share.words())
+}
+
+/// What a probe came to, and what follows.
+fn probed(
+    share: Share,
+    accuracy: Accuracy,
+    gain: Option<Gain>,
+    next: Option<Share>,
+    end: Option<End>,
+) -> String {
+    let gain = gain.map_or_else(String::new, |gain| {
+        format!(" ({:+.1} points, at most {:+.1})", gain.value * 100.0, gain.upper * 100.0)
+    });
+    let follows = match (next, end) {
+        (Some(next), _) => format!("the teacher is asked about {} next", next.rows()),
+        (None, Some(end)) => format!("the teacher is asked about no more rows: {}", end.words()),
+        (None, None) => "the teacher is asked about no more rows".to_owned(),
+    };
+    format!("{}: {}{gain}; {follows}", probe_name(share), percent(accuracy.value()))
+}
+
 impl Shown {
     /// Shows one more event.
     pub(crate) fn show(&mut self, watched: Watched) {
@@ -50,7 +75,19 @@ impl Shown {
             EventKind::TeacherMeasured { accuracy } => {
                 say(&format!("teacher on the test rows: {}", percent(accuracy.value())));
             }
+            EventKind::Probing { share, .. } => self.line(&format!("{}: training", probe_name(share))),
+            EventKind::Probed { share, accuracy, gain, next, end, .. } => {
+                self.line(&probed(share, accuracy, gain, next, end));
+            }
             EventKind::Published { name, version, .. } => say(&format!("published: {name}@{version}")),
+        }
+    }
+
+    /// A line among the numbers of the harvest.
+    fn line(&self, line: &str) {
+        match &self.harvest {
+            Some(progress) => progress.say(line),
+            None => say(line),
         }
     }
 
@@ -139,5 +176,25 @@ impl Shown {
         for progress in [self.harvest, self.training].into_iter().flatten() {
             progress.finish("stopped");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_probe_says_what_it_came_to_and_what_follows() {
+        let accuracy = Accuracy::measure(200, 122, 200);
+        let gain = Some(Gain { value: 0.02, upper: 0.0312 });
+        let said = probed(Share::Eighth, accuracy, gain, Some(Share::Quarter), None);
+        assert_eq!(
+            said,
+            "probe 2 of at most 4, with rationales for 1/8 of the rows: 61.0% (+2.0 points, at most +3.1); the teacher is \
+             asked about 1/4 of the rows next"
+        );
+        let said = probed(Share::None, accuracy, None, None, Some(End::NoBetter));
+        assert!(said.starts_with("probe 1 of at most 4, without rationales: 61.0%; "), "{said}");
+        assert!(said.ends_with("no more rows: a student without rationales is not worse"), "{said}");
     }
 }

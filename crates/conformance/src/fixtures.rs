@@ -280,7 +280,7 @@ pub async fn job_in(harness: &dyn StoreHarness, state: DistillationState) -> Dis
         match state {
             Evaluating => store.start_evaluating(run, 1).await.unwrap(),
             Failed => store.fail_run(run, 1, "the loss is not finite").await.unwrap(),
-            Succeeded => drop(store.publish_run(run, 1, student(run)).await.unwrap()),
+            Succeeded => drop(store.publish_run(run, 1, student(run), Default::default()).await.unwrap()),
             _ => {}
         }
     }

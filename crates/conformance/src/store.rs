@@ -189,6 +189,7 @@ macro_rules! store_cases {
                 further_runs_go_on_while_their_job_is_paused
                 a_cancelled_job_ends_its_further_runs
                 a_ledger_that_still_grows_takes_no_run
+                a_harvest_is_probed_over_a_share_of_its_rows
                 a_dataset_stays_while_a_further_run_waits
                 a_deleted_job_names_the_runs_that_no_model_came_from
                 runs_are_listed_newest_first

@@ -11,8 +11,11 @@ use domain::ids::{DatasetId, DistillationId, RunId};
 use domain::lifecycle::{self, Publication, RunInstruction, RunTransition};
 use domain::ports::{Page, PageRequest, RunStore, StoreError, StoreResult};
 use domain::records::{Distillation, LeasedRun, MetricPoint, Model, NewRun, Run};
-use domain::rows::{Cursor, MetricRow, RunRow, bits, finite, finite_json, integer, json};
-use domain::run::RunResult;
+use domain::rows::{
+    Cursor, MetricRow, RunRow, bits, finite, finite_json, integer, json, outcomes, outcomes_column,
+};
+use domain::run::{RunOutcomes, RunResult};
+use domain::share::Share;
 use domain::state::DistillationState;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -23,7 +26,7 @@ macro_rules! runs {
         sqlx::query_as!(
             RunRow,
             r#"SELECT runs.id, distillation_id, runs.state, fence, trainer, step, resume_path, runs.reason, runs.created_at,
-             purpose, study, cell, coalesce(runs.spec, distillations.spec) AS "spec!", rows_millionths, rows_seed,
+             purpose, study, cell, coalesce(runs.spec, distillations.spec) AS "spec!", rows_millionths, rows_seed, share,
              runs.ledger_fingerprint, path, manifest_sha256, parameters, validation, test, runs.train_seconds,
              runs.evaluate_seconds
              FROM runs JOIN distillations ON distillations.id = distillation_id "# + $rest,
@@ -98,8 +101,8 @@ async fn insert_further(tx: &mut Tx, job: &Distillation, new: &NewRun) -> Transa
     let (study, cell) = new.plan.purpose.study_and_cell();
     sqlx::query!(
         "INSERT INTO runs (id, distillation_id, request_id, purpose, study, cell, spec, rows_millionths, rows_seed,
-             ledger_fingerprint, state, created_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 'pending', now_ms())",
+             share, ledger_fingerprint, state, created_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 'pending', now_ms())",
         new.id.as_uuid(),
         job.id.as_uuid(),
         new.request.as_uuid(),
@@ -109,10 +112,14 @@ async fn insert_further(tx: &mut Tx, job: &Distillation, new: &NewRun) -> Transa
         finite_json(&new.plan.spec(&job.spec))?,
         i64::from(new.plan.rows.millionths()),
         bits(new.plan.rows.seed),
+        new.plan.share.map_or("", Share::as_str),
         text(&new.ledger_fingerprint) as Text<'_>
     )
     .execute(&mut **tx)
     .await?;
+    if let Some(event) = lifecycle::begun(new) {
+        append(tx, job.id, &event).await?;
+    }
     Ok(())
 }
 
@@ -137,7 +144,12 @@ async fn publish_model(
 }
 
 /// Writes what a locked run came to.
-async fn write_result(tx: &mut Tx, run: RunId, result: &RunResult) -> TransactionResult<()> {
+async fn write_result(
+    tx: &mut Tx,
+    run: RunId,
+    result: &RunResult,
+    outcomes: &RunOutcomes,
+) -> TransactionResult<()> {
     sqlx::query_file!(
         "../../statements/set_run_result.sql",
         text(&result.path) as Text<'_>,
@@ -151,6 +163,10 @@ async fn write_result(tx: &mut Tx, run: RunId, result: &RunResult) -> Transactio
     )
     .execute(&mut **tx)
     .await?;
+    let outcomes = outcomes_column(outcomes)?;
+    sqlx::query_file!("../../statements/set_run_outcomes.sql", outcomes, run.as_uuid())
+        .execute(&mut **tx)
+        .await?;
     Ok(())
 }
 
@@ -190,7 +206,7 @@ impl RunStore for PostgresStore {
             if let Some(run) = record(known)? {
                 return Ok(run);
             }
-            lifecycle::create_run(&job, datasets::keep(&mut tx, job.dataset).await?.is_some())?;
+            lifecycle::create_run(&job, &new.plan, datasets::keep(&mut tx, job.dataset).await?.is_some())?;
             insert_further(&mut tx, &job, &new).await?;
             let run = fetch(&mut tx, new.id).await?;
             tx.commit().await?;
@@ -319,7 +335,13 @@ impl RunStore for PostgresStore {
         .await
     }
 
-    async fn publish_run(&self, id: RunId, fence: u64, result: RunResult) -> StoreResult<Option<Model>> {
+    async fn publish_run(
+        &self,
+        id: RunId,
+        fence: u64,
+        result: RunResult,
+        outcomes: RunOutcomes,
+    ) -> StoreResult<Option<Model>> {
         self.call(|| async {
             let mut tx = self.begin().await?;
             let (run, job) = lock_with_job(&mut tx, id).await?;
@@ -328,7 +350,7 @@ impl RunStore for PostgresStore {
                 Publication::Model => Some(publish_model(&mut tx, &job, id, &result).await?),
                 Publication::Result => None,
             };
-            write_result(&mut tx, id, &result).await?;
+            write_result(&mut tx, id, &result, &outcomes).await?;
             end(&mut tx, &run, lifecycle::publish(&job, &run, model.as_ref())).await?;
             tx.commit().await?;
             Ok(model)
@@ -360,6 +382,17 @@ impl RunStore for PostgresStore {
         self.call(|| async {
             let row = runs!("WHERE runs.id = $1", id.as_uuid()).fetch_optional(self.pool()).await;
             Ok(record(row)?.ok_or_else(|| StoreError::not_found("run", id))?)
+        })
+        .await
+    }
+
+    async fn outcomes(&self, id: RunId) -> StoreResult<RunOutcomes> {
+        self.call(|| async {
+            let column = sqlx::query_file_scalar!("../../statements/run_outcomes.sql", id.as_uuid())
+                .fetch_optional(self.pool())
+                .await?
+                .ok_or_else(|| StoreError::not_found("run", id))?;
+            Ok(outcomes(column.as_deref())?)
         })
         .await
     }

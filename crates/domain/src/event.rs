@@ -2,6 +2,7 @@
 
 use crate::ids::{DistillationId, ModelId, RunId};
 use crate::metric::Accuracy;
+use crate::share::{End, Gain, Share};
 use crate::state::DistillationState;
 use crate::time::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -58,6 +59,28 @@ pub enum EventKind {
     TeacherMeasured {
         /// The result.
         accuracy: Accuracy,
+    },
+    /// A probe begins: a short training over the rationales of a share of the rows.
+    Probing {
+        /// The run.
+        run: RunId,
+        /// Whose rationales it reads.
+        share: Share,
+    },
+    /// A probe has ended, and it is decided what the teacher is asked next.
+    Probed {
+        /// The run.
+        run: RunId,
+        /// Whose rationales it read.
+        share: Share,
+        /// On the validation rows.
+        accuracy: Accuracy,
+        /// Over the probe before it; `None` for the first.
+        gain: Option<Gain>,
+        /// The share that is asked about next; `None` where asking ends.
+        next: Option<Share>,
+        /// Why asking ends.
+        end: Option<End>,
     },
     /// A model was published.
     Published {

@@ -10,6 +10,7 @@
 use crate::example::{Answer, Example};
 use crate::ids::{CompletionKey, DistillationId, RequestId};
 use crate::run::RunPlan;
+use crate::share::Share;
 use crate::spec::{PROFILE_IMPORTED, Spec};
 use crate::task::{LabelSet, Task};
 use serde::Serialize;
@@ -124,6 +125,11 @@ pub fn successor(key: CompletionKey) -> CompletionKey {
 /// The request id of a job that asks again what `previous` was answered: with its specification, over its rows.
 pub fn refresh_request(submission: RequestId, previous: DistillationId) -> RequestId {
     request(&[b"refresh", submission.as_uuid().as_bytes(), previous.as_uuid().as_bytes()])
+}
+
+/// The request id of a probe that a job makes over a share of its rows: made again, it is the same run.
+pub fn probe_request(job: DistillationId, share: Share) -> RequestId {
+    request(&[b"probe", job.as_uuid().as_bytes(), share.as_str().as_bytes()])
 }
 
 /// The content address of an answer that came with the data; `input` is what the student reads.

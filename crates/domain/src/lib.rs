@@ -2,7 +2,7 @@
 //!
 //! Here are the specification of a distillation ([`spec`]), tasks as data ([`task`]), the reading of completions
 //! ([`completion`]), the comparison of labels ([`label`]), judging ([`judge`]), what an objective trains and answers
-//! ([`objective`]), records and their states ([`records`], [`state`]), what a job may do next ([`lifecycle`]) and may spend ([`budget`]), what is asked next ([`policy`]), the names of
+//! ([`objective`]), records and their states ([`records`], [`state`]), what a job may do next ([`lifecycle`]) and may spend ([`budget`]), what is asked next ([`policy`]) and until when ([`until`]), the names of
 //! metrics and spans ([`telemetry`]), [`Fault`], and the ports that adapters implement ([`ports`]).
 //!
 //! # Invariants
@@ -53,6 +53,7 @@ pub mod rejudge;
 pub mod rows;
 pub mod run;
 pub mod secret;
+pub mod share;
 pub mod spec;
 pub mod state;
 pub mod subset;
@@ -60,6 +61,7 @@ pub mod task;
 pub mod telemetry;
 pub mod time;
 pub mod trace;
+pub mod until;
 pub mod visible;
 mod width;
 

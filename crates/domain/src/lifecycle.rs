@@ -15,7 +15,8 @@
 
 use crate::event::EventKind;
 use crate::ids::{DatasetId, DistillationId, RunId};
-use crate::records::{Distillation, Model, Run};
+use crate::records::{Distillation, Model, NewRun, Run};
+use crate::run::RunPlan;
 use crate::spec::TeacherSource;
 use crate::state::{DatasetState, DistillationState, PromptState, RunState};
 
@@ -165,11 +166,19 @@ pub fn start_training(job: &Distillation) -> Decision {
     }
 }
 
-/// Whether a job's ledger can be trained on by a further run: its harvest has ended, so that the ledger stays as it is.
+/// Whether a job's ledger can be trained on by a further run: its harvest has ended, so that the ledger stays as it is. A
+/// probe over a share of the rows belongs to the harvest itself, which asks about no other rows meanwhile.
 ///
 /// # Errors
-/// It was never harvested to the end, or its dataset was deleted.
-pub fn create_run(job: &Distillation, has_dataset: bool) -> Result<(), Conflict> {
+/// It was never harvested to the end, or its dataset was deleted; of a probe: it does not harvest.
+pub fn create_run(job: &Distillation, plan: &RunPlan, has_dataset: bool) -> Result<(), Conflict> {
+    if plan.share.is_some() {
+        return if job.state == Harvesting {
+            Ok(())
+        } else {
+            Err(refused(job, "be probed: it does not harvest"))
+        };
+    }
     if job.run.is_none() {
         return Err(refused(job, "take further runs: its harvest is not over"));
     }
@@ -178,6 +187,11 @@ pub fn create_run(job: &Distillation, has_dataset: bool) -> Result<(), Conflict>
         return Err(Conflict::DatasetDeleted { job: job.id, dataset: job.dataset, action });
     }
     Ok(())
+}
+
+/// What a run that was just created appends to the events of its job.
+pub fn begun(run: &NewRun) -> Option<EventKind> {
+    run.plan.share.map(|share| EventKind::Probing { run: run.id, share })
 }
 
 /// Pauses a job; it returns to the present state when it is resumed.
@@ -387,7 +401,8 @@ mod tests {
     use super::*;
     use crate::ids::ModelId;
     use crate::records::PhaseSeconds;
-    use crate::run::{RunPlan, RunPurpose};
+    use crate::run::RunPurpose;
+    use crate::share::Share;
     use crate::spec::{Draft, JudgingDraft, StudentDraft, TeacherDraft, TrainingDraft};
     use crate::{Task, Timestamp};
 
@@ -618,12 +633,34 @@ mod tests {
     fn a_ledger_takes_further_runs_once_its_harvest_is_over() {
         for state in DistillationState::ALL {
             let trained = job(*state);
+            let plan = RunPlan { purpose: RunPurpose::Probe, ..RunPlan::of_job(&trained.spec) };
+            let create_run = |job: &Distillation, has_dataset| create_run(job, &plan, has_dataset);
             assert_eq!(create_run(&trained, true), Ok(()), "{state}");
             let gone = create_run(&trained, false).unwrap_err().to_string();
             assert!(gone.contains("cannot take further runs") && gone.contains("was deleted"), "{gone}");
             let words = create_run(&Distillation { run: None, ..trained }, true).unwrap_err().to_string();
             assert!(words.contains("its harvest is not over"), "{words}");
         }
+    }
+
+    #[test]
+    fn a_harvest_takes_probes_and_says_so() {
+        for state in DistillationState::ALL {
+            let job = Distillation { run: None, ..job(*state) };
+            let plan = RunPlan::probe(&job.spec, Share::Eighth);
+            assert_eq!(create_run(&job, &plan, true).is_ok(), *state == Harvesting, "{state}");
+        }
+        let job = job(Harvesting);
+        let new = |plan| NewRun {
+            id: RunId::generate(),
+            request: crate::ids::RequestId::generate(),
+            distillation: job.id,
+            plan,
+            ledger_fingerprint: String::new(),
+        };
+        let probe = new(RunPlan::probe(&job.spec, Share::Eighth));
+        assert_eq!(begun(&probe), Some(EventKind::Probing { run: probe.id, share: Share::Eighth }));
+        assert_eq!(begun(&new(RunPlan { purpose: RunPurpose::Probe, ..RunPlan::of_job(&job.spec) })), None);
     }
 
     #[test]

@@ -232,7 +232,7 @@ mod tests {
     use crate::completion::Parsed;
     use crate::ids::{DistillationId, PromptId};
     use crate::metric::SplitMix;
-    use crate::spec::{Budget, LabelSource, TeacherSource};
+    use crate::spec::{Budget, LabelSource, Select, TeacherSource, Until};
     use crate::state::{Purpose, Verdict};
 
     fn teacher(samples: u32, profiles: &[&str]) -> TeacherSpec {
@@ -249,6 +249,9 @@ mod tests {
             evaluate_rows: 200,
             smoke_rows: 16,
             batch: false,
+            until: Until::Off,
+            select: Select::Stratified,
+            probe_steps: None,
             budget: Budget::default(),
         }
     }

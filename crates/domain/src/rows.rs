@@ -14,7 +14,7 @@ use crate::records::{
     Batch, Completion, Dataset, Distillation, HarvestProgress, LedgerEntry, MetricPoint, Model, PhaseSeconds,
     Prompt, Run,
 };
-use crate::run::{RunPlan, RunPurpose, RunResult};
+use crate::run::{RunOutcomes, RunPlan, RunPurpose, RunResult};
 use crate::spec::Spec;
 use crate::state::{PromptState, Reason, Verdict};
 use crate::subset::Subset;
@@ -676,6 +676,7 @@ pub struct RunRow {
     pub spec: String,
     pub rows_millionths: i64,
     pub rows_seed: i64,
+    pub share: String,
     pub ledger_fingerprint: String,
     pub path: String,
     pub manifest_sha256: String,
@@ -697,7 +698,8 @@ impl RunRow {
         let rows =
             Subset::of_millionths(number("rows_millionths", self.rows_millionths)?, unsigned(self.rows_seed))
                 .ok_or_else(|| damaged("rows_millionths", self.rows_millionths))?;
-        Ok(RunPlan::new(purpose, rows, &spec))
+        let share = (!self.share.is_empty()).then(|| named("share", &self.share)).transpose()?;
+        Ok(RunPlan { share, ..RunPlan::new(purpose, rows, &spec) })
     }
 
     fn result(&self) -> StoreResult<Option<RunResult>> {
@@ -714,6 +716,22 @@ impl RunRow {
             evaluate_seconds: self.evaluate_seconds,
         }))
     }
+}
+
+/// What the column `outcomes` of a run says; nothing where it is empty.
+///
+/// # Errors
+/// It cannot be read.
+pub fn outcomes(column: Option<&str>) -> StoreResult<RunOutcomes> {
+    Ok(json_maybe("outcomes", column)?.unwrap_or_default())
+}
+
+/// The outcomes of a run as the column holds them; `None` for a run that names no row.
+///
+/// # Errors
+/// Never, for rows by number.
+pub fn outcomes_column(outcomes: &RunOutcomes) -> StoreResult<Option<String>> {
+    (*outcomes != RunOutcomes::default()).then(|| finite_json(outcomes)).transpose()
 }
 
 /// The bits of an unsigned number as a column holds them.

@@ -5,11 +5,15 @@
 
 use crate::fault::Violation;
 use crate::metric::Accuracy;
+use crate::paired::Pairs;
+use crate::share::Share;
 use crate::spec::{
     Context, Draft, Judging, JudgingDraft, Spec, Start, StudentDraft, TrainingDraft, TrainingSpec,
     contradictions, is_name,
 };
 use crate::subset::Subset;
+use serde::{Deserialize, Serialize};
+use std::collections::HashSet;
 
 /// Why a run exists.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -80,6 +84,9 @@ pub struct RunPlan {
     pub purpose: RunPurpose,
     /// The train rows it learns from.
     pub rows: Subset,
+    /// The share of the train rows whose rationales it reads, of a probe that its job makes while it harvests; `None` for
+    /// all of them.
+    pub share: Option<Share>,
     /// Its judging rules: which rationales of the ledger it accepts.
     pub judging: Judging,
     /// What its student starts from.
@@ -99,6 +106,7 @@ impl RunPlan {
         Self {
             purpose,
             rows,
+            share: None,
             judging: spec.judging,
             start: spec.start.clone(),
             training: spec.training.clone(),
@@ -125,6 +133,8 @@ pub struct RunDraft {
     pub fraction: Option<f64>,
     /// The split seed; `None` for the job's training seed.
     pub seed: Option<u64>,
+    /// See [`RunPlan::share`]; a caller has none.
+    pub share: Option<Share>,
     /// The judging's part.
     pub judging: JudgingDraft,
     /// The student's part.
@@ -143,6 +153,10 @@ impl RunDraft {
         let mut found = contradictions(&self.student, &judging);
         if self.purpose.is_final() {
             found.push(Violation::new("purpose", "is `final`: that run is created when the harvest ends"));
+        }
+        if self.share.is_some() {
+            let words = "is for the probes that a job makes while it harvests: it cannot be asked for";
+            found.push(Violation::new("share", words));
         }
         let rows = self.rows(job.training.seed).map_err(|violation| found.push(violation));
         let job = Draft::from(job.clone());
@@ -171,7 +185,7 @@ impl RunDraft {
         let training = self.training.clone().fill(context);
         let rows = self.rows(training.seed).map_err(|violation| vec![violation])?;
         let (judging, start) = (self.judging.fill(context), self.student.fill());
-        Ok(RunPlan { purpose: self.purpose, rows, judging, start, training })
+        Ok(RunPlan { purpose: self.purpose, rows, share: self.share, judging, start, training })
     }
 
     fn rows(&self, seed: u64) -> Result<Subset, Violation> {
@@ -204,6 +218,60 @@ pub struct RunResult {
     pub evaluate_seconds: f64,
 }
 
+/// What a student answered to some rows: the rows by index, in order.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Outcomes {
+    /// Rows that were answered as gold says.
+    pub right: Vec<u64>,
+    /// All others.
+    pub wrong: Vec<u64>,
+}
+
+impl Outcomes {
+    /// The outcomes of rows, each with whether it was right.
+    pub fn of(rows: impl IntoIterator<Item = (u64, bool)>) -> Self {
+        let mut outcomes = Self::default();
+        for (row, is_right) in rows {
+            if is_right { outcomes.right.push(row) } else { outcomes.wrong.push(row) }
+        }
+        outcomes.right.sort_unstable();
+        outcomes.wrong.sort_unstable();
+        outcomes
+    }
+
+    /// How many rows there are.
+    pub fn rows(&self) -> usize {
+        self.right.len() + self.wrong.len()
+    }
+
+    /// This student, the first, and another on the same rows; rows that only one of them was asked say nothing.
+    pub fn against(&self, second: &Self) -> Pairs {
+        let right: HashSet<u64> = second.right.iter().copied().collect();
+        let wrong: HashSet<u64> = second.wrong.iter().copied().collect();
+        let pair = |row: &u64, is_right: bool| match (right.contains(row), wrong.contains(row)) {
+            (true, _) => Some((is_right, true)),
+            (false, true) => Some((is_right, false)),
+            (false, false) => None,
+        };
+        let rights = self.right.iter().filter_map(|row| pair(row, true));
+        rights.chain(self.wrong.iter().filter_map(|row| pair(row, false))).collect()
+    }
+}
+
+/// Which rows a run got right, as far as it is asked to say so: what its accuracy was measured on, row by row.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct RunOutcomes {
+    /// The validation rows that have a gold label.
+    pub validation: Outcomes,
+    /// Train rows without a rationale that it got wrong.
+    pub needed: Vec<u64>,
+}
+
+impl RunOutcomes {
+    /// Most rows of each kind.
+    pub const ROWS_MAX: usize = 100_000;
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -228,6 +296,7 @@ mod tests {
             purpose: RunPurpose::Probe,
             fraction: None,
             seed: None,
+            share: None,
             judging: JudgingDraft::default(),
             student: StudentDraft::default(),
             training: TrainingDraft::default(),
@@ -263,6 +332,23 @@ mod tests {
     }
 
     #[test]
+    fn outcomes_are_compared_row_by_row() {
+        let outcomes =
+            |right: &[u64], wrong: &[u64]| Outcomes { right: right.to_vec(), wrong: wrong.to_vec() };
+        let check = |first: Outcomes, second: Outcomes, counts: [u64; 4]| {
+            let [both, first_only, second_only, neither] = counts;
+            let expected = Pairs { both, first: first_only, second: second_only, neither };
+            assert_eq!(first.against(&second), expected, "{first:?} {second:?}");
+        };
+        check(outcomes(&[1, 2], &[3, 4]), outcomes(&[1, 3], &[2, 4]), [1, 1, 1, 1]);
+        check(outcomes(&[1, 2], &[3]), outcomes(&[1, 2, 3], &[]), [2, 0, 1, 0]);
+        check(outcomes(&[1, 2, 9], &[3]), outcomes(&[1], &[2, 3, 8]), [1, 1, 0, 1]);
+        check(outcomes(&[], &[]), outcomes(&[1], &[]), [0, 0, 0, 0]);
+        let built = Outcomes::of([(3, true), (1, false), (2, true)]);
+        assert_eq!((built.rows(), built), (3, outcomes(&[2, 3], &[1])));
+    }
+
+    #[test]
     fn every_mistake_of_a_draft_is_named_by_its_field() {
         let check = |change: fn(&mut RunDraft), fields: &[&str]| {
             let mut changed = draft();
@@ -278,6 +364,7 @@ mod tests {
             &["rows.fraction", "training.alpha"],
         );
         check(|draft| draft.judging.vote = Some(true), &["judging.vote"]);
+        check(|draft| draft.share = Some(Share::Half), &["share"]);
         check(
             |draft| (draft.student.base, draft.student.size) = (Some("t5".into()), Some(StudentSize::Tiny)),
             &["student.size"],

@@ -12,8 +12,8 @@ mod stored;
 pub use field::{Field, Section};
 pub use hint::Hint;
 pub use sections::{
-    Budget, Judging, JudgingDraft, LabelSource, PROFILE_IMPORTED, PROFILE_NONE, Precision, Schedule,
-    StudentDraft, StudentSize, TeacherDraft, TeacherSource, TeacherSpec, TrainingDraft, TrainingSpec,
+    Budget, Judging, JudgingDraft, LabelSource, PROFILE_IMPORTED, PROFILE_NONE, Precision, Schedule, Select,
+    StudentDraft, StudentSize, TeacherDraft, TeacherSource, TeacherSpec, TrainingDraft, TrainingSpec, Until,
 };
 
 use crate::completion::exemplar_violations;
@@ -292,6 +292,35 @@ impl Spec {
         found
     }
 
+    /// What a job contradicts that asks until rationales stop helping: its probes learn the dataset's labels, and rationales.
+    /// A further run over its ledger may do otherwise.
+    pub fn probe_violations(&self) -> Vec<Violation> {
+        let mut found = Vec::new();
+        let Some(teacher) = self.teacher.as_ref().filter(|teacher| teacher.stops_early()) else {
+            return found;
+        };
+        if !self.training.objective.needs_rationales() {
+            found.push(Violation::new(
+                "teacher.until",
+                "needs `training.objective` to learn from rationales: nothing else can show whether they help",
+            ));
+        }
+        if self.judging.label == LabelSource::Teacher {
+            found.push(Violation::new(
+                "teacher.until",
+                "needs `judging.label = \"gold\"`: the first probe learns labels without asking the teacher",
+            ));
+        }
+        if teacher.probe_steps.is_some_and(|steps| steps > self.training.steps) {
+            let most = self.training.steps;
+            found.push(Violation::new(
+                "teacher.probe_steps",
+                format!("is more than the {most} of `training.steps`: a probe is the shorter training"),
+            ));
+        }
+        found
+    }
+
     fn check_judging(&self, found: &mut Vec<Violation>) {
         let needs_teacher =
             self.training.objective.needs_rationales() || self.judging.label == LabelSource::Teacher;
@@ -352,6 +381,7 @@ fn check_teacher(teacher: &TeacherSpec, found: &mut Vec<Violation>) {
             ));
         }
     }
+    check_until(teacher, found);
     found.extend(teacher.check());
     found.extend(teacher.budget.check());
     check_budget(&teacher.budget, found);
@@ -361,6 +391,27 @@ fn check_teacher(teacher: &TeacherSpec, found: &mut Vec<Violation>) {
             "is 0, so that all samples would be the same: raise it or ask for one sample",
         ));
     }
+}
+
+/// What contradicts asking until rationales stop helping, and what means nothing without it.
+fn check_until(teacher: &TeacherSpec, found: &mut Vec<Violation>) {
+    let mut refuse = |field: &str, is_wrong: bool, words: &str| {
+        if is_wrong {
+            found.push(Violation::new(field, words));
+        }
+    };
+    if !teacher.stops_early() {
+        let words = "only makes sense with `teacher.until = \"no_gain\"`";
+        refuse("teacher.select", teacher.select == Select::Needed, words);
+        refuse("teacher.probe_steps", teacher.probe_steps.is_some(), words);
+        return;
+    }
+    let imported = teacher.source == TeacherSource::Imported;
+    refuse("teacher.until", imported, "asks a teacher, and `imported` answers are all there already");
+    let words = "contradicts `teacher.until`, which waits for each share of the rows, and a batch may take a day: remove one";
+    refuse("teacher.batch", teacher.batch, words);
+    let words = "contradicts `teacher.until`, which finds out how many rows to ask about: remove one of them";
+    refuse("teacher.rows", teacher.rows.is_some(), words);
 }
 
 /// A limit is compared with what was spent, which the records count in 63 bits.
@@ -471,6 +522,40 @@ mod tests {
             },
             &["teacher.temperature"],
         );
+    }
+
+    #[test]
+    fn asking_until_it_stops_helping_needs_a_teacher_and_gold() {
+        let until = |change: fn(&mut Draft), fields: &[&str]| {
+            let mut changed = draft();
+            changed.teacher.until = Some(Until::NoGain);
+            change(&mut changed);
+            let spec = changed.fill();
+            let found = [spec.violations(), spec.probe_violations()].concat();
+            let names: Vec<&str> = found.iter().map(|violation| violation.field.as_str()).collect();
+            assert_eq!(names, fields, "{found:?}");
+        };
+        until(|_| {}, &[]);
+        until(|draft| draft.teacher.select = Some(Select::Needed), &[]);
+        until(|draft| draft.teacher.probe_steps = Some(100), &[]);
+        until(|draft| draft.teacher.probe_steps = Some(0), &["teacher.probe_steps"]);
+        until(|draft| draft.teacher.probe_steps = Some(2_001), &["teacher.probe_steps"]);
+        until(|draft| draft.teacher.profile = Some("imported".into()), &["teacher.until"]);
+        until(|draft| draft.teacher.rows = Some(100), &["teacher.rows"]);
+        until(|draft| draft.teacher.batch = Some(true), &["teacher.batch"]);
+        until(|draft| draft.training.objective = Some(Objective::Standard), &["teacher.until"]);
+        until(|draft| draft.judging.label = Some(LabelSource::Teacher), &["teacher.until"]);
+        // A further run may learn otherwise: what its job probed is not its concern.
+        check(
+            |draft| {
+                draft.teacher.until = Some(Until::NoGain);
+                draft.judging.label = Some(LabelSource::Teacher);
+                draft.training.objective = Some(Objective::Standard);
+            },
+            &[],
+        );
+        check(|draft| draft.teacher.select = Some(Select::Needed), &["teacher.select"]);
+        check(|draft| draft.teacher.probe_steps = Some(100), &["teacher.probe_steps"]);
     }
 
     #[test]

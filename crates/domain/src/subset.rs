@@ -81,7 +81,7 @@ impl Subset {
     }
 
     /// Where a row stands in the order of its stratum.
-    fn rank(&self, index: u64) -> u64 {
+    pub(crate) fn rank(&self, index: u64) -> u64 {
         SplitMix::new(self.seed ^ SALT ^ index.wrapping_mul(0x9E37_79B9_7F4A_7C15)).next_u64()
     }
 }

@@ -10,8 +10,11 @@ use domain::ids::{DistillationId, RunId};
 use domain::lifecycle::{self, Publication, RunInstruction, RunTransition};
 use domain::ports::{DatasetStore, Page, PageRequest, RunStore, StoreError, StoreResult};
 use domain::records::{Distillation, LeasedRun, MetricPoint, Model, NewRun, Run};
-use domain::rows::{Cursor, MetricRow, RunRow, bits, finite, finite_json, integer};
-use domain::run::RunResult;
+use domain::rows::{
+    Cursor, MetricRow, RunRow, bits, finite, finite_json, integer, outcomes, outcomes_column,
+};
+use domain::run::{RunOutcomes, RunResult};
+use domain::share::Share;
 use domain::state::DistillationState;
 use sqlx::{Sqlite, Transaction};
 use std::time::Duration;
@@ -22,7 +25,7 @@ macro_rules! runs {
         sqlx::query_as!(
             RunRow,
             r#"SELECT runs.id, distillation_id, runs.state, fence, trainer, step, resume_path, runs.reason, runs.created_at,
-             purpose, study, cell, coalesce(runs.spec, distillations.spec) AS "spec!: String", rows_millionths, rows_seed,
+             purpose, study, cell, coalesce(runs.spec, distillations.spec) AS "spec!: String", rows_millionths, rows_seed, share,
              runs.ledger_fingerprint, path, manifest_sha256, parameters, validation, test, runs.train_seconds,
              runs.evaluate_seconds
              FROM runs JOIN distillations ON distillations.id = distillation_id "# + $rest,
@@ -87,6 +90,7 @@ impl RunStore for SqliteStore {
     }
 
     async fn create_run(&self, new: NewRun) -> StoreResult<Run> {
+        let now = self.now();
         let mut writer = self.write().await?;
         let mut transaction = writer.begin().await?;
         let known = runs!("WHERE runs.request_id = ?", new.request.as_uuid());
@@ -94,12 +98,12 @@ impl RunStore for SqliteStore {
             return Ok(run);
         }
         let job = jobs::fetch(&mut transaction, new.distillation).await?;
-        lifecycle::create_run(&job, datasets::exists(&mut transaction, job.dataset).await?)?;
+        lifecycle::create_run(&job, &new.plan, datasets::exists(&mut transaction, job.dataset).await?)?;
         let (study, cell) = new.plan.purpose.study_and_cell();
         sqlx::query!(
             "INSERT INTO runs (id, distillation_id, request_id, purpose, study, cell, spec, rows_millionths, rows_seed,
-                 ledger_fingerprint, state, created_at)
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'pending', ?)",
+                 share, ledger_fingerprint, state, created_at)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'pending', ?)",
             new.id.as_uuid(),
             job.id.as_uuid(),
             new.request.as_uuid(),
@@ -109,12 +113,16 @@ impl RunStore for SqliteStore {
             finite_json(&new.plan.spec(&job.spec))?,
             i64::from(new.plan.rows.millionths()),
             bits(new.plan.rows.seed),
+            new.plan.share.map_or("", Share::as_str),
             &new.ledger_fingerprint,
-            self.now()
+            now
         )
         .execute(&mut *transaction)
         .await
         .map_err(internal)?;
+        if let Some(event) = lifecycle::begun(&new) {
+            append(&mut transaction, now, job.id, &event).await?;
+        }
         let run = fetch(&mut transaction, new.id).await?;
         transaction.commit().await.map_err(internal)?;
         Ok(run)
@@ -244,7 +252,13 @@ impl RunStore for SqliteStore {
         transaction.commit().await.map_err(internal)
     }
 
-    async fn publish_run(&self, id: RunId, fence: u64, result: RunResult) -> StoreResult<Option<Model>> {
+    async fn publish_run(
+        &self,
+        id: RunId,
+        fence: u64,
+        result: RunResult,
+        outcomes: RunOutcomes,
+    ) -> StoreResult<Option<Model>> {
         let now = self.now();
         let mut writer = self.write().await?;
         let mut transaction = writer.begin().await?;
@@ -255,7 +269,7 @@ impl RunStore for SqliteStore {
             Publication::Model => Some(publish_model(&mut transaction, now, &job, id, &result).await?),
             Publication::Result => None,
         };
-        write_result(&mut transaction, id, &result).await?;
+        write_result(&mut transaction, id, &result, &outcomes).await?;
         end(&mut transaction, now, &run, lifecycle::publish(&job, &run, model.as_ref())).await?;
         transaction.commit().await.map_err(internal)?;
         Ok(model)
@@ -283,6 +297,15 @@ impl RunStore for SqliteStore {
     async fn run(&self, id: RunId) -> StoreResult<Run> {
         let row = runs!("WHERE runs.id = ?", id.as_uuid()).fetch_optional(self.readers()).await;
         record(row)?.ok_or_else(|| StoreError::not_found("run", id))
+    }
+
+    async fn outcomes(&self, id: RunId) -> StoreResult<RunOutcomes> {
+        let column = sqlx::query_file_scalar!("../../statements/run_outcomes.sql", id.as_uuid())
+            .fetch_optional(self.readers())
+            .await
+            .map_err(internal)?
+            .ok_or_else(|| StoreError::not_found("run", id))?;
+        outcomes(column.as_deref())
     }
 
     async fn metrics(&self, id: RunId, name: Option<&str>, limit: usize) -> StoreResult<Vec<MetricPoint>> {
@@ -352,6 +375,7 @@ async fn write_result(
     transaction: &mut Transaction<'_, Sqlite>,
     id: RunId,
     result: &RunResult,
+    outcomes: &RunOutcomes,
 ) -> StoreResult<()> {
     sqlx::query_file!(
         "../../statements/set_run_result.sql",
@@ -367,5 +391,10 @@ async fn write_result(
     .execute(&mut **transaction)
     .await
     .map_err(internal)?;
+    let outcomes = outcomes_column(outcomes)?;
+    sqlx::query_file!("../../statements/set_run_outcomes.sql", outcomes, id.as_uuid())
+        .execute(&mut **transaction)
+        .await
+        .map_err(internal)?;
     Ok(())
 }

@@ -139,7 +139,7 @@ async fn lived_in(store: &SqliteStore) -> (DistillationId, Vec<String>) {
     store.mark_published(&ids[..1]).await.unwrap();
     store.start_training(harvest.job, "ledger").await.unwrap();
     let run = store.lease_run("trainer", fixtures::LONG).await.unwrap().unwrap().run.id;
-    store.publish_run(run, 1, fixtures::student(run)).await.unwrap();
+    store.publish_run(run, 1, fixtures::student(run), Default::default()).await.unwrap();
     store.register_base_model("t5-small", "aa11").await.unwrap();
     (harvest.job, everything(store, harvest.job).await)
 }

@@ -4,8 +4,9 @@ use crate::error::HarvestError;
 use crate::job::PreparedJob;
 use crate::plan::Next;
 use crate::shared::Shared;
-use crate::{batches, judging, plan};
+use crate::{batches, judging, plan, shares};
 use domain::records::Distillation;
+use domain::share::Share;
 use domain::state::DistillationState;
 use domain::telemetry::span;
 use std::sync::Arc;
@@ -54,7 +55,11 @@ async fn advance(shared: &Shared, record: Distillation) -> Result<(), HarvestErr
         return Ok(());
     }
     let progress = shared.stores.prompts.harvest_progress(job.id).await?;
-    match plan::extend(shared, &job, &progress).await? {
+    let Some(stage) = shares::stage(shared, &job, &progress).await? else { return Ok(()) };
+    if stage.share == Share::None {
+        return shares::probe(shared, &job, stage.share).await;
+    }
+    match plan::extend(shared, &job, &progress, &stage).await? {
         Next::Planned => return Ok(()),
         Next::Waiting => {
             if job.is_batched() {
@@ -63,9 +68,11 @@ async fn advance(shared: &Shared, record: Distillation) -> Result<(), HarvestErr
             }
             return Ok(());
         }
+        Next::Done if stage.is_probed => return shares::probe(shared, &job, stage.share).await,
         Next::Done => {}
     }
     shared.positions.forget(job.id);
+    shared.stages.forget(job.id);
     finish(shared, &job, &record).await
 }
 

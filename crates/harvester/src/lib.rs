@@ -42,11 +42,14 @@ mod meters;
 mod obstacles;
 mod plan;
 mod position;
+mod probes;
 mod rejudging;
 mod relay;
 mod runs;
 mod services;
 mod shared;
+mod shares;
+mod stage;
 mod submit;
 mod worker;
 

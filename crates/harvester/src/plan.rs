@@ -10,6 +10,7 @@ use crate::job::PreparedJob;
 use crate::ledger::Ledger;
 use crate::position::Position;
 use crate::shared::Shared;
+use crate::stage::Stage;
 use domain::Split;
 use domain::budget::CallBound;
 use domain::completion;
@@ -22,6 +23,7 @@ use domain::judge;
 use domain::policy::{self, Ask, Fate, Known, Rules, Smoke, WAVE_MAX};
 use domain::ports::{BATCH_MAX, StoreResult};
 use domain::records::{Completion, Distillation, HarvestProgress, Harvested, LedgerEntry, NewPrompt, Prompt};
+use domain::share::Share;
 use domain::spec::{TeacherSource, TeacherSpec};
 use domain::state::{DistillationState, PromptState, Purpose, Reason};
 use domain::subset;
@@ -42,12 +44,16 @@ pub(crate) async fn begin(shared: &Shared, job: &PreparedJob) -> Result<(), Harv
     match job.spec.teacher.as_ref() {
         None => shared.stores.prompts.plan_prompts(job.id, Vec::new()).await?,
         Some(teacher) if teacher.source == TeacherSource::Imported => import(shared, job, teacher).await?,
+        // Labels alone are tried before anything is asked.
+        Some(teacher) if teacher.stops_early() => {
+            shared.stores.prompts.plan_prompts(job.id, Vec::new()).await?;
+        }
         Some(teacher) => {
             let mut position = Position::default();
             let gated = is_gated(shared, job, teacher).await?;
             let rows_max = if gated { teacher.smoke_rows } else { u32::MAX };
             let (asking, pending) = (Asking::of(job, teacher).await, Pending::default());
-            let mut wave = train_wave(shared, &asking, &pending, &mut position, rows_max).await?;
+            let mut wave = train_wave(shared, &asking, &pending, None, &mut position, rows_max).await?;
             if !gated && wave.len() < WAVE_MAX {
                 wave.extend(measured(shared, &asking).await?);
             }
@@ -69,6 +75,14 @@ pub(crate) async fn progress(shared: &Shared, job: &Distillation) -> StoreResult
     let rules = Rules { teacher, judging: &job.spec.judging, metric: job.spec.task.metric };
     let train = shared.stores.datasets.row_counts(job.dataset, Split::Train).await?.rows;
     let train = train.min(teacher.rows.map_or(u64::MAX, u64::from));
+    let train = match teacher.stops_early() {
+        true => {
+            let share =
+                Share::ALL.get(crate::probes::probed(shared, job.id).await?).copied().unwrap_or(Share::All);
+            train.saturating_mul(u64::from(share.eighths())).div_ceil(u64::from(Share::All.eighths()))
+        }
+        false => train,
+    };
     let test = shared.stores.datasets.row_counts(job.dataset, Split::Test).await?.labelled;
     let test = if teacher.evaluate { test.min(u64::from(teacher.evaluate_rows)) } else { 0 };
     let expected = train.saturating_mul(u64::from(rules.samples_first())).saturating_add(test);
@@ -102,6 +116,7 @@ pub(crate) async fn extend(
     shared: &Shared,
     job: &PreparedJob,
     progress: &HarvestProgress,
+    stage: &Stage,
 ) -> Result<Next, HarvestError> {
     let Some(teacher) = job.spec.teacher.as_ref().filter(|_| !job.is_imported()) else {
         return Ok(Next::of(false, progress.total() - progress.done()));
@@ -117,17 +132,25 @@ pub(crate) async fn extend(
         return Ok(Next::Waiting);
     }
     let mut position = shared.positions.get(job.id);
-    if progress.done() < position.seen {
-        // Answers were forgotten: their rows may be asked more, from the first one on.
+    if progress.done() < position.seen || position.share != Some(stage.share) {
+        // Answers were forgotten, or further rows may be asked about: from the first one on.
         position.train = (0, 0);
         position.done = 0;
     }
     position.seen = progress.done();
+    position.share = Some(stage.share);
     shared.positions.set(job.id, position);
     if !position.is_past_gate {
         if progress.total() <= gate_prompts(job, teacher) && is_gated(shared, job, teacher).await? {
             if waiting > 0 {
                 return Ok(Next::Waiting);
+            }
+            if progress.total() == 0 {
+                let asking = Asking::of(job, teacher).await;
+                let (pending, rows, most) = (Pending::default(), stage.rows.as_deref(), teacher.smoke_rows);
+                let wave = train_wave(shared, &asking, &pending, rows, &mut position, most).await?;
+                let is_planned = plan(shared, job, asking.askers.settle(shared, wave).await?).await?;
+                return Ok(Next::of(is_planned, waiting));
             }
             pass_gate(shared, job, progress).await?;
         }
@@ -140,7 +163,8 @@ pub(crate) async fn extend(
     position.done = progress.done().max(1);
     let pending = Pending::of(shared, job).await?;
     let asking = Asking::of(job, teacher).await;
-    let mut wave = train_wave(shared, &asking, &pending, &mut position, u32::MAX).await?;
+    let rows = stage.rows.as_deref();
+    let mut wave = train_wave(shared, &asking, &pending, rows, &mut position, u32::MAX).await?;
     if wave.len() < WAVE_MAX && !position.is_measured {
         wave.extend(measured(shared, &asking).await?);
         position.is_measured = true;
@@ -215,11 +239,13 @@ impl Pending {
     }
 }
 
-/// The next prompts of train rows, from where the job stands, over at most `rows_max` rows.
+/// The next prompts of train rows (of `chosen` ones, where it is not all), from where the job stands, over at most `rows_max`
+/// rows.
 async fn train_wave(
     shared: &Shared,
     asking: &Asking<'_>,
     pending: &Pending,
+    chosen: Option<&HashSet<u64>>,
     position: &mut Position,
     rows_max: u32,
 ) -> Result<Vec<Addressed>, HarvestError> {
@@ -239,6 +265,9 @@ async fn train_wave(
             if wave.len() >= WAVE_MAX {
                 from = row.index;
                 break;
+            }
+            if chosen.is_some_and(|chosen| !chosen.contains(&row.index)) {
+                continue;
             }
             let entries = ledger.of(row.index).await?;
             let is_waiting = pending.waiting.contains(&row.index);

@@ -1,6 +1,7 @@
 //! Where the planning of each job stands, as this process remembers it. Another process begins anew, and finds the same.
 
 use domain::ids::DistillationId;
+use domain::share::Share;
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -13,6 +14,8 @@ const POSITIONS_MAX: usize = 1_024;
 pub(crate) struct Position {
     /// The first train row that is not done, and how many train rows stand before it.
     pub(crate) train: (u64, u32),
+    /// The share of the train rows that this is a place in.
+    pub(crate) share: Option<Share>,
     /// The rows that measure the teacher are planned.
     pub(crate) is_measured: bool,
     /// The smoke gate is behind it.

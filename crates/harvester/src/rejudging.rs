@@ -41,6 +41,7 @@ impl Rejudging {
             purpose: RunPurpose::Probe,
             fraction: None,
             seed: None,
+            share: None,
             judging: draft,
             student: StudentDraft::default(),
             training: TrainingDraft::default(),

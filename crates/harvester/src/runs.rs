@@ -6,13 +6,15 @@
 use crate::error::HarvestError;
 use crate::ledger::Ledger;
 use crate::shared::Shared;
-use crate::submit;
+use crate::{probes, submit};
+use domain::fingerprint::probe_request;
 use domain::ids::{DatasetId, DistillationId, RequestId, RunId};
 use domain::judge::{self, Fingerprint};
 use domain::objective::TrainingExample;
 use domain::ports::{BATCH_MAX, StoreError, StoreResult};
 use domain::records::{Distillation, NewRun, Run};
 use domain::run::{RunDraft, RunPlan};
+use domain::share::Share;
 use domain::spec::Spec;
 use domain::subset::Stratum;
 use domain::{Split, Violation, lifecycle};
@@ -28,11 +30,26 @@ pub(crate) async fn create(
     let job = shared.stores.jobs.distillation(job).await?;
     let plan = draft.resolve(&job.spec).map_err(HarvestError::Invalid)?;
     // The store decides it again when it writes; a ledger that still grows is not worth reading.
-    lifecycle::create_run(&job, true).map_err(StoreError::from)?;
+    lifecycle::create_run(&job, &plan, true).map_err(StoreError::from)?;
     let spec = plan.spec(&job.spec);
     submit::check_training(shared, &spec, job.dataset).await?;
     let ledger_fingerprint = fingerprint(shared, &job, &plan, &spec).await?;
     let (id, distillation) = (RunId::generate(), job.id);
+    let new = NewRun { id, request, distillation, plan, ledger_fingerprint };
+    Ok(shared.stores.runs.create_run(new).await?)
+}
+
+/// Creates the probe of a job over a share of its rows, which are done. Doing it again changes nothing.
+pub(crate) async fn create_probe(
+    shared: &Shared,
+    job: DistillationId,
+    plan: RunPlan,
+    share: Share,
+) -> Result<Run, HarvestError> {
+    let job = shared.stores.jobs.distillation(job).await?;
+    let spec = plan.spec(&job.spec);
+    let ledger_fingerprint = fingerprint(shared, &job, &plan, &spec).await?;
+    let (id, request, distillation) = (RunId::generate(), probe_request(job.id, share), job.id);
     let new = NewRun { id, request, distillation, plan, ledger_fingerprint };
     Ok(shared.stores.runs.create_run(new).await?)
 }
@@ -72,6 +89,8 @@ pub(crate) struct Examples<'a> {
     from: u64,
     /// The train rows that the run takes; `None` for all.
     chosen: Option<HashSet<u64>>,
+    /// The train rows whose rationales it reads; `None` for all.
+    explained: Option<HashSet<u64>>,
     ledger: Ledger<'a>,
 }
 
@@ -89,8 +108,14 @@ impl<'a> Examples<'a> {
             Split::Train if !plan.rows.is_all() => Some(chosen(shared, job, plan).await?),
             Split::Train | Split::Validation | Split::Test => None,
         };
+        let explained = match plan.share {
+            Some(share) if split == Split::Train => {
+                Some(probes::rows(shared, job.id, job.dataset, &job.spec, share).await?)
+            }
+            Some(_) | None => None,
+        };
         let ledger = Ledger::new(shared, job.id);
-        Ok(Self { shared, dataset: job.dataset, spec, split, from, chosen, ledger })
+        Ok(Self { shared, dataset: job.dataset, spec, split, from, chosen, explained, ledger })
     }
 
     /// The run's rows among the next `limit` of the split; `None` at the end.
@@ -103,7 +128,8 @@ impl<'a> Examples<'a> {
             if self.split != Split::Train {
                 examples.push(judge::measured(row));
             } else if self.chosen.as_ref().is_none_or(|chosen| chosen.contains(&row.index)) {
-                let entries = self.ledger.of(row.index).await?;
+                let is_explained = self.explained.as_ref().is_none_or(|rows| rows.contains(&row.index));
+                let entries = if is_explained { self.ledger.of(row.index).await? } else { Vec::new() };
                 examples.push(judge::learnt(&self.spec.judging, self.spec.task.metric, row, &entries));
             }
         }

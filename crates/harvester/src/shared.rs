@@ -2,6 +2,7 @@
 
 use crate::job::{PreparedJobs, Teachers};
 use crate::position::Positions;
+use crate::stage::Stages;
 use domain::ids::DistillationId;
 use domain::ports::{StoreError, StoreResult};
 use domain::{Queue, Stores};
@@ -56,6 +57,8 @@ pub(crate) struct Shared {
     pub(crate) jobs: PreparedJobs,
     /// Where the planning of each job stands.
     pub(crate) positions: Positions,
+    /// What each job asks about that stops early.
+    pub(crate) stages: Stages,
     /// Something changed: the driver and the relay look at once.
     pub(crate) changed: Notify,
 }
@@ -71,6 +74,7 @@ impl Shared {
             teachers,
             jobs,
             positions: Positions::default(),
+            stages: Stages::default(),
             changed: Notify::new(),
         }
     }

@@ -8,7 +8,7 @@ use domain::ids::{DatasetId, DistillationId, RequestId};
 use domain::label::normalise;
 use domain::ports::BATCH_MAX;
 use domain::records::{Distillation, NewDistillation};
-use domain::spec::{Budget, Draft, LabelSource, Spec, Start, TeacherSource, suggestion};
+use domain::spec::{Budget, Draft, LabelSource, Spec, Start, TeacherSource, TeacherSpec, suggestion};
 use domain::state::DatasetState;
 use domain::task::{AnswerShape, LabelPlace};
 use domain::{Split, Task, Violation};
@@ -56,11 +56,12 @@ pub(crate) async fn resolve(
 /// # Errors
 /// Every mistake at once.
 pub(crate) async fn check(shared: &Shared, spec: &Spec, dataset: DatasetId) -> Result<(), HarvestError> {
-    let mut found = Vec::new();
+    let mut found = spec.probe_violations();
     check_teacher(shared, spec, &mut found);
     check_start(shared, spec, &mut found).await?;
     check_rows(shared, spec, dataset, &mut found).await?;
     if found.is_empty() {
+        check_probes(shared, spec, dataset, &mut found).await?;
         check_template(shared, spec, dataset, &mut found).await?;
         check_labels(shared, spec, dataset, &mut found).await?;
     }
@@ -168,6 +169,28 @@ async fn check_rows(
             "teacher.profile",
             "is `imported`, but no train row came with a rationale: name a profile to ask, or `none`",
         ));
+    }
+    Ok(())
+}
+
+/// Probes compare students on labelled validation rows: those of the dataset, or some of its train rows.
+async fn check_probes(
+    shared: &Shared,
+    spec: &Spec,
+    dataset: DatasetId,
+    found: &mut Vec<Violation>,
+) -> Result<(), HarvestError> {
+    if !spec.teacher.as_ref().is_some_and(TeacherSpec::stops_early) {
+        return Ok(());
+    }
+    let validation = shared.stores.datasets.row_counts(dataset, Split::Validation).await?;
+    let train = shared.stores.datasets.row_counts(dataset, Split::Train).await?;
+    let held_out = train.labelled as f64 * spec.training.holdout_fraction;
+    let measured = if validation.labelled > 0 { validation.labelled as f64 } else { held_out };
+    if measured < 1.0 {
+        let words = "measures its probes on validation rows with labels, and there are none: give the dataset some, or raise \
+                     `training.holdout_fraction`";
+        found.push(Violation::new("teacher.until", words));
     }
     Ok(())
 }

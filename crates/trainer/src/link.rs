@@ -5,7 +5,7 @@ use domain::Split;
 use domain::metric::Accuracy;
 use domain::objective::TrainingExample;
 use domain::records::{LeasedRun, MetricPoint, Model};
-use domain::run::RunResult;
+use domain::run::{RunOutcomes, RunResult};
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
@@ -180,11 +180,16 @@ impl Link {
     }
 
     /// Commits a publication; returns the model that it is, of a job's final run.
-    pub(crate) fn publish(&mut self, result: RunResult) -> Result<Option<Model>, TrainError> {
+    pub(crate) fn publish(
+        &mut self,
+        result: RunResult,
+        outcomes: Option<RunOutcomes>,
+    ) -> Result<Option<Model>, TrainError> {
         let request = v1::PublishRunRequest {
             run_id: self.run_id.clone(),
             fence: self.fence,
             result: Some(result.into()),
+            outcomes: outcomes.map(Into::into),
         };
         let answer: v1::PublishRunResponse = call!(self, publish_run, request)?;
         answer.model.map(TryInto::try_into).transpose().map_err(malformed)

@@ -8,11 +8,11 @@ use crate::meters::Checkpoint;
 use crate::state::TrainState;
 use checkpoints::{CheckpointError, Checkpoints, Predictions, Provenance, RunOrigin, StartedFrom};
 use domain::Split;
-use domain::metric::Accuracy;
 use domain::objective::TrainingExample;
 use domain::records::LeasedRun;
-use domain::run::RunResult;
+use domain::run::{Outcomes, RunOutcomes, RunResult};
 use domain::spec::Start;
+use domain::subset;
 use std::path::Path;
 use std::time::Instant;
 use student::Student;
@@ -20,6 +20,8 @@ use t5::Compute;
 
 /// Larger models are written in several files.
 const SHARD_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
+/// Train rows at most that a probe answers to find those that it gets wrong.
+const NEEDED_ROWS_MAX: u32 = 20_000;
 
 /// Measures and publishes the student; returns the model's name and version, or the folder of a run that makes no model.
 pub(crate) fn publish(
@@ -46,16 +48,27 @@ pub(crate) fn publish(
     // Two models of the largest size need not fit into memory.
     drop(state);
     let student = Student::open(staged.path(), device)?;
-    provenance.validation = measure(&student, Split::Validation, &validation, staged.path(), link)?;
-    let test = link.examples(Split::Test)?;
-    provenance.test = measure(&student, Split::Test, &test, staged.path(), link)?;
+    let measured = measure(&student, Split::Validation, &validation, staged.path(), link)?;
+    provenance.validation = measured.accuracy();
+    let outcomes = match leased.run.plan.share {
+        // Nobody looks at the test rows to decide what is asked.
+        Some(_) => Some(RunOutcomes {
+            validation: bounded(measured.outcomes()),
+            needed: needed(&student, leased, link)?,
+        }),
+        None => {
+            let test = link.examples(Split::Test)?;
+            provenance.test = measure(&student, Split::Test, &test, staged.path(), link)?.accuracy();
+            None
+        }
+    };
     drop(student);
     if let Some(accuracy) = provenance.test {
         link.report(Some((selected, Split::Test, accuracy)))?;
     }
     provenance.write(staged.path())?;
     let manifest_sha256 = checkpoints.publish(staged, &path)?;
-    let model = link.publish(RunResult {
+    let result = RunResult {
         path: path.clone(),
         manifest_sha256,
         parameters: provenance.parameters,
@@ -63,7 +76,8 @@ pub(crate) fn publish(
         test: provenance.test,
         train_seconds,
         evaluate_seconds: began.elapsed().as_secs_f64(),
-    })?;
+    };
+    let model = link.publish(result, outcomes)?;
     // The student is published: its run does not resume any more, and what killed trainers left is of no use.
     checkpoints.prune_run(link.run_id(), &path)?;
     Ok(model.map_or(path, |model| format!("{}@{}", model.name, model.version)))
@@ -100,15 +114,41 @@ fn provenance(state: &TrainState, leased: &LeasedRun, selected_step: u64) -> Pro
     }
 }
 
-/// Writes what the student says to the rows into `folder`; returns the accuracy of the file. `None` where no row has a gold
-/// label.
+/// As many of the rows as a publication names, the first ones: all but in the largest data sets.
+fn bounded(outcomes: Outcomes) -> Outcomes {
+    let rows = outcomes.right.into_iter().map(|row| (row, true));
+    let mut rows: Vec<(u64, bool)> = rows.chain(outcomes.wrong.into_iter().map(|row| (row, false))).collect();
+    rows.sort_unstable();
+    rows.truncate(RunOutcomes::ROWS_MAX);
+    Outcomes::of(rows)
+}
+
+/// The train rows without a rationale that the student gets wrong, where the job asks about such rows: of at most
+/// [`NEEDED_ROWS_MAX`], always the same ones.
+fn needed(student: &Student, leased: &LeasedRun, link: &mut Link) -> Result<Vec<u64>, TrainError> {
+    if !leased.run.plan.looks_for_needed(&leased.spec) {
+        return Ok(Vec::new());
+    }
+    let mut examples = link.examples(Split::Train)?;
+    examples.retain(|example| example.rationales.is_empty());
+    let rows = examples.iter().map(|example| example.row.index).collect();
+    let looked_at = subset::sample(rows, NEEDED_ROWS_MAX);
+    examples.retain(|example| looked_at.contains(&example.row.index));
+    let said = student.with(|predictor| {
+        evaluate::predict(student.codec(), predictor, Split::Train, &examples, &mut || link.beat())
+    })?;
+    Ok(said.outcomes().wrong)
+}
+
+/// Writes what the student says to the rows into `folder`; returns what the file says, which has no accuracy where no row has a
+/// gold label.
 fn measure(
     student: &Student,
     split: Split,
     examples: &[TrainingExample],
     folder: &Path,
     link: &mut Link,
-) -> Result<Option<Accuracy>, TrainError> {
+) -> Result<Predictions, TrainError> {
     student
         .with(|predictor| {
             evaluate::predict(student.codec(), predictor, split, examples, &mut || link.beat())
@@ -117,5 +157,5 @@ fn measure(
     let written = Predictions::read(folder, split)?;
     let absent =
         || CheckpointError::Damaged { path: folder.to_owned(), missing: format!("predictions of {split}") };
-    Ok(written.ok_or_else(absent)?.accuracy())
+    Ok(written.ok_or_else(absent)?)
 }

@@ -84,6 +84,10 @@ enumerations!(
     domain::spec::LabelSource => LabelSource,
     domain::spec::Hint => Hint,
     domain::spec::StudentSize => StudentSize,
+    domain::spec::Until => AskUntil,
+    domain::spec::Select => RowSelection,
+    domain::share::Share => RationaleShare,
+    domain::share::End => AskingEnd,
     domain::task::AnswerShape => AnswerShape,
     domain::label::Comparison => Metric,
 );

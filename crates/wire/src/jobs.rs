@@ -10,6 +10,7 @@ use domain::completion::Parsed;
 use domain::event::{Event, EventKind};
 use domain::ids::DistillationId;
 use domain::records::{Distillation, HarvestProgress, LedgerEntry, ParkedPrompt, PhaseSeconds};
+use domain::share::Gain;
 use domain::state::{DistillationState, PromptState, Purpose, Reason, Verdict};
 use domain::{Split, Timestamp, Violation};
 
@@ -200,6 +201,18 @@ impl TryFrom<(DistillationId, v1::WatchDistillationResponse)> for Watched {
             Some(Message::TeacherMeasured(measured)) => {
                 EventKind::TeacherMeasured { accuracy: present("accuracy", measured.accuracy)?.try_into()? }
             }
+            Some(Message::Probing(probing)) => EventKind::Probing {
+                run: id("run_id", &probing.run_id)?,
+                share: Named::required("share", probing.share)?,
+            },
+            Some(Message::Probed(probed)) => EventKind::Probed {
+                run: id("run_id", &probed.run_id)?,
+                share: Named::required("share", probed.share)?,
+                accuracy: present("accuracy", probed.accuracy)?.try_into()?,
+                gain: probed.gain.map(|gain| Gain { value: gain.value, upper: gain.upper }),
+                next: Named::read("next", probed.next)?,
+                end: Named::read("end", probed.end)?,
+            },
             Some(Message::Published(published)) => EventKind::Published {
                 model: id("model_id", &published.model_id)?,
                 name: published.name,
@@ -244,6 +257,17 @@ impl From<EventKind> for Message {
             EventKind::TeacherMeasured { accuracy } => {
                 Self::TeacherMeasured(v1::TeacherMeasured { accuracy: Some(accuracy.into()) })
             }
+            EventKind::Probing { run, share } => {
+                Self::Probing(v1::Probing { run_id: run.to_string(), share: share.number() })
+            }
+            EventKind::Probed { run, share, accuracy, gain, next, end } => Self::Probed(v1::Probed {
+                run_id: run.to_string(),
+                share: share.number(),
+                accuracy: Some(accuracy.into()),
+                gain: gain.map(|gain| v1::ProbeGain { value: gain.value, upper: gain.upper }),
+                next: next.map_or(0, Named::number),
+                end: end.map_or(0, Named::number),
+            }),
             EventKind::Published { model, name, version } => {
                 Self::Published(v1::Published { model_id: model.to_string(), name, version })
             }
@@ -407,6 +431,23 @@ mod tests {
             EventKind::Evaluated { run, step: 3, split: "validation".into(), accuracy: accuracy() },
             EventKind::Evaluated { run, step: 9, split: "test".into(), accuracy: accuracy() },
             EventKind::TeacherMeasured { accuracy: accuracy() },
+            EventKind::Probing { run, share: domain::share::Share::None },
+            EventKind::Probed {
+                run,
+                share: domain::share::Share::Eighth,
+                accuracy: accuracy(),
+                gain: Some(Gain { value: 0.005, upper: 0.0125 }),
+                next: Some(domain::share::Share::Quarter),
+                end: None,
+            },
+            EventKind::Probed {
+                run,
+                share: domain::share::Share::None,
+                accuracy: accuracy(),
+                gain: None,
+                next: None,
+                end: Some(domain::share::End::NoBetter),
+            },
             EventKind::Published { model: ModelId::generate(), name: "job".into(), version: 2 },
         ];
         let events = kinds

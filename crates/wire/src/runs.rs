@@ -7,7 +7,7 @@ use domain::Violation;
 use domain::metric::Accuracy;
 use domain::objective::{AcceptedRationale, TrainingExample};
 use domain::records::{LeasedRun, Run};
-use domain::run::{RunDraft, RunPlan, RunPurpose, RunResult};
+use domain::run::{Outcomes, RunDraft, RunOutcomes, RunPlan, RunPurpose, RunResult};
 use domain::spec::{JudgingDraft, StudentDraft, TrainingDraft};
 
 /// A plan as a caller wrote it: what is absent is left to the job's specification.
@@ -21,13 +21,14 @@ impl TryFrom<v1::RunPlan> for RunDraft {
         let judging = JudgingDraft::try_from(message.judging.unwrap_or_default()).map_err(&mut keep).ok();
         let student = StudentDraft::try_from(message.student.unwrap_or_default()).map_err(&mut keep).ok();
         let training = TrainingDraft::try_from(message.training.unwrap_or_default()).map_err(&mut keep).ok();
-        let (Some(purpose), Some(judging), Some(student), Some(training)) =
-            (purpose, judging, student, training)
+        let share = Named::read("share", message.share).map_err(&mut keep).ok();
+        let (Some(purpose), Some(judging), Some(student), Some(training), Some(share)) =
+            (purpose, judging, student, training, share)
         else {
             return Err(found);
         };
         let v1::RunRows { fraction, seed } = message.rows.unwrap_or_default();
-        Ok(Self { purpose, fraction, seed, judging, student, training })
+        Ok(Self { purpose, fraction, seed, share, judging, student, training })
     }
 }
 
@@ -61,7 +62,28 @@ impl From<RunPlan> for v1::RunPlan {
             judging: Some(JudgingDraft::from(plan.judging).into()),
             student: Some(StudentDraft::from(plan.start).into()),
             training: Some(TrainingDraft::from(plan.training).into()),
+            share: plan.share.map_or(0, Named::number),
         }
+    }
+}
+
+impl TryFrom<v1::RunOutcomes> for RunOutcomes {
+    type Error = Vec<Violation>;
+
+    fn try_from(message: v1::RunOutcomes) -> Checked<Self> {
+        let v1::RunOutcomes { validation_right: right, validation_wrong: wrong, needed } = message;
+        let most = Self::ROWS_MAX;
+        if right.len() + wrong.len() > most || needed.len() > most {
+            return Err(vec![Violation::new("validation", format!("names more than {most} rows of a kind"))]);
+        }
+        Ok(Self { validation: Outcomes { right, wrong }, needed })
+    }
+}
+
+impl From<RunOutcomes> for v1::RunOutcomes {
+    fn from(outcomes: RunOutcomes) -> Self {
+        let Outcomes { right, wrong } = outcomes.validation;
+        Self { validation_right: right, validation_wrong: wrong, needed: outcomes.needed }
     }
 }
 
@@ -268,9 +290,19 @@ mod tests {
                 vote_confidence: 0.9,
             };
             (plan.training.dropout, plan.training.patience) = (Some(0.25), 3);
+            plan.share = Some(domain::share::Share::Quarter);
             let run = run(plan, result);
             assert_eq!(Run::try_from(v1::Run::from(run.clone())), Ok(run));
         }
+    }
+
+    #[test]
+    fn outcomes_survive_the_wire_and_are_bounded() {
+        let outcomes =
+            RunOutcomes { validation: Outcomes { right: vec![1, 7], wrong: vec![3] }, needed: vec![9] };
+        assert_eq!(RunOutcomes::try_from(v1::RunOutcomes::from(outcomes.clone())), Ok(outcomes));
+        let many = v1::RunOutcomes { needed: vec![0; RunOutcomes::ROWS_MAX + 1], ..Default::default() };
+        assert!(RunOutcomes::try_from(many).is_err());
     }
 
     #[test]

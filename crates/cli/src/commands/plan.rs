@@ -10,8 +10,9 @@ use crate::terminal::{Table, print_json, print_line, print_lines, print_table};
 use app::config::Config;
 use app::local::Scope;
 use domain::budget::Amount;
-use domain::estimate::{Estimate, Probed, StageEstimate};
-use domain::spec::Start;
+use domain::estimate::{Estimate, Probed, Stage, StageEstimate};
+use domain::share::Share;
+use domain::spec::{Start, TeacherSpec};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -59,6 +60,7 @@ fn as_json(estimate: &Estimate, file: &SpecFile) -> Value {
         .collect();
     json!({
         "name": file.spec.name, "stages": stages, "prompts": prompts, "probed": probed,
+        "at_least": job::amount_json(at_least(estimate, file)),
         "expected": job::amount_json(total(estimate, |stage| stage.expected)),
         "at_most": job::amount_json(total(estimate, |stage| stage.at_most)),
         "budget": file.spec.teacher.as_ref().map(|teacher| teacher.budget),
@@ -77,6 +79,22 @@ fn probed_json(row: &Probed) -> Value {
 
 fn total(estimate: &Estimate, amount: impl Fn(&StageEstimate) -> Amount) -> Amount {
     estimate.stages.iter().fold(Amount::default(), |sum, stage| sum.plus(amount(stage)))
+}
+
+/// What is expected where rationales are found not to help as early as can be: the first share of the train rows.
+fn at_least(estimate: &Estimate, file: &SpecFile) -> Amount {
+    let stops_early = file.spec.teacher.as_ref().is_some_and(TeacherSpec::stops_early);
+    total(estimate, |stage| {
+        let Amount { calls, tokens, money_micros } = stage.expected;
+        if !stops_early || stage.stage == Stage::Evaluate {
+            return stage.expected;
+        }
+        let part = |number: u64| {
+            let (first, all) = (u64::from(Share::Eighth.eighths()), u64::from(Share::All.eighths()));
+            number.saturating_mul(first).div_ceil(all)
+        };
+        Amount { calls: part(calls), tokens: part(tokens), money_micros: part(money_micros) }
+    })
 }
 
 fn money(micros: u64) -> String {
@@ -115,6 +133,13 @@ fn print(estimate: &Estimate, file: &SpecFile) -> anyhow::Result<()> {
     print_table(&table)?;
     let (expected, at_most) =
         (total(estimate, |stage| stage.expected), total(estimate, |stage| stage.at_most));
+    if file.spec.teacher.as_ref().is_some_and(TeacherSpec::stops_early) {
+        // Whether rationales go on helping is not known before they are tried.
+        print_line(&format!(
+            "at least: {} (`until` stops after 1/8 of the rows)",
+            words(at_least(estimate, file))
+        ))?;
+    }
     print_line(&format!("expected: {}", words(expected)))?;
     print_line(&format!("at most:  {}", words(at_most)))?;
     let budget = file.spec.teacher.as_ref().map(|teacher| teacher.budget).unwrap_or_default();

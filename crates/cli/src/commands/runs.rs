@@ -54,8 +54,11 @@ pub(crate) fn table(runs: &[Run]) -> Table {
     for run in runs {
         let test = run.result.as_ref().and_then(|result| result.test);
         let (study, cell) = run.plan.purpose.study_and_cell();
-        let purpose =
-            if study.is_empty() { run.plan.purpose.name().to_owned() } else { format!("{study}/{cell}") };
+        let purpose = match run.plan.share {
+            Some(share) => format!("{}: {}", run.plan.purpose.name(), share.rows()),
+            None if study.is_empty() => run.plan.purpose.name().to_owned(),
+            None => format!("{study}/{cell}"),
+        };
         table.add([
             purpose,
             run.state.to_string(),
@@ -99,6 +102,7 @@ pub(crate) fn to_json(run: &Run) -> Value {
         "reason": run.reason,
         "step": run.step,
         "rows": {"fraction": plan.rows.fraction(), "seed": plan.rows.seed},
+        "share": plan.share,
         "judging": plan.judging,
         "student": plan.start,
         "training": plan.training,

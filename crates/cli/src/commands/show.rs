@@ -1,7 +1,10 @@
 //! `distillery show`: show a job and its progress.
 
+use super::runs::to_json;
 use crate::args::JobArguments;
+use crate::client::call::failure;
 use crate::client::jobs::{self, Found};
+use crate::client::runs;
 use crate::job;
 use crate::report::{grouped, percent};
 use crate::target::{Target, unless_interrupted};
@@ -9,10 +12,15 @@ use crate::terminal::{print_json, print_line};
 use app::config::Config;
 use domain::Spec;
 use domain::budget::Amount;
-use domain::records::Dataset;
+use domain::records::{Dataset, Distillation, Run};
+use domain::share::Share;
+use domain::spec::TeacherSpec;
 use domain::state::{PromptState, Reason, Verdict};
 use tokio_util::sync::CancellationToken;
-use wire::rfc3339;
+use wire::{Channel, rfc3339};
+
+/// Runs among which the probes of a job are looked for.
+const RUNS_MAX: usize = 1_000;
 
 /// See [`crate::args::Verb::Show`].
 pub(crate) async fn show(
@@ -21,13 +29,19 @@ pub(crate) async fn show(
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let target = Target::open(config, &arguments.server, shutdown.clone()).await?;
-    let found = unless_interrupted(&shutdown, jobs::find(target.channel(), &arguments.job)).await;
+    let found = unless_interrupted(&shutdown, async {
+        let found = jobs::find(target.channel(), &arguments.job).await?;
+        let probes = probes(target.channel(), &found.job).await?;
+        Ok((found, probes))
+    })
+    .await;
     target.close().await?;
-    let Found { job, harvest, dataset } = found?;
+    let (Found { job, harvest, dataset }, probes) = found?;
     if arguments.json {
         let mut object = job::json(&job);
         if let serde_json::Value::Object(object) = &mut object {
             object.insert("harvest".to_owned(), job::harvest_json(&harvest));
+            object.insert("probes".to_owned(), probes.iter().map(to_json).collect());
             object.insert("spec".to_owned(), serde_json::to_value(&job.spec)?);
         }
         return print_json(&object);
@@ -58,6 +72,7 @@ pub(crate) async fn show(
         ("run", job.run.map(|run| run.to_string()).unwrap_or_default()),
         ("model", job.model.map(|model| model.to_string()).unwrap_or_default()),
     ];
+    lines.extend(probes.iter().map(|run| ("probe", probe(run))));
     if harvest.in_state(PromptState::Parked) > 0 {
         lines.push(("hint", format!("`distillery resume {}` retries parked prompts", job.spec.name)));
     }
@@ -65,6 +80,25 @@ pub(crate) async fn show(
         print_line(&format!("{name:<13}{value}"))?;
     }
     Ok(())
+}
+
+/// The probes of a job that asks until rationales stop helping, in order.
+async fn probes(channel: &Channel, job: &Distillation) -> anyhow::Result<Vec<Run>> {
+    if !job.spec.teacher.as_ref().is_some_and(TeacherSpec::stops_early) {
+        return Ok(Vec::new());
+    }
+    let mut runs = runs::list(channel, job.id, RUNS_MAX).await.map_err(failure)?;
+    runs.retain(|run| run.plan.share.is_some());
+    runs.sort_by_key(|run| run.plan.share);
+    Ok(runs)
+}
+
+/// What a probe is, and what it came to.
+fn probe(run: &Run) -> String {
+    let name = run.plan.share.map(Share::words).unwrap_or_default();
+    let measured = run.result.as_ref().and_then(|result| result.validation);
+    let result = measured.map_or_else(|| run.state.to_string(), |accuracy| percent(accuracy.value()));
+    format!("{name}: {result}")
 }
 
 /// An amount of money in whole units; empty for none.

@@ -101,6 +101,7 @@ fn draft(arguments: &TrainArguments) -> anyhow::Result<RunDraft> {
         purpose,
         fraction: arguments.fraction,
         seed: arguments.rows_seed,
+        share: None,
         judging: JudgingDraft {
             agree: arguments.agree,
             vote: arguments.vote,

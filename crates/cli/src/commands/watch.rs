@@ -76,6 +76,12 @@ fn content(event: EventKind) -> (&'static str, Value) {
         EventKind::TeacherMeasured { accuracy } => {
             ("teacher_measured", json!({"accuracy": job::accuracy_json(Some(accuracy))}))
         }
+        EventKind::Probing { run, share } => ("probing", json!({"run": run.to_string(), "share": share})),
+        EventKind::Probed { run, share, accuracy, gain, next, end } => {
+            let (run, accuracy) = (run.to_string(), job::accuracy_json(Some(accuracy)));
+            let decided = json!({"run": run, "share": share, "accuracy": accuracy, "gain": gain, "next": next, "end": end});
+            ("probed", decided)
+        }
         EventKind::Published { model, name, version } => {
             ("published", json!({"model": format!("{name}@{version}"), "id": model.to_string()}))
         }

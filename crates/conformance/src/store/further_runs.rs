@@ -4,10 +4,12 @@
 use super::runs::{check_refused, free_run, state};
 use crate::fixtures::{NAME, conflict, job_in, lease_run, not_found, spec, student, training};
 use crate::harness::{Store, StoreHarness};
+use domain::event::EventKind;
 use domain::ids::{DistillationId, RequestId, RunId};
 use domain::ports::PageRequest;
 use domain::records::{NewRun, Run};
-use domain::run::{RunPlan, RunPurpose};
+use domain::run::{Outcomes, RunOutcomes, RunPlan, RunPurpose};
+use domain::share::Share;
 use domain::spec::{Judging, LabelSource};
 use domain::state::{DistillationState, RunState};
 use domain::subset::Subset;
@@ -138,7 +140,11 @@ pub async fn a_further_run_ends_without_its_job(harness: &dyn StoreHarness) {
         store.start_evaluating(run, 1).await.unwrap();
         let result = student(run);
         for call in ["the first", "one whose reply was lost"] {
-            assert_eq!(store.publish_run(run, 1, result.clone()).await.unwrap(), None, "{call}: no model");
+            assert_eq!(
+                store.publish_run(run, 1, result.clone(), Default::default()).await.unwrap(),
+                None,
+                "{call}: no model"
+            );
         }
         let ended = store.run(run).await.unwrap();
         assert_eq!((ended.state, ended.trainer.as_str()), (RunState::Succeeded, ""));
@@ -216,6 +222,47 @@ pub async fn a_ledger_that_still_grows_takes_no_run(harness: &dyn StoreHarness) 
     assert_eq!(free_run(harness).await, None);
 }
 
+pub async fn a_harvest_is_probed_over_a_share_of_its_rows(harness: &dyn StoreHarness) {
+    let store = harness.store();
+    let plan = RunPlan::probe(&spec(NAME), Share::Eighth);
+    for before in [Queued, Training, Succeeded, Paused, Cancelled] {
+        let job = job_in(harness, before).await;
+        let words = conflict(store.create_run(new_run(job, plan.clone())).await);
+        assert!(words.contains("it does not harvest"), "{before}: {words}");
+        store.cancel(job, "").await.map(drop).unwrap_or(());
+        while free_run(harness).await.is_some() {}
+    }
+    let job = job_in(harness, Harvesting).await;
+    let unchanged = store.distillation(job).await.unwrap();
+    let events = store.events(job, 0, 1_000).await.unwrap().len();
+    let new = new_run(job, plan.clone());
+    for call in ["the first", "one whose reply was lost"] {
+        let run = store.create_run(NewRun { id: new.id, ..new.clone() }).await.unwrap();
+        assert_eq!((run.id, run.plan), (new.id, plan.clone()), "{call}");
+    }
+    let since = store.events(job, events as u64, 1_000).await.unwrap();
+    let kinds: Vec<EventKind> = since.into_iter().map(|event| event.kind).collect();
+    assert_eq!(kinds, [EventKind::Probing { run: new.id, share: Share::Eighth }], "said once");
+    assert_eq!(
+        store.outcomes(new.id).await.unwrap(),
+        RunOutcomes::default(),
+        "nothing before it is published"
+    );
+    let leased = lease_run(harness, "trainer").await;
+    assert_eq!((leased.run.id, leased.run.plan), (new.id, plan), "while its job harvests");
+    let validation = Outcomes { right: vec![1, 1 << 40], wrong: vec![2] };
+    let outcomes = RunOutcomes { validation, needed: vec![0, 7] };
+    let result = student(new.id);
+    conflict(store.publish_run(new.id, 0, result.clone(), outcomes.clone()).await);
+    assert_eq!(store.outcomes(new.id).await.unwrap(), RunOutcomes::default(), "a lost lease writes nothing");
+    assert_eq!(store.publish_run(new.id, 1, result.clone(), outcomes.clone()).await.unwrap(), None);
+    let later = store.publish_run(new.id, 1, result, RunOutcomes::default()).await.unwrap();
+    assert_eq!((later, store.outcomes(new.id).await.unwrap()), (None, outcomes), "the first call counts");
+    assert_eq!(store.distillation(job).await.unwrap(), unchanged, "the job goes on harvesting");
+    let unknown = RunId::generate();
+    not_found(store.outcomes(unknown).await, unknown);
+}
+
 pub async fn a_dataset_stays_while_a_further_run_waits(harness: &dyn StoreHarness) {
     let store = harness.store();
     let job = job_in(harness, Succeeded).await;
@@ -224,7 +271,7 @@ pub async fn a_dataset_stays_while_a_further_run_waits(harness: &dyn StoreHarnes
     conflict(store.delete_dataset(dataset).await);
     lease_run(harness, "trainer").await;
     conflict(store.delete_dataset(dataset).await);
-    store.publish_run(run, 1, student(run)).await.unwrap();
+    store.publish_run(run, 1, student(run), Default::default()).await.unwrap();
     store.delete_dataset(dataset).await.unwrap();
     let [probe, _] = plans();
     let words = conflict(store.create_run(new_run(job, probe)).await);
@@ -237,7 +284,7 @@ pub async fn a_deleted_job_names_the_runs_that_no_model_came_from(harness: &dyn 
     let (done, waiting) = (further(store.as_ref(), job).await.id, further(store.as_ref(), job).await.id);
     harness.advance(Duration::from_millis(5)).await;
     assert_eq!(free_run(harness).await, Some(done));
-    store.publish_run(done, 1, student(done)).await.unwrap();
+    store.publish_run(done, 1, student(done), Default::default()).await.unwrap();
     let fin = store.distillation(job).await.unwrap().run.unwrap();
     let orphaned = store.delete_distillation(job).await.unwrap();
     assert_eq!(orphaned, [done, waiting], "not that of the model");

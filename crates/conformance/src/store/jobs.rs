@@ -285,7 +285,7 @@ pub async fn a_deleted_job_leaves_completions_and_models(harness: &dyn StoreHarn
     answer_all(harness, &[harvest.prompts[0].id]).await;
     let run = store.start_training(harvest.job, "ledger").await.unwrap().id;
     lease_run(harness, "trainer").await;
-    let model = store.publish_run(run, 1, student(run)).await.unwrap().unwrap();
+    let model = store.publish_run(run, 1, student(run), Default::default()).await.unwrap().unwrap();
     store.delete_distillation(harvest.job).await.unwrap();
     for prompt in harvest.ids() {
         not_found(store.prompt(prompt).await, prompt);

@@ -182,7 +182,7 @@ async fn take(harness: &dyn StoreHarness, job: DistillationId, step: Step) -> do
             let (run, fence) = own_run(store.as_ref(), job).await;
             match step {
                 Evaluate => store.start_evaluating(run, fence).await,
-                Publish => store.publish_run(run, fence, student(run)).await.map(drop),
+                Publish => store.publish_run(run, fence, student(run), Default::default()).await.map(drop),
                 Fail => store.fail_run(run, fence, "the disk is full").await,
                 _ => store.release_run(run, fence).await,
             }

@@ -12,7 +12,7 @@ async fn published(harness: &dyn StoreHarness, name: &str) -> Model {
     let store = harness.store();
     let run = training(store.as_ref(), name).await.id;
     lease_run(harness, "trainer").await;
-    let model = store.publish_run(run, 1, student(run)).await.unwrap().unwrap();
+    let model = store.publish_run(run, 1, student(run), Default::default()).await.unwrap().unwrap();
     harness.advance(Duration::from_millis(5)).await;
     model
 }

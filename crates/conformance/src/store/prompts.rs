@@ -81,8 +81,11 @@ pub async fn the_trace_of_a_submit_goes_on_with_prompts_run_and_model(harness: &
     let leased = lease_run(harness, "trainer").await;
     assert_eq!(leased.traceparent, traceparent);
     store.start_evaluating(leased.run.id, leased.run.fence).await.unwrap();
-    let model =
-        store.publish_run(leased.run.id, leased.run.fence, student(leased.run.id)).await.unwrap().unwrap();
+    let model = store
+        .publish_run(leased.run.id, leased.run.fence, student(leased.run.id), Default::default())
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(model.traceparent, traceparent);
     assert_eq!(store.find_model("traced", None).await.unwrap(), Some(model));
 }

@@ -146,7 +146,13 @@ pub(super) async fn check_refused(store: &dyn Store, run: RunId, fence: u64, why
             store.save_resume_point(run, fence, 99, "stale").await.map(|orphan| format!("{orphan:?}")),
         ),
         ("evaluate", store.start_evaluating(run, fence).await.map(|()| String::new())),
-        ("publish", store.publish_run(run, fence, student(run)).await.map(|model| format!("{model:?}"))),
+        (
+            "publish",
+            store
+                .publish_run(run, fence, student(run), Default::default())
+                .await
+                .map(|model| format!("{model:?}")),
+        ),
         ("fail", store.fail_run(run, fence, "stale").await.map(|()| String::new())),
         ("release", store.release_run(run, fence).await.map(|()| String::new())),
     ];
@@ -188,7 +194,7 @@ pub async fn a_cancelled_run_publishes_nothing(harness: &dyn StoreHarness) {
     lease_run(harness, "trainer").await;
     store.cancel(run.distillation, "not wanted").await.unwrap();
     assert_eq!(store.run(run.id).await.unwrap().state, RunState::Cancelled);
-    conflict(store.publish_run(run.id, 1, student(run.id)).await);
+    conflict(store.publish_run(run.id, 1, student(run.id), Default::default()).await);
     conflict(store.save_resume_point(run.id, 1, 1, "late").await);
     conflict(store.start_evaluating(run.id, 1).await);
     conflict(store.fail_run(run.id, 1, "late").await);
@@ -251,7 +257,7 @@ pub async fn a_publication_ends_run_and_job_and_can_be_repeated(harness: &dyn St
     lease_run(harness, "trainer").await;
     store.start_evaluating(run.id, 1).await.unwrap();
     let new = student(run.id);
-    let model = store.publish_run(run.id, 1, new.clone()).await.unwrap().unwrap();
+    let model = store.publish_run(run.id, 1, new.clone(), Default::default()).await.unwrap().unwrap();
     let expected = Model {
         id: model.id,
         name: NAME.to_owned(),
@@ -277,11 +283,15 @@ pub async fn a_publication_ends_run_and_job_and_can_be_repeated(harness: &dyn St
     let published = EventKind::Published { model: model.id, name: NAME.to_owned(), version: 1 };
     let kinds: Vec<EventKind> = events.iter().map(|event| event.kind.clone()).collect();
     assert!(kinds.ends_with(&[published, moved(Evaluating, Succeeded, "")]), "{kinds:?}");
-    assert_eq!(store.publish_run(run.id, 1, new).await.unwrap().unwrap(), model, "the answer was lost");
+    assert_eq!(
+        store.publish_run(run.id, 1, new, Default::default()).await.unwrap().unwrap(),
+        model,
+        "the answer was lost"
+    );
     assert_eq!(store.events(job.id, 0, 100).await.unwrap(), events);
     let models = store.list_models(None, &PageRequest { size: 10, cursor: None }).await.unwrap();
     assert_eq!(models.items, [model], "one model");
-    conflict(store.publish_run(run.id, 0, student(run.id)).await);
+    conflict(store.publish_run(run.id, 0, student(run.id), Default::default()).await);
     harness.outlive().await;
     assert_eq!(free_run(harness).await, None);
 }
@@ -291,7 +301,7 @@ pub async fn a_student_without_accuracies_is_published(harness: &dyn StoreHarnes
     let run = training(store.as_ref(), NAME).await.id;
     lease_run(harness, "trainer").await;
     let new = domain::run::RunResult { validation: None, test: None, ..student(run) };
-    let model = store.publish_run(run, 1, new).await.unwrap().unwrap();
+    let model = store.publish_run(run, 1, new, Default::default()).await.unwrap().unwrap();
     assert_eq!((model.validation, model.test), (None, None));
     assert_eq!(store.model(model.id).await.unwrap(), model);
 }
@@ -301,7 +311,7 @@ pub async fn versions_count_up_by_name(harness: &dyn StoreHarness) {
     for (name, version) in [("sums", 1), ("words", 1), ("sums", 2), ("sums", 3), ("words", 2)] {
         let run = training(store.as_ref(), name).await.id;
         lease_run(harness, "trainer").await;
-        let model = store.publish_run(run, 1, student(run)).await.unwrap().unwrap();
+        let model = store.publish_run(run, 1, student(run), Default::default()).await.unwrap().unwrap();
         assert_eq!((model.name.as_str(), model.version), (name, version));
     }
 }
@@ -329,7 +339,7 @@ pub async fn a_failed_run_can_be_resumed(harness: &dyn StoreHarness) {
         let leased = lease_run(harness, "other").await.run;
         assert_eq!((leased.id, leased.fence), (run.id, 2));
         assert_eq!((leased.step, leased.resume_path.as_str()), (100, "resume/100"), "nothing is lost");
-        store.publish_run(run.id, 2, student(run.id)).await.unwrap().unwrap();
+        store.publish_run(run.id, 2, student(run.id), Default::default()).await.unwrap().unwrap();
     }
 }
 
@@ -407,7 +417,7 @@ pub async fn unknown_runs_are_not_found(harness: &dyn StoreHarness) {
     not_found(store.run(unknown).await, unknown);
     not_found(store.save_resume_point(unknown, 1, 1, "path").await, unknown);
     not_found(store.start_evaluating(unknown, 1).await, unknown);
-    not_found(store.publish_run(unknown, 1, student(unknown)).await, unknown);
+    not_found(store.publish_run(unknown, 1, student(unknown), Default::default()).await, unknown);
     not_found(store.fail_run(unknown, 1, "").await, unknown);
     not_found(store.release_run(unknown, 1).await, unknown);
 }

@@ -320,18 +320,24 @@ pub async fn publications_of_one_name_count_up(harness: &dyn StoreHarness) {
         runs.push(training(store.as_ref(), NAME).await.id);
         lease_run(harness, "trainer").await;
     }
-    let versions = at_once(CALLERS, |trainer| {
-        let (store, run) = (harness.store(), runs[trainer]);
-        async move { store.publish_run(run, 1, student(run)).await.unwrap().unwrap().version }
-    })
-    .await;
+    let versions =
+        at_once(CALLERS, |trainer| {
+            let (store, run) = (harness.store(), runs[trainer]);
+            async move {
+                store.publish_run(run, 1, student(run), Default::default()).await.unwrap().unwrap().version
+            }
+        })
+        .await;
     let versions: BTreeSet<u64> = versions.into_iter().collect();
     assert_eq!(versions, (1..=CALLERS as u64).collect());
-    let again = at_once(CALLERS, |_| {
-        let (store, run) = (harness.store(), runs[0]);
-        async move { store.publish_run(run, 1, student(run)).await.unwrap().unwrap().version }
-    })
-    .await;
+    let again =
+        at_once(CALLERS, |_| {
+            let (store, run) = (harness.store(), runs[0]);
+            async move {
+                store.publish_run(run, 1, student(run), Default::default()).await.unwrap().unwrap().version
+            }
+        })
+        .await;
     assert_eq!(again.iter().collect::<BTreeSet<_>>().len(), 1, "one run, one model: {again:?}");
     let models = store.list_models(Some(NAME), &PageRequest { size: 100, cursor: None }).await.unwrap();
     assert_eq!(models.items.len(), CALLERS);

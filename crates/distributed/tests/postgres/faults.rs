@@ -245,7 +245,7 @@ async fn every_text_may_hold_what_postgres_refuses() {
     store.report_run(run, 1, 1, vec![point], database.lease()).await.unwrap();
     assert_eq!(store.metrics(run, Some(GARBAGE), 9).await.unwrap().len(), 1);
     let new = domain::run::RunResult { path: GARBAGE.to_owned(), ..student(run) };
-    assert_eq!(store.publish_run(run, 1, new).await.unwrap().unwrap().path, KEPT);
+    assert_eq!(store.publish_run(run, 1, new, Default::default()).await.unwrap().unwrap().path, KEPT);
     assert_eq!(store.find_model(GARBAGE, None).await.unwrap(), None);
     assert_eq!(store.register_base_model(GARBAGE, "aa").await.unwrap().name, KEPT);
     assert!(store.base_model(GARBAGE).await.unwrap().is_some());
@@ -258,7 +258,7 @@ async fn the_version_of_a_deleted_model_is_not_given_again() {
     for version in 1..=3 {
         let run = training(store.as_ref(), NAME).await.id;
         lease_run(&database, "trainer").await;
-        let model = store.publish_run(run, 1, student(run)).await.unwrap().unwrap();
+        let model = store.publish_run(run, 1, student(run), Default::default()).await.unwrap().unwrap();
         assert_eq!(model.version, version);
         store.delete_model(model.id).await.unwrap();
     }

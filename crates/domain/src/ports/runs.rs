@@ -5,7 +5,7 @@ use super::page::{Page, PageRequest};
 use crate::ids::{DistillationId, RunId};
 use crate::lifecycle::RunInstruction;
 use crate::records::{LeasedRun, MetricPoint, Model, NewRun, Run};
-use crate::run::RunResult;
+use crate::run::{RunOutcomes, RunResult};
 use async_trait::async_trait;
 use std::time::Duration;
 
@@ -20,8 +20,8 @@ pub trait RunStore: Send + Sync + 'static {
         distillation: DistillationId,
         ledger_fingerprint: &str,
     ) -> StoreResult<Run>;
-    /// Creates a run over the ledger of a job that [`lifecycle::create_run`](crate::lifecycle::create_run) allows. The same
-    /// request again returns the same run.
+    /// Creates a run over the ledger of a job that [`lifecycle::create_run`](crate::lifecycle::create_run) allows, and appends
+    /// what [`lifecycle::begun`](crate::lifecycle::begun) says. The same request again returns the same run.
     async fn create_run(&self, new: NewRun) -> StoreResult<Run>;
     /// Runs of a job, newest first.
     async fn list_runs(&self, distillation: DistillationId, page: &PageRequest) -> StoreResult<Page<Run>>;
@@ -47,10 +47,18 @@ pub trait RunStore: Send + Sync + 'static {
     ) -> StoreResult<Option<String>>;
     /// See [`lifecycle::start_evaluating`](crate::lifecycle::start_evaluating). Fenced; doing it again does nothing.
     async fn start_evaluating(&self, run: RunId, fence: u64) -> StoreResult<()>;
-    /// The commit of a publication: the run's result, of a final run the model with its next version, and what
+    /// The commit of a publication: the run's result and outcomes, of a final run the model with its next version, and what
     /// [`lifecycle::publish`](crate::lifecycle::publish) says of the run and the job, one transaction. Fenced; doing it
     /// again returns the same model.
-    async fn publish_run(&self, run: RunId, fence: u64, result: RunResult) -> StoreResult<Option<Model>>;
+    async fn publish_run(
+        &self,
+        run: RunId,
+        fence: u64,
+        result: RunResult,
+        outcomes: RunOutcomes,
+    ) -> StoreResult<Option<Model>>;
+    /// Which rows a run got right, as it was published; empty for one that named none.
+    async fn outcomes(&self, run: RunId) -> StoreResult<RunOutcomes>;
     /// See [`lifecycle::fail_run`](crate::lifecycle::fail_run). Fenced.
     async fn fail_run(&self, run: RunId, fence: u64, reason: &str) -> StoreResult<()>;
     /// See [`lifecycle::release_run`](crate::lifecycle::release_run). Fenced.

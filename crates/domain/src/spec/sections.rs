@@ -62,6 +62,26 @@ named!(
     }
 );
 
+named!(
+    /// How long the teacher is asked.
+    Until {
+        /// About every row.
+        Off = "off",
+        /// About twice as many rows, from an eighth on, until short probes show that more rationales do not help.
+        NoGain = "no_gain",
+    }
+);
+
+named!(
+    /// Which train rows are asked about before the others, with `until`.
+    Select {
+        /// Any, in the proportions of the labels.
+        Stratified = "stratified",
+        /// Up to half of them rows that the probe before gets wrong.
+        Needed = "needed",
+    }
+);
+
 /// Where rationales come from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -88,6 +108,11 @@ impl TeacherSource {
 }
 
 impl TeacherSpec {
+    /// Whether it is asked until rationales stop helping.
+    pub fn stops_early(&self) -> bool {
+        self.until == Until::NoGain
+    }
+
     /// Whether prompts are asked in batches.
     pub fn is_batched(&self) -> bool {
         self.batch && self.source != TeacherSource::Imported
@@ -176,6 +201,13 @@ section! {
         /// Ask through the provider's batch API: at a part of the price (`price_batch_factor` of the profile, by default half),
         /// answered within a day.
         required batch: bool = false;
+        /// Ask about an eighth, a quarter, half and all of the train rows, and stop as soon as short probes show that more
+        /// rationales do not help: `no_gain`.
+        required until: Until = Until::Off;
+        /// Which train rows are asked about first, with `until`.
+        required select: Select = Select::Stratified;
+        /// Optimiser steps of a probe of `until`. Default: a quarter of `training.steps`.
+        optional probe_steps: u32 = None, in 1.0..=1e7;
         /// What may be spent.
         required budget: Budget = Budget::default();
     }

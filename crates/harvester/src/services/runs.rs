@@ -183,7 +183,12 @@ impl RunsService for Runs {
         let run = id("run_id", &request.run_id)?;
         let result = wire::present("result", request.result).map_err(wire::invalid)?;
         let result = wire::under("result", result.try_into()).map_err(wire::invalid)?;
-        let model = self.0.stores.runs.publish_run(run, request.fence, result).await.map_err(fail)?;
+        let outcomes = wire::under("outcomes", request.outcomes.unwrap_or_default().try_into());
+        let outcomes = outcomes.map_err(wire::invalid)?;
+        let model =
+            self.0.stores.runs.publish_run(run, request.fence, result, outcomes).await.map_err(fail)?;
+        // A job may wait for what its probe came to.
+        self.0.changed.notify_waiters();
         Ok(Response::new(v1::PublishRunResponse { model: model.map(Into::into) }))
     }
 

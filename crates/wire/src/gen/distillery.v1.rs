@@ -1268,6 +1268,15 @@ pub struct TeacherSpec {
     /// Ask through the provider's batch API, at a part of the price. Default false.
     #[prost(bool, optional, tag = "12")]
     pub batch: ::core::option::Option<bool>,
+    /// How long the teacher is asked. Default off: about every row.
+    #[prost(enumeration = "AskUntil", tag = "13")]
+    pub until: i32,
+    /// Which train rows are asked about first, with until. Default stratified.
+    #[prost(enumeration = "RowSelection", tag = "14")]
+    pub select: i32,
+    /// Optimiser steps of a probe, with until. Default: a quarter of the training's.
+    #[prost(uint32, optional, tag = "15")]
+    pub probe_steps: ::core::option::Option<u32>,
 }
 /// Which completions train the student.
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]
@@ -1697,6 +1706,117 @@ impl Metric {
             "METRIC_UNSPECIFIED" => Some(Self::Unspecified),
             "METRIC_TEXT" => Some(Self::Text),
             "METRIC_EQUATION" => Some(Self::Equation),
+            _ => None,
+        }
+    }
+}
+/// How long the teacher is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum AskUntil {
+    /// Leaves it to the default.
+    Unspecified = 0,
+    /// About every row.
+    Off = 1,
+    /// About twice as many rows, from an eighth on, until short probes show that more rationales do not help.
+    NoGain = 2,
+}
+impl AskUntil {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "ASK_UNTIL_UNSPECIFIED",
+            Self::Off => "ASK_UNTIL_OFF",
+            Self::NoGain => "ASK_UNTIL_NO_GAIN",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "ASK_UNTIL_UNSPECIFIED" => Some(Self::Unspecified),
+            "ASK_UNTIL_OFF" => Some(Self::Off),
+            "ASK_UNTIL_NO_GAIN" => Some(Self::NoGain),
+            _ => None,
+        }
+    }
+}
+/// Which train rows are asked about before the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum RowSelection {
+    /// Leaves it to the default.
+    Unspecified = 0,
+    /// Any, in the proportions of the labels.
+    Stratified = 1,
+    /// Up to half of them rows that the probe before gets wrong.
+    Needed = 2,
+}
+impl RowSelection {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "ROW_SELECTION_UNSPECIFIED",
+            Self::Stratified => "ROW_SELECTION_STRATIFIED",
+            Self::Needed => "ROW_SELECTION_NEEDED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "ROW_SELECTION_UNSPECIFIED" => Some(Self::Unspecified),
+            "ROW_SELECTION_STRATIFIED" => Some(Self::Stratified),
+            "ROW_SELECTION_NEEDED" => Some(Self::Needed),
+            _ => None,
+        }
+    }
+}
+/// A share of the train rows, of a job that asks until rationales stop helping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum RationaleShare {
+    /// None is meant.
+    Unspecified = 0,
+    /// No row.
+    None = 1,
+    /// An eighth of them.
+    Eighth = 2,
+    /// A quarter of them.
+    Quarter = 3,
+    /// Half of them.
+    Half = 4,
+    /// Every row.
+    All = 5,
+}
+impl RationaleShare {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "RATIONALE_SHARE_UNSPECIFIED",
+            Self::None => "RATIONALE_SHARE_NONE",
+            Self::Eighth => "RATIONALE_SHARE_EIGHTH",
+            Self::Quarter => "RATIONALE_SHARE_QUARTER",
+            Self::Half => "RATIONALE_SHARE_HALF",
+            Self::All => "RATIONALE_SHARE_ALL",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "RATIONALE_SHARE_UNSPECIFIED" => Some(Self::Unspecified),
+            "RATIONALE_SHARE_NONE" => Some(Self::None),
+            "RATIONALE_SHARE_EIGHTH" => Some(Self::Eighth),
+            "RATIONALE_SHARE_QUARTER" => Some(Self::Quarter),
+            "RATIONALE_SHARE_HALF" => Some(Self::Half),
+            "RATIONALE_SHARE_ALL" => Some(Self::All),
             _ => None,
         }
     }
@@ -3015,6 +3135,48 @@ pub struct TeacherMeasured {
     #[prost(message, optional, tag = "1")]
     pub accuracy: ::core::option::Option<Accuracy>,
 }
+/// A probe begins: a short training over the rationales of a share of the rows.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Probing {
+    /// The run.
+    #[prost(string, tag = "1")]
+    pub run_id: ::prost::alloc::string::String,
+    /// Whose rationales it reads.
+    #[prost(enumeration = "RationaleShare", tag = "2")]
+    pub share: i32,
+}
+/// What a probe gains over the one before it, row by row.
+#[derive(Clone, Copy, PartialEq, ::prost::Message)]
+pub struct ProbeGain {
+    /// The difference of the accuracies.
+    #[prost(double, tag = "1")]
+    pub value: f64,
+    /// What it is at most, with 90%.
+    #[prost(double, tag = "2")]
+    pub upper: f64,
+}
+/// A probe has ended, and it is decided what the teacher is asked next.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Probed {
+    /// The run.
+    #[prost(string, tag = "1")]
+    pub run_id: ::prost::alloc::string::String,
+    /// Whose rationales it read.
+    #[prost(enumeration = "RationaleShare", tag = "2")]
+    pub share: i32,
+    /// On the validation rows.
+    #[prost(message, optional, tag = "3")]
+    pub accuracy: ::core::option::Option<Accuracy>,
+    /// Over the probe before it; absent for the first.
+    #[prost(message, optional, tag = "4")]
+    pub gain: ::core::option::Option<ProbeGain>,
+    /// The share that is asked about next; unspecified where asking ends.
+    #[prost(enumeration = "RationaleShare", tag = "5")]
+    pub next: i32,
+    /// Why asking ends.
+    #[prost(enumeration = "AskingEnd", tag = "6")]
+    pub end: i32,
+}
 /// A model was published.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Published {
@@ -3037,7 +3199,10 @@ pub struct WatchDistillationResponse {
     /// When.
     #[prost(message, optional, tag = "2")]
     pub at: ::core::option::Option<::prost_types::Timestamp>,
-    #[prost(oneof = "watch_distillation_response::Event", tags = "3, 4, 5, 6, 7, 8")]
+    #[prost(
+        oneof = "watch_distillation_response::Event",
+        tags = "3, 4, 5, 6, 7, 8, 9, 10"
+    )]
     pub event: ::core::option::Option<watch_distillation_response::Event>,
 }
 /// Nested message and enum types in `WatchDistillationResponse`.
@@ -3062,6 +3227,12 @@ pub mod watch_distillation_response {
         /// A model was published.
         #[prost(message, tag = "8")]
         Published(super::Published),
+        /// A probe begins.
+        #[prost(message, tag = "9")]
+        Probing(super::Probing),
+        /// A probe has ended.
+        #[prost(message, tag = "10")]
+        Probed(super::Probed),
     }
 }
 /// What one stage would ask.
@@ -3254,6 +3425,39 @@ impl DistillationState {
             "DISTILLATION_STATE_FAILED" => Some(Self::Failed),
             "DISTILLATION_STATE_CANCELLED" => Some(Self::Cancelled),
             "DISTILLATION_STATE_PAUSED" => Some(Self::Paused),
+            _ => None,
+        }
+    }
+}
+/// Why no more rows are asked about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum AskingEnd {
+    /// Asking goes on.
+    Unspecified = 0,
+    /// The last doubling gains less than a point of accuracy.
+    Flat = 1,
+    /// A student without rationales is not worse.
+    NoBetter = 2,
+}
+impl AskingEnd {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "ASKING_END_UNSPECIFIED",
+            Self::Flat => "ASKING_END_FLAT",
+            Self::NoBetter => "ASKING_END_NO_BETTER",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "ASKING_END_UNSPECIFIED" => Some(Self::Unspecified),
+            "ASKING_END_FLAT" => Some(Self::Flat),
+            "ASKING_END_NO_BETTER" => Some(Self::NoBetter),
             _ => None,
         }
     }
@@ -5734,6 +5938,24 @@ pub struct RunPlan {
     /// How its student is trained.
     #[prost(message, optional, tag = "7")]
     pub training: ::core::option::Option<TrainingSpec>,
+    /// The share of the train rows whose rationales it reads, of a probe that its job makes while it harvests; unspecified
+    /// for all of them, and in a request.
+    #[prost(enumeration = "RationaleShare", tag = "8")]
+    pub share: i32,
+}
+/// Which rows a run got right: what its accuracy was measured on, row by row. Rows are named by index, at most 100,000 of
+/// each kind.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RunOutcomes {
+    /// Validation rows that it got right.
+    #[prost(uint64, repeated, tag = "1")]
+    pub validation_right: ::prost::alloc::vec::Vec<u64>,
+    /// Validation rows that it got wrong.
+    #[prost(uint64, repeated, tag = "2")]
+    pub validation_wrong: ::prost::alloc::vec::Vec<u64>,
+    /// Train rows without a rationale that it got wrong; empty where the job does not select by them.
+    #[prost(uint64, repeated, tag = "3")]
+    pub needed: ::prost::alloc::vec::Vec<u64>,
 }
 /// What a run came to.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -6012,6 +6234,9 @@ pub struct PublishRunRequest {
     /// What it came to.
     #[prost(message, optional, tag = "3")]
     pub result: ::core::option::Option<RunResult>,
+    /// Of a run with a share: which rows it got right.
+    #[prost(message, optional, tag = "4")]
+    pub outcomes: ::core::option::Option<RunOutcomes>,
 }
 /// See PublishRun.
 #[derive(Clone, PartialEq, ::prost::Message)]

@@ -1,0 +1,1 @@
+SELECT outcomes FROM runs WHERE id = $1

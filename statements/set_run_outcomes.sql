@@ -1,0 +1,1 @@
+UPDATE runs SET outcomes = $1 WHERE id = $2
