@@ -81,8 +81,8 @@ impl Measured {
         text
     }
 
-    /// For scripts.
-    pub(crate) fn json(&self) -> Value {
+    /// For scripts: an object with `more` beside its own fields.
+    pub(crate) fn json(&self, more: [(&str, &str); 1]) -> Value {
         let accuracy = self.accuracy();
         let counts: Vec<Value> = self
             .counts
@@ -92,10 +92,17 @@ impl Measured {
                 json!({"expected": expected, "label": label, "rows": rows})
             })
             .collect();
-        json!({
-            "rows": accuracy.rows, "correct": accuracy.correct, "parsed": accuracy.parsed,
-            "accuracy": accuracy.value(), "low": accuracy.low, "high": accuracy.high, "confusion": counts,
-        })
+        let mut object = serde_json::Map::from_iter(more.map(|(key, text)| (key.to_owned(), text.into())));
+        object.extend([
+            ("rows".to_owned(), accuracy.rows.into()),
+            ("correct".to_owned(), accuracy.correct.into()),
+            ("parsed".to_owned(), accuracy.parsed.into()),
+            ("accuracy".to_owned(), accuracy.value().into()),
+            ("low".to_owned(), accuracy.low.into()),
+            ("high".to_owned(), accuracy.high.into()),
+            ("confusion".to_owned(), counts.into()),
+        ]);
+        object.into()
     }
 
     /// A row for each label, a column for each answer, and the share of right answers; `None` where there are too many labels.
@@ -172,7 +179,7 @@ mod tests {
             .collect();
         assert!(words.contains(&vec!["bad", "1", "0", "2", "33.3%"]), "{text}");
         assert!(words.contains(&vec!["good", "1", "1", "0", "50.0%"]), "{text}");
-        let json = measured.json();
+        let json = measured.json([("model", "m")]);
         assert_eq!(json["confusion"][0], serde_json::json!({"expected": "bad", "label": null, "rows": 2}));
         assert_eq!(json["accuracy"], 0.4);
     }

@@ -18,18 +18,19 @@ pub(crate) async fn compare(
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let rows = labelled(&arguments.file)?;
-    let [first, second] = unless_interrupted(&shutdown, async {
-        let first = measure(config.clone(), &arguments.model, &arguments.server, rows.clone()).await?;
-        let second = measure(config, &arguments.other, &arguments.server, rows).await?;
+    let measured = async {
+        let first =
+            Box::pin(measure(config.clone(), &arguments.model, &arguments.server, rows.clone())).await?;
+        let second = Box::pin(measure(config, &arguments.other, &arguments.server, rows)).await?;
         Ok([first, second])
-    })
-    .await?;
+    };
+    let [first, second] = unless_interrupted(&shutdown, Box::pin(measured)).await?;
     let pairs: Pairs = first.rights.iter().copied().zip(second.rights.iter().copied()).collect();
     let difference = pairs.difference();
     let finding = difference.finding(arguments.margin / 100.0);
     if arguments.json {
         return print_json(&json!({
-            "model": named(&arguments.model, &first), "other": named(&arguments.other, &second),
+            "model": first.json([("name", &arguments.model)]), "other": second.json([("name", &arguments.other)]),
             "file": arguments.file.display().to_string(), "pairs": pairs, "difference": difference,
             "margin": arguments.margin / 100.0, "finding": finding,
         }));
@@ -47,12 +48,6 @@ pub(crate) async fn compare(
         grouped(pairs.second)
     ))?;
     print_line(&format!("{}: {finding} (margin {} points)", arguments.model, arguments.margin))
-}
-
-fn named(name: &str, measured: &Measured) -> serde_json::Value {
-    let mut object = measured.json();
-    object["name"] = json!(name);
-    object
 }
 
 /// A difference in points, with its interval and p-value.

@@ -8,7 +8,6 @@ use crate::target::unless_interrupted;
 use crate::terminal::{print_json, print_lines};
 use app::config::Config;
 use domain::Example;
-use serde_json::json;
 use std::path::Path;
 use tokio_util::sync::CancellationToken;
 
@@ -20,14 +19,12 @@ pub(crate) async fn evaluate(
 ) -> anyhow::Result<()> {
     let rows = labelled(&arguments.file)?;
     let measured =
-        unless_interrupted(&shutdown, measure(config, &arguments.model, &arguments.server, rows)).await?;
+        unless_interrupted(&shutdown, Box::pin(measure(config, &arguments.model, &arguments.server, rows)))
+            .await?;
     if !arguments.json {
         return print_lines(&measured.lines());
     }
-    let mut object = measured.json();
-    object["model"] = json!(arguments.model);
-    object["file"] = json!(arguments.file.display().to_string());
-    print_json(&object)
+    print_json(&measured.json([("model", &arguments.model)]))
 }
 
 /// The rows of a file that have a label.
@@ -46,7 +43,7 @@ pub(crate) async fn measure(
     server: &ServerArguments,
     rows: Vec<Example>,
 ) -> anyhow::Result<Measured> {
-    let opened = Opened::open(config, model, server).await?;
+    let opened = Box::pin(Opened::open(config, model, server)).await?;
     let mut measured = Measured::default();
     let answered = answers::each(&opened.student, rows, false, |answered| {
         measured.add(&answered);
