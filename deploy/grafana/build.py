@@ -772,6 +772,15 @@ def answers():
             metrics((rate("distillery_prompts_failed_total", "outcome"), "{{outcome}}")),
         ),
         lines(
+            "Batches",
+            "What happened to batches at providers, in five minutes. Refused and in doubt need a look: `distillery show JOB` lists "
+            "a job's batches.",
+            metrics(
+                ("sum by (event) (increase(distillery_batches_total[5m]))", "{{event}}"),
+                ("sum(increase(distillery_batch_lines_unanswered_total[5m]))", "lines without an answer"),
+            ),
+        ),
+        lines(
             "Stale answers",
             "Answers a second that came after their lease was lost. More than a few mean that leases are too short, or "
             "processes stall.",

@@ -73,11 +73,15 @@ fn time_left(remaining: u64, speed: f64) -> String {
     if remaining == 0 || speed < 1e-6 {
         return String::new();
     }
-    let seconds = (remaining as f64 / speed).round() as u64;
+    format!(", {} left", spoken((remaining as f64 / speed).round() as u64))
+}
+
+/// A time as people tell it.
+pub(crate) fn spoken(seconds: u64) -> String {
     match seconds {
-        0..60 => format!(", {seconds} s left"),
-        60..3600 => format!(", {} min {} s left", seconds / 60, seconds % 60),
-        _ => format!(", {} h {} min left", seconds / 3600, seconds % 3600 / 60),
+        0..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
+        _ => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
     }
 }
 

@@ -85,7 +85,7 @@ metrics! {
     }
 
     Harvester {
-        /// Calls to a teacher that ended, by outcome: ok, rate_limited, unavailable, malformed, refused, not_made (the budget had no room).
+        /// Calls to a teacher that ended, and lines of batches that were read, by outcome: ok, rate_limited, unavailable, malformed, refused, not_made (the budget had no room).
         TEACHER_REQUESTS = "distillery_teacher_requests_total", Kind::Counter, ["profile", "outcome"];
         /// Seconds of one call to a teacher.
         TEACHER_DURATION = "distillery_teacher_request_duration_seconds", Kind::Histogram(SECONDS), ["profile"];
@@ -103,6 +103,10 @@ metrics! {
         TEACHER_TOKENS = "distillery_teacher_tokens_total", Kind::Counter, ["profile", "direction"];
         /// Cost of the calls, in millionths of the teacher's currency.
         TEACHER_COST = "distillery_teacher_cost_micros_total", Kind::Counter, ["profile"];
+        /// Batches at a provider, by what happened to them: submitted, completed, expired, cancelled, refused, released (never submitted), in_doubt.
+        BATCHES = "distillery_batches_total", Kind::Counter, ["event"];
+        /// Lines of batches that ended without an answer of their own: the batch expired, was cancelled, or its results lack them.
+        BATCH_LINES_UNANSWERED = "distillery_batch_lines_unanswered_total", Kind::Counter, [];
         /// Answers that were written to the ledger, by provisional verdict and whether they came from the store of completions.
         PROMPTS_HARVESTED = "distillery_prompts_harvested_total", Kind::Counter, ["verdict", "cached"];
         /// Prompts that were not answered at an attempt, by what became of them: delayed, counted, paused.
@@ -173,6 +177,9 @@ pub mod value {
     pub const DIRECTIONS: &[&str] = &["in", "out"];
     /// `cached` of [`super::PROMPTS_HARVESTED`].
     pub const CACHED: &[&str] = &["false", "true"];
+    /// `event` of [`super::BATCHES`].
+    pub const BATCH_EVENTS: &[&str] =
+        &["submitted", "completed", "expired", "cancelled", "refused", "released", "in_doubt"];
     /// `outcome` of [`super::PROMPTS_FAILED`].
     pub const PROMPT_FAILURES: &[&str] = &["delayed", "counted", "paused"];
     /// `by` of [`super::QUEUE_PUBLISHED`].

@@ -18,6 +18,10 @@ pub(crate) fn register() {
     for outcome in value::PROMPT_FAILURES {
         counter!(telemetry::PROMPTS_FAILED.name, "outcome" => *outcome).increment(0);
     }
+    for event in value::BATCH_EVENTS {
+        counter!(telemetry::BATCHES.name, "event" => *event).increment(0);
+    }
+    counter!(telemetry::BATCH_LINES_UNANSWERED.name).increment(0);
     counter!(telemetry::PROMPTS_STALE.name).increment(0);
     for publisher in value::PUBLISHERS {
         counter!(telemetry::QUEUE_PUBLISHED.name, "by" => *publisher).increment(0);
@@ -37,6 +41,49 @@ pub(crate) fn written(harvested: &[Harvested], outcome: &HarvestOutcome, took: D
         counter!(telemetry::PROMPTS_HARVESTED.name, "verdict" => answer.verdict.as_str(), "cached" => cached)
             .increment(1);
     }
+}
+
+/// What happens to a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum BatchEvent {
+    /// The provider has it.
+    Submitted,
+    /// Every line of it was worked on.
+    Completed,
+    /// Its time was over first.
+    Expired,
+    /// Its job stopped.
+    Cancelled,
+    /// The provider did not take it.
+    Refused,
+    /// Its job stopped before it was submitted.
+    Released,
+    /// Nobody can tell whether it is asked.
+    InDoubt,
+}
+
+impl BatchEvent {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Submitted => "submitted",
+            Self::Completed => "completed",
+            Self::Expired => "expired",
+            Self::Cancelled => "cancelled",
+            Self::Refused => "refused",
+            Self::Released => "released",
+            Self::InDoubt => "in_doubt",
+        }
+    }
+}
+
+/// Something happened to a batch.
+pub(crate) fn batch(event: BatchEvent) {
+    counter!(telemetry::BATCHES.name, "event" => event.name()).increment(1);
+}
+
+/// Lines of a batch ended without an answer of their own.
+pub(crate) fn batch_lines_unanswered(lines: u64) {
+    counter!(telemetry::BATCH_LINES_UNANSWERED.name).increment(lines);
 }
 
 /// What became of a prompt that was not answered.
@@ -103,5 +150,15 @@ mod tests {
         assert_eq!(names.as_slice(), value::PROMPT_FAILURES);
         let names = [Publisher::Relay, Publisher::Reconciler].map(Publisher::name);
         assert_eq!(names.as_slice(), value::PUBLISHERS);
+        let events = [
+            BatchEvent::Submitted,
+            BatchEvent::Completed,
+            BatchEvent::Expired,
+            BatchEvent::Cancelled,
+            BatchEvent::Refused,
+            BatchEvent::Released,
+            BatchEvent::InDoubt,
+        ];
+        assert_eq!(events.map(BatchEvent::name).as_slice(), value::BATCH_EVENTS);
     }
 }

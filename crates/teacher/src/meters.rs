@@ -87,6 +87,11 @@ impl Meters {
     /// A call ended.
     pub(crate) fn end(&self, result: &Result<Reply, TeacherError>, took: Duration) {
         self.seconds.record(took.as_secs_f64());
+        self.read(result);
+    }
+
+    /// What a call, or a line of a batch, brought: its outcome, and what it cost.
+    pub(crate) fn read(&self, result: &Result<Reply, TeacherError>) {
         let (outcome, usage) = match result {
             Ok(reply) => ("ok", Some(reply.usage)),
             Err(error) => (outcome(error), error.usage()),

@@ -53,7 +53,7 @@ impl Teacher {
         let standing = Arc::new(Standing::default());
         let waiting = WaitNotes { meters: meters.clone(), standing: Arc::clone(&standing) };
         let turns = Turns::new(profile.name.clone(), limits, rate_limiter, Box::new(waiting));
-        let batches = BatchTeacher::new(&client);
+        let batches = BatchTeacher::new(&client, &meters);
         Ok(Self { batches, profile: Arc::new(profile), client, meters, turns: Arc::new(turns), standing })
     }
 

@@ -74,6 +74,7 @@ enumerations!(
     domain::Split => Split,
     domain::state::DatasetState => DatasetState,
     domain::state::DistillationState => DistillationState,
+    domain::state::BatchState => BatchState,
     domain::state::Verdict => Verdict,
     domain::state::Reason => Reason,
     domain::state::RunState => RunState,

@@ -19,6 +19,7 @@
 //! assert_eq!(wire::violations_of(&status)[0].field, "training.alpha");
 //! ```
 
+mod batches;
 mod channel;
 mod codec;
 pub mod convert;
@@ -33,6 +34,7 @@ mod spec;
 pub mod status;
 pub mod trace;
 
+pub use batches::batch;
 pub use channel::{Channel, Credentials, channel};
 pub use codec::{Codec, ProstDecoder};
 pub use convert::{

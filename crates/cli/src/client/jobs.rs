@@ -4,7 +4,7 @@ use super::call::{Patience, failure, malformed, page, record, records};
 use crate::exit::Usage;
 use domain::estimate::Estimate;
 use domain::ids::{DatasetId, DistillationId, RequestId, RunId};
-use domain::records::{Dataset, Distillation, HarvestProgress, ParkedPrompt};
+use domain::records::{Batch, Dataset, Distillation, HarvestProgress, ParkedPrompt};
 use domain::spec::Spec;
 use domain::state::DistillationState;
 use tonic::Status;
@@ -18,6 +18,8 @@ pub(crate) struct Found {
     pub(crate) harvest: HarvestProgress,
     /// Absent where it is deleted.
     pub(crate) dataset: Option<Dataset>,
+    /// Oldest first.
+    pub(crate) batches: Vec<Batch>,
 }
 
 fn client(channel: &Channel) -> DistillationsServiceClient<Channel> {
@@ -43,7 +45,9 @@ pub(crate) async fn find(channel: &Channel, id_or_name: &str) -> anyhow::Result<
 pub(crate) async fn get(channel: &Channel, job: DistillationId) -> Result<Found, Status> {
     let request = v1::GetDistillationRequest { distillation_id: job.to_string() };
     let answer = client(channel).get_distillation(request).await?.into_inner();
+    let batches = answer.batches.into_iter().map(|batch| wire::batch(job, batch));
     Ok(Found {
+        batches: batches.collect::<Result<_, _>>().map_err(malformed)?,
         job: record("distillation", answer.distillation)?,
         harvest: answer.harvest.unwrap_or_default().into(),
         dataset: answer.dataset.map(Dataset::try_from).transpose().map_err(malformed)?,

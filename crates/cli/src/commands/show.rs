@@ -6,16 +6,17 @@ use crate::client::call::failure;
 use crate::client::jobs::{self, Found};
 use crate::client::runs;
 use crate::job;
+use crate::progress::spoken;
 use crate::report::{grouped, percent};
 use crate::target::{Target, unless_interrupted};
-use crate::terminal::{print_json, print_line};
+use crate::terminal::{Table, print_json, print_line, print_table};
 use app::config::Config;
 use domain::Spec;
 use domain::budget::Amount;
-use domain::records::{Dataset, Distillation, Run};
+use domain::records::{Batch, Dataset, Distillation, Run};
 use domain::share::Share;
 use domain::spec::TeacherSpec;
-use domain::state::{PromptState, Reason, Verdict};
+use domain::state::{BatchState, PromptState, Reason, Verdict};
 use tokio_util::sync::CancellationToken;
 use wire::{Channel, rfc3339};
 
@@ -36,12 +37,13 @@ pub(crate) async fn show(
     })
     .await;
     target.close().await?;
-    let (Found { job, harvest, dataset }, probes) = found?;
+    let (Found { job, harvest, dataset, batches }, probes) = found?;
     if arguments.json {
         let mut object = job::json(&job);
         if let serde_json::Value::Object(object) = &mut object {
             object.insert("harvest".to_owned(), job::harvest_json(&harvest));
             object.insert("probes".to_owned(), probes.iter().map(to_json).collect());
+            object.insert("batches".to_owned(), batches.iter().map(batch_json).collect());
             object.insert("spec".to_owned(), serde_json::to_value(&job.spec)?);
         }
         return print_json(&object);
@@ -66,6 +68,7 @@ pub(crate) async fn show(
             "projected",
             harvest.projected().map_or_else(String::new, |projected| money(projected.money_micros)),
         ),
+        ("batches", batch_counts(&batches)),
         ("budget", budget(&job.spec)),
         ("waiting", harvest.obstacle.clone()),
         ("teacher", teacher.map_or_else(String::new, |accuracy| percent(accuracy.value()))),
@@ -79,7 +82,52 @@ pub(crate) async fn show(
     for (name, value) in lines.into_iter().filter(|(_, value)| !value.is_empty()) {
         print_line(&format!("{name:<13}{value}"))?;
     }
-    Ok(())
+    if batches.is_empty() {
+        return Ok(());
+    }
+    print_line("")?;
+    print_table(&batch_table(&batches))
+}
+
+/// Most batches that a person is shown; a script has them all.
+const BATCHES_SHOWN: usize = 20;
+
+/// How many batches are in each state; empty for none.
+fn batch_counts(batches: &[Batch]) -> String {
+    let count = |state: &BatchState| batches.iter().filter(|batch| batch.state == *state).count() as u64;
+    counts(BatchState::ALL, &BatchState::ALL.iter().map(count).collect::<Vec<_>>())
+}
+
+/// The newest batches, oldest first.
+fn batch_table(batches: &[Batch]) -> Table {
+    let mut table = Table::new(&["batch", "state", "for", "lines", "at the provider", "note"]);
+    for batch in batches.iter().skip(batches.len().saturating_sub(BATCHES_SHOWN)) {
+        let name = if batch.name.is_empty() { "-" } else { &batch.name };
+        table.add([
+            format!("{}/{}", batch.id, batch.submission),
+            batch.state.to_string(),
+            spoken(batch.in_state_ms / 1_000),
+            grouped(batch.lines),
+            name.to_owned(),
+            batch.note.clone(),
+        ]);
+    }
+    table
+}
+
+/// A batch as scripts read it.
+fn batch_json(batch: &Batch) -> serde_json::Value {
+    serde_json::json!({
+        "id": batch.id.to_string(),
+        "profile": batch.profile,
+        "state": batch.state.to_string(),
+        "submission": batch.submission,
+        "name": batch.name,
+        "lines": batch.lines,
+        "note": batch.note,
+        "created_at": rfc3339(batch.created_at),
+        "in_state_ms": batch.in_state_ms,
+    })
 }
 
 /// The probes of a job that asks until rationales stop helping, in order.

@@ -3,7 +3,7 @@
 use super::work::{BatchWork, ENQUEUED_WAIT, line_end};
 use crate::error::HarvestError;
 use crate::job::{self, PreparedJob};
-use crate::meters;
+use crate::meters::{self, BatchEvent};
 use domain::budget::CallEnd;
 use domain::ids::CallId;
 use domain::ports::{AttemptFailure, BatchLine, LineEnd};
@@ -46,24 +46,29 @@ impl BatchWork<'_> {
             Some(_) | None => CallEnd::Refused,
         };
         let failures_max = self.shared.settings.failures_max;
-        let (rest, note) = match output.close {
-            BatchClose::Expired => {
-                (self.end_rest(|line| line_end(line, end, AttemptFailure::Delayed)).await?, "expired")
-            }
-            BatchClose::Cancelled => {
-                (self.end_rest(|line| line_end(line, end, AttemptFailure::Delayed)).await?, "cancelled")
-            }
+        let (rest, note, event) = match output.close {
+            BatchClose::Expired => (
+                self.end_rest(|line| line_end(line, end, AttemptFailure::Delayed)).await?,
+                "expired",
+                BatchEvent::Expired,
+            ),
+            BatchClose::Cancelled => (
+                self.end_rest(|line| line_end(line, end, AttemptFailure::Delayed)).await?,
+                "cancelled",
+                BatchEvent::Cancelled,
+            ),
             BatchClose::Completed | BatchClose::Refused { .. } => {
                 let error =
                     format!("the results of the batch `{}` have no line for this prompt", self.batch.name);
                 let failed = || AttemptFailure::Teacher { error: error.clone(), failures_max };
-                (self.end_rest(|line| line_end(line, end, failed())).await?, "")
+                (self.end_rest(|line| line_end(line, end, failed())).await?, "", BatchEvent::Completed)
             }
         };
         if rest > 0 {
             tracing::warn!(batch = %self.batch.id, lines = rest, close = ?output.close, "lines of a batch were not answered");
         }
-        self.end(note).await?;
+        meters::batch_lines_unanswered(rest);
+        self.end(note, event).await?;
         if let Some(reason) = read.stuck {
             self.shared.pause(self.batch.distillation, &reason).await?;
         }
@@ -83,12 +88,13 @@ impl BatchWork<'_> {
             self.batch.name
         );
         if is_temporary {
+            meters::batch(BatchEvent::Refused);
             tracing::warn!(batch = %self.batch.id, "{words}: it is submitted again later");
             let wait = ENQUEUED_WAIT.min(self.shared.settings.batch_poll.saturating_mul(20));
             self.shared.stores.batches.reset_submission(self.batch.id, self.batch.submission, wait).await?;
             return Ok(Duration::ZERO);
         }
-        self.release(&words).await?;
+        self.give_up(&words, BatchEvent::Refused).await?;
         let reason = format!("{words}: correct the profile or the task, then resume");
         self.shared.pause(self.batch.distillation, &reason).await?;
         Ok(Duration::ZERO)

@@ -14,7 +14,8 @@ mod work;
 pub(crate) use gathering::gather;
 
 use crate::shared::Shared;
-use domain::records::Batch;
+use domain::ports::StoreResult;
+use domain::records::{Batch, Distillation};
 use domain::state::BatchState;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,6 +25,33 @@ use work::BatchWork;
 
 /// Batches that one process works on at once.
 const AT_ONCE: usize = 4;
+
+/// Most batches of a job that a caller is told of.
+const TOLD_MAX: usize = 1_000;
+
+/// The batches of a job, oldest first, the newest of them where there are many.
+pub(crate) async fn of_job(shared: &Shared, job: &Distillation) -> StoreResult<Vec<Batch>> {
+    if !job.spec.teacher.as_ref().is_some_and(|teacher| teacher.batch) {
+        return Ok(Vec::new());
+    }
+    let mut batches = shared.stores.batches.batches(job.id).await?;
+    let older = batches.len().saturating_sub(TOLD_MAX);
+    Ok(batches.split_off(older))
+}
+
+/// What a job that is asked in batches waits for; empty where nothing is out.
+pub(crate) fn waited_for(batches: &[Batch]) -> String {
+    let out: Vec<&Batch> = batches.iter().filter(|batch| batch.state == BatchState::Submitted).collect();
+    let lines: u64 = out.iter().map(|batch| batch.lines).sum();
+    let minutes = out.iter().map(|batch| batch.in_state_ms / 60_000).max().unwrap_or(0);
+    match out.len() {
+        0 => String::new(),
+        1 => format!("a batch of {lines} lines has been at the provider for {minutes} min"),
+        count => {
+            format!("{count} batches of {lines} lines are at the provider, the oldest for {minutes} min")
+        }
+    }
+}
 
 /// Works on batches until `shutdown`.
 pub(crate) async fn run(shared: Arc<Shared>, shutdown: CancellationToken) {

@@ -3,6 +3,7 @@
 use super::work::{BatchWork, GRACE};
 use crate::error::HarvestError;
 use crate::job::PreparedJob;
+use crate::meters::{self, BatchEvent};
 use crate::shared::Shared;
 use domain::budget::CallEnd;
 use domain::ids::{BatchId, CallId};
@@ -28,7 +29,7 @@ impl BatchWork<'_> {
         teacher: &BatchTeacher,
     ) -> Result<Duration, HarvestError> {
         let Some(length) = self.measure(job, teacher).await? else {
-            self.end("nothing of it was left to ask").await?;
+            self.end("nothing of it was left to ask", BatchEvent::Released).await?;
             return Ok(Duration::ZERO);
         };
         let (mark, payload) = (self.mark(), || self.payload(job, teacher, length));
@@ -49,6 +50,7 @@ impl BatchWork<'_> {
         match teacher.create(&mark, input).await {
             Ok(name) => {
                 batches.record_submission(batch, submission, &name).await?;
+                meters::batch(BatchEvent::Submitted);
                 tracing::info!(%batch, name, lines = self.batch.lines, "a batch is submitted");
                 Ok(self.shared.settings.batch_poll)
             }
@@ -81,6 +83,7 @@ impl BatchWork<'_> {
         for candidate in &candidates {
             if self.is_ours(candidate).await? {
                 batches.record_submission(batch, submission, &candidate.name).await?;
+                meters::batch(BatchEvent::Submitted);
                 tracing::info!(%batch, name = candidate.name, "a batch that was being submitted is found");
                 return Ok(Duration::ZERO);
             }

@@ -2,6 +2,7 @@
 
 use crate::error::HarvestError;
 use crate::job::PreparedJob;
+use crate::meters::{self, BatchEvent};
 use crate::shared::Shared;
 use domain::Fault;
 use domain::budget::CallEnd;
@@ -38,7 +39,7 @@ impl BatchWork<'_> {
         };
         let is_wanted = record.state == DistillationState::Harvesting;
         if self.batch.state == BatchState::Ready && !is_wanted {
-            self.release("its job stopped before it was submitted").await?;
+            self.give_up("its job stopped before it was submitted", BatchEvent::Released).await?;
             return Ok(Duration::ZERO);
         }
         let job = self.shared.jobs.get(self.batch.distillation).await?;
@@ -104,9 +105,9 @@ impl BatchWork<'_> {
     }
 
     /// Ends a batch that was not asked: its prompts wait again, and nothing is spent.
-    pub(super) async fn release(&self, note: &str) -> Result<(), HarvestError> {
+    pub(super) async fn give_up(&self, note: &str, event: BatchEvent) -> Result<(), HarvestError> {
         self.end_rest(|line| line_end(line, CallEnd::Refused, AttemptFailure::Delayed)).await?;
-        self.end(note).await
+        self.end(note, event).await
     }
 
     /// Ends every line that is left in the way that `how` says.
@@ -122,8 +123,9 @@ impl BatchWork<'_> {
         }
     }
 
-    pub(super) async fn end(&self, note: &str) -> Result<(), HarvestError> {
+    pub(super) async fn end(&self, note: &str, event: BatchEvent) -> Result<(), HarvestError> {
         self.shared.stores.batches.end_batch(self.batch.id, note).await?;
+        meters::batch(event);
         tracing::info!(batch = %self.batch.id, note, "a batch has ended");
         self.shared.positions.wake(self.batch.distillation);
         self.shared.changed.notify_waiters();
@@ -132,7 +134,7 @@ impl BatchWork<'_> {
 
     /// Ends a batch of which nobody can tell whether it is asked and paid: a person decides.
     pub(super) async fn doubt(&self, words: &str) -> Result<(), HarvestError> {
-        self.end(words).await?;
+        self.end(words, BatchEvent::InDoubt).await?;
         let lines = self.batch.lines;
         let reason = format!(
             "{words}: its {lines} calls may have been paid, and count at their bounds. Look at the provider's list of batches for \

@@ -1,6 +1,7 @@
 //! Jobs: submitted, watched, cancelled, resumed.
 
 use super::respond::{Answer, Stream, StreamSender, fail, id, page, stream};
+use crate::batches;
 use crate::estimate;
 use crate::plan;
 use crate::shared::Shared;
@@ -62,10 +63,12 @@ impl DistillationsService for Distillations {
         let job = stores.jobs.distillation(job).await.map_err(fail)?;
         let harvest = plan::progress(&self.0, &job).await.map_err(fail)?;
         let dataset = stores.datasets.dataset(job.dataset).await.ok();
+        let batches = batches::of_job(&self.0, &job).await.map_err(fail)?;
         Ok(Response::new(v1::GetDistillationResponse {
             distillation: Some(job.into()),
             harvest: Some(harvest.into()),
             dataset: dataset.map(Into::into),
+            batches: batches.into_iter().map(Into::into).collect(),
         }))
     }
 

@@ -18,6 +18,9 @@ use std::time::{Duration, Instant};
 use teacher::{Prices, Profile, Teacher};
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+use wire::v1;
+use wire::v1::distillations_service_client::DistillationsServiceClient;
 
 /// How long a test waits at most.
 pub(crate) const WAIT_MAX: Duration = Duration::from_secs(900);
@@ -85,6 +88,7 @@ fn runtime() -> Runtime {
 pub(crate) struct Process {
     runtime: Runtime,
     stores: Stores,
+    routes: Routes,
     shutdown: CancellationToken,
 }
 
@@ -110,10 +114,10 @@ impl Process {
         };
         let teachers = BTreeMap::from([("local".to_owned(), teacher)]);
         let harvester = Harvester::new(settings, stores.clone(), queue, teachers);
-        let token = shutdown.clone();
+        let (routes, token) = (harvester.routes(), shutdown.clone());
         runtime.spawn(async move { harvester.run(token).await });
         drop(guard);
-        Self { runtime, stores, shutdown }
+        Self { runtime, stores, routes, shutdown }
     }
 
     /// Makes a job and ends.
@@ -148,6 +152,13 @@ impl Process {
         self.shutdown.cancel();
         self.end(Duration::from_secs(5));
         done
+    }
+
+    /// What the API tells of a job.
+    pub(crate) async fn told(&self, job: DistillationId) -> v1::GetDistillationResponse {
+        let request = v1::GetDistillationRequest { distillation_id: job.to_string() };
+        let mut client = DistillationsServiceClient::new(self.routes.clone());
+        client.get_distillation(request).await.unwrap().into_inner()
     }
 
     /// Is killed after a while.
@@ -196,7 +207,7 @@ impl Process {
     }
 
     fn end(self, wait: Duration) {
-        drop(self.stores);
+        drop((self.stores, self.routes));
         self.runtime.shutdown_timeout(wait);
     }
 }

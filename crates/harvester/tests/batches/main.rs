@@ -20,6 +20,7 @@ use provider::{Faults, Standin, TOKENS};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use teacher::Provider;
+use wire::v1;
 
 /// What an answer costs at half price: a millionth for a token in, two for one out.
 const HALF: u64 = (TOKENS.0 + 2 * TOKENS.1) / 2;
@@ -163,8 +164,14 @@ fn a_job_that_stops_cancels_its_batches_and_keeps_what_they_brought() {
         let process = Process::start(&place, &standin);
         let id = process.make(job);
         let process = Process::start(&place, &standin);
-        let progress = process.act(async move |stores, _| {
+        let (progress, told) = process.act(async move |stores, process| {
             submitted(&stores, id, 50).await;
+            let told = process.told(id).await;
+            let waiting = &told.harvest.as_ref().unwrap().obstacle;
+            assert_eq!(waiting, "a batch of 50 lines has been at the provider for 0 min");
+            assert_eq!(told.batches.len(), 1);
+            assert_eq!((told.batches[0].state(), told.batches[0].lines), (v1::BatchState::Submitted, 50));
+            assert_ne!(told.batches[0].name, "");
             let reason = "a person looks";
             let stopped = if is_cancelled {
                 stores.jobs.cancel(id, reason).await
@@ -184,8 +191,10 @@ fn a_job_that_stops_cancels_its_batches_and_keeps_what_they_brought() {
                 assert!(began.elapsed() < lives::WAIT_MAX);
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
-            stores.prompts.harvest_progress(id).await.unwrap()
+            (stores.prompts.harvest_progress(id).await.unwrap(), process.told(id).await)
         });
+        assert_eq!((told.batches[0].state(), &*told.batches[0].note), (v1::BatchState::Ended, "cancelled"));
+        assert_eq!(told.harvest.unwrap().obstacle, "");
         assert_eq!(standin.counts(), (1, 1), "{shape:?}: cancelled once");
         assert_eq!(progress.in_state(PromptState::Answered), 30, "{shape:?}: what was paid for is kept");
         assert_eq!(progress.in_state(PromptState::Pending), 20, "{shape:?}: the rest waits");

@@ -7,6 +7,7 @@ use super::{anthropic, gemini, openai};
 use crate::client::Client;
 use crate::dialect::{self, Received};
 use crate::error::TeacherError;
+use crate::meters::Meters;
 use crate::profile::{Prices, Profile, Provider};
 use crate::{Question, Reply};
 use bytes::Bytes;
@@ -52,6 +53,7 @@ pub enum Listed {
 #[derive(Clone)]
 pub struct BatchTeacher {
     api: Api,
+    meters: Meters,
 }
 
 impl std::fmt::Debug for BatchTeacher {
@@ -65,7 +67,7 @@ impl std::fmt::Debug for BatchTeacher {
 
 impl BatchTeacher {
     /// The teacher behind `client`, at the price of its batches; `None` where it has no batch API.
-    pub(crate) fn new(client: &Client) -> Option<Self> {
+    pub(crate) fn new(client: &Client, meters: &Meters) -> Option<Self> {
         let profile = client.profile();
         let scaled = |price: f64| price * profile.price_batch_factor;
         let Prices { in_per_million, out_per_million, cached_per_million, written_per_million } =
@@ -76,7 +78,7 @@ impl BatchTeacher {
             cached_per_million: cached_per_million.map(scaled),
             written_per_million: written_per_million.map(scaled),
         };
-        profile.batch.then(|| Self { api: Api::new(client.with_prices(prices)) })
+        profile.batch.then(|| Self { api: Api::new(client.with_prices(prices)), meters: meters.clone() })
     }
 
     /// The profile, with the prices of batches.
@@ -280,7 +282,9 @@ impl BatchTeacher {
         let received =
             Received { status, content_type: "application/json", body, wait: None, now: SystemTime::now() };
         let reading = dialect::read(self.api.provider(), &request, &received);
-        self.api.client().conclude(reading, None, question).map(|reply| Reply { call, ..reply })
+        let result = self.api.client().conclude(reading, None, question).map(|reply| Reply { call, ..reply });
+        self.meters.read(&result);
+        result
     }
 
     /// The line that a batch's results begin with.

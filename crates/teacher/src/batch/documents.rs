@@ -4,6 +4,7 @@ use super::asker::BatchTeacher;
 use super::grouping::{BatchAnswer, BatchClose, BatchOutput, BatchStatus, LineSaid, Page, Proof};
 use super::{anthropic, gemini, openai};
 use crate::client::Client;
+use crate::meters::Meters;
 use crate::profile::{Prices, Profile, Provider};
 use crate::{Question, Sampling};
 use domain::ids::CallId;
@@ -26,7 +27,7 @@ fn teacher(provider: Provider) -> BatchTeacher {
     };
     let profile =
         Profile { batch: true, prices, ..Profile::new("test", provider, "http://h/v1?a=b", "small") };
-    BatchTeacher::new(&Client::new(profile).unwrap()).unwrap()
+    BatchTeacher::new(&Client::new(profile).unwrap(), &Meters::new("test")).unwrap()
 }
 
 fn question() -> Question {
@@ -96,7 +97,7 @@ fn a_line_costs_its_part_of_the_price() {
     assert!(teacher.read(call(), 500, b"{}", &question).is_err());
     let plain = Profile::new("test", Provider::OpenAiChat, "http://h/v1", "small");
     assert!(
-        BatchTeacher::new(&Client::new(plain).unwrap()).is_none(),
+        BatchTeacher::new(&Client::new(plain).unwrap(), &Meters::new("test")).is_none(),
         "few of OpenAI's servers have batches"
     );
 }

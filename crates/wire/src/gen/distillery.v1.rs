@@ -2901,6 +2901,37 @@ pub mod rationales_service_server {
         const NAME: &'static str = SERVICE_NAME;
     }
 }
+/// Calls that are made together, through a provider's batch API.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Batch {
+    /// Its id (UUID).
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    /// Which of the job's profiles is asked, by its place.
+    #[prost(uint32, tag = "2")]
+    pub profile: u32,
+    /// Where it stands.
+    #[prost(enumeration = "BatchState", tag = "3")]
+    pub state: i32,
+    /// How often it was made ready again; the provider has it marked as `id/submission`.
+    #[prost(uint32, tag = "4")]
+    pub submission: u32,
+    /// How the provider calls it; empty where that is not known.
+    #[prost(string, tag = "5")]
+    pub name: ::prost::alloc::string::String,
+    /// Lines that went into it.
+    #[prost(uint64, tag = "6")]
+    pub lines: u64,
+    /// Why it ended, where that is not plain.
+    #[prost(string, tag = "7")]
+    pub note: ::prost::alloc::string::String,
+    /// When it was made.
+    #[prost(message, optional, tag = "8")]
+    pub created_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// For how long it has been in its state, in milliseconds.
+    #[prost(uint64, tag = "9")]
+    pub in_state_ms: u64,
+}
 /// A count.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct NamedCount {
@@ -3049,6 +3080,9 @@ pub struct GetDistillationResponse {
     /// The dataset it reads; absent where that was deleted.
     #[prost(message, optional, tag = "3")]
     pub dataset: ::core::option::Option<Dataset>,
+    /// Its batches, oldest first; the newest 1,000 where there are more.
+    #[prost(message, repeated, tag = "4")]
+    pub batches: ::prost::alloc::vec::Vec<Batch>,
 }
 /// See ListDistillations.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -3425,6 +3459,51 @@ impl DistillationState {
             "DISTILLATION_STATE_FAILED" => Some(Self::Failed),
             "DISTILLATION_STATE_CANCELLED" => Some(Self::Cancelled),
             "DISTILLATION_STATE_PAUSED" => Some(Self::Paused),
+            _ => None,
+        }
+    }
+}
+/// Where a batch stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum BatchState {
+    /// Not used.
+    Unspecified = 0,
+    /// It is being filled.
+    Preparing = 1,
+    /// It waits to be submitted.
+    Ready = 2,
+    /// It is being submitted: the provider may have it.
+    Submitting = 3,
+    /// The provider has it: it is waited for, then collected.
+    Submitted = 4,
+    /// Every line of it is settled, or in doubt.
+    Ended = 5,
+}
+impl BatchState {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "BATCH_STATE_UNSPECIFIED",
+            Self::Preparing => "BATCH_STATE_PREPARING",
+            Self::Ready => "BATCH_STATE_READY",
+            Self::Submitting => "BATCH_STATE_SUBMITTING",
+            Self::Submitted => "BATCH_STATE_SUBMITTED",
+            Self::Ended => "BATCH_STATE_ENDED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "BATCH_STATE_UNSPECIFIED" => Some(Self::Unspecified),
+            "BATCH_STATE_PREPARING" => Some(Self::Preparing),
+            "BATCH_STATE_READY" => Some(Self::Ready),
+            "BATCH_STATE_SUBMITTING" => Some(Self::Submitting),
+            "BATCH_STATE_SUBMITTED" => Some(Self::Submitted),
+            "BATCH_STATE_ENDED" => Some(Self::Ended),
             _ => None,
         }
     }
