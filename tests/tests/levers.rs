@@ -213,3 +213,47 @@ fn a_plan_asks_nothing_and_says_what_would_be_asked() {
     let again = plan(&["--json"]).json().unwrap();
     assert_eq!(again["stages"][0]["from_store"], 20, "{again}");
 }
+
+#[test]
+fn answers_are_asked_for_again_on_purpose_and_no_others() {
+    fn text(training: &str) -> SpecText<'_> {
+        SpecText { teacher: "profile = \"local\"\nevaluate = false", training, ..SpecText::default() }
+    }
+    let folder = Folder::with_problems([20, 2, 2], &text(SpecText::default().training)).unwrap();
+    folder.write("profiles.toml", "").unwrap();
+    // Wrong for every fifth question.
+    let teacher = Teacher::start(|asked| teach(&asked.prompt)).unwrap();
+    let say = |arguments: &[&str]| {
+        let mut all = arguments.to_vec();
+        all.extend(["--config", "profiles.toml"]);
+        folder.say(teacher.url(), &all).unwrap()
+    };
+    let mut asked = 0;
+    let mut asks = |arguments: &[&str], expected: usize| {
+        let said = say(arguments);
+        assert_eq!(said.code, 0, "{}", said.err);
+        let now = teacher.requests();
+        assert_eq!(now - std::mem::replace(&mut asked, now), expected, "{arguments:?}");
+        said
+    };
+    let run = ["run", "spec.toml", "--json"];
+    asks(&run, 20);
+    let disagree = ["ledger", "job", "--forget", "--reason", "disagrees"];
+    let said = say(&disagree);
+    assert_eq!(said.code, 2, "without --yes nothing is forgotten");
+    assert!(said.err.contains("the answers of 4 entries would be asked for again"), "{}", said.err);
+    let said = asks(&[&disagree[..], &["--yes"]].concat(), 0);
+    assert!(said.out.contains("4 answers are forgotten, 0 prompts are asked again"), "{}", said.out);
+    assert!(said.err.contains("the job's harvest is over"), "{}", said.err);
+    // The finished job stays as it is; the next one over the same rows asks those four, and the one after it none.
+    asks(&run, 0);
+    for (training, expected) in [("steps = 3", 4), ("steps = 2", 0)] {
+        let training = format!("{training}\nbatch_examples = 8\ntarget_tokens_max = 32");
+        folder.write("spec.toml", text(&training).to_string()).unwrap();
+        asks(&run, expected);
+    }
+    // All of them, once.
+    let said = asks(&["run", "spec.toml", "--refresh", "--json"], 20);
+    assert_eq!(said.json().unwrap()["teacher"]["cached"], 0);
+    asks(&run, 0);
+}
