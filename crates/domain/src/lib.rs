@@ -59,6 +59,7 @@ pub mod state;
 pub mod subset;
 pub mod task;
 pub mod telemetry;
+pub mod template;
 pub mod time;
 pub mod trace;
 pub mod until;

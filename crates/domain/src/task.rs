@@ -7,12 +7,17 @@ use crate::example::Example;
 use crate::fault::Violation;
 use crate::label::Comparison;
 use crate::named::named;
+use crate::template;
 use serde::{Deserialize, Serialize};
 
 /// Most exemplars of one task.
 pub const EXEMPLARS_MAX: usize = 64;
 /// Longest template, in bytes.
 pub const TEMPLATE_BYTES_MAX: usize = 64 * 1024;
+/// Most labels of a closed set. Each is scored for every row, and their tokens are held with every model.
+pub const LABELS_MAX: usize = 1_024;
+/// Longest label of a closed set, in bytes.
+pub const LABEL_BYTES_MAX: usize = 1_024;
 /// Most stop sequences: what common servers take.
 pub const STOPS_MAX: usize = 4;
 
@@ -154,6 +159,9 @@ impl Task {
                 format!("must have between 1 and {TEMPLATE_BYTES_MAX} bytes"),
             ));
         }
+        if let Err(refused) = template::check(&self.template) {
+            found.push(Violation::new("task.template", refused.to_string()));
+        }
         if self.exemplars.len() > EXEMPLARS_MAX {
             found.push(Violation::new("task.exemplars", format!("has more than {EXEMPLARS_MAX} entries")));
         }
@@ -166,10 +174,15 @@ impl Task {
         if self.answer.marker.trim().is_empty() {
             found.push(Violation::new("task.answer.marker", "is empty: name what stands before the label"));
         }
-        if let LabelSet::Closed(labels) = &self.labels
-            && labels.len() < 2
-        {
-            found.push(Violation::new("task.labels", "a closed set has at least two labels"));
+        if let LabelSet::Closed(labels) = &self.labels {
+            if !(2..=LABELS_MAX).contains(&labels.len()) {
+                let message = format!("has {} labels: a closed set has 2 to {LABELS_MAX}", labels.len());
+                found.push(Violation::new("task.labels", message));
+            }
+            if labels.iter().any(|label| label.len() > LABEL_BYTES_MAX) {
+                let message = format!("has a label of more than {LABEL_BYTES_MAX} bytes");
+                found.push(Violation::new("task.labels", message));
+            }
         }
         if !(1..=8192).contains(&self.tokens_max) {
             found.push(Violation::new("task.tokens_max", "must lie between 1 and 8192"));

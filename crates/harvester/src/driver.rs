@@ -35,15 +35,19 @@ pub(crate) async fn run(shared: Arc<Shared>, shutdown: CancellationToken) {
         };
         for job in jobs {
             let id = job.id;
-            if let Err(error) = advance(&shared, job).await {
-                handle_error(&shared, id, &error).await;
+            // In a task of its own: a panic over one job pauses that job, and stops nothing else.
+            match tokio::spawn(advance(Arc::clone(&shared), job)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => handle_error(&shared, id, &error).await,
+                Err(broken) => handle_error(&shared, id, &HarvestError::Broken(broken.to_string())).await,
             }
         }
     }
 }
 
 /// Moves a job as far as it can go without waiting.
-async fn advance(shared: &Shared, record: Distillation) -> Result<(), HarvestError> {
+async fn advance(shared: Arc<Shared>, record: Distillation) -> Result<(), HarvestError> {
+    let shared = shared.as_ref();
     let job = shared.jobs.get(record.id).await?;
     // An import is many writes, and a crash may have cut it short: what was written already stays as it is.
     if record.state == DistillationState::Queued || job.is_imported() {

@@ -25,6 +25,11 @@ pub enum HarvestError {
     /// The job cannot continue; the reason names what to do.
     #[error("{0}")]
     Stuck(String),
+    /// The process itself failed at it.
+    #[error(
+        "an internal error stopped the work at this job ({0}): report it with the log; resume to try again"
+    )]
+    Broken(String),
 }
 
 impl HarvestError {
@@ -37,6 +42,7 @@ impl HarvestError {
             Self::Invalid(_) => Fault::Invalid,
             Self::Unasked => Fault::Unavailable,
             Self::Stuck(_) => Fault::Conflict,
+            Self::Broken(_) => Fault::Internal,
         }
     }
 }

@@ -5,6 +5,7 @@
 //! another driver looks from the first row on, and finds the same.
 
 use crate::address::{Addressed, Askers};
+use crate::batches;
 use crate::error::HarvestError;
 use crate::job::PreparedJob;
 use crate::ledger::Ledger;
@@ -28,11 +29,14 @@ use domain::spec::{TeacherSource, TeacherSpec};
 use domain::state::{DistillationState, PromptState, Purpose, Reason};
 use domain::subset;
 use std::collections::{HashMap, HashSet};
+use std::time::{Duration, Instant};
 
 /// Prompts that are still being asked when the next wave is planned.
 const WAVE_REST: u64 = WAVE_MAX as u64 / 2;
 /// Answers after which it is worth looking for follow-ups again.
 const ANSWERS_STEP: u64 = WAVE_MAX as u64 / 8;
+/// How long rendering goes on for one wave, so that a job of slow templates holds up no other, and is looked at again.
+const PLANNING_MAX: Duration = Duration::from_secs(2);
 /// Completions that a pause of the smoke gate shows, and how much of each.
 const COMPLETIONS_SHOWN: usize = 3;
 const CHARACTERS_SHOWN: usize = 120;
@@ -86,7 +90,11 @@ pub(crate) async fn progress(shared: &Shared, job: &Distillation) -> StoreResult
     let test = shared.stores.datasets.row_counts(job.dataset, Split::Test).await?.labelled;
     let test = if teacher.evaluate { test.min(u64::from(teacher.evaluate_rows)) } else { 0 };
     let expected = train.saturating_mul(u64::from(rules.samples_first())).saturating_add(test);
-    Ok(HarvestProgress { expected, ..progress })
+    let obstacle = match progress.obstacle.is_empty() {
+        true => batches::waited_for(&batches::of_job(shared, job).await?),
+        false => progress.obstacle,
+    };
+    Ok(HarvestProgress { expected, obstacle, ..progress })
 }
 
 /// How a harvest goes on.
@@ -256,19 +264,24 @@ async fn train_wave(
     let end = teacher.rows.unwrap_or(u32::MAX).min(place.saturating_add(rows_max));
     let mut first_open = None;
     let mut wave = Vec::new();
-    while place < end && wave.len() < WAVE_MAX {
+    let began = Instant::now();
+    let is_full =
+        |wave: &Vec<Addressed>| wave.len() >= WAVE_MAX || !wave.is_empty() && began.elapsed() >= PLANNING_MAX;
+    while place < end && !is_full(&wave) {
         let limit = BATCH_MAX.min((end - place) as usize);
         let rows = shared.stores.datasets.rows(job.dataset, Some(Split::Train), from, limit).await?;
         let Some(last) = rows.last() else { break };
         from = last.index + 1;
         for row in rows {
-            if wave.len() >= WAVE_MAX {
+            if is_full(&wave) {
                 from = row.index;
                 break;
             }
             if chosen.is_some_and(|chosen| !chosen.contains(&row.index)) {
                 continue;
             }
+            // Rendering does not wait for anything: others get their turn between rows.
+            tokio::task::yield_now().await;
             let entries = ledger.of(row.index).await?;
             let is_waiting = pending.waiting.contains(&row.index);
             let asks = match is_waiting {

@@ -3,13 +3,16 @@
 use crate::error::TeacherError;
 use domain::Example;
 use domain::task::Task;
+use domain::template;
 use minijinja::value::Serde;
 use minijinja::{AutoEscape, Environment, UndefinedBehavior, Value, context};
 
-/// Most template instructions of one rendering.
-const FUEL: u64 = 200_000;
+/// Most work of one rendering: an instruction is one, and so are 64 bytes that are made or read.
+const FUEL: u64 = 50_000;
 /// Longest rendered prompt, in bytes.
 const PROMPT_BYTES_MAX: usize = 256 * 1024;
+/// How deep macros and loops may nest while a prompt is rendered.
+const RECURSION_MAX: usize = 50;
 const TEMPLATE: &str = "prompt";
 
 /// A task's compiled template.
@@ -32,10 +35,14 @@ impl Renderer {
     /// Compiles `task`'s template.
     ///
     /// # Errors
-    /// The template is not valid: the message has its line and the mistake.
+    /// The template is not valid, or uses what a prompt may not: the message has its line and the mistake.
     pub fn new(task: &Task) -> Result<Self, TeacherError> {
+        // Jobs of earlier versions were not checked when they were submitted.
+        template::check(&task.template)
+            .map_err(|refused| TeacherError::Invalid(format!("task `{}`: template, {refused}", task.name)))?;
         let mut environment = Environment::new();
         environment.set_fuel(Some(FUEL));
+        environment.set_recursion_limit(RECURSION_MAX);
         environment.set_undefined_behavior(UndefinedBehavior::SemiStrict);
         environment.set_auto_escape_callback(|_| AutoEscape::None);
         environment
@@ -116,6 +123,10 @@ mod tests {
         ));
         let message = endless.unwrap().render(&Example::default(), None).unwrap_err().to_string();
         assert!(message.contains("fuel"), "{message}");
+        // What a job of an earlier version may hold.
+        let bomb = task("{% set ns = namespace() %}{% set ns.a = ns %}{{ ns }}");
+        let refused = Renderer::new(&bomb).unwrap_err().to_string();
+        assert!(refused.contains("template, line 1: `set`"), "{refused}");
         let absent = Renderer::new(&task("{{ nothing.at.all }}")).unwrap();
         assert!(absent.render(&Example::default(), None).is_err());
     }
