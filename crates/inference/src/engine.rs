@@ -8,6 +8,7 @@ use crate::settings::Settings;
 use domain::telemetry;
 use std::cell::Cell;
 use std::ops::ControlFlow;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -27,6 +28,9 @@ pub(crate) enum Piece {
     Choice(Choice),
 }
 
+/// Where the pieces of an answer go.
+type Reply = mpsc::Sender<Result<Piece, InferenceError>>;
+
 /// A request in the queue.
 pub(crate) struct Request {
     pub(crate) served: Arc<Served>,
@@ -34,7 +38,7 @@ pub(crate) struct Request {
     pub(crate) deadline: Option<Instant>,
     /// Has room for everything that this request can be answered ([`pieces_max`]): the thread never waits for a caller who
     /// reads slowly.
-    pub(crate) reply: mpsc::Sender<Result<Piece, InferenceError>>,
+    pub(crate) reply: Reply,
     /// `None` until it is admitted.
     pub(crate) guard: Option<RequestGuard>,
 }
@@ -301,7 +305,21 @@ fn run(mut received: mpsc::Receiver<Request>, room: &Room, batch_tokens_max: usi
         }
         batch.reverse();
         meters.waiting(room.waiting());
-        answer(batch, meters);
+        let replies: Vec<Reply> = batch.iter().map(|request| request.reply.clone()).collect();
+        survive(&replies, || answer(batch, meters));
+    }
+}
+
+/// Does `work`. Where it panics (an allocation of libtorch's that failed, say), its callers are told, and the thread goes on:
+/// weights are only read, so that the next batch finds them as they were.
+fn survive(replies: &[Reply], work: impl FnOnce()) {
+    if std::panic::catch_unwind(AssertUnwindSafe(work)).is_ok() {
+        return;
+    }
+    tracing::error!(requests = replies.len(), "the engine failed at a batch, and goes on with the next one");
+    for reply in replies {
+        // One that has left needs no answer.
+        let _ = reply.try_send(Err(InferenceError::Internal("the engine failed at this batch".to_owned())));
     }
 }
 
@@ -380,4 +398,24 @@ fn take(request: &Request, event: Event, meters: &Meters) -> ControlFlow<()> {
         }
     }
     if request.is_awaited() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn callers_are_told_of_a_panic_and_the_thread_goes_on() {
+        let (reply, mut pieces) = mpsc::channel(2);
+        let kept = reply.clone();
+        survive(&[reply], move || {
+            let _held_by_the_batch = kept;
+            panic!("out of memory");
+        });
+        assert!(matches!(pieces.blocking_recv(), Some(Err(InferenceError::Internal(_)))));
+        assert!(pieces.blocking_recv().is_none());
+        let mut is_done = false;
+        survive(&[], || is_done = true);
+        assert!(is_done);
+    }
 }

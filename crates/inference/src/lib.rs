@@ -45,6 +45,9 @@ use wire::Channel;
 use wire::open_inference::grpc_inference_service_server::{GrpcInferenceService, GrpcInferenceServiceServer};
 use wire::v1::inference_service_server::InferenceServiceServer;
 
+/// Largest message that asks about one example, in bytes.
+const REQUEST_BYTES_MAX: usize = 2 * 1024 * 1024;
+
 /// The inference service. Cloning shares it.
 #[derive(Clone)]
 pub struct Inference {
@@ -102,7 +105,7 @@ impl Inference {
         &self,
     ) -> InferenceServiceServer<impl wire::v1::inference_service_server::InferenceService> {
         InferenceServiceServer::from_arc(self.shared())
-            .max_decoding_message_size(wire::MESSAGE_BYTES_MAX)
+            .max_decoding_message_size(REQUEST_BYTES_MAX)
             .max_encoding_message_size(wire::MESSAGE_BYTES_MAX)
             .accept_compressed(CompressionEncoding::Gzip)
             .send_compressed(CompressionEncoding::Gzip)
@@ -119,7 +122,7 @@ impl Inference {
     }
 
     fn shared(&self) -> Arc<service::InferenceApi> {
-        Arc::new(service::InferenceApi { registry: Arc::clone(&self.registry), engine: self.engine.clone() })
+        Arc::new(service::InferenceApi::new(Arc::clone(&self.registry), self.engine.clone()))
     }
 
     /// Takes no more requests; what waits is still answered.

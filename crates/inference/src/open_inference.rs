@@ -161,9 +161,7 @@ impl OpenInference {
     ) -> Result<Vec<ScoredAnswer>, InferenceError> {
         let asked = {
             let served = Arc::clone(served);
-            tokio::task::spawn_blocking(move || questions(&served, &rows, explain))
-                .await
-                .map_err(|error| InferenceError::Internal(error.to_string()))??
+            self.service.prepare(usize::MAX, move || questions(&served, &rows, explain)).await?
         };
         let answers = futures::stream::iter(asked.into_iter().enumerate()).map(|(row, asked)| {
             let (service, served) = (Arc::clone(&self.service), Arc::clone(served));

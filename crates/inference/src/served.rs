@@ -30,7 +30,7 @@ impl Served {
     /// A failure of this student, in the words of the service.
     pub(crate) fn error(&self, error: StudentError) -> InferenceError {
         match error {
-            StudentError::TooLong { .. } | StudentError::Labels(_) => {
+            StudentError::TooLong { .. } | StudentError::TooLarge { .. } | StudentError::Labels(_) => {
                 InferenceError::Input(error.to_string())
             }
             StudentError::NotFinite(_) => InferenceError::NoAnswer {

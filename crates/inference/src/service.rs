@@ -5,10 +5,11 @@ use crate::engine::{Admission, Engine, Piece, Request, pieces_max};
 use crate::registry::Registry;
 use crate::served::Served;
 use domain::{Example, Violation};
+use prost::Message;
 use std::sync::Arc;
 use std::time::Instant;
 use student::{Choice, Prompt, Strategy, StudentError};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::MetadataMap;
@@ -19,6 +20,7 @@ use wire::v1::inference_service_server::InferenceService;
 pub(crate) struct InferenceApi {
     pub(crate) registry: Arc<Registry>,
     pub(crate) engine: Engine,
+    preparing: Arc<Semaphore>,
 }
 
 type Pieces = mpsc::Receiver<Result<Piece, InferenceError>>;
@@ -76,7 +78,49 @@ impl ScoredAnswer {
     }
 }
 
+/// Questions that are made at once, each on a thread of its own: what a caller sends takes many times its bytes meanwhile.
+const PREPARING_MAX: usize = 16;
+/// Requests of as many bytes are made into questions at once: that takes less time than handing them over.
+const INLINE_BYTES_MAX: usize = 2 * 1024;
+
 impl InferenceApi {
+    pub(crate) fn new(registry: Arc<Registry>, engine: Engine) -> Self {
+        Self { registry, engine, preparing: Arc::new(Semaphore::new(PREPARING_MAX)) }
+    }
+
+    /// What `make` makes of a request of so many bytes, away from the threads that answer everybody.
+    pub(crate) async fn prepare<T: Send + 'static>(
+        &self,
+        bytes: usize,
+        make: impl FnOnce() -> Result<T, InferenceError> + Send + 'static,
+    ) -> Result<T, InferenceError> {
+        if bytes <= INLINE_BYTES_MAX {
+            return make();
+        }
+        let failed = |error: String| InferenceError::Internal(error);
+        let turn =
+            Arc::clone(&self.preparing).acquire_owned().await.map_err(|error| failed(error.to_string()))?;
+        let made = tokio::task::spawn_blocking(move || {
+            // Held to the end, also where the caller leaves.
+            let _turn = turn;
+            make()
+        });
+        made.await.map_err(|error| failed(error.to_string()))?
+    }
+
+    /// The questions for a row.
+    async fn asked(
+        &self,
+        served: &Arc<Served>,
+        bytes: usize,
+        row: Option<v1::Example>,
+        explain: bool,
+        tokens_max: u32,
+    ) -> Result<RowPrompts, Status> {
+        let (served, example) = (Arc::clone(served), example(row)?);
+        Ok(self.prepare(bytes, move || RowPrompts::of(&served, &example, explain, tokens_max)).await?)
+    }
+
     async fn submit(
         &self,
         served: &Arc<Served>,
@@ -182,8 +226,8 @@ impl InferenceService for InferenceApi {
     ) -> Result<Response<v1::PredictResponse>, Status> {
         let deadline = deadline(request.metadata());
         let request = request.into_inner();
-        let served = self.registry.find(&request.model, request.version)?;
-        let asked = RowPrompts::of(&served, &example(request.example)?, false, 0)?;
+        let (served, bytes) = (self.registry.find(&request.model, request.version)?, request.encoded_len());
+        let asked = self.asked(&served, bytes, request.example, false, 0).await?;
         let mut answered = self.answer(&served, asked, deadline, Admission::Refuse).await?;
         Ok(Response::new(v1::PredictResponse {
             probabilities: answered.probabilities(),
@@ -200,11 +244,15 @@ impl InferenceService for InferenceApi {
     ) -> Result<Response<Self::ExplainStream>, Status> {
         let deadline = deadline(request.metadata());
         let request = request.into_inner();
-        let served = self.registry.find(&request.model, request.version)?;
-        let codec = served.student.codec();
-        let prompt = codec.explain(&example(request.example)?, request.tokens_max);
-        let prompt = prompt.map_err(|error| served.error(error))?;
+        let (served, bytes) = (self.registry.find(&request.model, request.version)?, request.encoded_len());
+        let (asked, example) = (Arc::clone(&served), example(request.example)?);
+        let make = move || {
+            let prompt = asked.student.codec().explain(&example, request.tokens_max);
+            prompt.map_err(|error| asked.error(error))
+        };
+        let prompt = self.prepare(bytes, make).await?;
         let pieces = self.submit(&served, prompt, deadline, Admission::Refuse).await?;
+        let codec = served.student.codec();
         let message = |text, answerer| v1::ExplainResponse { text, answerer };
         if codec.explains_separately() {
             return Ok(Response::new(stream(pieces, &served, message)));
@@ -221,8 +269,8 @@ impl InferenceService for InferenceApi {
     ) -> Result<Response<v1::PredictAndExplainResponse>, Status> {
         let deadline = deadline(request.metadata());
         let request = request.into_inner();
-        let served = self.registry.find(&request.model, request.version)?;
-        let asked = RowPrompts::of(&served, &example(request.example)?, true, request.tokens_max)?;
+        let (served, bytes) = (self.registry.find(&request.model, request.version)?, request.encoded_len());
+        let asked = self.asked(&served, bytes, request.example, true, request.tokens_max).await?;
         let mut answered = self.answer(&served, asked, deadline, Admission::Refuse).await?;
         Ok(Response::new(v1::PredictAndExplainResponse {
             probabilities: answered.probabilities(),
@@ -240,7 +288,7 @@ impl InferenceService for InferenceApi {
     ) -> Result<Response<Self::GenerateStream>, Status> {
         let deadline = deadline(request.metadata());
         let request = request.into_inner();
-        let served = self.registry.find(&request.model, request.version)?;
+        let (served, bytes) = (self.registry.find(&request.model, request.version)?, request.encoded_len());
         if !(0.0..=10.0).contains(&request.temperature) || !(0.0..=1.0).contains(&request.top_p) {
             let words = "must lie between 0 and 10, and top_p between 0 and 1";
             return Err(wire::invalid(vec![Violation::new("temperature", words)]));
@@ -252,8 +300,12 @@ impl InferenceService for InferenceApi {
             let top_k = request.top_k as usize;
             Strategy::Sample { temperature: request.temperature, top_k, top_p, seed: request.seed }
         };
-        let prompt = served.student.codec().generate(&request.input, strategy, request.tokens_max);
-        let prompt = prompt.map_err(|error| served.error(error))?;
+        let asked = Arc::clone(&served);
+        let make = move || {
+            let prompt = asked.student.codec().generate(&request.input, strategy, request.tokens_max);
+            prompt.map_err(|error| asked.error(error))
+        };
+        let prompt = self.prepare(bytes, make).await?;
         let pieces = self.submit(&served, prompt, deadline, Admission::Refuse).await?;
         Ok(Response::new(stream(pieces, &served, |text, answerer| v1::GenerateResponse { text, answerer })))
     }

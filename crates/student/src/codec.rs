@@ -3,13 +3,17 @@
 use crate::{StudentError, Tokenizer};
 use domain::objective::{self, Objective, Read};
 use domain::spec::TrainingSpec;
-use domain::task::LabelSet;
+use domain::task::{LABEL_BYTES_MAX, LABELS_MAX, LabelSet};
 use domain::{Example, Task};
 use std::collections::HashMap;
 use t5::Strategy;
 
 /// Most tokens that a caller may ask for.
 const TOKENS_MAX: usize = 2048;
+
+/// Most bytes of an input for each token that a student reads: far more than words take, and little enough that whatever a
+/// caller sends is measured before it is made into tokens, which take hundreds of times its memory.
+const BYTES_PER_TOKEN_MAX: usize = 64;
 
 /// How long texts may be, in tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -173,6 +177,10 @@ impl Codec {
     }
 
     fn encode(&self, text: &str) -> Result<Vec<i64>, StudentError> {
+        let limit = self.limits.input_tokens_max.saturating_mul(BYTES_PER_TOKEN_MAX);
+        if text.len() > limit {
+            return Err(StudentError::TooLarge { bytes: text.len(), limit });
+        }
         let ids = self.tokenizer.encode(text)?;
         let limit = self.limits.input_tokens_max;
         if ids.len() > limit {
@@ -202,6 +210,12 @@ fn greedy(tokens_max: usize) -> Ask {
 
 /// The labels of a closed set as the student writes them. Different labels must be different to it.
 fn candidates(tokenizer: &Tokenizer, labels: &[String]) -> Result<Vec<Candidate>, StudentError> {
+    if labels.len() > LABELS_MAX || labels.iter().any(|label| label.len() > LABEL_BYTES_MAX) {
+        return Err(StudentError::Labels(format!(
+            "there are {} of them: a set has at most {LABELS_MAX}, of at most {LABEL_BYTES_MAX} bytes each",
+            labels.len()
+        )));
+    }
     let mut seen: HashMap<Vec<i64>, &str> = HashMap::new();
     let mut found = Vec::with_capacity(labels.len());
     for label in labels {

@@ -22,6 +22,14 @@ pub enum StudentError {
         /// The student's limit.
         limit: usize,
     },
+    /// An input that is longer than any that the student could read.
+    #[error("its input has {bytes} bytes, and the model reads at most {limit}: shorten it")]
+    TooLarge {
+        /// Its length.
+        bytes: usize,
+        /// What the student's limit of tokens can hold at most.
+        limit: usize,
+    },
     /// Labels of one set that are the same to the student.
     #[error("labels: {0}")]
     Labels(String),
@@ -39,7 +47,11 @@ impl StudentError {
     /// What kind of failure it is.
     pub fn fault(&self) -> Fault {
         match self {
-            Self::Tokenizer(_) | Self::Model(_) | Self::TooLong { .. } | Self::Labels(_) => Fault::Invalid,
+            Self::Tokenizer(_)
+            | Self::Model(_)
+            | Self::TooLong { .. }
+            | Self::TooLarge { .. }
+            | Self::Labels(_) => Fault::Invalid,
             Self::Checkpoint(error) => error.fault(),
             Self::NotFinite(_) => Fault::Conflict,
             Self::Internal(_) => Fault::Internal,
@@ -48,6 +60,6 @@ impl StudentError {
 
     /// Whether it concerns one row, and says nothing about the others.
     pub fn is_of_one_row(&self) -> bool {
-        matches!(self, Self::TooLong { .. } | Self::Labels(_) | Self::NotFinite(_))
+        matches!(self, Self::TooLong { .. } | Self::TooLarge { .. } | Self::Labels(_) | Self::NotFinite(_))
     }
 }

@@ -143,3 +143,35 @@ async fn compressed_requests_are_answered_and_answers_are_compressed_when_asked(
     let answer = client.predict(v1::PredictRequest { example, ..Default::default() }).await.unwrap();
     assert_eq!(answer.metadata().get("grpc-encoding"), None);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_no_student_can_read_is_refused_before_it_is_made_into_tokens() {
+    let made = Made::new();
+    let channel = made.serve(65_536).await;
+    let mut client = InferenceServiceClient::new(channel.clone());
+    let input = "granite ".repeat(100_000);
+    let generate = v1::GenerateRequest { input: input.clone(), ..Default::default() };
+    let refused = client.generate(generate).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument);
+    assert!(
+        refused.message().contains("its input has 800000 bytes, and the model reads at most"),
+        "{refused}"
+    );
+    let crowded = (0..5_000).map(|number| number.to_string()).collect();
+    let long = vec!["a".repeat(5_000), "b".to_owned()];
+    let limits = ["give between 2 and 26", "a set has at most 1024, of at most 1024 bytes"];
+    for (choices, limit) in [crowded, long].into_iter().zip(limits) {
+        let example = Some(v1::Example { input: "granite".to_owned(), choices, ..Default::default() });
+        let request = v1::PredictRequest { example, ..Default::default() };
+        let refused = client.predict(request).await.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument);
+        assert!(refused.message().contains(limit), "{refused}");
+    }
+    // The server reads no message that holds more than any example.
+    let generate = v1::GenerateRequest { input: input.repeat(4), ..Default::default() };
+    let refused = client.generate(generate).await.unwrap_err();
+    assert!(
+        matches!(refused.code(), Code::OutOfRange | Code::InvalidArgument | Code::ResourceExhausted),
+        "{refused}"
+    );
+}

@@ -25,7 +25,7 @@ fn measured(folder: &Path, rows: &[Example]) -> Predictions {
         .zip(rows)
         .map(|(index, example)| TrainingExample {
             row: Row { index, example: example.clone() },
-            target: None,
+            target: example.label.clone(),
             rationales: Vec::new(),
         })
         .collect();
