@@ -473,3 +473,38 @@ async fn a_call_that_does_not_finish_is_cut_off_at_the_drain_time() {
     assert_eq!(wire::fault_of(&cut.unwrap_err()), Fault::Unavailable);
     drop(rows);
 }
+
+/// Waits until the server has closed a connection, having sent nothing but what HTTP/2 begins with.
+async fn closed(mut stream: tokio::net::TcpStream) {
+    let reading = async {
+        let mut bytes = [0; 1024];
+        // A reset is an end, too.
+        while matches!(stream.read(&mut bytes).await, Ok(count) if count > 0) {}
+    };
+    tokio::time::timeout(PATIENCE, reading).await.expect("the connection stays open");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn callers_that_say_nothing_are_let_go_and_no_address_takes_every_place() {
+    let server = Server::start(HARVESTER, |config, _| {
+        config.server.connections_max = 4;
+        config.server.peer_connections_max = 3;
+    })
+    .await;
+    let connect = || tokio::net::TcpStream::connect(server.url.trim_start_matches("http://"));
+    let mut silent = Vec::new();
+    for begun in [&b""[..], b"PRI * HTTP/2.0\r\n", b"P"] {
+        let mut stream = connect().await.unwrap();
+        stream.write_all(begun).await.unwrap();
+        silent.push(stream);
+    }
+    // The fourth of this address is closed at once, long before the silent ones are.
+    tokio::time::timeout(Duration::from_secs(5), closed(connect().await.unwrap())).await.unwrap();
+    for stream in silent {
+        closed(stream).await;
+    }
+    // Whoever speaks keeps its connection, also where it rests.
+    let channel = server.channel(|_| {}).await.unwrap();
+    list_models(&channel).await.unwrap();
+    server.stop().await.unwrap();
+}

@@ -96,6 +96,8 @@ pub struct ServerSection {
     pub connection_age_seconds: u64,
     /// Connections at once.
     pub connections_max: usize,
+    /// Connections at once from one address.
+    pub peer_connections_max: usize,
     /// Calls at once on one connection.
     pub connection_calls_max: u32,
     /// Calls at once over all connections.

@@ -8,11 +8,15 @@ use hyper::server::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use rand::Rng;
+use std::collections::HashMap;
 use std::convert::Infallible;
-use std::pin::pin;
-use std::sync::Arc;
+use std::io;
+use std::net::IpAddr;
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
@@ -21,8 +25,10 @@ use tokio_util::task::TaskTracker;
 use tonic::body::Body;
 use tower::{Service, ServiceExt};
 
-/// How long a TLS handshake may take.
+/// How long a TLS handshake may take, and after it the preface that HTTP/2 begins with.
 const HANDSHAKE: Duration = Duration::from_secs(10);
+/// Bytes of that preface.
+const PREFACE_BYTES: usize = 24;
 /// How long an unanswered ping keeps a connection.
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long to wait when no connection can be accepted, for example without free file descriptors.
@@ -37,6 +43,7 @@ const CONNECTION_WINDOW: u32 = 4 * STREAM_WINDOW;
 #[derive(Debug, Clone)]
 pub(super) struct Limits {
     connections: usize,
+    peer_connections: usize,
     calls: u32,
     age: Option<Duration>,
     keepalive: Duration,
@@ -47,6 +54,7 @@ impl Limits {
     pub(super) fn of(section: &ServerSection) -> Self {
         Self {
             connections: section.connections_max.clamp(1, Semaphore::MAX_PERMITS),
+            peer_connections: section.peer_connections_max.max(1),
             calls: section.connection_calls_max.max(1),
             age: (section.connection_age_seconds > 0)
                 .then(|| Duration::from_secs(section.connection_age_seconds)),
@@ -75,11 +83,16 @@ pub(super) async fn serve<S>(
 {
     let places = Arc::new(Semaphore::new(limits.connections));
     let connections = TaskTracker::new();
-    while let Some((place, stream)) = next(&listener, &places, &closing).await {
+    let peers = Peers::default();
+    while let Some((place, stream, peer)) = next(&listener, &places, &closing).await {
+        let Some(counted) = peers.enter(peer, limits.peer_connections) else {
+            tracing::info!(%peer, "a caller has server.peer_connections_max connections already");
+            continue;
+        };
         let (tls, limits, service, closing) = (tls.clone(), limits.clone(), service.clone(), closing.clone());
         connections.spawn(async move {
             open(stream, tls, &limits, service, closing).await;
-            drop(place);
+            drop((counted, place));
         });
     }
     // Closed before the waiting, so that no caller connects to a server that will not answer.
@@ -93,12 +106,12 @@ async fn next(
     listener: &TcpListener,
     places: &Arc<Semaphore>,
     closing: &CancellationToken,
-) -> Option<(tokio::sync::OwnedSemaphorePermit, TcpStream)> {
+) -> Option<(tokio::sync::OwnedSemaphorePermit, TcpStream, IpAddr)> {
     let accept = async {
         let place = Arc::clone(places).acquire_owned().await.ok()?;
         loop {
             match listener.accept().await {
-                Ok((stream, _)) => return Some((place, stream)),
+                Ok((stream, peer)) => return Some((place, stream, peer.ip().to_canonical())),
                 Err(error) => {
                     tracing::warn!(%error, "a connection cannot be accepted");
                     tokio::time::sleep(ACCEPT_AGAIN).await;
@@ -109,6 +122,98 @@ async fn next(
     tokio::select! {
         accepted = accept => accepted,
         () = closing.cancelled() => None,
+    }
+}
+
+/// Connections by the address they come from: no single one takes all the places.
+#[derive(Debug, Clone, Default)]
+struct Peers(Arc<Mutex<HashMap<IpAddr, usize>>>);
+
+/// A connection that is counted until it is dropped.
+#[derive(Debug)]
+struct Counted {
+    peers: Peers,
+    peer: IpAddr,
+}
+
+impl Peers {
+    fn counts(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts one more connection; `None` where there are `most` already.
+    fn enter(&self, peer: IpAddr, most: usize) -> Option<Counted> {
+        let mut counts = self.counts();
+        let count = counts.entry(peer).or_insert(0);
+        if *count >= most {
+            return None;
+        }
+        *count += 1;
+        Some(Counted { peers: self.clone(), peer })
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let mut counts = self.peers.counts();
+        if let Some(count) = counts.get_mut(&self.peer) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                counts.remove(&self.peer);
+            }
+        }
+    }
+}
+
+/// A stream that tells when a preface's worth of bytes has been read.
+struct Heard<IO> {
+    inner: IO,
+    left: usize,
+    preface: CancellationToken,
+}
+
+impl<IO: AsyncRead + Unpin> AsyncRead for Heard<IO> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut this.inner).poll_read(context, buffer);
+        if this.left > 0 && polled.is_ready() {
+            this.left = this.left.saturating_sub(buffer.filled().len().saturating_sub(before));
+            if this.left == 0 {
+                this.preface.cancel();
+            }
+        }
+        polled
+    }
+}
+
+impl<IO: AsyncWrite + Unpin> AsyncWrite for Heard<IO> {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().inner).poll_write(context, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().inner).poll_flush(context)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().inner).poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().inner).poll_write_vectored(context, bytes)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
     }
 }
 
@@ -157,8 +262,16 @@ where
         .initial_connection_window_size(CONNECTION_WINDOW)
         .keep_alive_interval(limits.keepalive)
         .keep_alive_timeout(PING_TIMEOUT);
+    let preface = CancellationToken::new();
+    let stream = Heard { inner: stream, left: PREFACE_BYTES, preface: preface.clone() };
     let mut connection =
         pin!(builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(marked)));
+    // Pings find out who is gone only after the preface.
+    let silent = async {
+        if tokio::time::timeout(HANDSHAKE, preface.cancelled()).await.is_ok() {
+            std::future::pending::<()>().await;
+        }
+    };
     let old = async {
         match limits.age() {
             Some(age) => tokio::time::sleep(age).await,
@@ -167,6 +280,7 @@ where
     };
     tokio::select! {
         ended = connection.as_mut() => return note(ended),
+        () = silent => return tracing::info!("a caller connected and said nothing"),
         () = old => tracing::debug!("a connection is old enough"),
         () = closing.cancelled() => {}
     }
