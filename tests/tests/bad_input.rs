@@ -304,7 +304,12 @@ fn a_job_s_rows_are_checked_against_its_task_and_nothing_of_them_stays() {
             "train.jsonl:1: split: is `test`, and the whole file",
         ),
     ] {
-        let spec = SpecText { task, data: "train = \"train.jsonl\"", ..SpecText::default() };
+        let spec = SpecText {
+            task,
+            data: "train = \"train.jsonl\"",
+            judging: "label = \"gold\"",
+            ..SpecText::default()
+        };
         let folder = Folder::with_problems(ROWS, &spec).unwrap();
         folder.write("train.jsonl", format!("{train}\n")).unwrap();
         check(&folder, RUN, 2, &[wanted]);
