@@ -773,8 +773,8 @@ def answers():
         ),
         lines(
             "Batches",
-            "What happened to batches at providers, in five minutes. Refused and in doubt need a look: `distillery show JOB` lists "
-            "a job's batches.",
+            "What happened to batches at providers, in five minutes. Refused and in doubt need a look: "
+            "`distillery show JOB` lists a job's batches.",
             metrics(
                 ("sum by (event) (increase(distillery_batches_total[5m]))", "{{event}}"),
                 ("sum(increase(distillery_batch_lines_unanswered_total[5m]))", "lines without an answer"),
