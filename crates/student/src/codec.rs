@@ -3,7 +3,7 @@
 use crate::{StudentError, Tokenizer};
 use domain::objective::{self, Objective, Read};
 use domain::spec::TrainingSpec;
-use domain::task::{LABEL_BYTES_MAX, LABELS_MAX, LabelSet};
+use domain::task::LabelSet;
 use domain::{Example, Task};
 use std::collections::HashMap;
 use t5::Strategy;
@@ -210,12 +210,6 @@ fn greedy(tokens_max: usize) -> Ask {
 
 /// The labels of a closed set as the student writes them. Different labels must be different to it.
 fn candidates(tokenizer: &Tokenizer, labels: &[String]) -> Result<Vec<Candidate>, StudentError> {
-    if labels.len() > LABELS_MAX || labels.iter().any(|label| label.len() > LABEL_BYTES_MAX) {
-        return Err(StudentError::Labels(format!(
-            "there are {} of them: a set has at most {LABELS_MAX}, of at most {LABEL_BYTES_MAX} bytes each",
-            labels.len()
-        )));
-    }
     let mut seen: HashMap<Vec<i64>, &str> = HashMap::new();
     let mut found = Vec::with_capacity(labels.len());
     for label in labels {

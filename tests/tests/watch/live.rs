@@ -20,7 +20,9 @@ const SPAN: Duration = Duration::from_secs(600);
 const HOPELESS: &str = "box 7 ";
 const ROLES: [&str; 3] = ["harvester", "trainer", "inference"];
 /// Panels that may show only zero: without faults, or if Prometheus does not scrape at the right moment.
-const CALM: [&str; 11] = [
+const CALM: [&str; 13] = [
+    "harvest: Batches A",
+    "harvest: Batches B",
     "harvest: Paid twice A",
     "harvest: Answers from the store A",
     "harvest: Stale answers A",

@@ -159,7 +159,7 @@ async fn what_no_student_can_read_is_refused_before_it_is_made_into_tokens() {
     );
     let crowded = (0..5_000).map(|number| number.to_string()).collect();
     let long = vec!["a".repeat(5_000), "b".to_owned()];
-    let limits = ["give between 2 and 26", "a set has at most 1024, of at most 1024 bytes"];
+    let limits = ["give between 2 and 26", "tokens, and the model reads at most"];
     for (choices, limit) in [crowded, long].into_iter().zip(limits) {
         let example = Some(v1::Example { input: "granite".to_owned(), choices, ..Default::default() });
         let request = v1::PredictRequest { example, ..Default::default() };
