@@ -242,8 +242,7 @@ impl<'a> State<'a> {
         let from = place(tokens, "in").map_or(tokens.len(), |place| place + 1);
         let rest = tokens.get(from..).unwrap_or_default();
         let (over, condition) = rest.split_at(place(rest, "if").unwrap_or(rest.len()));
-        let is_range = matches!(over, [Token::Name("range"), Token::Sign(b'('), ..]);
-        if !is_range && !is_path(over) {
+        if !is_range(over) && !is_path(over) {
             return Err(
                 "a loop runs over a field, such as `exemplars` or `example.choices`, or over a `range`"
                     .to_owned(),
@@ -338,6 +337,17 @@ impl<'a> State<'a> {
     }
 }
 
+/// A `range` over numbers and fields, and nothing behind it.
+fn is_range(tokens: &[Token<'_>]) -> bool {
+    let [Token::Name("range"), Token::Sign(b'('), arguments @ .., Token::Sign(b')')] = tokens else {
+        return false;
+    };
+    let is_plain = |token: &Token<'_>| {
+        matches!(token, Token::Name(_) | Token::Number(_) | Token::Sign(b'.' | b',' | b'-' | b'|'))
+    };
+    arguments.iter().all(is_plain)
+}
+
 /// A field, perhaps a part of it, perhaps through filters: nothing that is made anew.
 fn is_path(tokens: &[Token<'_>]) -> bool {
     let is_name = matches!(tokens.first(), Some(Token::Name(_)));
@@ -369,7 +379,7 @@ mod tests {
             "{{ example.input|replace('\\n', ' ') }}",
             "{{ 'a }} in quotes' }}{{ \"an \\\" escaped quote }}\" }}",
             "{% for choice in example.choices %}{{ loop.index }}. {{ choice }}{% if not loop.last %}, {% endif %}{% endfor %}",
-            "{% for n in range(10) if n is divisibleby(2) %}{{ n }}{% endfor %}",
+            "{% for n in range(example.choices|length) %}{{ n }}{% endfor %}{% for n in range(10) if n is divisibleby(2) %}{{ n }}{% endfor %}",
             "{% for word in exemplars[1:3] %}{{ word.input }}{% endfor %}",
             "{% if hint is defined and (hint or 'a' in 'ab') %}{{ hint }}{% elif 1 < 2 %}x{% else %}y{% endif %}",
             "{{ 'abc'[loop.index0] }}{{ a if b else c }}{{ a ~ ': ' ~ b }}{{ x is not startingwith('a') }}",
@@ -408,6 +418,8 @@ mod tests {
             ("{% for a in b recursive %}x{% endfor %}", "`recursive`"),
             ("{% for a in [b ~ b] %}{{ a }}{% endfor %}", "a loop runs over a field"),
             ("{% for a in b ~ b %}{{ a }}{% endfor %}", "a loop runs over a field"),
+            ("{% for a in range(1) + [[b, b]] %}{{ a }}{% endfor %}", "a loop runs over a field"),
+            ("{% for a in range(1) + [[b, b]] + range(1) %}{{ a }}{% endfor %}", "a loop runs over a field"),
             ("{% macro q(a) %}{{ a }}{{ a }}{% endmacro %}{{ q(q(b)) }}", "`q` takes fields"),
             ("{% macro q(a) %}{{ a }}{{ a }}{% endmacro %}{{ q(a ~ a) }}", "`q` takes fields"),
             ("{% macro q(a=b|join(b)) %}{% endmacro %}", "the parameters of a macro are names"),
