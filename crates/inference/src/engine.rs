@@ -305,21 +305,25 @@ fn run(mut received: mpsc::Receiver<Request>, room: &Room, batch_tokens_max: usi
         }
         batch.reverse();
         meters.waiting(room.waiting());
-        let replies: Vec<Reply> = batch.iter().map(|request| request.reply.clone()).collect();
-        survive(&replies, || answer(batch, meters));
+        answer(batch, meters);
     }
 }
 
-/// Does `work`. Where it panics (an allocation of libtorch's that failed, say), its callers are told, and the thread goes on:
-/// weights are only read, so that the next batch finds them as they were.
-fn survive(replies: &[Reply], work: impl FnOnce()) {
+/// Does `work` for requests that are answered together. Where it panics (an allocation of libtorch's that failed, say), their
+/// callers are told, and the thread goes on: weights are only read, so that the next requests find them as they were.
+///
+/// A closed channel ends an answer, so that `replies` are those of this work alone, and are let go with it.
+fn survive(replies: Vec<Reply>, work: impl FnOnce()) {
     if std::panic::catch_unwind(AssertUnwindSafe(work)).is_ok() {
         return;
     }
-    tracing::error!(requests = replies.len(), "the engine failed at a batch, and goes on with the next one");
+    tracing::error!(
+        requests = replies.len(),
+        "the engine failed at requests, and goes on with the next ones"
+    );
     for reply in replies {
         // One that has left needs no answer.
-        let _ = reply.try_send(Err(InferenceError::Internal("the engine failed at this batch".to_owned())));
+        let _ = reply.try_send(Err(InferenceError::Internal("the engine failed at this request".to_owned())));
     }
 }
 
@@ -333,11 +337,11 @@ fn answer(batch: Vec<Request>, meters: &Meters) {
         .partition(|request| matches!(request.prompt.ask, Ask::Text { strategy: Strategy::Greedy, .. }));
     served.student.with(|predictor| {
         for request in choices {
-            choose(predictor, &request, meters);
+            survive(vec![request.reply.clone()], || choose(predictor, &request, meters));
         }
-        write(predictor, greedy, meters);
-        for request in sampled {
-            write(predictor, vec![request], meters);
+        for requests in std::iter::once(greedy).chain(sampled.into_iter().map(|request| vec![request])) {
+            let replies = requests.iter().map(|request| request.reply.clone()).collect();
+            survive(replies, || write(predictor, requests, meters));
         }
     });
 }
@@ -408,14 +412,14 @@ mod tests {
     fn callers_are_told_of_a_panic_and_the_thread_goes_on() {
         let (reply, mut pieces) = mpsc::channel(2);
         let kept = reply.clone();
-        survive(&[reply], move || {
-            let _held_by_the_batch = kept;
+        survive(vec![reply], move || {
+            let _held_by_the_request = kept;
             panic!("out of memory");
         });
         assert!(matches!(pieces.blocking_recv(), Some(Err(InferenceError::Internal(_)))));
         assert!(pieces.blocking_recv().is_none());
         let mut is_done = false;
-        survive(&[], || is_done = true);
+        survive(Vec::new(), || is_done = true);
         assert!(is_done);
     }
 }

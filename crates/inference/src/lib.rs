@@ -51,8 +51,7 @@ const REQUEST_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// The inference service. Cloning shares it.
 #[derive(Clone)]
 pub struct Inference {
-    registry: Arc<registry::Registry>,
-    engine: engine::Engine,
+    api: Arc<service::InferenceApi>,
     device: student::Device,
     models: tokio::sync::watch::Sender<Option<BTreeMap<String, u64>>>,
 }
@@ -66,7 +65,8 @@ impl Inference {
         let device = student::device(settings.use_cuda);
         student::use_threads(settings.threads);
         let engine = engine::Engine::start(settings)?;
-        Ok(Self { registry: Arc::default(), engine, device, models: Default::default() })
+        let api = Arc::new(service::InferenceApi::new(Arc::default(), engine));
+        Ok(Self { api, device, models: Default::default() })
     }
 
     /// Serves the student in a folder under `name`, version 0.
@@ -78,15 +78,15 @@ impl Inference {
         let served = tokio::task::spawn_blocking(move || served::Served::open(&name, 0, &folder, device))
             .await
             .map_err(|error| InferenceError::Internal(error.to_string()))??;
-        self.registry.insert(served);
-        meters::models(self.registry.versions().len());
+        self.api.registry.insert(served);
+        meters::models(self.api.registry.versions().len());
         Ok(())
     }
 
     /// Serves the newest version of every published model, as they come and go, until `shutdown`.
     pub async fn watch(&self, channel: Channel, checkpoints: Checkpoints, shutdown: CancellationToken) {
         let follower = watch::Follower {
-            registry: &self.registry,
+            registry: &self.api.registry,
             device: self.device,
             models: &self.models,
             checkpoints,
@@ -104,7 +104,7 @@ impl Inference {
     pub fn service(
         &self,
     ) -> InferenceServiceServer<impl wire::v1::inference_service_server::InferenceService> {
-        InferenceServiceServer::from_arc(self.shared())
+        InferenceServiceServer::from_arc(Arc::clone(&self.api))
             .max_decoding_message_size(REQUEST_BYTES_MAX)
             .max_encoding_message_size(wire::MESSAGE_BYTES_MAX)
             .accept_compressed(CompressionEncoding::Gzip)
@@ -114,19 +114,18 @@ impl Inference {
     /// The same answers by the Open Inference Protocol, version 2.
     pub fn open_inference(&self) -> GrpcInferenceServiceServer<impl GrpcInferenceService> {
         let loaded = self.models();
-        GrpcInferenceServiceServer::new(open_inference::OpenInference { service: self.shared(), loaded })
-            .max_decoding_message_size(wire::MESSAGE_BYTES_MAX)
-            .max_encoding_message_size(wire::MESSAGE_BYTES_MAX)
-            .accept_compressed(CompressionEncoding::Gzip)
-            .send_compressed(CompressionEncoding::Gzip)
-    }
-
-    fn shared(&self) -> Arc<service::InferenceApi> {
-        Arc::new(service::InferenceApi::new(Arc::clone(&self.registry), self.engine.clone()))
+        GrpcInferenceServiceServer::new(open_inference::OpenInference {
+            service: Arc::clone(&self.api),
+            loaded,
+        })
+        .max_decoding_message_size(wire::MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(wire::MESSAGE_BYTES_MAX)
+        .accept_compressed(CompressionEncoding::Gzip)
+        .send_compressed(CompressionEncoding::Gzip)
     }
 
     /// Takes no more requests; what waits is still answered.
     pub fn drain(&self) {
-        self.engine.drain();
+        self.api.engine.drain();
     }
 }
