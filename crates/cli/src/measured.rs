@@ -81,8 +81,8 @@ impl Measured {
         text
     }
 
-    /// For scripts: an object with `more` beside its own fields.
-    pub(crate) fn json(&self, more: [(&str, &str); 1]) -> Value {
+    /// For scripts: what was measured, under the name `key` of the student, `name`.
+    pub(crate) fn json(&self, key: &str, name: &str) -> Value {
         let accuracy = self.accuracy();
         let counts: Vec<Value> = self
             .counts
@@ -92,7 +92,7 @@ impl Measured {
                 json!({"expected": expected, "label": label, "rows": rows})
             })
             .collect();
-        let mut object = serde_json::Map::from_iter(more.map(|(key, text)| (key.to_owned(), text.into())));
+        let mut object = serde_json::Map::from_iter([(key.to_owned(), name.into())]);
         object.extend([
             ("rows".to_owned(), accuracy.rows.into()),
             ("correct".to_owned(), accuracy.correct.into()),
@@ -179,7 +179,7 @@ mod tests {
             .collect();
         assert!(words.contains(&vec!["bad", "1", "0", "2", "33.3%"]), "{text}");
         assert!(words.contains(&vec!["good", "1", "1", "0", "50.0%"]), "{text}");
-        let json = measured.json([("model", "m")]);
+        let json = measured.json("model", "m");
         assert_eq!(json["confusion"][0], serde_json::json!({"expected": "bad", "label": null, "rows": 2}));
         assert_eq!(json["accuracy"], 0.4);
     }

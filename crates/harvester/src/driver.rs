@@ -102,9 +102,8 @@ async fn handle_error(shared: &Shared, id: domain::ids::DistillationId, error: &
             tracing::warn!(%error, distillation = %id, "a job is retried");
         }
         Fault::NotFound | Fault::Conflict | Fault::Invalid | Fault::Denied | Fault::Internal => {
-            // A job that was cancelled or deleted in between needs no pause: it is refused.
-            if let Err(refused) = shared.stores.jobs.pause(id, &error.to_string()).await {
-                tracing::warn!(%error, %refused, distillation = %id, "a job failed and cannot be paused");
+            if let Err(unwritten) = shared.pause(id, &error.to_string()).await {
+                tracing::warn!(%error, %unwritten, distillation = %id, "a job failed and is not paused");
             }
         }
     }

@@ -50,6 +50,7 @@ mod services;
 mod shared;
 mod shares;
 mod stage;
+mod strata;
 mod submit;
 mod worker;
 

@@ -23,7 +23,9 @@ use domain::ids::PromptId;
 use domain::judge;
 use domain::policy::{self, Ask, Fate, Known, Rules, Smoke, WAVE_MAX};
 use domain::ports::{BATCH_MAX, StoreResult};
-use domain::records::{Completion, Distillation, HarvestProgress, Harvested, LedgerEntry, NewPrompt, Prompt};
+use domain::records::{
+    Batch, Completion, Distillation, HarvestProgress, Harvested, LedgerEntry, NewPrompt, Prompt,
+};
 use domain::share::Share;
 use domain::spec::{TeacherSource, TeacherSpec};
 use domain::state::{DistillationState, PromptState, Purpose, Reason};
@@ -69,8 +71,12 @@ pub(crate) async fn begin(shared: &Shared, job: &PreparedJob) -> Result<(), Harv
     Ok(())
 }
 
-/// The numbers of a job's harvest, with how many prompts it is expected to have.
-pub(crate) async fn progress(shared: &Shared, job: &Distillation) -> StoreResult<HarvestProgress> {
+/// The numbers of a job's harvest, with how many prompts it is expected to have, and what its `batches` keep it waiting for.
+pub(crate) async fn progress(
+    shared: &Shared,
+    job: &Distillation,
+    batches: &[Batch],
+) -> StoreResult<HarvestProgress> {
     let progress = shared.stores.prompts.harvest_progress(job.id).await?;
     let asks = job.spec.teacher.as_ref().filter(|teacher| teacher.source != TeacherSource::Imported);
     let Some(teacher) = asks.filter(|_| job.state == DistillationState::Harvesting) else {
@@ -91,7 +97,7 @@ pub(crate) async fn progress(shared: &Shared, job: &Distillation) -> StoreResult
     let test = if teacher.evaluate { test.min(u64::from(teacher.evaluate_rows)) } else { 0 };
     let expected = train.saturating_mul(u64::from(rules.samples_first())).saturating_add(test);
     let obstacle = match progress.obstacle.is_empty() {
-        true => batches::waited_for(&batches::of_job(shared, job).await?),
+        true => batches::waited_for(batches),
         false => progress.obstacle,
     };
     Ok(HarvestProgress { expected, obstacle, ..progress })

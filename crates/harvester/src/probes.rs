@@ -1,14 +1,13 @@
 //! The probes of a job that asks until rationales stop helping, as the store has them, and the rows that each of them reads.
 
 use crate::shared::Shared;
-use domain::Split;
+use crate::strata;
 use domain::ids::{DatasetId, DistillationId};
-use domain::ports::{BATCH_MAX, PageRequest, StoreResult};
+use domain::ports::{PageRequest, StoreResult};
 use domain::records::Run;
 use domain::share::Share;
 use domain::spec::{Select, Spec};
 use domain::state::RunState;
-use domain::subset::Stratum;
 use domain::until;
 use std::collections::HashSet;
 
@@ -45,12 +44,6 @@ pub(crate) async fn rows(
             needed.push(shared.stores.runs.outcomes(run.id).await?.needed);
         }
     }
-    let (mut strata, mut from) = (Vec::new(), 0);
-    loop {
-        let rows = shared.stores.datasets.rows(dataset, Some(Split::Train), from, BATCH_MAX).await?;
-        let Some(last) = rows.last() else { break };
-        from = last.index + 1;
-        strata.extend(rows.iter().map(|row| (row.index, Stratum::of(&spec.task, &row.example))));
-    }
+    let strata = strata::of(shared, dataset, &spec.task).await?;
     Ok(until::rows_of(share, select, spec.training.seed, &strata, &needed))
 }

@@ -6,7 +6,7 @@
 use crate::error::HarvestError;
 use crate::ledger::Ledger;
 use crate::shared::Shared;
-use crate::{probes, submit};
+use crate::{probes, strata, submit};
 use domain::fingerprint::probe_request;
 use domain::ids::{DatasetId, DistillationId, RequestId, RunId};
 use domain::judge::{self, Fingerprint};
@@ -16,7 +16,6 @@ use domain::records::{Distillation, NewRun, Run};
 use domain::run::{RunDraft, RunPlan};
 use domain::share::Share;
 use domain::spec::Spec;
-use domain::subset::Stratum;
 use domain::{Split, Violation, lifecycle};
 use std::collections::HashSet;
 
@@ -105,7 +104,9 @@ impl<'a> Examples<'a> {
     ) -> StoreResult<Self> {
         let spec = plan.spec(&job.spec);
         let chosen = match split {
-            Split::Train if !plan.rows.is_all() => Some(chosen(shared, job, plan).await?),
+            Split::Train if !plan.rows.is_all() => {
+                Some(plan.rows.choose(strata::of(shared, job.dataset, &spec.task).await?))
+            }
             Split::Train | Split::Validation | Split::Test => None,
         };
         let explained = match plan.share {
@@ -134,16 +135,5 @@ impl<'a> Examples<'a> {
             }
         }
         Ok(Some(examples))
-    }
-}
-
-/// The train rows that a run takes.
-async fn chosen(shared: &Shared, job: &Distillation, plan: &RunPlan) -> StoreResult<HashSet<u64>> {
-    let (mut strata, mut from) = (Vec::new(), 0);
-    loop {
-        let rows = shared.stores.datasets.rows(job.dataset, Some(Split::Train), from, BATCH_MAX).await?;
-        let Some(last) = rows.last() else { return Ok(plan.rows.choose(strata)) };
-        from = last.index + 1;
-        strata.extend(rows.iter().map(|row| (row.index, Stratum::of(&job.spec.task, &row.example))));
     }
 }

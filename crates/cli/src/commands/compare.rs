@@ -30,7 +30,7 @@ pub(crate) async fn compare(
     let finding = difference.finding(arguments.margin / 100.0);
     if arguments.json {
         return print_json(&json!({
-            "model": first.json([("name", &arguments.model)]), "other": second.json([("name", &arguments.other)]),
+            "model": first.json("name", &arguments.model), "other": second.json("name", &arguments.other),
             "file": arguments.file.display().to_string(), "pairs": pairs, "difference": difference,
             "margin": arguments.margin / 100.0, "finding": finding,
         }));

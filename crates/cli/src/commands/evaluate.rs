@@ -24,7 +24,7 @@ pub(crate) async fn evaluate(
     if !arguments.json {
         return print_lines(&measured.lines());
     }
-    print_json(&measured.json([("model", &arguments.model)]))
+    print_json(&measured.json("model", &arguments.model))
 }
 
 /// The rows of a file that have a label.

@@ -61,9 +61,9 @@ impl DistillationsService for Distillations {
         let job = id("distillation_id", &request.into_inner().distillation_id)?;
         let stores = &self.0.stores;
         let job = stores.jobs.distillation(job).await.map_err(fail)?;
-        let harvest = plan::progress(&self.0, &job).await.map_err(fail)?;
-        let dataset = stores.datasets.dataset(job.dataset).await.ok();
         let batches = batches::of_job(&self.0, &job).await.map_err(fail)?;
+        let harvest = plan::progress(&self.0, &job, &batches).await.map_err(fail)?;
+        let dataset = stores.datasets.dataset(job.dataset).await.ok();
         Ok(Response::new(v1::GetDistillationResponse {
             distillation: Some(job.into()),
             harvest: Some(harvest.into()),
@@ -187,7 +187,8 @@ async fn send_snapshot(
     sink: &StreamSender<v1::WatchDistillationResponse>,
 ) -> Result<(), Status> {
     let job = shared.stores.jobs.distillation(job).await.map_err(fail)?;
-    let progress = plan::progress(shared, &job).await.map_err(fail)?;
+    let batches = batches::of_job(shared, &job).await.map_err(fail)?;
+    let progress = plan::progress(shared, &job, &batches).await.map_err(fail)?;
     sink.send(Watched::Snapshot { at, progress }.into()).await;
     Ok(())
 }
