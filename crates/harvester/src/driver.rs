@@ -10,7 +10,7 @@ use domain::share::Share;
 use domain::state::DistillationState;
 use domain::telemetry::span;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
@@ -85,9 +85,7 @@ async fn finish(shared: &Shared, job: &PreparedJob, record: &Distillation) -> Re
     if judged.accepted == 0 && job.spec.training.objective.needs_rationales() {
         return Err(HarvestError::Stuck(judging::explain_nothing(shared, job).await?));
     }
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
-    let began = u128::try_from(record.updated_at.0).unwrap_or_default();
-    let seconds = now.saturating_sub(began) as f64 / 1000.0;
+    let seconds = record.updated_at.elapsed().as_secs_f64();
     shared.stores.jobs.record_teacher(job.id, judged.teacher, seconds).await?;
     shared.stores.runs.start_training(job.id, &judged.fingerprint).await?;
     tracing::info!(distillation = %job.id, accepted = judged.accepted, "harvest finished");

@@ -271,14 +271,16 @@ impl Worker {
         delivery: &Delivery,
         error: HarvestError,
     ) -> Result<(), HarvestError> {
+        let job = leased.prompt.distillation;
         let what = match &error {
             HarvestError::Teacher(TeacherError::BudgetExhausted | TeacherError::LeaseLost) => {
                 NoAnswer::Delayed
             }
-            HarvestError::Teacher(TeacherError::Unavailable { failure, .. })
-                if self.is_long_outage(&failure.profile) =>
-            {
-                NoAnswer::Paused
+            HarvestError::Teacher(TeacherError::Unavailable { failure, .. }) => {
+                match self.is_long_outage(&failure.profile, job).await? {
+                    true => NoAnswer::Paused,
+                    false => NoAnswer::Delayed,
+                }
             }
             HarvestError::Teacher(
                 TeacherError::Malformed(_) | TeacherError::WrongRequest { parameter: None, .. },
@@ -312,7 +314,7 @@ impl Worker {
             meters::unanswered(what);
         }
         if what == NoAnswer::Paused {
-            self.shared.pause(leased.prompt.distillation, &error.to_string()).await?;
+            self.shared.pause(job, &error.to_string()).await?;
         }
         let prompt = &leased.prompt;
         let state = self.shared.stores.prompts.record_failure(prompt.id, prompt.attempt, failure).await?;
@@ -325,15 +327,19 @@ impl Worker {
         Ok(())
     }
 
-    fn is_long_outage(&self, profile: &str) -> bool {
-        let mut outages = lock(&self.outages);
-        let since = outages.entry(profile.to_owned()).or_insert_with(Instant::now);
-        if since.elapsed() < self.shared.settings.outage_patience {
-            return false;
+    /// Whether a teacher has been away for long, while the job was asking it: after a resume the patience begins anew, also in
+    /// the replicas that did not pause the job, and remember the outage before that.
+    async fn is_long_outage(&self, profile: &str, job: DistillationId) -> Result<bool, HarvestError> {
+        let patience = self.shared.settings.outage_patience;
+        if lock(&self.outages).entry(profile.to_owned()).or_insert_with(Instant::now).elapsed() < patience {
+            return Ok(false);
         }
-        // After a resume the patience begins anew.
-        outages.remove(profile);
-        true
+        let since = self.shared.stores.jobs.distillation(job).await?.updated_at;
+        if since.elapsed() < patience {
+            return Ok(false);
+        }
+        lock(&self.outages).remove(profile);
+        Ok(true)
     }
 }
 
