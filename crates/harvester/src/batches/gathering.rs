@@ -19,7 +19,14 @@ pub(crate) async fn gather(
 ) -> Result<(), HarvestError> {
     let pending = progress.in_state(PromptState::Pending);
     let is_out = progress.open.calls > 0;
-    if pending == 0 || is_out && !shared.positions.is_steady(job.id, pending, shared.settings.batch_poll) {
+    if pending == 0 {
+        // Whoever gathered before may have been killed between the last line and the seal: nobody else would set it.
+        if is_out {
+            shared.stores.batches.seal_batches(job.id).await?;
+        }
+        return Ok(());
+    }
+    if is_out && !shared.positions.is_steady(job.id, pending, shared.settings.batch_poll) {
         return Ok(());
     }
     let mut after = None;

@@ -4,8 +4,9 @@
 use crate::provider::Standin;
 use conformance::fixtures;
 use distributed::{PostgresSettings, PostgresStore};
-use domain::ids::{DistillationId, RequestId};
-use domain::records::{Distillation, HarvestProgress, NewDistillation};
+use domain::ids::{BatchId, DistillationId, PromptId, RequestId};
+use domain::ports::NewBatch;
+use domain::records::{Distillation, HarvestProgress, NewDistillation, NewPrompt};
 use domain::spec::Budget;
 use domain::state::DistillationState;
 use domain::{Queue, Stores};
@@ -58,6 +59,20 @@ impl Place {
     pub(crate) fn migrated(url: &str) -> Self {
         runtime().block_on(PostgresStore::migrate(url)).unwrap();
         Self::Postgres(url.to_owned())
+    }
+
+    /// What a process leaves behind that is killed between the last line of a batch and its seal, with so many rows planned.
+    pub(crate) fn fill_unsealed(&self, job: DistillationId, rows: u64) {
+        runtime().block_on(async {
+            let stores = self.open().await;
+            let prompts: Vec<NewPrompt> = (0..rows).map(|row| fixtures::question(row, 0)).collect();
+            let ids: Vec<PromptId> = prompts.iter().map(|prompt| prompt.id).collect();
+            stores.prompts.plan_prompts(job, prompts).await.unwrap();
+            let into =
+                NewBatch { id: BatchId::generate(), distillation: job, profile: 0, lines_max: rows };
+            let filled = stores.batches.fill_batch(&into, &ids).await.unwrap();
+            assert_eq!(filled.taken, ids.len());
+        });
     }
 
     async fn open(&self) -> Stores {

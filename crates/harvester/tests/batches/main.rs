@@ -133,6 +133,20 @@ fn killed_processes_submit_and_pay_nothing_twice_in_a_cluster() {
     check_bill(&standin, &progress, 2_500);
 }
 
+#[test]
+fn a_batch_that_was_filled_and_not_sealed_goes_out() {
+    let _alone = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let folder = tempfile::tempdir().unwrap();
+    let place = Place::Folder(folder.path().to_owned());
+    let standin = Standin::start(Provider::OpenAiChat, Faults { error_every: 0, ..Faults::default() });
+    let id = Process::start(&place, &standin).make(Job { smoke_rows: 0, ..Job::of(20) });
+    place.fill_unsealed(id, 20);
+    let (_, progress) =
+        Process::start(&place, &standin).run(id, Wanted::State(DistillationState::Training));
+    check_bill(&standin, &progress, 20);
+    assert_eq!(standin.counts().0, 1);
+}
+
 /// Waits until a job has a submitted batch of so many lines.
 async fn submitted(stores: &Stores, job: domain::ids::DistillationId, lines: u64) {
     let began = Instant::now();
