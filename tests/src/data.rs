@@ -31,6 +31,28 @@ pub fn question(prompt: &str) -> &str {
     prompt.rsplit("Q:").next().unwrap_or_default().lines().next().unwrap_or_default().trim()
 }
 
+/// The questions of a prompt about several rows, each with its number; none of a prompt about one.
+pub fn questions(prompt: &str) -> Vec<(usize, String)> {
+    let Some((_, asked)) = prompt.split_once("questions follow, each under its number in square brackets.")
+    else {
+        return Vec::new();
+    };
+    let mut found: Vec<(usize, String)> = Vec::new();
+    for line in asked.lines().take_while(|line| !line.starts_with("Answer all ")) {
+        let number =
+            line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).and_then(|n| n.parse().ok());
+        match (number, found.last_mut()) {
+            (Some(number), _) => found.push((number, String::new())),
+            (None, Some((_, question))) => {
+                question.push_str(line);
+                question.push('\n');
+            }
+            (None, None) => {}
+        }
+    }
+    found
+}
+
 /// A teacher's answer to the last question of `prompt`. It is wrong for every fifth question, always in the same way,
 /// unless the prompt contains a hint.
 pub fn teach(prompt: &str) -> Reply {

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use tests::data::{SpecText, question};
+use tests::data::{SpecText, question, questions};
 use tests::folder::{Folder, NOBODY};
 use tests::teacher::{Reply, Teacher, TeacherRequest};
 
@@ -53,13 +53,27 @@ fn completions(folder: &Path, dataset: &str, field: &str) -> HashMap<String, Str
         .collect()
 }
 
-/// A teacher that says what PaLM said, running on where no stop sequence is sent. A token has four bytes.
-fn replay(known: &Arc<HashMap<String, String>>) -> Teacher {
+/// A teacher that says what PaLM said, running on where no stop sequence is sent; asked about several rows, what it said of each
+/// up to the first of `stops`. A token has four bytes.
+fn replay(known: &Arc<HashMap<String, String>>, stops: Vec<String>) -> Teacher {
     let known = Arc::clone(known);
+    let cut = |said: &str, stops: &[String]| {
+        let end = stops.iter().filter_map(|stop| said.find(stop.as_str())).min().unwrap_or(said.len());
+        said[..end].to_owned()
+    };
+    let said = move |prompt: &str, stops: &[String]| {
+        cut(known.get(question(prompt)).map_or("", String::as_str), stops)
+    };
     Teacher::start(move |asked: &TeacherRequest| {
-        let said = known.get(question(&asked.prompt)).map_or("", String::as_str);
-        let end = asked.stop.iter().filter_map(|stop| said.find(stop.as_str())).min().unwrap_or(said.len());
-        let text = &said[..end];
+        let several = questions(&asked.prompt);
+        let text = match several.is_empty() {
+            true => said(&asked.prompt, &asked.stop),
+            false => several
+                .iter()
+                .map(|(number, question)| format!("[{number}]\n{}\n\n", said(question, &stops).trim()))
+                .collect(),
+        };
+        let text = text.as_str();
         let tokens = |text: &str| text.len().div_ceil(4);
         let body = json!({
             "model": "palm-540b",
@@ -99,27 +113,42 @@ fn check(dataset: &str, task: &str, field: &str, most: f64) {
     let import = ["import", "paper", "--dataset", dataset, "--from", from.to_str().unwrap()];
     assert_eq!(folder.say(NOBODY, &import).unwrap().code, 0);
     let mut bills = Vec::new();
-    for (name, settings) in [("without-stops", "send_stop = false"), ("stops", "")] {
-        let teacher = replay(&known);
+    let ladder = [
+        ("without-stops", "send_stop = false", "", ROWS),
+        ("stops", "", "", ROWS),
+        ("together", "", "rows_per_call = 8", ROWS / 8),
+    ];
+    for (name, settings, lever, calls) in ladder {
+        let teacher = replay(&known, domain::Task::built_in(task).unwrap().stop);
         let spec = SpecText {
             name,
             task,
             data: &format!("dataset = \"{dataset}\""),
-            teacher: &format!("profile = \"{name}\"\nrows = {ROWS}\nevaluate = false"),
+            teacher: &format!(
+                "profile = \"{name}\"\nrows = {ROWS}\nevaluate = false\nsmoke_rows = 0\n{lever}"
+            ),
             training: "steps = 1\nbatch_examples = 2\ntarget_tokens_max = 32\nobjective = \"standard\"",
             ..SpecText::default()
         };
         folder.write(&format!("{name}.toml"), spec.to_string()).unwrap();
         bills.push(bill(&folder, name, settings, &teacher));
-        assert_eq!(teacher.requests(), ROWS, "{dataset} {name}");
+        assert_eq!(teacher.requests(), calls, "{dataset} {name}");
     }
-    let (without, with) = (bills[0], bills[1]);
+    let (without, with, together) = (bills[0], bills[1], bills[2]);
     let share = with.0 as f64 / without.0 as f64;
     println!(
         "{dataset}, {ROWS} rows: without stops {} micros, with stops {} micros: {share:.3} of it; accepted {} and {}",
         without.0, with.0, without.1, with.1
     );
+    println!(
+        "{dataset}, eight rows a call: {} micros, {:.3} of that with stops; accepted {}",
+        together.0,
+        together.0 as f64 / with.0 as f64,
+        together.1
+    );
     assert_eq!(without.1, with.1, "stop sequences change no verdict");
+    assert_eq!(together.1, with.1, "neither does company");
+    assert!(together.0 < with.0, "{dataset}: {together:?} {with:?}");
     assert!(share <= most, "{dataset}: {share}");
 }
 

@@ -7,6 +7,7 @@ mod marker;
 mod markup;
 mod rationale;
 mod thoughts;
+mod together;
 mod written;
 
 use crate::equation;
@@ -22,6 +23,7 @@ use marker::Sides;
 
 pub use ending::cut;
 pub use thoughts::split_thoughts;
+pub use together::split_answers;
 
 named!(
     /// Why a completion ended.

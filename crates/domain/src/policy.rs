@@ -249,6 +249,7 @@ mod tests {
             evaluate_rows: 200,
             smoke_rows: 16,
             batch: false,
+            rows_per_call: 1,
             until: Until::Off,
             select: Select::Stratified,
             probe_steps: None,

@@ -382,6 +382,16 @@ fn check_teacher(teacher: &TeacherSpec, found: &mut Vec<Violation>) {
         }
     }
     check_until(teacher, found);
+    if teacher.rows_per_call > 1 {
+        let mut refuse = |is_wrong: bool, words: &str| {
+            if is_wrong {
+                found.push(Violation::new("teacher.rows_per_call", words));
+            }
+        };
+        let imported = teacher.source == TeacherSource::Imported;
+        refuse(imported, "asks a teacher, and `imported` answers are all there already");
+        refuse(teacher.batch, "contradicts `teacher.batch`, whose lines ask about one row each: remove one");
+    }
     found.extend(teacher.check());
     found.extend(teacher.budget.check());
     check_budget(&teacher.budget, found);
@@ -556,6 +566,31 @@ mod tests {
         );
         check(|draft| draft.teacher.select = Some(Select::Needed), &["teacher.select"]);
         check(|draft| draft.teacher.probe_steps = Some(100), &["teacher.probe_steps"]);
+    }
+
+    #[test]
+    fn several_rows_a_call_are_asked_of_a_teacher_at_once() {
+        let together = |edit: fn(&mut Draft), fields: &[&str]| {
+            check(
+                |draft| {
+                    draft.teacher.rows_per_call = Some(8);
+                    edit(draft);
+                },
+                fields,
+            );
+        };
+        together(|_| {}, &[]);
+        together(|draft| draft.teacher.batch = Some(true), &["teacher.rows_per_call"]);
+        together(|draft| draft.teacher.profile = Some("imported".into()), &["teacher.rows_per_call"]);
+        together(|draft| draft.teacher.rows_per_call = Some(0), &["teacher.rows_per_call"]);
+        together(|draft| draft.teacher.rows_per_call = Some(33), &["teacher.rows_per_call"]);
+        together(
+            |draft| {
+                draft.teacher.rows_per_call = Some(1);
+                draft.teacher.batch = Some(true);
+            },
+            &[],
+        );
     }
 
     #[test]

@@ -38,7 +38,12 @@ impl Askers {
     pub(crate) async fn of(job: &PreparedJob) -> Self {
         let mut askers = Vec::with_capacity(job.teachers.len());
         for teacher in &job.teachers {
-            askers.push(Asked::of(teacher).await);
+            let mut asked = Asked::of(teacher).await;
+            // What a row is answered beside others is not what it is answered alone.
+            if job.rows_per_call() > 1 {
+                asked.parameters.push(("rows_per_call".to_owned(), job.rows_per_call().to_string()));
+            }
+            askers.push(asked);
         }
         Self(askers)
     }

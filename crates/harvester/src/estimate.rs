@@ -7,7 +7,6 @@ use crate::job::PreparedJob;
 use crate::plan;
 use crate::shared::Shared;
 use crate::submit;
-use domain::Split;
 use domain::budget::Amount;
 use domain::completion;
 use domain::estimate::{Estimate, Probed, RenderedPrompt, Stage, StageEstimate};
@@ -19,6 +18,7 @@ use domain::ports::BATCH_MAX;
 use domain::records::Completion;
 use domain::spec::{Hint, Spec, TeacherSource, TeacherSpec};
 use domain::state::Verdict;
+use domain::{Example, Split};
 use std::sync::Arc;
 use teacher::{Question, Teacher, Unmetered, estimate_tokens};
 
@@ -29,6 +29,8 @@ pub(crate) const PROBE_MAX: u32 = 64;
 /// The share of rows whose labels are expected to be wrong where nothing is known: that of PaLM-540B on SVAMP and CQA
 /// (Hsieh et al. 2023), rounded up.
 const WRONG_EXPECTED: f64 = 0.3;
+/// Tokens at most by which a prompt about several rows is longer than prompts about each of them.
+const TOGETHER_TOKENS_MAX: u64 = 512;
 /// Calls of one prompt at most, retries apart: a truncated answer is asked once more, with twice the room.
 const CALLS_OF_PROMPT: u64 = 2;
 
@@ -67,7 +69,9 @@ pub(crate) async fn estimate(
             }
             train.add(shared, &job, &askers, 0, &question).await?;
         }
+        train.keep(&job, row.example);
     }
+    train.measure_together(&job, &teacher, hinted)?;
     estimate.stages.push(train.stage(&job, Stage::Train, 0, 1.0));
     // A follow-up is asked about rows with a gold label only, of which some are wrong; its prompts are like the first ones.
     let follow_up = |share: f64, samples: u32| {
@@ -103,8 +107,10 @@ async fn evaluation(
         if chosen.contains(&row.index) {
             let question = job.question(teacher, &row.example, 0, false, true)?;
             counted.add(shared, job, askers, profile, &question).await?;
+            counted.keep(job, row.example);
         }
     }
+    counted.measure_together(job, teacher, false)?;
     Ok(counted.stage(job, Stage::Evaluate, profile, 1.0))
 }
 
@@ -145,6 +151,10 @@ struct Counted {
     tokens_in: u64,
     /// The bounds of these prompts together, at each of the job's profiles.
     most: Vec<Amount>,
+    /// The first of them, as many as one call asks about.
+    first: Vec<Example>,
+    /// Tokens of a prompt about these together, for one about each of them alone.
+    together: Option<f64>,
 }
 
 impl Counted {
@@ -160,12 +170,38 @@ impl Counted {
         if askers.find(shared, question, profile).await?.model.is_some() {
             self.from_store += 1;
         }
-        let tokens = estimate_tokens(&question.prompt).saturating_add(estimate_tokens(&question.instruction));
-        self.tokens_in = self.tokens_in.saturating_add(tokens);
+        self.tokens_in = self.tokens_in.saturating_add(prompt_tokens(question));
         self.most.resize(job.teachers.len(), Amount::default());
         for (most, place) in self.most.iter_mut().zip(0_u32..) {
             *most = most.plus(Amount::of(job.bound(place, question)));
         }
+        Ok(())
+    }
+
+    /// Keeps a row where the first call will ask about it.
+    fn keep(&mut self, job: &PreparedJob, example: Example) {
+        if self.first.len() < job.rows_per_call() {
+            self.first.push(example);
+        }
+    }
+
+    /// Finds out what asking about several rows at once spares.
+    fn measure_together(
+        &mut self,
+        job: &PreparedJob,
+        teacher: &TeacherSpec,
+        hinted: bool,
+    ) -> Result<(), HarvestError> {
+        if job.rows_per_call() < 2 || self.first.is_empty() {
+            return Ok(());
+        }
+        let mut alone = 0;
+        for example in &self.first {
+            alone += prompt_tokens(&job.question(teacher, example, 0, hinted, false)?);
+        }
+        let examples: Vec<&Example> = self.first.iter().collect();
+        let together = prompt_tokens(&job.question_together(teacher, &examples, 0, hinted, false)?);
+        self.together = Some(ratio(together, alone));
         Ok(())
     }
 
@@ -176,12 +212,13 @@ impl Counted {
         let is_first = stage == Stage::Train || stage == Stage::Evaluate;
         let from_store = if is_first { self.from_store } else { 0 };
         let prompts = scaled(self.prompts, share);
-        let calls = prompts.saturating_sub(from_store);
-        let tokens_in = scaled(self.tokens_in, share * ratio(calls, prompts));
-        let tokens_out = calls.saturating_mul(answer_tokens(job));
+        let rows_per_call = job.rows_per_call() as u64;
+        let asked = prompts.saturating_sub(from_store);
+        let tokens_in = scaled(self.tokens_in, share * ratio(asked, prompts) * self.together.unwrap_or(1.0));
+        let tokens_out = asked.saturating_mul(answer_tokens(job));
         // A follow-up can be asked about every row.
         let all = if is_first {
-            calls
+            asked
         } else {
             scaled(self.labelled.max(1), ratio(prompts, prompts.max(1))).max(prompts)
         };
@@ -189,24 +226,36 @@ impl Counted {
             usize::try_from(profile).ok().and_then(|place| self.most.get(place)).copied().unwrap_or_default();
         let each = average(most, self.prompts);
         // What is cut in a batch is not asked again.
-        let most_calls = all.saturating_mul(if job.is_batched() { 1 } else { CALLS_OF_PROMPT });
+        let most_alone = all.saturating_mul(if job.is_batched() { 1 } else { CALLS_OF_PROMPT });
+        // Every call about several rows may bring nothing, so that each of them is asked about alone.
+        let (together, prompts_of_together) =
+            if rows_per_call > 1 { (all.div_ceil(rows_per_call), all) } else { (0, 0) };
+        let bounds = most_alone.saturating_add(prompts_of_together);
+        let frames = together.saturating_mul(TOGETHER_TOKENS_MAX);
         StageEstimate {
             stage,
             profile: teacher.map(|teacher| teacher.name.clone()).unwrap_or_default(),
             prompts,
             from_store,
             expected: Amount {
-                calls,
+                calls: asked.div_ceil(rows_per_call),
                 tokens: tokens_in.saturating_add(tokens_out),
                 money_micros: teacher.map_or(0, |teacher| teacher.price(tokens_in, tokens_out)),
             },
             at_most: Amount {
-                calls: most_calls,
-                tokens: each.tokens.saturating_mul(most_calls),
-                money_micros: each.money_micros.saturating_mul(most_calls),
+                calls: most_alone.saturating_add(together),
+                tokens: each.tokens.saturating_mul(bounds).saturating_add(frames),
+                money_micros: each
+                    .money_micros
+                    .saturating_mul(bounds)
+                    .saturating_add(teacher.map_or(0, |teacher| teacher.price(frames, 0))),
             },
         }
     }
+}
+
+fn prompt_tokens(question: &Question) -> u64 {
+    estimate_tokens(&question.prompt).saturating_add(estimate_tokens(&question.instruction))
 }
 
 fn ratio(part: u64, whole: u64) -> f64 {

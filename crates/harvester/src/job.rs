@@ -13,6 +13,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use teacher::{BatchTeacher, Profile, Question, Renderer, Reply, Sampling, Teacher};
 
+/// Most tokens that a call asks for where it asks for more than its task says: for several rows, or once more after a
+/// truncated answer.
+pub(crate) const TOKENS_MAX: u32 = 8192;
 /// Jobs kept at once; when it is full, the cache is emptied.
 const JOBS_MAX: usize = 256;
 
@@ -94,6 +97,11 @@ impl PreparedJob {
         self.spec.teacher.as_ref().is_some_and(TeacherSpec::is_batched)
     }
 
+    /// Rows that one of its calls asks about.
+    pub(crate) fn rows_per_call(&self) -> usize {
+        self.spec.teacher.as_ref().map_or(1, |teacher| teacher.rows_per_call.max(1) as usize)
+    }
+
     /// The most that asking a question once can cost: at the price of batches, where it is asked in one.
     pub(crate) fn bound(&self, profile: u32, question: &Question) -> CallBound {
         self.priced(profile).map(|profile| profile.bound(question)).unwrap_or_default()
@@ -150,17 +158,49 @@ impl PreparedJob {
         hinted: bool,
         greedy: bool,
     ) -> Result<Question, HarvestError> {
-        let hint = if hinted { example.label.as_deref() } else { None };
-        let rendered = self.renderer.render(example, hint)?;
+        let rendered = self.renderer.render(example, hint(example, hinted))?;
+        let sampling = self.sampling(teacher, sample, greedy);
+        Ok(Question { instruction: rendered.instruction, prompt: rendered.prompt, sampling })
+    }
+
+    /// One question about several examples, with room for all of their answers; the rest is as of [`question`](Self::question).
+    ///
+    /// No stop sequence of the task is sent, each of which would end the text behind the first answer; the answers are cut at
+    /// them when they are read.
+    pub(crate) fn question_together(
+        &self,
+        teacher: &TeacherSpec,
+        examples: &[&Example],
+        sample: u32,
+        hinted: bool,
+        greedy: bool,
+    ) -> Result<Question, HarvestError> {
+        let rows: Vec<(&Example, Option<&str>)> =
+            examples.iter().map(|example| (*example, hint(example, hinted))).collect();
+        let rendered = self.renderer.render_together(&rows)?;
+        let count = u32::try_from(rows.len()).unwrap_or(u32::MAX);
         let sampling = Sampling {
+            tokens_max: teacher.tokens_max.saturating_mul(count).min(TOKENS_MAX),
+            stop: vec![format!("\n[{}]", count.saturating_add(1))],
+            ..self.sampling(teacher, sample, greedy)
+        };
+        Ok(Question { instruction: rendered.instruction, prompt: rendered.prompt, sampling })
+    }
+
+    fn sampling(&self, teacher: &TeacherSpec, sample: u32, greedy: bool) -> Sampling {
+        Sampling {
             temperature: if greedy { 0.0 } else { teacher.temperature },
             top_p: if greedy { 1.0 } else { teacher.top_p },
             tokens_max: teacher.tokens_max,
             stop: self.spec.task.stop.clone(),
             sample,
-        };
-        Ok(Question { instruction: rendered.instruction, prompt: rendered.prompt, sampling })
+        }
     }
+}
+
+/// The label that a question gives away.
+fn hint(example: &Example, hinted: bool) -> Option<&str> {
+    if hinted { example.label.as_deref() } else { None }
 }
 
 /// An answer under its content address.

@@ -3,9 +3,11 @@
 //! Some prompts are leased ahead of the slots, and a slot is freed before its answer is written, so that asking never waits
 //! for the database; an entry is acknowledged after its answer is committed, so that nothing is lost in between.
 
+mod together;
+
 use crate::calls::{Calls, PromptAccount};
 use crate::error::HarvestError;
-use crate::job::{self, PreparedJob};
+use crate::job::{self, PreparedJob, TOKENS_MAX};
 use crate::meters::{self, NoAnswer};
 use crate::obstacles;
 use crate::shared::{Shared, WORKERS_MAX};
@@ -18,11 +20,12 @@ use domain::ports::Delivery;
 use domain::records::{Completion, Harvested, LeasedPrompt};
 use domain::state::{PromptState, Purpose, Reason};
 use domain::telemetry::span;
-use domain::{Fault, Traceparent};
+use domain::{Example, Fault, Traceparent};
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use teacher::{CallAccount, Question, Reply, Teacher, TeacherError};
+use together::{Divided, Groups, Member, Tried};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -34,14 +37,16 @@ const WRITE_BATCH: usize = 200;
 const WRITE_DELAY: Duration = Duration::from_millis(20);
 /// The longest wait at an empty queue.
 const TAKE_WAIT: Duration = Duration::from_millis(100);
+/// How long a call that has room for more rows waits for them.
+const FILL_WAIT: Duration = Duration::from_millis(20);
+/// How often it waits for them.
+const FILLS_MAX: usize = 4;
 /// When a prompt whose key is being asked elsewhere is looked at again.
 const BUSY_DELAY: Duration = Duration::from_millis(200);
 /// When a prompt is tried again after its teacher failed.
 const FAILURE_DELAY: Duration = Duration::from_millis(500);
 /// The longest of these delays while a teacher is not asked.
 const OUTAGE_DELAY_MAX: Duration = Duration::from_secs(5);
-/// Most tokens that a truncated answer is asked again with.
-const TOKENS_MAX: u32 = 8192;
 
 /// A prompt that was asked, on its way to the store.
 struct AnsweredPrompt {
@@ -70,6 +75,7 @@ struct Worker {
     asked: mpsc::Sender<AnsweredPrompt>,
     calls: Calls,
     outages: Mutex<HashMap<String, Instant>>,
+    together: Tried,
 }
 
 pub(crate) async fn run(shared: Arc<Shared>, shutdown: CancellationToken) {
@@ -88,6 +94,7 @@ pub(crate) async fn run(shared: Arc<Shared>, shutdown: CancellationToken) {
         asked,
         calls: Calls::start(&shared.stores),
         outages: Mutex::default(),
+        together: Tried::default(),
     });
     let writer = tokio::spawn(write(Arc::clone(&shared), Arc::clone(&leases), to_write));
     let stopped = CancellationToken::new();
@@ -126,20 +133,67 @@ impl Worker {
         least: u32,
         asking: &TaskTracker,
     ) -> Result<(), HarvestError> {
-        let name = &self.shared.settings.name;
         let Some(mut permits) = free_permits(ahead, least, &self.shutdown).await else { return Ok(()) };
+        let mut groups = Groups::default();
+        self.take_into(&mut groups, permits.len(), TAKE_WAIT).await?;
+        // Calls that ask about several rows are filled as far as their rows come next.
+        for _fill in 0..FILLS_MAX {
+            let room = groups.room();
+            if room == 0 {
+                break;
+            }
+            if let Err(error) = self.take_into(&mut groups, room, FILL_WAIT).await {
+                tracing::warn!(%error, "calls are made with the rows that are there");
+                break;
+            }
+            if groups.room() >= room {
+                break;
+            }
+        }
+        for members in groups.into_calls() {
+            // What filled a call may be more than was free; it waits for a slot like the others.
+            let (worker, permit) = (Arc::clone(self), permits.pop());
+            asking.spawn(async move { worker.harvest(members, permit).await });
+        }
+        Ok(())
+    }
+
+    /// Takes so many entries at most, and sorts their prompts into calls.
+    async fn take_into(&self, groups: &mut Groups, count: usize, wait: Duration) -> Result<(), HarvestError> {
+        for member in self.take(count, wait).await? {
+            let rows = self.rows_together(member.leased.prompt.distillation).await;
+            groups.add(member, rows);
+        }
+        Ok(())
+    }
+
+    /// Takes so many entries at most, leases their prompts, and settles what needs no asking.
+    async fn take(&self, count: usize, wait: Duration) -> Result<Vec<Member>, HarvestError> {
+        let name = &self.shared.settings.name;
         let taken = tokio::select! {
-            taken = self.shared.queue.take(name, permits.len(), TAKE_WAIT) => taken?,
-            () = self.shutdown.cancelled() => return Ok(()),
+            taken = self.shared.queue.take(name, count, wait) => taken?,
+            () = self.shutdown.cancelled() => return Ok(Vec::new()),
         };
         if taken.is_empty() {
-            return Ok(());
+            return Ok(Vec::new());
         }
         let prompts: Vec<PromptId> = taken.iter().map(|delivery| delivery.work.prompt).collect();
         let outcome =
             self.shared.stores.prompts.lease_prompts(&prompts, name, self.shared.settings.lease).await?;
         let mut deliveries: HashMap<PromptId, Delivery> =
             taken.into_iter().map(|delivery| (delivery.work.prompt, delivery)).collect();
+        let mut members = Vec::with_capacity(outcome.leased.len());
+        for leased in outcome.leased {
+            let Some(delivery) = deliveries.remove(&leased.prompt.id) else { continue };
+            let held = HeldLease {
+                job: leased.prompt.distillation,
+                attempt: leased.prompt.attempt,
+                handle: delivery.handle.clone(),
+            };
+            lock(&self.leases).insert(leased.prompt.id, held);
+            let span = prompt_span(&leased, &delivery);
+            members.push(Member { leased, delivery, span });
+        }
         let done: Vec<String> = outcome
             .settled
             .iter()
@@ -147,47 +201,132 @@ impl Worker {
             .filter_map(|prompt| deliveries.remove(prompt))
             .map(|delivery| delivery.handle)
             .collect();
-        self.shared.queue.acknowledge(&done).await?;
-        if !outcome.out_of_budget.is_empty() {
+        let settled = self.settle(&done, !outcome.out_of_budget.is_empty(), &outcome.busy, &mut deliveries);
+        // What is leased is asked all the same: its leases are held here.
+        if let Err(error) = settled.await {
+            tracing::warn!(%error, "entries cannot be acknowledged: they will come again and be settled");
+        }
+        Ok(members)
+    }
+
+    /// Acknowledges what is done, and postpones what is being asked elsewhere.
+    async fn settle(
+        &self,
+        done: &[String],
+        is_skipped: bool,
+        busy: &[PromptId],
+        deliveries: &mut HashMap<PromptId, Delivery>,
+    ) -> Result<(), HarvestError> {
+        self.shared.queue.acknowledge(done).await?;
+        if is_skipped {
             self.shared.changed.notify_waiters();
         }
-        for prompt in &outcome.busy {
+        for prompt in busy {
             if let Some(delivery) = deliveries.remove(prompt) {
                 self.shared.queue.postpone(&delivery, BUSY_DELAY).await?;
             }
         }
-        for leased in outcome.leased {
-            let (Some(delivery), Some(permit)) = (deliveries.remove(&leased.prompt.id), permits.pop()) else {
-                continue;
-            };
-            let held = HeldLease {
-                job: leased.prompt.distillation,
-                attempt: leased.prompt.attempt,
-                handle: delivery.handle.clone(),
-            };
-            lock(&self.leases).insert(leased.prompt.id, held);
-            let worker = Arc::clone(self);
-            let span = prompt_span(&leased, &delivery);
-            asking.spawn(async move { worker.harvest(leased, delivery, permit).await }.instrument(span));
-        }
         Ok(())
     }
 
-    /// Asks one prompt and hands the answer to the writer, or its failure to the store.
-    async fn harvest(&self, leased: LeasedPrompt, delivery: Delivery, ahead: OwnedSemaphorePermit) {
+    /// Rows that one call of a job asks about. A job that cannot be opened is asked row by row, and says so there.
+    async fn rows_together(&self, job: DistillationId) -> usize {
+        match self.shared.jobs.get(job).await {
+            Ok(prepared) if !self.together.fails(job) => prepared.rows_per_call(),
+            Ok(_) | Err(_) => 1,
+        }
+    }
+
+    /// Asks prompts by one call, those that it does not answer alone, and hands the answers to the writer, or failures to the
+    /// store.
+    async fn harvest(&self, members: Vec<Member>, ahead: Option<OwnedSemaphorePermit>) {
         let slot = tokio::select! {
             slot = self.slots.acquire() => slot.ok(),
             () = self.shutdown.cancelled() => None,
         };
         drop(ahead);
-        let answered = match &slot {
-            Some(_) => self.ask(&leased).await,
-            None => Err(HarvestError::Unasked),
+        let alone = match (&slot, members.len()) {
+            (Some(_), 2..) => self.harvest_together(members).await,
+            (Some(_) | None, _) => members,
         };
-        drop(slot);
+        let mut slot = slot;
+        let count = alone.len();
+        for (member, place) in alone.into_iter().zip(1..) {
+            let span = member.span.clone();
+            let answered = match &slot {
+                Some(_) => self.ask(&member.leased).instrument(span.clone()).await,
+                None => Err(HarvestError::Unasked),
+            };
+            // A slot is free again before its last answer is written.
+            if place == count {
+                slot = None;
+            }
+            self.finish(member, answered).instrument(span).await;
+        }
+    }
+
+    /// Asks prompts by one call. Returns those that are to be asked alone.
+    async fn harvest_together(&self, members: Vec<Member>) -> Vec<Member> {
+        let Some(span) = members.first().map(|member| member.span.clone()) else { return members };
+        let (job, reply, account) = match self.ask_together(&members).instrument(span).await {
+            Ok(asked) => asked,
+            // Fewer rows may fit, or be taken, or be answered as they should.
+            Err(HarvestError::Teacher(
+                TeacherError::BudgetExhausted
+                | TeacherError::Malformed(_)
+                | TeacherError::Invalid(_)
+                | TeacherError::WrongRequest { parameter: None, .. },
+            )) => return members,
+            Err(error) => {
+                for Member { leased, delivery, span } in members {
+                    self.give_back(&leased, &delivery, &error).instrument(span).await;
+                }
+                return Vec::new();
+            }
+        };
+        let (asked, call) = (members.len(), reply.call);
+        let Divided { answered, unanswered, end } = together::divide(&job, members, reply);
+        if let Some(end) = end {
+            account.end(call, end).await;
+        }
+        if self.together.note(job.id, asked, answered.len()) {
+            tracing::warn!(
+                distillation = %job.id,
+                "the teacher does not answer several rows at once: this process asks about each of them alone"
+            );
+        }
+        for (member, harvested) in answered {
+            let span = member.span.clone();
+            self.finish(member, Ok(harvested)).instrument(span).await;
+        }
+        unanswered
+    }
+
+    /// Calls the teacher once for all of these; the call is reserved on the first of them.
+    async fn ask_together(
+        &self,
+        members: &[Member],
+    ) -> Result<(Arc<PreparedJob>, Reply, Arc<PromptAccount>), HarvestError> {
+        let Some(first) = members.first().map(|member| &member.leased.prompt) else {
+            return Err(HarvestError::Unasked);
+        };
+        let job = self.shared.jobs.get(first.distillation).await?;
+        let (Some(spec), Some(teacher)) = (job.spec.teacher.as_ref(), job.teacher(first.profile)) else {
+            return Err(HarvestError::Stuck("this job has no teacher to ask".to_owned()));
+        };
+        let account = self.calls.account(first.id, first.attempt);
+        let examples: Vec<&Example> = members.iter().map(|member| &member.leased.example).collect();
+        let greedy = first.purpose == Purpose::Evaluate;
+        let question = job.question_together(spec, &examples, first.sample, first.hinted, greedy)?;
+        let reply = self.ask_teacher(teacher, question, &account).await?;
+        Ok((job, reply, account))
+    }
+
+    /// Hands an answer to the writer, or its failure to the store.
+    async fn finish(&self, member: Member, answered: Result<Harvested, HarvestError>) {
+        let Member { leased, delivery, span } = member;
         match answered {
             Ok(harvested) => {
-                let span = Span::current();
                 span.record("distillery.cached", harvested.cached);
                 span.record("distillery.verdict", harvested.verdict.as_str());
                 let asked =
@@ -196,14 +335,17 @@ impl Worker {
                     tracing::error!(prompt = %leased.prompt.id, "the writer is gone");
                 }
             }
-            Err(error) => {
-                Span::current().record("otel.status_code", "ERROR");
-                if let Err(second) = self.fail(&leased, &delivery, error).await {
-                    tracing::warn!(%second, prompt = %leased.prompt.id, "a failure cannot be written");
-                }
-                lock(&self.leases).remove(&leased.prompt.id);
-            }
+            Err(error) => self.give_back(&leased, &delivery, &error).await,
         }
+    }
+
+    /// Ends a lease that brought no answer.
+    async fn give_back(&self, leased: &LeasedPrompt, delivery: &Delivery, error: &HarvestError) {
+        Span::current().record("otel.status_code", "ERROR");
+        if let Err(second) = self.fail(leased, delivery, error).await {
+            tracing::warn!(%second, prompt = %leased.prompt.id, "a failure cannot be written");
+        }
+        lock(&self.leases).remove(&leased.prompt.id);
     }
 
     async fn ask(&self, leased: &LeasedPrompt) -> Result<Harvested, HarvestError> {
@@ -269,10 +411,10 @@ impl Worker {
         &self,
         leased: &LeasedPrompt,
         delivery: &Delivery,
-        error: HarvestError,
+        error: &HarvestError,
     ) -> Result<(), HarvestError> {
         let job = leased.prompt.distillation;
-        let what = match &error {
+        let what = match error {
             HarvestError::Teacher(TeacherError::BudgetExhausted | TeacherError::LeaseLost) => {
                 NoAnswer::Delayed
             }
@@ -289,7 +431,7 @@ impl Worker {
             _ if matches!(error.fault(), Fault::Unavailable | Fault::Overloaded) => NoAnswer::Delayed,
             _ => NoAnswer::Paused,
         };
-        let delay = match &error {
+        let delay = match error {
             HarvestError::Teacher(TeacherError::Wait { wait, .. }) => *wait,
             // Nothing is sent before that; the prompt comes back earlier, so that a long outage is noticed.
             HarvestError::Teacher(TeacherError::Unavailable { wait: Some(wait), .. }) => {

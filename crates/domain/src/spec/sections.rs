@@ -201,6 +201,9 @@ section! {
         /// Ask through the provider's batch API: at a part of the price (`price_batch_factor` of the profile, by default half),
         /// answered within a day.
         required batch: bool = false;
+        /// Rows that one call asks about: the exemplars are paid for once for all of them. Rows whose answers are not found
+        /// again in the teacher's text are asked about alone.
+        required rows_per_call: u32 = 1, in 1.0..=32.0;
         /// Ask about an eighth, a quarter, half and all of the train rows, and stop as soon as short probes show that more
         /// rationales do not help: `no_gain`.
         required until: Until = Until::Off;

@@ -68,8 +68,7 @@ impl Place {
             let prompts: Vec<NewPrompt> = (0..rows).map(|row| fixtures::question(row, 0)).collect();
             let ids: Vec<PromptId> = prompts.iter().map(|prompt| prompt.id).collect();
             stores.prompts.plan_prompts(job, prompts).await.unwrap();
-            let into =
-                NewBatch { id: BatchId::generate(), distillation: job, profile: 0, lines_max: rows };
+            let into = NewBatch { id: BatchId::generate(), distillation: job, profile: 0, lines_max: rows };
             let filled = stores.batches.fill_batch(&into, &ids).await.unwrap();
             assert_eq!(filled.taken, ids.len());
         });

@@ -141,8 +141,7 @@ fn a_batch_that_was_filled_and_not_sealed_goes_out() {
     let standin = Standin::start(Provider::OpenAiChat, Faults { error_every: 0, ..Faults::default() });
     let id = Process::start(&place, &standin).make(Job { smoke_rows: 0, ..Job::of(20) });
     place.fill_unsealed(id, 20);
-    let (_, progress) =
-        Process::start(&place, &standin).run(id, Wanted::State(DistillationState::Training));
+    let (_, progress) = Process::start(&place, &standin).run(id, Wanted::State(DistillationState::Training));
     check_bill(&standin, &progress, 20);
     assert_eq!(standin.counts().0, 1);
 }

@@ -1277,6 +1277,9 @@ pub struct TeacherSpec {
     /// Optimiser steps of a probe, with until. Default: a quarter of the training's.
     #[prost(uint32, optional, tag = "15")]
     pub probe_steps: ::core::option::Option<u32>,
+    /// Rows that one call asks about, 1 to 32. Default 1.
+    #[prost(uint32, optional, tag = "16")]
+    pub rows_per_call: ::core::option::Option<u32>,
 }
 /// Which completions train the student.
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]
