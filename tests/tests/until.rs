@@ -1,6 +1,7 @@
 //! Asking until rationales stop helping, through the product: students that learn nothing show that rationales do not help,
 //! so that the teacher is asked about an eighth of the rows, counted at its server.
 #![allow(
+    clippy::print_stdout,
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
@@ -9,6 +10,9 @@
 )]
 
 use serde_json::Value;
+use std::time::Duration;
+use tests::binary;
+use tests::cluster::Dice;
 use tests::data::{SpecText, teach};
 use tests::folder::{Folder, NOBODY};
 use tests::teacher::Teacher;
@@ -44,6 +48,43 @@ fn a_teacher_whose_rationales_do_not_help_is_asked_about_an_eighth_of_the_rows()
         let again = folder.say(teacher.url(), &["run", "spec.toml", "--json"]).unwrap();
         assert_eq!((again.code, teacher.requests()), (0, CALLS), "the same job: {}", again.err);
     }
+}
+
+/// Processes that are killed.
+const KILLS: u64 = 10;
+
+#[test]
+fn kills_change_neither_what_is_asked_nor_what_is_decided() {
+    let teacher = "profile = \"local\"\nuntil = \"no_gain\"\nprobe_steps = 3";
+    let spec = SpecText { teacher, ..SpecText::default() };
+    let probes = |folder: &Folder| {
+        let shown = folder.say(NOBODY, &["show", "job", "--json"]).unwrap().json().unwrap();
+        let told = |probe: &Value| (probe["share"].clone(), probe["validation"].clone());
+        shown["probes"].as_array().unwrap().iter().map(told).collect::<Vec<_>>()
+    };
+    let undisturbed = Folder::with_problems(ROWS, &spec).unwrap();
+    let well = Teacher::start(|asked| teach(&asked.prompt)).unwrap();
+    assert_eq!(undisturbed.say(well.url(), &["run", "spec.toml", "--json"]).unwrap().code, 0);
+
+    let (mut dice, folder) = (Dice::new(), Folder::with_problems(ROWS, &spec).unwrap());
+    folder.write("distillery.toml", "[teachers.local]\nconcurrency_max = 1\n").unwrap();
+    let teacher = Teacher::start(|asked| teach(&asked.prompt).after(Duration::from_millis(40))).unwrap();
+    let (mut killed, mut ended) = (0, false);
+    while killed < KILLS && !ended {
+        let mut child = binary::start(folder.path(), teacher.url(), &["run", "spec.toml", "--json"]).unwrap();
+        // Between the first moments of a process and the end of a probe.
+        std::thread::sleep(Duration::from_millis(150 + dice.below(700)));
+        ended = child.try_wait().unwrap().is_some();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        killed += 1;
+    }
+    let said = folder.say(teacher.url(), &["run", "spec.toml", "--json"]).unwrap();
+    assert_eq!(said.code, 0, "{}", said.err);
+    println!("{killed} kills: {} calls about {} prompts", teacher.requests(), teacher.counts().len());
+    assert_eq!(teacher.counts().len(), CALLS, "what is asked about");
+    assert!(teacher.requests() <= CALLS + usize::try_from(killed).unwrap(), "only what was in flight, again");
+    assert_eq!(probes(&folder), probes(&undisturbed), "what the probes came to");
 }
 
 /// What `show` says of the probes.
