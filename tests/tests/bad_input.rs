@@ -648,9 +648,25 @@ fn a_variable_that_is_no_setting_is_refused_with_a_suggestion() {
     }
     assert!(!folder.join(".distillery").exists(), "a mistake makes nothing");
     // Foreign entries may have any content.
-    let mut command = binary::command(folder.path(), &["migrate"]).unwrap();
+    let mut command = binary::command(folder.path(), &["list"]).unwrap();
     command.env("SOMEBODY_ELSE", OsStr::from_bytes(b"caf\xe9"));
     assert!(binary::output(command).unwrap().status.success());
+}
+
+#[test]
+fn a_migration_needs_a_database_and_says_which_one_it_was() {
+    let folder = Folder::with_problems(ROWS, &SpecText::default()).unwrap();
+    let wanted = ["database.url: is not given, and .distillery has no database", "DISTILLERY_DATABASE_URL"];
+    check(&folder, &["migrate"], 2, &wanted);
+    assert!(!folder.join(".distillery").exists(), "none is made");
+    assert_eq!(folder.say(NOBODY, &["list"]).unwrap().code, 0);
+    let said = folder.say(NOBODY, &["migrate"]).unwrap();
+    assert_eq!(said.code, 0, "{}", said.err);
+    assert!(said.out.starts_with(".distillery: the database is at version "), "{}", said.out);
+    let mode = std::os::unix::fs::PermissionsExt::mode(
+        &folder.join(".distillery").metadata().unwrap().permissions(),
+    );
+    assert_eq!(mode & 0o777, 0o700, "its answers are its owner's");
 }
 
 #[test]

@@ -544,6 +544,8 @@ fn the_scalers_queries_count_what_waits() {
     migrate.env("DISTILLERY_DATABASE_URL", postgres.url());
     let migrated = binary::output(migrate).unwrap();
     assert!(migrated.status.success(), "{}", String::from_utf8_lossy(&migrated.stderr));
+    let said = String::from_utf8_lossy(&migrated.stdout);
+    assert!(said.starts_with("PostgreSQL at ") && !said.contains('@'), "{said}");
 
     let (_, said) = checked(&root(), &["queries"]);
     let queries: Vec<Value> = serde_json::from_str(&said).unwrap();

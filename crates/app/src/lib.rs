@@ -35,6 +35,7 @@ pub mod local;
 #[cfg(not(feature = "harvester"))]
 #[path = "unavailable.rs"]
 pub mod local;
+pub mod migrated;
 mod models;
 #[cfg(any(feature = "harvester", feature = "trainer"))]
 mod process;

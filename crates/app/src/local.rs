@@ -3,6 +3,7 @@
 
 use crate::checkpoint_store::{self, Writers};
 use crate::config::Config;
+use crate::migrated::Migrated;
 use crate::records::{self, Records};
 use crate::{roles, teachers, transport};
 use anyhow::anyhow;
@@ -74,9 +75,10 @@ impl Local {
         }
         if which.trains {
             let (end, channel, checkpoints) = (roles_end.clone(), channel.clone(), checkpoints.clone());
+            let reached = CancellationToken::new();
             tasks.spawn(async move {
                 if let Err(error) =
-                    roles::train(config, roles::Harvester::Here, channel, checkpoints, end).await
+                    roles::train(config, roles::Harvester::Here, channel, checkpoints, reached, end).await
                 {
                     failed.send_replace(Some(format!("the trainer ended: {error:#}")));
                     // Kept until the process has read it.
@@ -179,10 +181,10 @@ pub fn teacher_without_key(config: &Config, name: &str) -> Option<String> {
     teachers::without_key(&config.teachers, name)
 }
 
-/// Brings the data folder's database to this program's version, and returns that.
+/// Brings the configured database, or that of the data folder, to this program's version.
 ///
 /// # Errors
-/// The folder is in use, damaged, or written by a newer program.
-pub async fn migrate(config: &Config) -> anyhow::Result<i64> {
+/// There is none, it cannot be reached, is in use, damaged, or written by a newer program.
+pub async fn migrate(config: &Config) -> anyhow::Result<Migrated> {
     records::migrate(config).await
 }

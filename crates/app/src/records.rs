@@ -2,6 +2,7 @@
 //! that chooses them.
 
 use crate::config::{Address, Config, ConfigError};
+use crate::migrated::Migrated;
 use crate::{process, secret};
 use anyhow::Context;
 use distributed::{PostgresSettings, PostgresStore, RedisQueue, RedisRateLimiter, RedisServer};
@@ -47,17 +48,31 @@ pub(crate) async fn open(config: &Config) -> anyhow::Result<Records> {
     }
 }
 
-/// Brings the database to this program's version, and returns that.
+/// Brings the database to this program's version.
 ///
 /// # Errors
-/// It cannot be reached, is in use or damaged, or was written by a newer program.
-pub(crate) async fn migrate(config: &Config) -> anyhow::Result<i64> {
+/// There is none, it cannot be reached, is in use or damaged, or was written by a newer program.
+pub(crate) async fn migrate(config: &Config) -> anyhow::Result<Migrated> {
     if let Some(url) = database(config)? {
-        return Ok(PostgresStore::migrate(&url).await?);
+        let version = PostgresStore::migrate(&url).await?;
+        return Ok(Migrated {
+            version,
+            place: format!("PostgreSQL at {}", PostgresStore::place(&url)?),
+            folder: None,
+        });
+    }
+    let folder = config.data_dir.display().to_string();
+    let is_folder = config.data_dir.is_dir() || !config.data_dir.exists();
+    if is_folder && !SqliteStore::is_in(&config.data_dir) {
+        let words = format!(
+            "is not given, and {folder} has no database: name one (or set DISTILLERY_DATABASE_URL), or name a data folder by \
+             --data-dir; a new data folder needs no migration"
+        );
+        return Err(ConfigError::new("database.url", words).into());
     }
     let store = SqliteStore::open(&config.data_dir).await.context("migrate")?;
     store.close().await;
-    Ok(SqliteStore::version())
+    Ok(Migrated { version: SqliteStore::version(), place: folder.clone(), folder: Some(folder) })
 }
 
 async fn embedded(config: &Config) -> anyhow::Result<Records> {

@@ -71,13 +71,14 @@ pub(crate) enum Harvester {
     Elsewhere,
 }
 
-/// Trains what can be leased from `channel` until `shutdown`.
+/// Trains what can be leased from `channel` until `shutdown`; `reached` is cancelled once that has answered.
 #[cfg(feature = "trainer")]
 pub(crate) async fn train(
     config: Config,
     harvester: Harvester,
     channel: Channel,
     checkpoints: Checkpoints,
+    reached: CancellationToken,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     use crate::config::DeviceChoice;
@@ -87,6 +88,7 @@ pub(crate) async fn train(
         let idle = config.trainer.idle_seconds_max;
         settings.idle_max = (idle > 0).then(|| Duration::from_secs(idle));
     }
+    settings.reached = reached;
     settings.lease = Duration::from_secs(config.trainer.lease_seconds.max(1));
     settings.threads = u32::try_from(config.trainer.threads)?;
     settings.use_cuda = config.trainer.device == DeviceChoice::Auto;
@@ -100,6 +102,7 @@ pub(crate) async fn train(
     _: Harvester,
     _: Channel,
     _: Checkpoints,
+    _: CancellationToken,
     _: CancellationToken,
 ) -> anyhow::Result<()> {
     anyhow::bail!("this program was built without the trainer: build it with the feature `trainer`")

@@ -126,12 +126,14 @@ impl Serving {
         let (admin_url, watched) = watch(admin, which, &health)?;
         let (ingress_closing, roles_end, api_end) =
             (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
-        let mut running = JoinSet::new();
+        let (mut running, reached) = (JoinSet::new(), CancellationToken::new());
         let api = Api::open(&config, which, &roles_end, &api_end, &mut running).await?;
         let checkpoints = || checkpoint_store::open(&config, Writers::Many);
         if which.trainer {
             let (channel, checkpoints, end) = (api.channel.clone(), checkpoints()?, roles_end.clone());
-            running.spawn(roles::train(config.clone(), which.where_harvester(), channel, checkpoints, end));
+            let (config, where_harvester, reached) =
+                (config.clone(), which.where_harvester(), reached.clone());
+            running.spawn(roles::train(config, where_harvester, channel, checkpoints, reached, end));
         }
         let mut routes = api.routes;
         let mut drain_inference = None;
@@ -148,8 +150,12 @@ impl Serving {
         let notice = Duration::from_secs(config.server.notice_seconds);
         let answered: Vec<&str> = services.iter().chain(COMMON).copied().collect();
         running.spawn(ingress.serve(routes, &answered, ingress_closing.clone()).map(Ok));
-        // Inference says so itself, when its models are loaded.
-        health.serving(WHOLE).await;
+        // A trainer is ready when its harvester has answered; inference says so itself, when its models are loaded.
+        if which.trainer {
+            running.spawn(health.clone().serving_once(reached, roles_end.clone()).map(Ok));
+        } else {
+            health.serving(WHOLE).await;
+        }
         for name in services.iter().filter(|name| ![INFERENCE, OPEN_INFERENCE].contains(*name)) {
             health.serving(name).await;
         }
@@ -335,6 +341,15 @@ impl Health {
             self.reporter.set_service_status(WHOLE, ServingStatus::Serving).await;
             self.readiness.send_replace(Readiness::Ready);
         }
+    }
+
+    /// The whole serves, as far as it is not a service, once `reached` is cancelled. Lasts as long as the roles do.
+    async fn serving_once(self, reached: CancellationToken, roles_end: CancellationToken) {
+        tokio::select! {
+            () = reached.cancelled() => self.serving(WHOLE).await,
+            () = roles_end.cancelled() => {}
+        }
+        roles_end.cancelled().await;
     }
 
     async fn not_serving(&self, name: &str) {

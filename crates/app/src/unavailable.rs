@@ -1,6 +1,7 @@
 //! `local` in a build without the harvester: there are no records on this machine, and opening them is an error.
 
 use crate::config::Config;
+use crate::migrated::Migrated;
 use domain::ids::RunId;
 use domain::metric::Accuracy;
 use std::path::{Path, PathBuf};
@@ -98,6 +99,6 @@ pub fn teacher_without_key(_: &Config, _: &str) -> Option<String> {
 ///
 /// # Errors
 /// Always.
-pub async fn migrate(_: &Config) -> anyhow::Result<i64> {
+pub async fn migrate(_: &Config) -> anyhow::Result<Migrated> {
     anyhow::bail!(UNAVAILABLE)
 }

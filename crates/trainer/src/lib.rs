@@ -46,7 +46,7 @@ use link::Link;
 use meters::Ended;
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use wire::Channel;
 
@@ -70,21 +70,26 @@ pub async fn run(
     shutdown: CancellationToken,
 ) -> Result<(), TrainError> {
     let mut worked = Instant::now();
+    let mut trouble = Trouble::default();
     meters::register();
     while !shutdown.is_cancelled() {
-        let leased = match link::lease(&settings, channel.clone()).await {
+        let asked = link::lease(&settings, channel.clone()).await;
+        if asked.is_ok() {
+            settings.reached.cancel();
+            trouble.ends();
+        }
+        let leased = match asked {
             Ok(Some(leased)) => leased,
             Ok(None) => {
                 if settings.idle_max.is_some_and(|longest| worked.elapsed() >= longest) {
                     tracing::info!("there is no run to train");
                     return Ok(());
                 }
-                idle(&settings, &shutdown).await;
+                idle(settings.poll, &shutdown).await;
                 continue;
             }
             Err(error) => {
-                tracing::warn!(%error, "no run can be leased");
-                idle(&settings, &shutdown).await;
+                idle(trouble.with(&error, settings.poll), &shutdown).await;
                 continue;
             }
         };
@@ -113,10 +118,44 @@ fn run_span(leased: &LeasedRun) -> tracing::Span {
     span
 }
 
-async fn idle(settings: &Settings, shutdown: &CancellationToken) {
+async fn idle(wait: Duration, shutdown: &CancellationToken) {
     tokio::select! {
         () = shutdown.cancelled() => {}
-        () = tokio::time::sleep(settings.poll) => {}
+        () = tokio::time::sleep(wait) => {}
+    }
+}
+
+/// The longest wait before a harvester that does not answer is asked again.
+const WAIT_MAX: Duration = Duration::from_secs(30);
+
+/// What keeps a trainer from its work: told once, however often it is met, and met less and less often.
+#[derive(Debug, Default)]
+struct Trouble {
+    words: String,
+    wait: Duration,
+}
+
+impl Trouble {
+    /// Notes that no run could be leased. Returns how long to wait.
+    fn with(&mut self, error: &TrainError, poll: Duration) -> Duration {
+        let words = error.to_string();
+        if words != self.words {
+            tracing::warn!(
+                error = words,
+                "no run can be leased: asked again and again, told once (client.harvester_url, its token, client.ca)"
+            );
+            self.words = words;
+        }
+        self.wait = self.wait.saturating_mul(2).clamp(poll, WAIT_MAX);
+        self.wait
+    }
+
+    /// Notes that the harvester answers.
+    fn ends(&mut self) {
+        if !self.words.is_empty() {
+            tracing::info!("the harvester answers again");
+            *self = Self::default();
+        }
     }
 }
 

@@ -12,9 +12,10 @@ use tokio_util::sync::CancellationToken;
 use wire::v1::runs_service_client::RunsServiceClient;
 use wire::{Channel, v1};
 
-/// Calls that a short outage of the harvester does not end.
+/// How often a call is tried at least while the harvester is away. It is tried for as long as the lease surely holds.
 const CALL_ATTEMPTS: u32 = 5;
 const CALL_BACKOFF: Duration = Duration::from_millis(200);
+const CALL_BACKOFF_MAX: Duration = Duration::from_secs(2);
 
 /// Asks for a run.
 pub(crate) async fn lease(settings: &Settings, channel: Channel) -> Result<Option<LeasedRun>, TrainError> {
@@ -34,6 +35,11 @@ fn malformed(violations: Vec<domain::Violation>) -> TrainError {
     TrainError::Internal(format!("the harvester's answer cannot be read: {}", words.join("; ")))
 }
 
+/// Until when a lease holds that began after `from`, whatever a last call takes.
+fn surely(from: Instant, lease: Duration) -> Instant {
+    from + lease.saturating_sub(lease / 5)
+}
+
 /// The line of one leased run.
 pub(crate) struct Link {
     client: RunsServiceClient<Channel>,
@@ -41,6 +47,8 @@ pub(crate) struct Link {
     run_id: String,
     fence: u64,
     lease: Duration,
+    /// Until then nobody else can have the run: shortly before the lease ends, by this clock.
+    held_until: Instant,
     report_every: Duration,
     reported: Instant,
     step: u64,
@@ -56,8 +64,8 @@ macro_rules! call {
             match $link.runtime.block_on($link.client.$method(request.clone())) {
                 Ok(answer) => break Ok(answer.into_inner()),
                 Err(status) => match TrainError::call(&status) {
-                    TrainError::Unavailable(_) if attempt < CALL_ATTEMPTS => {
-                        std::thread::sleep(CALL_BACKOFF * attempt);
+                    TrainError::Unavailable(_) if $link.is_patient(attempt) => {
+                        std::thread::sleep((CALL_BACKOFF * attempt).min(CALL_BACKOFF_MAX));
                         attempt += 1;
                     }
                     error => break Err(error),
@@ -80,12 +88,18 @@ impl Link {
             run_id: leased.run.id.to_string(),
             fence: leased.run.fence,
             lease: settings.lease,
+            held_until: surely(Instant::now(), settings.lease),
             report_every: settings.report_every,
             reported: Instant::now(),
             step: leased.run.step,
             points: Vec::new(),
             shutdown,
         }
+    }
+
+    /// Whether a call is tried once more that was tried so often: work of hours is not given up for a harvester that restarts.
+    fn is_patient(&self, attempts: u32) -> bool {
+        attempts < CALL_ATTEMPTS || Instant::now() < self.held_until && !self.is_interrupted()
     }
 
     pub(crate) fn run_id(&self) -> &str {
@@ -154,7 +168,10 @@ impl Link {
                 accuracy: Some(accuracy.into()),
             }),
         };
+        let asked = Instant::now();
         let answer: v1::ReportRunResponse = call!(self, report_run, request)?;
+        // Counted from before the request: the lease began behind it.
+        self.held_until = surely(asked, self.lease);
         self.reported = Instant::now();
         match answer.instruction() {
             v1::RunInstruction::Cancel => Err(TrainError::Cancelled),

@@ -1,6 +1,7 @@
 //! What the operator decides about training.
 
 use std::time::Duration;
+use tokio_util::sync::CancellationToken;
 
 /// What the operator decides.
 #[derive(Debug, Clone)]
@@ -15,6 +16,8 @@ pub struct Settings {
     pub poll: Duration,
     /// How long a trainer may be without work before it ends; `None` for ever.
     pub idle_max: Option<Duration>,
+    /// Cancelled as soon as a harvester has answered: before that the trainer is not ready.
+    pub reached: CancellationToken,
     /// Threads of the tensor library; 0 for one per core. A resumed run keeps the number that it began with.
     pub threads: u32,
     /// Whether CUDA is used where it is found.
@@ -30,6 +33,7 @@ impl Settings {
             report_every: Duration::from_secs(1),
             poll: Duration::from_millis(100),
             idle_max: None,
+            reached: CancellationToken::new(),
             threads: 0,
             use_cuda: true,
         }

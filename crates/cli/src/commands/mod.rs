@@ -27,6 +27,7 @@ use crate::job::{self, Reported};
 use crate::report;
 use crate::terminal::{print_json, print_line, print_own, print_table};
 use app::config::Config;
+use app::migrated::Migrated;
 use clap::CommandFactory;
 use domain::records::Distillation;
 
@@ -57,12 +58,11 @@ pub(crate) fn print_completions(shell: clap_complete::Shell) -> anyhow::Result<(
 
 /// See [`crate::args::Verb::Migrate`].
 pub(crate) async fn migrate(config: Config, json: bool) -> anyhow::Result<()> {
-    let version = app::local::migrate(&config).await?;
-    let folder = config.data_dir.display().to_string();
+    let Migrated { version, place, folder } = app::local::migrate(&config).await?;
     if json {
-        return print_json(&serde_json::json!({"data_dir": folder, "version": version}));
+        return print_json(&serde_json::json!({"database": place, "data_dir": folder, "version": version}));
     }
-    print_line(&format!("{folder}: the database is at version {version}"))
+    print_line(&format!("{place}: the database is at version {version}"))
 }
 
 /// What a job came to: a table, and where its student is.
