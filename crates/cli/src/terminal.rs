@@ -19,9 +19,10 @@ pub(crate) fn print_lines(text: &str) -> anyhow::Result<()> {
     print(&visible::lines(text))
 }
 
-/// A table on standard output.
+/// A table on standard output: as wide as it is, or as the terminal that it goes to.
 pub(crate) fn print_table(table: &Table) -> anyhow::Result<()> {
-    print(&table.text())
+    let columns = console::Term::stdout().size_checked().map(|(_, columns)| columns);
+    print(&columns.map_or_else(|| table.text(), |columns| table.text_within(columns)))
 }
 
 /// A text of this program's own on standard output, as it is.
@@ -104,9 +105,16 @@ impl Table {
         }
     }
 
-    /// As it is printed.
+    /// As wide as it is.
     fn text(&self) -> String {
         visible::lines(&self.0.to_string()).into_owned()
+    }
+
+    /// Within so many columns: the widest cells are wrapped.
+    fn text_within(&self, columns: u16) -> String {
+        let mut fitted = self.0.clone();
+        fitted.set_content_arrangement(comfy_table::ContentArrangement::Dynamic).set_width(columns);
+        visible::lines(&fitted.to_string()).into_owned()
     }
 }
 
@@ -151,6 +159,29 @@ impl Write for Rows {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_table_fits_its_terminal() {
+        let mut table = Table::new(&["name", "state", "submitted", "teacher", "id", "reason"]);
+        let reason = "teacher `local` at http://127.0.0.1:8089/v1 cannot be reached: connection refused: start it, or write \
+                      its address into the profile, then resume the job";
+        table.add([
+            "reviews".to_owned(),
+            "paused".to_owned(),
+            "2026-11-27T09:00:00Z".to_owned(),
+            "-".to_owned(),
+            "018f3a54-7c1e-7d2a-9f63-0c2b8e5d4a11".to_owned(),
+            reason.to_owned(),
+        ]);
+        let width = |text: &str| text.lines().map(|line| line.chars().count()).max().unwrap();
+        assert!(width(&table.text()) > 200);
+        for columns in [80, 100, 160] {
+            let text = table.text_within(columns);
+            assert!(width(&text) <= usize::from(columns), "{columns}:\n{text}");
+            let letters = |text: &str| text.chars().filter(|letter| letter.is_alphanumeric()).count();
+            assert_eq!(letters(&text), letters(&table.text()), "nothing is cut:\n{text}");
+        }
+    }
 
     #[test]
     fn a_cell_is_one_line_without_what_a_terminal_acts_on() {
