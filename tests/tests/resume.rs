@@ -343,6 +343,20 @@ fn what_is_in_flight_at_a_kill_is_asked_again_and_nothing_else() {
 }
 
 #[test]
+fn another_specification_says_that_an_earlier_job_is_unfinished() {
+    let (job, teacher) = (new_job(), slow_teacher());
+    let mut child = binary::start(job.path(), teacher.url(), RUN).unwrap();
+    assert!(binary::wait_until(&mut child, LIMIT, || teacher.answered() > 20).unwrap());
+    kill(&mut child);
+    let text = SpecText { training: "steps = 4\nbatch_examples = 8", name: "other", ..SpecText::default() };
+    job.write("other.toml", text.to_string()).unwrap();
+    let said = job.say(teacher.url(), &["run", "other.toml", "--json"]).unwrap();
+    assert_eq!(said.code, 0, "{}", said.err);
+    let wanted = "an earlier job is worked at too, and first where it is further: job is harvesting (`distillery cancel ";
+    assert!(said.err.contains(wanted), "{}", said.err);
+}
+
+#[test]
 fn a_finished_job_asks_nothing_and_says_the_same_again() {
     let (job, teacher) = (new_job(), slow_teacher());
     let first = job.say(teacher.url(), RUN).unwrap();

@@ -178,7 +178,21 @@ fn a_job_is_cancelled_resumed_and_deleted_over_the_network() {
     assert_eq!(ended.code, 1);
     assert!(ended.err.contains("the distillation is cancelled: wrong rows"), "{}", ended.err);
     assert_eq!(server(&["resume", "job"]).code, 2);
-    done(server(&["delete", "job"]));
+    // It stays cancelled, and says what to do; another job is made on purpose.
+    let refused = server(&["submit", "spec.toml"]);
+    assert_eq!(refused.code, 2);
+    assert!(refused.err.contains("was cancelled and stays so: --again makes another job"), "{}", refused.err);
+    let again = done(server(&["submit", "spec.toml", "--again", "--json"])).json().unwrap();
+    assert_eq!(again["state"], "queued");
+    assert_ne!(again["distillation"], cancelled["distillation"]);
+    let unfinished = server(&["submit", "spec.toml", "--again"]);
+    assert_eq!(unfinished.code, 2);
+    assert!(unfinished.err.contains("without --again, or cancel it"), "{}", unfinished.err);
+    let same = done(server(&["submit", "spec.toml", "--json"])).json().unwrap();
+    assert_eq!(same["distillation"], again["distillation"]);
+    done(server(&["cancel", again["distillation"].as_str().unwrap()]));
+    done(server(&["delete", again["distillation"].as_str().unwrap()]));
+    done(server(&["delete", cancelled["distillation"].as_str().unwrap()]));
     let gone = server(&["show", "job"]);
     assert_eq!(gone.code, 2);
     assert!(gone.err.contains("there is no job `job`"), "{}", gone.err);
@@ -402,6 +416,83 @@ fn a_trainer_on_its_own_ends_well_when_there_is_nothing_to_train() {
     std::thread::sleep(Duration::from_secs(4));
     assert!(both.child().try_wait().unwrap().is_none(), "it ended");
     assert_eq!(both.stop(LIMIT).unwrap(), 0);
+}
+
+#[test]
+fn one_setting_names_harvester_and_inference_and_each_verb_finds_its_own() {
+    let folder = problems(&SpecText { training: "steps = 4\nbatch_examples = 8", ..SpecText::default() });
+    folder.write("harvester.toml", TOKENS).unwrap();
+    let cluster = Cluster { folder, teacher: teacher() };
+    let harvester = cluster.harvester("127.0.0.1:0");
+    let _trainer = cluster.worker("trainer", &harvester);
+    let inference = cluster.worker("inference", &harvester);
+    cluster.submit_and_watch(&harvester).finish();
+    let predict =
+        ["predict", "--model", "job", "--input", "Ann has 2 pens in box 1 and buys 3 more. How many?"];
+    // It answers as soon as it has loaded the student.
+    let both = format!("{},{}", harvester.url(), inference.url());
+    wait_for("the student to be served", || (cluster.say(&both, &predict).code == 0).then_some(()));
+    assert_eq!(done(cluster.say(&both, &["list", "--json"])).code, 0);
+    // In any order, and where one of them is away.
+    let away = format!("http://127.0.0.1:9, {}, {}", inference.url(), harvester.url());
+    assert_eq!(done(cluster.say(&away, &["list", "--json"])).code, 0);
+    assert_eq!(done(cluster.say(&away, &predict)).code, 0);
+    for (url, arguments, wanted) in [
+        (
+            harvester.url(),
+            &predict[..],
+            "is not an inference service, which this verb calls: name an inference service too",
+        ),
+        (inference.url(), &["list"], "is not a harvester, which this verb calls: name a harvester too"),
+    ] {
+        let said = cluster.say(url, arguments);
+        assert_eq!(said.code, 2, "{}", said.err);
+        assert!(said.err.contains(wanted), "{}", said.err);
+    }
+}
+
+#[test]
+fn a_trainer_without_a_harvester_is_not_ready_and_says_so_once() {
+    let cluster = Cluster::new();
+    let harvester = cluster.harvester("127.0.0.1:0");
+    let start = |url: &str, token: &str| {
+        let _ = std::fs::remove_file(cluster.folder.join("trainer.log"));
+        let settings = [("DISTILLERY_CLIENT_HARVESTER_URL", url), ("DISTILLERY_TOKEN", token)];
+        Service::start(cluster.folder.path(), "trainer", &settings).unwrap()
+    };
+    for (url, token) in [("http://127.0.0.1:9", WORKERS), (harvester.url(), "another-token-than-that-one")] {
+        let trainer = start(url, token);
+        std::thread::sleep(Duration::from_secs(5));
+        let said = cluster.say(trainer.url(), &["health"]);
+        assert_eq!(said.code, 1, "{url}: {}", said.out);
+        let log = std::fs::read_to_string(cluster.folder.join("trainer.log")).unwrap();
+        assert_eq!(log.matches("no run can be leased").count(), 1, "{log}");
+        assert!(log.contains("client.harvester_url, its token"), "{log}");
+    }
+    let trainer = start(harvester.url(), WORKERS);
+    wait_for("the trainer to be ready", || (cluster.say(trainer.url(), &["health"]).code == 0).then_some(()));
+}
+
+#[test]
+fn a_harvester_that_is_away_for_a_while_costs_no_run() {
+    let cluster = Cluster::new();
+    let mut harvester = cluster.harvester("127.0.0.1:0");
+    let address = harvester.address().to_owned();
+    let settings = [
+        ("DISTILLERY_CLIENT_HARVESTER_URL", harvester.url()),
+        ("DISTILLERY_TOKEN", WORKERS),
+        ("DISTILLERY_TRAINER_LEASE_SECONDS", "30"),
+    ];
+    let _trainer = Service::start(cluster.folder.path(), "trainer", &settings).unwrap();
+    let mut watching = cluster.submit_and_watch(&harvester);
+    watching.until(is_at(6));
+    harvester.kill().unwrap();
+    std::thread::sleep(Duration::from_secs(6));
+    let _harvester = cluster.harvester(&address);
+    check_order(&watching.finish());
+    let log = std::fs::read_to_string(cluster.folder.join("trainer.log")).unwrap();
+    assert!(!log.contains("handing the run back"), "{log}");
+    assert_eq!(std::fs::read(student(cluster.folder.path())).unwrap(), Cluster::undisturbed());
 }
 
 #[test]

@@ -44,9 +44,53 @@ pub fn lazy(section: &ClientSection, url: &str) -> anyhow::Result<Channel> {
 pub async fn connect(section: &ClientSection, url: &str) -> anyhow::Result<Channel> {
     let (endpoint, credentials) = prepare(section, url).map_err(unusable)?;
     let channel = endpoint.connect().await.map_err(|error| {
-        anyhow!("{}: {}: is `distillery serve` running there?", endpoint.uri(), root_cause(&error))
+        let cause = root_cause(&error);
+        let meaning = meaning(&cause).unwrap_or("is `distillery serve` running there?");
+        anyhow!("{}: {cause}: {meaning}", endpoint.uri())
     })?;
     Ok(wire::channel(channel, credentials))
+}
+
+/// What the words of the layers below mean, and which setting changes it.
+const EXPLAINED: &[(&str, &str)] = &[
+    (
+        "h2 protocol error",
+        "the server speaks no HTTP/2 in plain text there: if it has TLS, write https:// (--server)",
+    ),
+    (
+        "http2 error",
+        "the server speaks no HTTP/2 in plain text there: if it has TLS, write https:// (--server)",
+    ),
+    (
+        "UnknownIssuer",
+        "its certificate is signed by an authority that is not trusted here: name it (--ca, client.ca)",
+    ),
+    (
+        "BadSignature",
+        "its certificate is signed by an authority that is not trusted here: name it (--ca, client.ca)",
+    ),
+    ("CertificateRequired", "it wants a client's certificate: client.certificate and client.key name one"),
+    ("NotValidForName", "its certificate is for another name than that in the URL (--server)"),
+    ("CorruptMessage", "it does not speak TLS there: write http:// (--server)"),
+];
+
+/// What to do about a failure in the words of a layer below.
+pub fn meaning(words: &str) -> Option<&'static str> {
+    EXPLAINED.iter().find(|(known, _)| words.contains(known)).map(|(_, meaning)| *meaning)
+}
+
+/// The message of a status, with the words of its innermost cause where it tells nothing, and what to do about it.
+pub fn words(status: &tonic::Status) -> String {
+    let mut causes = vec![status.message().to_owned()];
+    let mut cause = std::error::Error::source(status);
+    while let Some(inner) = cause {
+        causes.push(inner.to_string());
+        cause = inner.source();
+    }
+    let told = causes.iter().rev().find(|words| !words.is_empty() && *words != "transport error");
+    let told = told.cloned().unwrap_or_else(|| status.code().to_string());
+    let whole = causes.join(": ");
+    meaning(&whole).map_or(told.clone(), |meaning| format!("{told}: {meaning}"))
 }
 
 /// What a server says of its health.

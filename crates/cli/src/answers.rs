@@ -5,7 +5,7 @@ use crate::client::call::{Patience, failure};
 use crate::client::models::name_and_version;
 use crate::client::student::{Prediction, Student};
 use crate::exit::{Usage, mistakes};
-use crate::target;
+use crate::target::{self, Service};
 use crate::upload::format_of;
 use app::config::Config;
 use app::student::NoModel;
@@ -27,9 +27,9 @@ pub(crate) struct Opened {
 impl Opened {
     /// Opens `model`: a folder or a name in the data folder, or a name at the server that is given.
     pub(crate) async fn open(config: Config, model: &str, server: &ServerArguments) -> anyhow::Result<Self> {
-        if let Some(url) = server.url() {
+        if let Some(urls) = server.url() {
             let (model, version) = name_and_version(model)?;
-            let channel = target::connect(&config.client, url, server).await?;
+            let channel = target::find(&config.client, urls, server, Service::Answers).await?;
             return Ok(Self { student: Student { channel, model, version }, local: None });
         }
         let local = app::student::Student::open(config, model).await;

@@ -208,8 +208,11 @@ pub(crate) struct RunArguments {
     pub(crate) spec: PathBuf,
     /// Forget what the teacher answered to the newest job of this specification, and ask again; interrupted, it is resumed
     /// without this option
-    #[arg(long)]
+    #[arg(long, conflicts_with = "again")]
     pub(crate) refresh: bool,
+    /// Make another job where this specification was run before, over the answers that there are
+    #[arg(long)]
+    pub(crate) again: bool,
     /// Print one JSON object on standard output, and nothing else
     #[arg(long)]
     pub(crate) json: bool,

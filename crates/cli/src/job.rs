@@ -144,23 +144,60 @@ pub(crate) fn refused(file: &SpecFile, status: tonic::Status) -> anyhow::Error {
     if violations.is_empty() { failure(status) } else { file.mistakes(violations).into() }
 }
 
+/// What becomes of a specification that was submitted before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Again {
+    /// It is the same job.
+    Same,
+    /// It is another job, over the answers that there are.
+    Anew,
+    /// Its answers are asked for again.
+    Refreshed,
+}
+
+impl Again {
+    /// By its options, of which one is given at most.
+    pub(crate) fn of(again: bool, refresh: bool) -> Self {
+        match (again, refresh) {
+            (_, true) => Self::Refreshed,
+            (true, false) => Self::Anew,
+            (false, false) => Self::Same,
+        }
+    }
+}
+
 /// Submits a specification. Submitted again, it is the same job, which resumes where it stopped: the newest, where answers
 /// were asked for again.
 ///
-/// With `refresh`, what that job was answered is forgotten and asked again. A job that harvests, or is paused in its
+/// With [`Again::Refreshed`], what that job was answered is forgotten and asked again. A job that harvests, or is paused in its
 /// harvest, does so itself: another one beside it would ask the same. For one that is past its harvest there is a new job.
-pub(crate) async fn submit_or_refresh(
+pub(crate) async fn submit_again(
     channel: &Channel,
     file: &SpecFile,
     dataset: DatasetId,
-    refresh: bool,
+    again: Again,
 ) -> anyhow::Result<Distillation> {
     let request = submission_request(&dataset.to_string(), &file.spec);
     let Some(job) = newest(channel, &file.spec, request).await? else {
         return send(channel, file, dataset, request).await;
     };
-    if !refresh {
-        return resumed(channel, job).await;
+    let (name, id, state) = (&job.spec.name, job.id, job.state);
+    match again {
+        Again::Same if state == DistillationState::Cancelled => {
+            let words = format!(
+                "{name} ({id}) was cancelled and stays so: --again makes another job of the same specification, which pays for \
+                 no answer twice"
+            );
+            return Err(Usage(words).into());
+        }
+        Again::Same => return resumed(channel, job).await,
+        Again::Anew if !state.is_terminal() => {
+            let words =
+                format!("--again: {name} ({id}) is {state}: run or submit it without --again, or cancel it");
+            return Err(Usage(words).into());
+        }
+        Again::Anew => return send(channel, file, dataset, refresh_request(request, job.id)).await,
+        Again::Refreshed => {}
     }
     let all = LedgerFilter::default();
     let outcome = ledger::forget(channel, RequestId::generate(), job.id, &all).await.map_err(failure)?;

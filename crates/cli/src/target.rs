@@ -3,11 +3,38 @@
 
 use crate::args::ServerArguments;
 use crate::exit::{Interrupted, Usage};
-use app::client::Unusable;
+use app::client::{Health, Unusable};
 use app::config::{ClientSection, Config};
 use app::local::{Local, Scope};
 use tokio_util::sync::CancellationToken;
 use wire::Channel;
+
+/// Which service a verb calls: servers may have one of them, or both.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Service {
+    /// The harvester's: jobs, data, the ledger, models.
+    Jobs,
+    /// The inference service: answers.
+    Answers,
+}
+
+impl Service {
+    /// Its name in the API.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Jobs => "distillery.v1.DistillationsService",
+            Self::Answers => "distillery.v1.InferenceService",
+        }
+    }
+
+    /// Whose it is.
+    fn role(self) -> &'static str {
+        match self {
+            Self::Jobs => "a harvester",
+            Self::Answers => "an inference service",
+        }
+    }
+}
 
 /// The services that a verb calls.
 pub(crate) enum Target {
@@ -35,7 +62,7 @@ impl Target {
         shutdown: CancellationToken,
     ) -> anyhow::Result<Self> {
         match server.url() {
-            Some(url) => Ok(Self::Server(connect(&config.client, url, server).await?)),
+            Some(urls) => Ok(Self::Server(find(&config.client, urls, server, Service::Jobs).await?)),
             None => Ok(Self::Here(Box::new(Local::open(config, scope, shutdown).await?))),
         }
     }
@@ -55,6 +82,36 @@ impl Target {
             Self::Server(_) => Ok(()),
         }
     }
+}
+
+/// A channel to the first of these servers (URLs with commas between) that has a service. One that does not answer is passed
+/// over where another does.
+pub(crate) async fn find(
+    section: &ClientSection,
+    urls: &str,
+    server: &ServerArguments,
+    service: Service,
+) -> anyhow::Result<Channel> {
+    let mut unreached = None;
+    for url in urls.split(',').map(str::trim).filter(|url| !url.is_empty()) {
+        match connect(section, url, server).await {
+            // A server that does not tell its health is called all the same.
+            Ok(channel) => match app::client::health(channel.clone(), service.name()).await {
+                Ok(Health::Unknown) => {}
+                Ok(Health::Serving | Health::NotServing) | Err(_) => return Ok(channel),
+            },
+            Err(error) if error.is::<Usage>() => return Err(error),
+            Err(error) => unreached = unreached.or(Some(error)),
+        }
+    }
+    let role = service.role();
+    Err(unreached.unwrap_or_else(|| {
+        let words = format!(
+            "--server: {urls} is not {role}, which this verb calls: name {role} too, with a comma between \
+             (--server URL,URL, or DISTILLERY_SERVER)"
+        );
+        Usage(words).into()
+    }))
 }
 
 /// A channel to the server at `url`.
@@ -80,8 +137,8 @@ pub(crate) async fn connect(
 pub(crate) async fn server(config: &Config, server: &ServerArguments) -> anyhow::Result<Channel> {
     let words =
         "--server: name a server (or set DISTILLERY_SERVER); `distillery run` distils on this machine";
-    let url = server.url().ok_or_else(|| Usage(words.to_owned()))?;
-    connect(&config.client, url, server).await
+    let urls = server.url().ok_or_else(|| Usage(words.to_owned()))?;
+    find(&config.client, urls, server, Service::Jobs).await
 }
 
 /// `work`, unless a signal comes first.

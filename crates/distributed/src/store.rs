@@ -135,6 +135,14 @@ impl PostgresStore {
         Ok(needed)
     }
 
+    /// Where a database is: host, port and name, without user and password.
+    ///
+    /// # Errors
+    /// The URL cannot be read.
+    pub fn place(url: &str) -> Result<String, OpenError> {
+        Ok(options(url)?.1)
+    }
+
     /// Opens a database of exactly this program's version; it changes nothing there.
     ///
     /// # Errors
@@ -229,7 +237,17 @@ fn options(url: &str) -> Result<(PgConnectOptions, String), OpenError> {
 
 fn unavailable(place: &str) -> impl Fn(sqlx::Error) -> OpenError {
     let place = place.to_owned();
-    move |error| OpenError::Unavailable { place: place.clone(), message: error.to_string() }
+    move |error| {
+        let message = match &error {
+            sqlx::Error::PoolTimedOut => {
+                "it answered no connection in time: is PostgreSQL running there, may this host connect, and is the user's \
+                 password right (database.url, DISTILLERY_DATABASE_URL)?"
+                    .to_owned()
+            }
+            other => other.to_string(),
+        };
+        OpenError::Unavailable { place: place.clone(), message }
+    }
 }
 
 /// The newest migration that was applied; 0 where there was none.

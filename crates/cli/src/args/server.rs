@@ -21,7 +21,8 @@ pub(super) use names;
 /// The server that a verb calls.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct ServerArguments {
-    /// Call this server, such as https://host:7070 [default: use the data directory on this machine]
+    /// Call this server, such as https://host:7070; where harvester and inference run apart, both, with a comma between
+    /// [default: use the data directory on this machine]
     #[arg(long, value_name = "URL", env = "DISTILLERY_SERVER", help_heading = "Server")]
     pub(crate) server: Option<String>,
     /// Read the token from this file [default: the variable DISTILLERY_TOKEN]
@@ -100,8 +101,11 @@ pub(crate) struct SubmitArguments {
     #[arg(long)]
     pub(crate) json: bool,
     /// Forget what the teacher answered to the newest job of this specification, and ask again
-    #[arg(long)]
+    #[arg(long, conflicts_with = "again")]
     pub(crate) refresh: bool,
+    /// Make another job where this specification was submitted before, over the answers that there are
+    #[arg(long)]
+    pub(crate) again: bool,
     /// Follow the job to its end, and print the report of `run`
     #[arg(long)]
     pub(crate) watch: bool,

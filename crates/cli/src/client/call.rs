@@ -26,7 +26,7 @@ pub(crate) fn failure(status: Status) -> anyhow::Error {
                 None => anyhow!("{}", status.message()),
             }
         }
-        _ => anyhow!("{}", status.message()),
+        _ => anyhow!("{}", app::client::words(&status)),
     }
 }
 

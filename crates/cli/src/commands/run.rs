@@ -2,21 +2,26 @@
 
 use super::print_report;
 use crate::args::RunArguments;
-use crate::client::jobs::follow;
+use crate::client::call::failure;
+use crate::client::jobs::{self, follow};
 use crate::exit::Interrupted;
-use crate::job::{self, Reported};
+use crate::job::{self, Again, Reported};
 use crate::shown::Shown;
 use crate::spec_file::{self, SpecFile};
-use crate::terminal::print_json;
+use crate::terminal::{print_json, say};
 use anyhow::Context;
 use app::config::Config;
 use app::local::{Local, Scope};
 use domain::ids::DistillationId;
 use domain::spec::{Start, TeacherSource};
+use domain::state::DistillationState;
 use domain::{Timestamp, Violation};
 use std::time::{SystemTime, UNIX_EPOCH};
 use tokio_util::sync::CancellationToken;
 use wire::Channel;
+
+/// Other jobs that are told of.
+const OTHERS_MAX: usize = 8;
 
 /// Submits the specification (the same one again is the same job), watches it to its end, and reports.
 pub(crate) async fn run(
@@ -31,7 +36,7 @@ pub(crate) async fn run(
         return Err(file.mistakes(vec![Violation::new("teacher.profile", why)]).into());
     }
     let local = Local::open(config, Scope::DISTIL, shutdown.clone()).await?;
-    let result = distil(&local, file, arguments.refresh, &shutdown).await;
+    let result = distil(&local, file, Again::of(arguments.again, arguments.refresh), &shutdown).await;
     // The services hand back their leases and write their resume state before the process ends.
     local.close().await?;
     let reported = result?;
@@ -46,7 +51,7 @@ pub(crate) async fn run(
 async fn distil(
     local: &Local,
     mut file: SpecFile,
-    refresh: bool,
+    again: Again,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<Reported> {
     let began = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis();
@@ -56,12 +61,17 @@ async fn distil(
         file.spec.start = Start::Base { name: registered.map_err(|error| file.refused_init(error))? };
     }
     let dataset = job::dataset(local.channel(), &mut file).await?;
-    let submitted = job::submit_or_refresh(local.channel(), &file, dataset.id, refresh).await?;
+    let submitted = job::submit_again(local.channel(), &file, dataset.id, again).await?;
     let id = submitted.id;
+    tell_others(local.channel(), id).await?;
     tokio::select! {
         watched = watch(local.channel(), id, began) => watched?,
         () = shutdown.cancelled() => {
-            let how = if refresh { "without --refresh " } else { "" };
+            let how = match again {
+                Again::Same => "",
+                Again::Anew => "without --again ",
+                Again::Refreshed => "without --refresh ",
+            };
             return Err(Interrupted(format!("interrupted: run the same command again {how}to resume")).into());
         }
         failed = local.failed() => return Err(failed),
@@ -77,6 +87,24 @@ async fn distil(
         }
     }
     Ok(reported)
+}
+
+/// Says which other jobs of the data folder are unfinished: they are worked at too, and trained first where they are older.
+async fn tell_others(channel: &Channel, id: DistillationId) -> anyhow::Result<()> {
+    let unfinished = [
+        DistillationState::Queued,
+        DistillationState::Harvesting,
+        DistillationState::Training,
+        DistillationState::Evaluating,
+    ];
+    let jobs = jobs::list(channel, &unfinished, None, OTHERS_MAX + 1).await.map_err(failure)?;
+    for job in jobs.iter().filter(|job| job.id != id).take(OTHERS_MAX) {
+        say(&format!(
+            "an earlier job is worked at too, and first where it is further: {} is {} (`distillery cancel {}` ends it)",
+            job.spec.name, job.state, job.id
+        ));
+    }
+    Ok(())
 }
 
 /// Follows the job to its end, showing each phase. What happened before `since`, in an earlier call, is not shown again.

@@ -3,7 +3,7 @@
 use super::print_report;
 use crate::args::SubmitArguments;
 use crate::client::jobs::follow;
-use crate::job;
+use crate::job::{self, Again};
 use crate::shown::Shown;
 use crate::spec_file::{self, SpecFile};
 use crate::target::{self, unless_interrupted};
@@ -25,7 +25,11 @@ pub(crate) async fn submit(
     let shared = file.init.is_some().then(|| Shared::open(&config)).transpose();
     let shared = shared.map_err(|error| file.refused_init(error))?;
     let channel = target::server(&config, &arguments.server).await?;
-    let job = unless_interrupted(&shutdown, send(shared, &channel, &mut file, arguments.refresh)).await?;
+    let job = unless_interrupted(
+        &shutdown,
+        send(shared, &channel, &mut file, Again::of(arguments.again, arguments.refresh)),
+    )
+    .await?;
     if !arguments.watch {
         return print(&job, arguments.json);
     }
@@ -52,14 +56,14 @@ async fn send(
     shared: Option<Shared>,
     channel: &Channel,
     file: &mut SpecFile,
-    refresh: bool,
+    again: Again,
 ) -> anyhow::Result<Distillation> {
     if let (Some(shared), Some(folder), Start::Base { name }) = (shared, &file.init, &file.spec.start) {
         let registered = shared.register(channel, name, folder).await;
         file.spec.start = Start::Base { name: registered.map_err(|error| file.refused_init(error))? };
     }
     let dataset = job::dataset(channel, file).await?;
-    job::submit_or_refresh(channel, file, dataset.id, refresh).await
+    job::submit_again(channel, file, dataset.id, again).await
 }
 
 fn print(job: &Distillation, json: bool) -> anyhow::Result<()> {

@@ -6,7 +6,7 @@ use crate::client::call::{Patience, failure};
 use crate::client::{jobs, runs};
 use crate::exit::{Interrupted, Usage};
 use crate::progress::Progress;
-use crate::target;
+use crate::target::{self, Service};
 use crate::terminal::{print_json, print_line, print_table};
 use anyhow::bail;
 use app::config::Config;
@@ -33,8 +33,8 @@ pub(crate) async fn train(
     arguments: TrainArguments,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
-    if let Some(url) = arguments.job.server.url() {
-        let channel = target::connect(&config.client, url, &arguments.job.server).await?;
+    if let Some(urls) = arguments.job.server.url() {
+        let channel = target::find(&config.client, urls, &arguments.job.server, Service::Jobs).await?;
         let run = target::unless_interrupted(&shutdown, create(&channel, &arguments)).await?;
         return show(&run, None, arguments.job.json);
     }
