@@ -24,6 +24,7 @@ mod measured;
 mod progress;
 mod report;
 mod shown;
+mod spec_data;
 mod spec_file;
 mod target;
 mod terminal;
