@@ -21,13 +21,22 @@ pub struct Student {
 }
 
 impl Student {
-    /// Opens `model`: a folder where there is one of that path, else `name` or `name@version` in the data folder.
+    /// Opens `model`: a checkpoint where there is a folder of that path with one, else `name` or `name@version` in the data
+    /// folder. A folder without one, such as that of a specification, hides no model of its name.
     ///
     /// # Errors
     /// There is no such model, or its folder is damaged: the error says what is wrong and what to do.
     pub async fn open(config: Config, model: &str) -> anyhow::Result<Self> {
         let path = Path::new(model);
-        let folder = if path.is_dir() { path.to_owned() } else { find(&config, model).await? };
+        let folder = if path.join("config.json").is_file() {
+            path.to_owned()
+        } else {
+            match find(&config, model).await {
+                // What the folder lacks is said when it is opened.
+                Err(error) if path.is_dir() && error.is::<NoModel>() => path.to_owned(),
+                found => found?,
+            }
+        };
         let routes = roles::serve(&config, "student", &folder).await?;
         let end = CancellationToken::new();
         Ok(Self { channel: transport::in_memory(routes, end.clone()).await?, end })
@@ -55,9 +64,9 @@ async fn find(config: &Config, model: &str) -> anyhow::Result<PathBuf> {
 
 #[cfg(not(feature = "harvester"))]
 async fn find(_: &Config, model: &str) -> anyhow::Result<PathBuf> {
-    bail!(
-        "{model}: is not a directory, and this program was built without the harvester, which finds models by name"
-    )
+    let words =
+        "is not a checkpoint, and this program was built without the harvester, which finds models by name";
+    bail!(NoModel(format!("{model}: {words}")))
 }
 
 #[cfg(feature = "harvester")]

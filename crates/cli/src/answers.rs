@@ -1,6 +1,6 @@
 //! What a student says of rows: opened from a folder, by its name, or at a server.
 
-use crate::args::ServerArguments;
+use crate::args::{ColumnArguments, ServerArguments};
 use crate::client::call::{Patience, failure};
 use crate::client::models::name_and_version;
 use crate::client::student::{Prediction, Student};
@@ -57,9 +57,10 @@ pub(crate) struct Answered {
 }
 
 /// The rows of a file.
-pub(crate) fn rows_of(file: &Path) -> anyhow::Result<Vec<Example>> {
+pub(crate) fn rows_of(file: &Path, columns: &ColumnArguments) -> anyhow::Result<Vec<Example>> {
     let source = Source { path: file.to_owned(), format: format_of(file)?, split: None };
-    readers::rows(vec![source], Options::default()).collect::<Result<_, _>>().map_err(mistakes)
+    let options = Options { columns: columns.mapping()?, ..Options::default() };
+    readers::rows(vec![source], options).collect::<Result<_, _>>().map_err(mistakes)
 }
 
 /// Passes each row's answer to `see`, in the order of the rows, as they come.

@@ -1,9 +1,13 @@
 //! The command line's grammar: a contract that scripts rely on.
 
+mod columns;
+mod init;
 mod ledger;
 mod runs;
 mod server;
 
+pub(crate) use columns::ColumnArguments;
+pub(crate) use init::InitArguments;
 pub(crate) use ledger::LedgerArguments;
 pub(crate) use runs::{RunsArguments, TrainArguments};
 pub(crate) use server::{
@@ -28,6 +32,7 @@ pub(crate) struct Arguments {
 }
 
 const EXAMPLES: &str = "Examples:
+  distillery init reviews.csv
   distillery run examples/word-problems/spec.toml
   distillery predict --model word-problems --explain --input 'Ann has 3 pens and buys 4. How many pens has she?'
   distillery import jsonl rows.jsonl --name my-task
@@ -50,6 +55,9 @@ pub(crate) struct Place {
 /// The verbs.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
+    /// Propose a specification and a task for a file of rows, and write them with comments
+    #[command(after_help = init::INIT_EXAMPLES)]
+    Init(InitArguments),
     /// Run a distillation on this machine; run it again to resume where it stopped
     #[command(after_help = RUN_EXAMPLES)]
     Run(RunArguments),
@@ -137,6 +145,7 @@ impl Verb {
     /// Its name in traces; `None` for a long-running one.
     pub(crate) fn name(&self) -> Option<&'static str> {
         match self {
+            Self::Init(_) => Some("init"),
             Self::Run(_) => Some("run"),
             Self::Plan(_) => Some("plan"),
             Self::Predict(_) => Some("predict"),
@@ -178,6 +187,7 @@ const PREDICT_EXAMPLES: &str = "Examples:
   distillery predict --model word-problems --input 'Ann has 3 pens and buys 4. How many pens has she?'
   distillery predict --model ./checkpoint --explain --file rows.jsonl
   cat rows.jsonl | distillery predict --model my-task@2 --json -
+  distillery predict --model reviews --file reviews.csv --columns input=text,label=sentiment
   distillery predict --server localhost:7070 --model my-task --file rows.jsonl";
 
 const EVALUATE_EXAMPLES: &str = "Examples:
@@ -266,6 +276,8 @@ pub(crate) struct PredictArguments {
     #[arg(value_name = "-", value_parser = ["-"])]
     pub(crate) stdin: Option<String>,
     #[command(flatten)]
+    pub(crate) columns: ColumnArguments,
+    #[command(flatten)]
     pub(crate) server: ServerArguments,
 }
 
@@ -277,6 +289,8 @@ pub(crate) struct EvaluateArguments {
     pub(crate) model: String,
     /// File of rows with labels: JSON Lines, or CSV or Parquet by extension
     pub(crate) file: PathBuf,
+    #[command(flatten)]
+    pub(crate) columns: ColumnArguments,
     /// Print one JSON object on standard output, and nothing else
     #[arg(long)]
     pub(crate) json: bool,
@@ -295,6 +309,8 @@ pub(crate) struct CompareArguments {
     pub(crate) other: String,
     /// File of rows with labels: JSON Lines, or CSV or Parquet by extension
     pub(crate) file: PathBuf,
+    #[command(flatten)]
+    pub(crate) columns: ColumnArguments,
     /// A difference of up to this many points does not matter
     #[arg(long, value_name = "POINTS", default_value_t = 2.0, value_parser = points)]
     pub(crate) margin: f64,
@@ -389,6 +405,8 @@ pub(crate) struct ImportFile {
     /// Check labels for this task, built in or a .toml file; integers become the labels in their place
     #[arg(long)]
     pub(crate) task: Option<String>,
+    #[command(flatten)]
+    pub(crate) columns: ColumnArguments,
     /// Print one JSON object on standard output, and nothing else
     #[arg(long)]
     pub(crate) json: bool,

@@ -5,9 +5,10 @@ use crate::client::jobs::{self, Found};
 use crate::client::{datasets, ledger, models};
 use crate::exit::Usage;
 use crate::report::{Outcome, StudentOutcome, TeacherOutcome, grouped};
-use crate::spec_file::{Data, SpecFile};
+use crate::spec_data::Data;
+use crate::spec_file::SpecFile;
 use crate::terminal::say;
-use crate::upload::{Rows, upload};
+use crate::upload::{Rows, Undivided, upload};
 use domain::budget::Amount;
 use domain::fingerprint::{refresh_request, submission_request};
 use domain::ids::{DatasetId, DistillationId, RequestId};
@@ -104,13 +105,21 @@ pub(crate) async fn dataset(channel: &Channel, file: &mut SpecFile) -> anyhow::R
         Data::Files(files) => {
             let files = files.clone();
             if file.over_unlabelled_rows.is_some() {
-                let rows = Rows::of_splits(&files, &file.spec.task, false)?;
+                let rows = Rows::of_files(&files, &file.spec.task, false)?;
                 if !tokio::task::spawn_blocking(move || rows.have_train_label()).await? {
                     learn_from_teacher(file);
                 }
             }
             let gold = file.spec.judging.label == LabelSource::Gold;
-            let rows = Rows::of_splits(&files, &file.spec.task, gold)?;
+            let mut rows = Rows::of_files(&files, &file.spec.task, gold)?;
+            if let Some(shares) = files.shares {
+                let task = file.spec.task.clone();
+                let divided = tokio::task::spawn_blocking(move || rows.divided(shares, &task)).await?;
+                rows = divided.map_err(|why| match why {
+                    Undivided::Reading(error) => error,
+                    Undivided::Twice(violation) => file.mistakes(vec![violation]).into(),
+                })?;
+            }
             upload(channel, &file.spec.name, rows).await
         }
     }

@@ -1,8 +1,10 @@
 //! The keys that a type reads: what a file is checked against, so that an unknown key is refused with a suggestion.
 
+use domain::Violation;
 use domain::spec::suggestion;
 use serde::de::value::Error;
 use serde::de::{DeserializeOwned, Deserializer, Error as _, Visitor};
+use toml::{Table, Value};
 
 /// The keys of the struct `T`, as its own deserialisation names them; empty where `T` is not a struct.
 pub(crate) fn known_keys<T: DeserializeOwned>() -> &'static [&'static str] {
@@ -21,6 +23,28 @@ pub(crate) fn unknown_key<'a>(key: &str, known: impl IntoIterator<Item = &'a str
         Some(near) => format!("is not a known key: did you mean `{near}`?"),
         None => format!("is not a known key: known are {}", known.into_iter().collect::<Vec<_>>().join(", ")),
     })
+}
+
+/// The keys of `table` that are not `known`.
+pub(crate) fn unknown_keys(table: &Table, prefix: &str, known: &[&str]) -> Vec<Violation> {
+    let unknown = |key: &String| {
+        let message = unknown_key(key, known.iter().copied())?;
+        Some(Violation::new(format!("{prefix}{key}"), message))
+    };
+    table.keys().filter_map(unknown).collect()
+}
+
+/// What a value of TOML is, for a message.
+pub(crate) fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::String(_) => "a string",
+        Value::Integer(_) => "an integer",
+        Value::Float(_) => "a float",
+        Value::Boolean(_) => "a boolean",
+        Value::Datetime(_) => "a date",
+        Value::Array(_) => "an array",
+        Value::Table(_) => "a table",
+    }
 }
 
 struct Probe<'a>(&'a mut &'static [&'static str]);

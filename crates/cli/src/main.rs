@@ -21,9 +21,11 @@ mod exit;
 mod job;
 mod known_keys;
 mod measured;
+mod next;
 mod progress;
 mod report;
 mod shown;
+mod spec_data;
 mod spec_file;
 mod target;
 mod terminal;
@@ -49,9 +51,11 @@ fn dispatch(arguments: Arguments) -> anyhow::Result<()> {
     let telemetry = app::telemetry::start(&config, &process_name(&arguments.verb))?;
     telemetry.block_on(arguments.verb.name(), async move {
         let shutdown = app::signals::shutdown();
+        let place = arguments.place;
         match arguments.verb {
-            Verb::Run(run) => commands::run::run(config, run, shutdown).await,
-            Verb::Plan(plan) => commands::plan::plan(config, plan, shutdown).await,
+            Verb::Init(init) => Box::pin(commands::init::init(config, place, init, shutdown)).await,
+            Verb::Run(run) => commands::run::run(config, place, run, shutdown).await,
+            Verb::Plan(plan) => commands::plan::plan(config, place, plan, shutdown).await,
             Verb::Predict(predict) => commands::predict::predict(config, predict, shutdown).await,
             Verb::Evaluate(evaluate) => commands::evaluate::evaluate(config, evaluate, shutdown).await,
             Verb::Compare(compare) => commands::compare::compare(config, compare, shutdown).await,

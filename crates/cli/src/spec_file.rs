@@ -1,6 +1,7 @@
 //! A specification as a user writes it: a TOML file. Every mistake is named with file, line and field, all at once.
 
-use crate::known_keys::{known_keys, unknown_key};
+use crate::known_keys::{kind, known_keys, unknown_key, unknown_keys};
+use crate::spec_data::{self, Data};
 use app::base::Refused;
 use app::toml_lines::{TomlLines, line_of};
 use domain::Violation;
@@ -29,15 +30,6 @@ pub(crate) struct SpecFile {
     pub(crate) init: Option<PathBuf>,
     path: PathBuf,
     lines: TomlLines,
-}
-
-/// Where the rows come from.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Data {
-    /// An imported dataset, by name.
-    Imported(String),
-    /// Files, each with the split its rows belong to (`None`: the rows say so themselves).
-    Files(Vec<(Option<domain::Split>, PathBuf)>),
 }
 
 /// Everything that is wrong with a file.
@@ -129,11 +121,15 @@ fn read_task(path: &Path) -> Result<Task, String> {
     };
     let table = text.parse::<Table>().map_err(broken)?;
     let lines = TomlLines::of(&text);
+    let named =
+        |violation: &Violation| format!("{}:{}: {violation}", path.display(), lines.line(&violation.field));
     let unknown = unknown_task_keys(&table).into_iter().min_by_key(|violation| lines.line(&violation.field));
-    match unknown {
-        Some(violation) => Err(format!("{}:{}: {violation}", path.display(), lines.line(&violation.field))),
-        None => toml::from_str(&text).map_err(broken),
+    if let Some(violation) = unknown {
+        return Err(named(&violation));
     }
+    let task: Task = toml::from_str(&text).map_err(broken)?;
+    let open: Vec<String> = task.placeholders().iter().map(named).collect();
+    if open.is_empty() { Ok(task) } else { Err(open.join("; ")) }
 }
 
 /// The keys of a task file that no task has.
@@ -149,14 +145,6 @@ fn unknown_task_keys(table: &Table) -> Vec<Violation> {
         }
     }
     found
-}
-
-fn unknown_keys(table: &Table, prefix: &str, known: &[&str]) -> Vec<Violation> {
-    let unknown = |key: &String| {
-        let message = unknown_key(key, known.iter().copied())?;
-        Some(Violation::new(format!("{prefix}{key}"), message))
-    };
-    table.keys().filter_map(unknown).collect()
 }
 
 fn read_text(path: &Path) -> Result<String, String> {
@@ -307,40 +295,9 @@ impl<'a> Source<'a> {
     }
 
     fn data(&mut self) -> Option<Data> {
-        const KEYS: [&str; 5] = ["dataset", "file", "train", "validation", "test"];
-        let Some(Value::Table(table)) = self.table.get("data") else {
-            self.complain(Violation::new(
-                "data",
-                "is missing: add [data] with `train = \"...\"` or `dataset = \"...\"`",
-            ));
-            return None;
-        };
-        for violation in unknown_keys(table, "data.", &KEYS) {
-            self.complain(violation);
-        }
-        let given: Vec<(&str, String)> = KEYS
-            .iter()
-            .filter_map(|key| self.text_of(&format!("data.{key}")).map(|text| (*key, text)))
-            .collect();
-        let dataset = given.iter().find(|(key, _)| *key == "dataset").map(|(_, name)| name.clone());
-        if let Some(name) = dataset {
-            if given.len() > 1 {
-                self.complain(Violation::new(
-                    "data.dataset",
-                    "names an imported dataset, which brings its own splits: remove the other keys of [data]",
-                ));
-            }
-            return Some(Data::Imported(name));
-        }
-        let files: Vec<_> = given.iter().map(|(key, file)| (split_of(key), self.relative(file))).collect();
-        if !given.iter().any(|(key, _)| matches!(*key, "train" | "file")) {
-            self.complain(Violation::new(
-                "data",
-                "has no train rows: add `train = \"rows.jsonl\"` or `file = ...`",
-            ));
-            return None;
-        }
-        Some(Data::Files(files))
+        let (data, found) = spec_data::read(self.table.get("data"), &self.relative(""));
+        found.into_iter().for_each(|violation| self.complain(violation));
+        data
     }
 
     /// Takes `student.init` out of the table: it is the command line's word, not the specification's.
@@ -420,9 +377,13 @@ fn placeholder_task() -> Task {
     })
 }
 
-/// The name under which a checkpoint folder is registered: its own, with what no name may hold replaced.
+/// The name under which a checkpoint folder is registered: its own.
 fn base_name(folder: &Path) -> String {
-    let own = folder.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+    name_of(&folder.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned()), "base")
+}
+
+/// The name that a path stands for, with what no name may hold replaced; `other` where nothing is left.
+pub(crate) fn name_of(own: &str, other: &str) -> String {
     let clean: String = own
         .chars()
         .map(
@@ -433,28 +394,13 @@ fn base_name(folder: &Path) -> String {
         .take(48)
         .collect();
     let clean = clean.trim_start_matches(['.', '_', '-']);
-    if clean.is_empty() { "base".to_owned() } else { clean.to_owned() }
-}
-
-fn split_of(key: &str) -> Option<domain::Split> {
-    key.parse().ok()
-}
-
-fn kind(value: &Value) -> &'static str {
-    match value {
-        Value::String(_) => "a string",
-        Value::Integer(_) => "an integer",
-        Value::Float(_) => "a float",
-        Value::Boolean(_) => "a boolean",
-        Value::Datetime(_) => "a date",
-        Value::Array(_) => "an array",
-        Value::Table(_) => "a table",
-    }
+    if clean.is_empty() { other.to_owned() } else { clean.to_owned() }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::spec_data::Files;
 
     fn check(text: &str, expected: &[&str]) {
         let folder = tempfile::tempdir().unwrap();
@@ -483,7 +429,7 @@ mod tests {
         let file = read(&path).unwrap();
         assert_eq!(file.init, Some(folder.path().join("../my base")));
         assert_eq!(file.spec.start, domain::spec::Start::Base { name: "my-base".into() });
-        let Data::Files(files) = file.data else { panic!("{:?}", file.data) };
+        let Data::Files(Files { files, .. }) = file.data else { panic!("{:?}", file.data) };
         assert_eq!(files.first(), Some(&(Some(domain::Split::Train), folder.path().join("train.jsonl"))));
         assert_eq!(files.get(1).map(|(split, _)| *split), Some(Some(domain::Split::Test)));
     }
@@ -553,6 +499,11 @@ mod tests {
         );
         check("marker =", "markr =", Some("answer.markr: is not a known key: did you mean `marker`?"));
         check("rationale =", "rational =", Some("exemplars[0].rational: is not a known key"));
+        check(
+            "rationale = \"",
+            "rationale = \"EDIT ME: ",
+            Some(&format!(":{}: exemplars[0].rationale: is a placeholder: write", line("rationale"))),
+        );
     }
 
     #[test]

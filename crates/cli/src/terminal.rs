@@ -2,7 +2,7 @@
 //! their names elsewhere), and nothing passes it that a terminal would act on.
 
 use domain::visible;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, BufRead, IsTerminal, Read, Write};
 
 /// One JSON object on standard output.
 pub(crate) fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
@@ -43,6 +43,26 @@ pub(crate) fn say_lines(lines: &str) {
 /// Whether people look at standard error.
 pub(crate) fn is_watched() -> bool {
     stderr().is_terminal()
+}
+
+/// Longest answer of a person, in bytes.
+const ANSWER_BYTES_MAX: u64 = 16 * 1024;
+
+/// Whether somebody can be asked: reads what is said, and writes.
+pub(crate) fn can_ask() -> bool {
+    is_watched() && io::stdin().is_terminal()
+}
+
+/// Asks for one line, on standard error. An empty answer is the proposal; `None`: there is nobody any more.
+pub(crate) fn ask(question: &str, proposal: &str) -> anyhow::Result<Option<String>> {
+    let shown = if proposal.is_empty() { String::new() } else { format!(" [{proposal}]") };
+    write!(stderr().lock(), "{}", visible::line(&format!("{question}{shown}: ")))?;
+    let mut answer = String::new();
+    if io::stdin().lock().take(ANSWER_BYTES_MAX).read_line(&mut answer)? == 0 {
+        return Ok(None);
+    }
+    let answer = answer.trim();
+    Ok(Some(if answer.is_empty() { proposal.to_owned() } else { answer.to_owned() }))
 }
 
 #[allow(clippy::disallowed_methods, reason = "this is where standard output is written")]

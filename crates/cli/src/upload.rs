@@ -5,13 +5,16 @@ use crate::client::call::{Patience, failure};
 use crate::client::datasets::{self, Chunk};
 use crate::exit::{Usage, mistakes};
 use crate::progress::Progress;
+use crate::spec_data::Files;
 use domain::fingerprint::{RowsHash, upload_request};
+use domain::holdout::{Holdout, Shares};
 use domain::ids::{DatasetId, RequestId};
 use domain::records::Dataset;
 use domain::state::DatasetState;
-use domain::{Example, Split, Task};
+use domain::subset::Stratum;
+use domain::{Example, Split, Task, Violation};
 use readers::{Format, Options, Source};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 use tonic::Status;
@@ -27,24 +30,72 @@ const ROWS_SHOWN_MIN: u64 = 20_000;
 /// Rows that can be read from the first one again and again.
 #[derive(Clone)]
 pub(crate) enum Rows {
-    /// Those of files, one file after another.
-    Files(Vec<Source>, Options),
+    /// Those of files, one file after another, with the train rows that are held out.
+    Files(Box<FileRows>),
     /// Those at hand.
     Here(Arc<[Example]>),
 }
 
+/// Rows of files.
+#[derive(Clone)]
+pub(crate) struct FileRows {
+    sources: Vec<Source>,
+    options: Options,
+    holdout: Option<Arc<Holdout>>,
+}
+
+/// Why rows cannot be divided.
+pub(crate) enum Undivided {
+    /// They cannot be read.
+    Reading(anyhow::Error),
+    /// They are divided already.
+    Twice(Violation),
+}
+
 impl Rows {
     /// The rows of files, for a task; those of a file with a split of its own belong to it.
-    pub(crate) fn of_splits(
-        files: &[(Option<Split>, PathBuf)],
-        task: &Task,
-        labels_required: bool,
-    ) -> anyhow::Result<Self> {
+    pub(crate) fn of_files(files: &Files, task: &Task, labels_required: bool) -> anyhow::Result<Self> {
         let mut sources = Vec::new();
-        for (split, path) in files {
+        for (split, path) in &files.files {
             sources.push(Source { path: path.clone(), format: format_of(path)?, split: *split });
         }
-        Ok(Self::Files(sources, Options { task: Some(task.clone()), labels_required }))
+        let (task, columns) = (Some(task.clone()), files.columns.clone());
+        Ok(Self::of_sources(sources, Options { task, labels_required, columns }))
+    }
+
+    /// The rows of these files, each as it says.
+    pub(crate) fn of_sources(sources: Vec<Source>, options: Options) -> Self {
+        Self::Files(Box::new(FileRows { sources, options, holdout: None }))
+    }
+
+    /// The same rows, a share of the train rows held out. Reads them once.
+    pub(crate) fn divided(self, shares: Shares, task: &Task) -> Result<Self, Undivided> {
+        let (mut failed, mut twice) = (None, None);
+        let rows = self.read().map_while(|row| row.map_err(|error| failed = Some(error)).ok());
+        let train = rows.filter(|row| {
+            if shares.hold_out(row.split) {
+                twice.get_or_insert(row.split);
+            }
+            row.split == Split::Train
+        });
+        let holdout = shares.divide(train.map(|row| {
+            let stratum = Stratum::of(task, &row);
+            (row, stratum)
+        }));
+        if let Some(error) = failed {
+            return Err(Undivided::Reading(error));
+        }
+        if let Some(split) = twice {
+            let message =
+                format!("contradicts the rows, some of which say that they are `{split}` rows: remove it");
+            return Err(Undivided::Twice(Violation::new(format!("data.{split}_share"), message)));
+        }
+        Ok(match self {
+            Self::Files(files) => {
+                Self::Files(Box::new(FileRows { holdout: Some(Arc::new(holdout)), ..*files }))
+            }
+            Self::Here(rows) => Self::Here(rows),
+        })
     }
 
     /// Whether a train row has a label. Rows behind a mistake are not looked at: it is named when they are sent.
@@ -54,9 +105,16 @@ impl Rows {
 
     fn read(&self) -> Box<dyn Iterator<Item = anyhow::Result<Example>> + Send> {
         match self {
-            Self::Files(sources, options) => {
-                let rows = readers::rows(sources.clone(), options.clone());
-                Box::new(rows.map(|row| row.map_err(mistakes)))
+            Self::Files(files) => {
+                let FileRows { sources, options, holdout } = FileRows::clone(files);
+                let rows = readers::rows(sources, options);
+                Box::new(rows.map(move |row| {
+                    let mut row = row.map_err(mistakes)?;
+                    if let Some(holdout) = holdout.as_ref().filter(|_| row.split == Split::Train) {
+                        row.split = holdout.split_of(&row);
+                    }
+                    Ok(row)
+                }))
             }
             Self::Here(rows) => {
                 let rows = Arc::clone(rows);

@@ -37,6 +37,7 @@ pub mod event;
 pub mod example;
 pub mod fault;
 pub mod fingerprint;
+pub mod holdout;
 pub mod ids;
 pub mod judge;
 pub mod label;

@@ -21,6 +21,9 @@ pub const LABEL_BYTES_MAX: usize = 1_024;
 /// Most stop sequences: what common servers take.
 pub const STOPS_MAX: usize = 4;
 
+/// How a rationale begins that nobody has written yet: a task with one is refused.
+pub const PLACEHOLDER: &str = "EDIT ME:";
+
 named!(
     /// Which shape the answer has after its marker.
     AnswerShape {
@@ -187,7 +190,22 @@ impl Task {
         if !(1..=8192).contains(&self.tokens_max) {
             found.push(Violation::new("task.tokens_max", "must lie between 1 and 8192"));
         }
+        for violation in self.placeholders() {
+            found.push(Violation::new(format!("task.{}", violation.field), violation.message));
+        }
         found
+    }
+
+    /// The rationales that nobody has written yet, each by its field within the task.
+    pub fn placeholders(&self) -> Vec<Violation> {
+        let exemplars = self.exemplars.iter().enumerate();
+        let open = exemplars.filter(|(_, one)| one.rationale.trim_start().starts_with(PLACEHOLDER));
+        open.map(|(place, exemplar)| {
+            let message =
+                format!("is a placeholder: write in a sentence or two why the label is `{}`", exemplar.label);
+            Violation::new(format!("exemplars[{place}].rationale"), message)
+        })
+        .collect()
     }
 
     /// The labels that `example` can have; `None` where the set is open.
@@ -296,6 +314,8 @@ mod tests {
         check(|task| task.labels = LabelSet::Closed(vec!["positive".into()]), &["task.labels"]);
         check(|task| task.tokens_max = 0, &["task.tokens_max"]);
         check(|task| task.exemplars.clear(), &[]);
+        let unwritten = format!(" {PLACEHOLDER} why is it mixed?");
+        check(|task| task.exemplars[2].rationale = unwritten, &["task.exemplars[2].rationale"]);
     }
 
     fn render(task: &Task, example: &Example, hint: Option<&str>) -> String {

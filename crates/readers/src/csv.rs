@@ -5,8 +5,9 @@
 //! a comma, a semicolon, a tab or a bar. Lines end with a line feed, a carriage return, or both.
 
 use crate::LINE_BYTES_MAX;
+use crate::columns::Columns;
 use crate::error::{Place, ReadError};
-use crate::row::{Cell, FIELDS, Record, is_index, json_cells, json_message, unknown};
+use crate::row::{Cell, Record, json_cells, json_message};
 use crate::text::{Bytes, Stream, buffered};
 use domain::Violation;
 use std::path::{Path, PathBuf};
@@ -19,6 +20,8 @@ pub(crate) struct CsvRows {
     /// What separates fields; `None` until the header has shown it.
     separator: Option<u8>,
     header: Vec<String>,
+    /// The column of the choices, whose cells are arrays.
+    choices: Option<String>,
     ended: bool,
 }
 
@@ -52,10 +55,16 @@ const OPEN_QUOTE: &str =
 
 impl CsvRows {
     /// Reads the header.
-    pub(crate) fn new(file: &Path, stream: Stream) -> Result<Self, Vec<ReadError>> {
+    pub(crate) fn new(file: &Path, stream: Stream, columns: &Columns) -> Result<Self, Vec<ReadError>> {
         let bytes = Bytes::after(buffered(file, stream).map_err(|error| vec![error])?, 0);
-        let mut rows =
-            Self { file: file.to_owned(), bytes, separator: None, header: Vec::new(), ended: false };
+        let mut rows = Self {
+            file: file.to_owned(),
+            bytes,
+            separator: None,
+            header: Vec::new(),
+            choices: None,
+            ended: false,
+        };
         let Some(cut) = rows.cut().map_err(|error| vec![error])? else {
             return Ok(rows);
         };
@@ -64,13 +73,14 @@ impl CsvRows {
         }
         rows.header = cut.fields.iter().map(|name| String::from_utf8_lossy(name).trim().to_owned()).collect();
         rows.separator.get_or_insert(b',');
-        let mistakes = rows.header_mistakes(cut.line);
+        rows.choices = rows.header.iter().find(|name| columns.is_choices(name)).cloned();
+        let mistakes = rows.header_mistakes(cut.line, columns);
         if mistakes.is_empty() { Ok(rows) } else { Err(mistakes) }
     }
 
-    fn header_mistakes(&self, line: u64) -> Vec<ReadError> {
-        let one =
-            |message| vec![ReadError::of(&self.file, Place::line(line), Violation::new("header", message))];
+    fn header_mistakes(&self, line: u64, columns: &Columns) -> Vec<ReadError> {
+        let of = |violation| ReadError::of(&self.file, Place::line(line), violation);
+        let one = |message| vec![of(Violation::new("header", message))];
         match self.header.first() {
             Some(name) if name.starts_with(['{', '[']) => {
                 return one("is JSON: use `distillery import jsonl`, or name the file .jsonl");
@@ -80,19 +90,8 @@ impl CsvRows {
             }
             _ => {}
         }
-        let mut found = Vec::new();
-        let mut push = |violation| found.push(ReadError::of(&self.file, Place::line(line), violation));
-        for (place, name) in self.header.iter().enumerate() {
-            if self.header.iter().take(place).any(|known| known == name) {
-                push(Violation::new(name.as_str(), "names two columns: remove one of them"));
-            } else if name.is_empty() && place > 0 {
-                let message = format!("has no name for column {}: name it, or remove it", place + 1);
-                push(Violation::new("header", message));
-            } else if !FIELDS.contains(&name.as_str()) && !is_index(name) {
-                push(unknown(name));
-            }
-        }
-        found
+        let names: Vec<&str> = self.header.iter().map(String::as_str).collect();
+        columns.of_header(&names).into_iter().map(of).collect()
     }
 
     /// The next record; blank lines are none.
@@ -199,7 +198,7 @@ impl CsvRows {
             return Err(ReadError::new(&self.file, place, message));
         }
         let cell = |(name, bytes): (&String, &Vec<u8>)| {
-            cell(name, bytes)
+            cell(self.choices.as_ref() == Some(name), bytes)
                 .map(|cell| (name.clone(), cell))
                 .map_err(|message| ReadError::of(&self.file, place, Violation::new(name.as_str(), message)))
         };
@@ -208,13 +207,13 @@ impl CsvRows {
     }
 }
 
-fn cell(name: &str, bytes: &[u8]) -> Result<Cell, String> {
+fn cell(is_choices: bool, bytes: &[u8]) -> Result<Cell, String> {
     let text = str::from_utf8(bytes)
         .map_err(|_| "is not UTF-8: convert the file, for example with `iconv -f LATIN1 -t UTF-8`")?;
     if text.is_empty() {
         return Ok(Cell::Null);
     }
-    if name != "choices" {
+    if !is_choices {
         return Ok(Cell::Text(text.to_owned()));
     }
     json_cells(text).map_err(|error| {

@@ -11,6 +11,9 @@
 //! | `label` | the gold label; a number or a truth value counts as its text, digit for digit |
 //! | `rationale` | an explanation that came with the row |
 //!
+//! Where the columns of a file have other names, [`Options::columns`] says which is which field. [`sample()`] looks at the first
+//! rows of a file of any columns.
+//!
 //! What is read beyond the plain forms, and as what, is a table in `docs/DATA.md`: files of other programs, their encodings,
 //! separators, compressions, indexes and absent values.
 //!
@@ -41,17 +44,21 @@ pub mod error;
 pub mod paper;
 pub mod write;
 
+mod columns;
 mod csv;
 mod jsonl;
 mod missing;
 mod parquet;
 mod row;
 mod rows;
+mod sample;
 mod text;
 
+pub use columns::{COLUMNS_MAX, Columns};
 pub use error::{Place, ReadError, ReadErrors};
 pub use row::FIELDS;
 pub use rows::{Options, Rows, rows, rows_from};
+pub use sample::{Sample, SampledColumn, Value, sample};
 pub use write::{WriteError, Writer};
 
 use domain::Split;

@@ -1,7 +1,8 @@
 //! Parquet with columns of the rows' names: texts, numbers for labels and ids, lists of texts for choices.
 
+use crate::columns::Columns;
 use crate::error::{Place, ReadError};
-use crate::row::{Cell, FIELDS, Record, is_index, unknown};
+use crate::row::{Cell, Record};
 use parquet::errors::ParquetError;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::{Field, Row, reader::RowIter};
@@ -21,7 +22,7 @@ pub(crate) struct ParquetRows {
 
 impl ParquetRows {
     /// Reads the schema.
-    pub(crate) fn new(path: &Path, file: File) -> Result<Self, Vec<ReadError>> {
+    pub(crate) fn new(path: &Path, file: File, columns: &Columns) -> Result<Self, Vec<ReadError>> {
         let one = |message: String| vec![ReadError::new(path, Place::File, message)];
         let begins = begins(&file).map_err(|error| vec![ReadError::io(path, &error)])?;
         if begins.is_empty() {
@@ -34,19 +35,21 @@ impl ParquetRows {
         let reader = guarded(|| SerializedFileReader::new(file))
             .map_err(|failure| one(format!("is not a readable Parquet file: {}", failure.words())))?;
         let schema = reader.metadata().file_metadata().schema();
-        let mistakes: Vec<ReadError> = schema
-            .get_fields()
-            .iter()
-            .filter(|column| !FIELDS.contains(&column.name()) && !is_index(column.name()))
-            .map(|column| ReadError::of(path, Place::File, unknown(column.name())))
-            .collect();
+        let names: Vec<&str> = schema.get_fields().iter().map(|column| column.name()).collect();
+        let mistakes = columns.of_header(&names);
         if !mistakes.is_empty() {
-            return Err(mistakes);
+            let of = |violation| ReadError::of(path, Place::File, violation);
+            return Err(mistakes.into_iter().map(of).collect());
         }
         let groups =
             reader.metadata().row_groups().iter().map(|group| group.num_rows().unsigned_abs()).collect();
         let rows = RowIter::from_file_into(Box::new(reader));
         Ok(Self { file: path.to_owned(), rows, groups, row: 0, ended: false })
+    }
+
+    /// How many rows there are.
+    pub(crate) fn total(&self) -> u64 {
+        self.groups.iter().sum()
     }
 
     /// Where the present row stands.

@@ -64,9 +64,14 @@ pub(crate) type Cells = Vec<(String, Cell)>;
 pub(crate) fn unknown(name: &str) -> Violation {
     let lower = name.to_lowercase();
     let synonym = SYNONYMS.iter().find(|(other, _)| *other == lower).map(|(_, known)| *known);
-    let message = match synonym.or_else(|| suggestion(&lower, FIELDS.iter().copied())) {
-        Some(known) => format!("is not a field of a row: did you mean `{known}`?"),
-        None => format!("is not a field of a row: the fields are {}", FIELDS.join(", ")),
+    let message = match (synonym, suggestion(&lower, FIELDS.iter().copied())) {
+        (Some(known), _) => {
+            format!(
+                "is not a field of a row: did you mean `{known}`? Rename it, or map it (`columns`, docs/DATA.md)"
+            )
+        }
+        (None, Some(known)) => format!("is not a field of a row: did you mean `{known}`?"),
+        (None, None) => format!("is not a field of a row: the fields are {}", FIELDS.join(", ")),
     };
     Violation::new(shown(name), message)
 }

@@ -1,5 +1,6 @@
 //! Rows of one or several files, in order, with every mistake that they hold.
 
+use crate::columns::{Columns, Mapped};
 use crate::csv::CsvRows;
 use crate::error::{Mistakes, Place, ReadError, ReadErrors};
 use crate::jsonl::JsonRows;
@@ -20,6 +21,8 @@ pub struct Options {
     pub task: Option<Task>,
     /// Whether every row needs a gold label.
     pub labels_required: bool,
+    /// Which column is which field.
+    pub columns: Columns,
 }
 
 /// The records of one file; after a failure of the file itself there are no more.
@@ -94,7 +97,7 @@ impl Rows {
     /// Opens the next file; `None` where there is none.
     fn open_next(&mut self) -> Option<()> {
         let (source, stream) = self.waiting.next()?;
-        match records(&source, stream) {
+        match records(&source, stream, &self.options.columns) {
             Ok(records) => {
                 let records = Box::new(Missing::new(records));
                 self.current = Some(Current { file: source.path, split: source.split, records, empty: true });
@@ -147,7 +150,8 @@ impl Rows {
 
     fn note(&mut self, file: &Path, place: Place, violations: Vec<Violation>) {
         for violation in violations {
-            self.mistakes.push(ReadError::of(file, place, violation));
+            let field = self.options.columns.shown(violation.field);
+            self.mistakes.push(ReadError::of(file, place, Violation { field, ..violation }));
         }
     }
 }
@@ -165,7 +169,12 @@ impl Iterator for Rows {
     }
 }
 
-fn records(source: &Source, stream: Option<Stream>) -> Result<Records, Vec<ReadError>> {
+/// The records of a file, their cells named by field.
+pub(crate) fn records(
+    source: &Source,
+    stream: Option<Stream>,
+    columns: &Columns,
+) -> Result<Records, Vec<ReadError>> {
     let path = source.path.as_path();
     let one = |error| vec![error];
     if source.format == Format::Parquet {
@@ -176,15 +185,17 @@ fn records(source: &Source, stream: Option<Stream>) -> Result<Records, Vec<ReadE
                 return Err(one(ReadError::new(path, Place::File, message)));
             }
         };
-        return Ok(Box::new(ParquetRows::new(path, file)?));
+        return Ok(Box::new(Mapped::new(path, ParquetRows::new(path, file, columns)?, columns, true)));
     }
     let stream = match stream {
         Some(stream) => stream,
         None => Box::new(open(path).map_err(one)?),
     };
     match source.format {
-        Format::Csv => Ok(Box::new(CsvRows::new(path, stream)?)),
-        Format::Jsonl | Format::Parquet => Ok(Box::new(JsonRows::new(path, stream).map_err(one)?)),
+        Format::Csv => Ok(Box::new(Mapped::new(path, CsvRows::new(path, stream, columns)?, columns, true))),
+        Format::Jsonl | Format::Parquet => {
+            Ok(Box::new(Mapped::new(path, JsonRows::new(path, stream).map_err(one)?, columns, false)))
+        }
     }
 }
 

@@ -381,7 +381,8 @@ fn the_index_of_a_table_is_passed_over() {
 
 #[test]
 fn integers_are_places_in_a_closed_set() {
-    let task = |required| Options { task: Task::built_in("nli"), labels_required: required };
+    let task =
+        |required| Options { task: Task::built_in("nli"), labels_required: required, ..Options::default() };
     let row = |label: &str| format!("{{\"premise\":\"p\",\"hypothesis\":\"h\",\"label\":{label}}}\n");
     let labels_of = |labels: &[&str], options| {
         let text: String = labels.iter().map(|label| row(label)).collect();
@@ -456,7 +457,8 @@ fn equal_mistakes_are_counted_and_different_ones_are_bounded() {
 
 #[test]
 fn a_task_asks_for_its_labels() {
-    let task = |name: &str| Options { task: Task::built_in(name), labels_required: true };
+    let task =
+        |name: &str| Options { task: Task::built_in(name), labels_required: true, ..Options::default() };
     let (equation, nli) = (task("equation"), task("nli"));
     assert!(equation.task.is_some() && nli.task.is_some());
     let check = |options: &Options, text: &str, expected: &[&str]| {

@@ -63,6 +63,9 @@ const DATA: &str = "
 | `train`, `validation`, `test` | Files of rows (JSONL, CSV or Parquet), relative to the specification. |
 | `file` | One file whose rows name their own split. |
 | `dataset` | The name of an imported dataset, which brings its own splits, in place of files. |
+| `columns` | Which column of the files is which field of a row: `{ input = \"text\", label = \"sentiment\" }`. Others keep their own names. |
+| `test_share`, `validation_share` | Shares of the train rows that are held out, above 0 and together below 1, where no file is named for them. |
+| `split_seed` | The seed by which they are held out. Default: 0. |
 ";
 
 fn specification() -> anyhow::Result<String> {

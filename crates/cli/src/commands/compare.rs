@@ -17,7 +17,7 @@ pub(crate) async fn compare(
     arguments: CompareArguments,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
-    let rows = labelled(&arguments.file)?;
+    let rows = labelled(&arguments.file, &arguments.columns)?;
     let measured = async {
         let first =
             Box::pin(measure(config.clone(), &arguments.model, &arguments.server, rows.clone())).await?;

@@ -1,7 +1,7 @@
 //! `distillery evaluate`: a student on labelled rows.
 
 use crate::answers::{self, Opened, rows_of};
-use crate::args::{EvaluateArguments, ServerArguments};
+use crate::args::{ColumnArguments, EvaluateArguments, ServerArguments};
 use crate::exit::Usage;
 use crate::measured::Measured;
 use crate::target::unless_interrupted;
@@ -17,7 +17,7 @@ pub(crate) async fn evaluate(
     arguments: EvaluateArguments,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
-    let rows = labelled(&arguments.file)?;
+    let rows = labelled(&arguments.file, &arguments.columns)?;
     let measured =
         unless_interrupted(&shutdown, Box::pin(measure(config, &arguments.model, &arguments.server, rows)))
             .await?;
@@ -28,8 +28,8 @@ pub(crate) async fn evaluate(
 }
 
 /// The rows of a file that have a label.
-pub(crate) fn labelled(file: &Path) -> anyhow::Result<Vec<Example>> {
-    let rows: Vec<Example> = rows_of(file)?.into_iter().filter(|row| row.label.is_some()).collect();
+pub(crate) fn labelled(file: &Path, columns: &ColumnArguments) -> anyhow::Result<Vec<Example>> {
+    let rows: Vec<Example> = rows_of(file, columns)?.into_iter().filter(|row| row.label.is_some()).collect();
     if rows.is_empty() {
         return Err(Usage(format!("{}: no row has a label to measure against", file.display())).into());
     }

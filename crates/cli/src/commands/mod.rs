@@ -6,6 +6,7 @@ pub(crate) mod compare;
 pub(crate) mod delete;
 pub(crate) mod evaluate;
 pub(crate) mod health;
+pub(crate) mod init;
 pub(crate) mod ledger;
 pub(crate) mod list;
 pub(crate) mod models;

@@ -1,12 +1,13 @@
 //! `distillery plan`: what a distillation would ask, and what that would cost.
 
-use crate::args::PlanArguments;
+use crate::args::{Place, PlanArguments};
 use crate::client::jobs;
 use crate::job;
+use crate::next;
 use crate::report::grouped;
 use crate::spec_file::{self, SpecFile};
 use crate::target::{Target, unless_interrupted};
-use crate::terminal::{Table, print_json, print_line, print_lines, print_table};
+use crate::terminal::{Table, print_json, print_line, print_lines, print_table, say};
 use app::config::Config;
 use app::local::Scope;
 use domain::budget::Amount;
@@ -19,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 /// See [`crate::args::Verb::Plan`].
 pub(crate) async fn plan(
     config: Config,
+    place: Place,
     arguments: PlanArguments,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
@@ -37,7 +39,17 @@ pub(crate) async fn plan(
     .await;
     target.close().await?;
     let estimate = estimated?;
-    if arguments.json { print_json(&as_json(&estimate, &file)) } else { print(&estimate, &file) }
+    if arguments.json {
+        return print_json(&as_json(&estimate, &file));
+    }
+    print(&estimate, &file)?;
+    let spec = arguments.spec.display().to_string();
+    let next = match arguments.server.url() {
+        Some(url) => next::command(&place, &["submit", &spec, "--server", url, "--watch"]),
+        None => next::command(&place, &["run", &spec]),
+    };
+    say(&format!("next: {next}"));
+    Ok(())
 }
 
 fn as_json(estimate: &Estimate, file: &SpecFile) -> Value {

@@ -82,11 +82,12 @@ pub(crate) async fn predict(
 
 fn rows(arguments: &PredictArguments) -> anyhow::Result<Vec<Example>> {
     if let Some(file) = &arguments.file {
-        return rows_of(file);
+        return rows_of(file, &arguments.columns);
     }
     if arguments.stdin.is_some() {
         let stream = Box::new(std::io::stdin());
-        let rows = readers::rows_from("standard input", Format::Jsonl, stream, Options::default());
+        let options = Options { columns: arguments.columns.mapping()?, ..Options::default() };
+        let rows = readers::rows_from("standard input", Format::Jsonl, stream, options);
         return rows.collect::<Result<_, _>>().map_err(mistakes);
     }
     let example = Example {

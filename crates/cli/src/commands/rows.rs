@@ -52,7 +52,8 @@ async fn import_file(
     check_name(&name)?;
     let source = Source { path: arguments.file, format, split: None };
     let task = arguments.task.as_deref().map(read_task).transpose()?;
-    let rows = Rows::Files(vec![source], Options { task, ..Options::default() });
+    let options = Options { task, columns: arguments.columns.mapping()?, ..Options::default() };
+    let rows = Rows::of_sources(vec![source], options);
     let dataset = stage(config, &arguments.server, &name, rows, shutdown).await?;
     if arguments.json {
         return print_json(&dataset_json(&dataset));

@@ -1,11 +1,12 @@
 //! `distillery run`: one distillation on this machine, from its specification to its student.
 
 use super::print_report;
-use crate::args::RunArguments;
+use crate::args::{Place, RunArguments};
 use crate::client::call::failure;
 use crate::client::jobs::{self, follow};
 use crate::exit::Interrupted;
 use crate::job::{self, Again, Reported};
+use crate::next;
 use crate::shown::Shown;
 use crate::spec_file::{self, SpecFile};
 use crate::terminal::{print_json, say};
@@ -26,6 +27,7 @@ const OTHERS_MAX: usize = 8;
 /// Submits the specification (the same one again is the same job), watches it to its end, and reports.
 pub(crate) async fn run(
     config: Config,
+    place: Place,
     arguments: RunArguments,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
@@ -35,6 +37,7 @@ pub(crate) async fn run(
     {
         return Err(file.mistakes(vec![Violation::new("teacher.profile", why)]).into());
     }
+    let task = file.spec.task.clone();
     let local = Local::open(config, Scope::DISTIL, shutdown.clone()).await?;
     let result = distil(&local, file, Again::of(arguments.again, arguments.refresh), &shutdown).await;
     // The services hand back their leases and write their resume state before the process ends.
@@ -44,6 +47,9 @@ pub(crate) async fn run(
         print_json(&reported.outcome)?;
     } else {
         print_report(&reported)?;
+        if let Some(model) = &reported.outcome.model {
+            say(&format!("next: {}", next::predict(&place, model, &task)));
+        }
     }
     reported.outcome.succeeded()
 }
