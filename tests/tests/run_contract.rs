@@ -439,7 +439,7 @@ fn the_printed_configuration_loads_back() {
     say(&folder, &["migrate", "--config", "all.toml", "--data-dir", "here"]);
     folder.write("distillery.toml", printed.replace("\".distillery\"", "\"elsewhere\"")).unwrap();
     let said = say(&folder, &["migrate", "--json"]).json().unwrap();
-    assert_eq!(said, json!({"data_dir": "elsewhere", "version": said["version"]}));
+    assert_eq!(said, json!({"database": "elsewhere", "data_dir": "elsewhere", "version": said["version"]}));
     assert!(said["version"].as_u64().unwrap() >= 1);
     assert!(folder.join("elsewhere/distillery.db").is_file());
 }
@@ -455,6 +455,7 @@ fn global_options_stand_before_or_after_the_verb_and_variables_behind_them() {
         assert_eq!(said.code, 0, "{arguments:?}: {}", said.err);
         assert_eq!(said.json().unwrap()["data_dir"], data_dir, "{arguments:?} {variables:?}");
     };
+    say(&folder, &["list"]);
     check(&["migrate", "--json"], &[], ".distillery");
     check(&["--data-dir", "a", "migrate", "--json"], &[], "a");
     check(&["migrate", "--json", "--data-dir", "b"], &[], "b");

@@ -16,6 +16,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// The data folder where nobody names one.
+const UNNAMED: &str = ".distillery";
+
 /// What the harvester works over.
 pub(crate) struct Records {
     pub(crate) stores: Stores,
@@ -62,8 +65,8 @@ pub(crate) async fn migrate(config: &Config) -> anyhow::Result<Migrated> {
         });
     }
     let folder = config.data_dir.display().to_string();
-    let is_folder = config.data_dir.is_dir() || !config.data_dir.exists();
-    if is_folder && !SqliteStore::is_in(&config.data_dir) {
+    let is_named = config.data_dir != Path::new(UNNAMED);
+    if !is_named && !SqliteStore::is_in(&config.data_dir) {
         let words = format!(
             "is not given, and {folder} has no database: name one (or set DISTILLERY_DATABASE_URL), or name a data folder by \
              --data-dir; a new data folder needs no migration"
