@@ -54,6 +54,7 @@ pub mod rows;
 pub mod run;
 pub mod secret;
 pub mod share;
+pub mod shuffle;
 pub mod spec;
 pub mod state;
 pub mod subset;

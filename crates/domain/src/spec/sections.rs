@@ -47,6 +47,16 @@ named!(
 );
 
 named!(
+    /// Whose rationales a train row is learnt with.
+    Rationales {
+        /// The row's own.
+        Own = "own",
+        /// Another row's, drawn with the seed, and the row's own label: a control, in which a rationale says nothing of its row.
+        Shuffled = "shuffled",
+    }
+);
+
+named!(
     /// The named sizes of a student that starts from scratch.
     StudentSize {
         /// About a million parameters: for tests.
@@ -250,6 +260,8 @@ section! {
     "training": TrainingSpec from TrainingDraft, listed by training_fields, with context: Context {
         /// What the student is trained to write. Default: `step_by_step` where there is a teacher, else `standard`.
         required objective: Objective = Objective::default_for(context.has_teacher);
+        /// Whose rationales a train row is learnt with.
+        required rationales: Rationales = Rationales::Own;
         /// L = alpha * L_label + (1 - alpha) * L_rationale.
         required alpha: f64 = 0.5, in 0.0..=1.0;
         /// Peak learning rate of AdamW.
