@@ -13,7 +13,7 @@ pub use field::{Field, Section};
 pub use hint::Hint;
 pub use sections::{
     Budget, Judging, JudgingDraft, LabelSource, PROFILE_IMPORTED, PROFILE_NONE, Precision, Rationales,
-    Schedule, Select, StudentDraft, StudentSize, TeacherDraft, TeacherSource,
+    Schedule, Select, StudentDraft, StudentSize, StudyDraft, StudySpec, TeacherDraft, TeacherSource,
     TeacherSpec, TrainingDraft, TrainingSpec, Until,
 };
 
@@ -33,6 +33,7 @@ pub const SECTIONS: &[Section] = &[
     JudgingDraft::SECTION,
     StudentDraft::SECTION,
     TrainingDraft::SECTION,
+    StudyDraft::SECTION,
 ];
 
 /// What the student's weights are before training.

@@ -302,3 +302,21 @@ section! {
         required precision: Precision = Precision::Auto;
     }
 }
+
+section! {
+    /// The grid of `distillery study`: every objective with every fraction, seed and size, and two controls, which are in every
+    /// study: `none` learns labels only, `shuffled` learns as the first objective, with other rows' rationales. Other verbs pass it
+    /// over.
+    "study": StudySpec from StudyDraft, listed by study_fields, with _context: () {
+        /// What students are trained to write, besides the controls.
+        required objectives: Vec<Objective> = vec![Objective::StepByStep];
+        /// Fractions of the train rows, each above 0 and at most 1; 1 is one of them.
+        required fractions: Vec<f64> = vec![0.25, 1.0];
+        /// A student for each of these seeds, which draw the rows of a fraction, the weights and the order of the rows.
+        required seeds: Vec<u64> = vec![0, 1, 2];
+        /// Sizes of students, from scratch only. Default: the one of `[student]`.
+        optional sizes: Vec<StudentSize> = None;
+        /// A difference of up to this many points does not matter.
+        required margin: f64 = 2.0, in 0.0..=100.0;
+    }
+}
