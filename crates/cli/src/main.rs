@@ -25,6 +25,7 @@ mod progress;
 mod report;
 mod shown;
 mod spec_file;
+mod study;
 mod target;
 mod terminal;
 mod upload;
@@ -52,6 +53,7 @@ fn dispatch(arguments: Arguments) -> anyhow::Result<()> {
         match arguments.verb {
             Verb::Run(run) => commands::run::run(config, run, shutdown).await,
             Verb::Plan(plan) => commands::plan::plan(config, plan, shutdown).await,
+            Verb::Study(study) => Box::pin(commands::study::study(config, study, shutdown)).await,
             Verb::Predict(predict) => commands::predict::predict(config, predict, shutdown).await,
             Verb::Evaluate(evaluate) => commands::evaluate::evaluate(config, evaluate, shutdown).await,
             Verb::Compare(compare) => commands::compare::compare(config, compare, shutdown).await,

@@ -217,6 +217,18 @@ impl Grid {
         self.settings().into_iter().flat_map(ask).collect()
     }
 
+    /// The largest study of the same kind that fits, by [`Grid::smaller`]; `None` where none does.
+    pub fn fitting(self, fits: impl Fn(&Self) -> bool) -> Option<Self> {
+        let mut grid = Some(self);
+        while let Some(tried) = grid {
+            if fits(&tried) {
+                return Some(tried);
+            }
+            grid = tried.smaller();
+        }
+        None
+    }
+
     /// The next smaller study of the same kind: with one seed less down to two, then with fewer fractions, then with fewer sizes,
     /// then with one seed; `None` where there is none.
     pub fn smaller(&self) -> Option<Self> {
@@ -451,5 +463,9 @@ mod tests {
             grid = smaller;
         }
         assert_eq!(sizes, [54, 36, 24, 12, 6, 3]);
+        let fitting = |most: usize| two_by_two().fitting(|grid| grid.cells().len() <= most);
+        assert_eq!(fitting(12), Some(two_by_two()));
+        assert_eq!(fitting(7).map(|grid| (grid.seeds.len(), grid.millionths.len())), Some((2, 1)));
+        assert_eq!(fitting(2), None);
     }
 }
