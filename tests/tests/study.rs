@@ -18,6 +18,7 @@ use std::time::Duration;
 use tests::binary;
 use tests::data::SpecText;
 use tests::folder::{Folder, NOBODY, Said};
+use tests::service::Service;
 use tests::teacher::{Reply, Teacher, TeacherRequest};
 
 /// Rows of the example's files: the train rows have no label.
@@ -419,4 +420,25 @@ fn a_study_keeps_to_its_time_or_is_refused() {
     let said = done(within("1h"));
     assert!(said.err.contains("the grid takes about "), "{}", said.err);
     assert_eq!(results(&folder), pretty(&recomputed(&folder.join(FOLDER))));
+}
+
+#[test]
+fn a_study_at_a_server_comes_to_the_same_results() {
+    let teacher = Teacher::start(teach).unwrap();
+    let (served, client) = (Folder::empty().unwrap(), folder("fractions = [1]\nseeds = [0]"));
+    let settings = [("DISTILLERY_TEACHER_URL", teacher.url())];
+    let service = Service::start(served.path(), "harvester,trainer", &settings).unwrap();
+    let arguments = [STUDY, &["--server", service.url(), "--out", "study"]].concat();
+    // What the students answered is read from the servers' checkpoints.
+    let refused: Said = binary::run(client.path(), NOBODY, &arguments).unwrap().into();
+    assert_eq!((refused.code, refused.err.contains("`[checkpoints] root`")), (2, true), "{}", refused.err);
+    let mut command = binary::command(client.path(), &arguments).unwrap();
+    command.env("DISTILLERY_CHECKPOINTS_ROOT", served.join(".distillery/checkpoints"));
+    done(binary::output(command).unwrap().into());
+    assert_eq!(teacher.requests(), CALLS);
+    assert!(!client.join(".distillery").exists(), "nothing is kept on this machine but what was found");
+    done(client.say(teacher.url(), STUDY).unwrap());
+    let here = results(&client);
+    let there = std::fs::read(client.join("study/results.json")).unwrap();
+    assert_eq!(String::from_utf8(there).unwrap(), String::from_utf8(here).unwrap());
 }

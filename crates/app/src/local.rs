@@ -4,8 +4,8 @@
 use crate::checkpoint_store::{self, Writers};
 use crate::config::Config;
 use crate::records::{self, Records};
-use crate::{roles, teachers, transport};
-use anyhow::{Context, anyhow};
+use crate::{roles, teachers, test_answers, transport};
+use anyhow::anyhow;
 use checkpoints::{Checkpoints, Predictions};
 use domain::Split;
 use domain::ids::RunId;
@@ -130,15 +130,9 @@ impl Local {
     /// What the student of a run answered to the test rows.
     ///
     /// # Errors
-    /// Its checkpoint is absent, or cannot be read.
+    /// Its checkpoint is absent or damaged.
     pub async fn test_answers(&self, result: &RunResult) -> anyhow::Result<Vec<Answered>> {
-        let (checkpoints, path) = (self.checkpoints.clone(), result.path.clone());
-        // A folder of this machine needs no copy.
-        tokio::task::spawn_blocking(move || match checkpoints.folder(&path)? {
-            folder if folder.is_dir() => test_answers(&folder),
-            _ => test_answers(&checkpoints.fetch(&path, None)?),
-        })
-        .await?
+        test_answers::read(self.checkpoints.clone(), result).await
     }
 
     /// Ends in order: the roles finish what is asked and hand back their leases, then the API, then the database.
@@ -188,19 +182,6 @@ impl Local {
         let checkpoints = self.checkpoints.clone();
         Ok(tokio::task::spawn_blocking(move || checkpoints.delete_run(&run.to_string())).await??)
     }
-}
-
-/// What the student in `folder` answered to the test rows, without what differs from one measurement to the next.
-fn test_answers(folder: &Path) -> anyhow::Result<Vec<Answered>> {
-    let absent = || format!("{} has no predictions of the test rows", folder.display());
-    let predictions = Predictions::read(folder, Split::Test)?.with_context(absent)?;
-    let answered = predictions.rows.into_iter().map(|row| Answered {
-        row: row.row,
-        gold: row.gold,
-        prediction: row.label,
-        right: row.correct,
-    });
-    Ok(answered.collect())
 }
 
 /// Why the teacher profile `name` cannot be used without its key; `None` where its key is present or not needed.

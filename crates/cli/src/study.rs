@@ -6,4 +6,5 @@ pub(crate) mod evidence;
 pub(crate) mod files;
 pub(crate) mod pace;
 pub(crate) mod page;
+pub(crate) mod place;
 pub(crate) mod words;

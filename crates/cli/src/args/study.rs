@@ -1,5 +1,6 @@
 //! The grammar of `study`.
 
+use super::server::ServerArguments;
 use clap::Args;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -27,6 +28,8 @@ pub(crate) struct StudyArguments {
     /// Print one JSON object on standard output, and nothing else
     #[arg(long)]
     pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) server: ServerArguments,
 }
 
 /// `40m` as a time.

@@ -1,4 +1,4 @@
-//! `distillery study`: whether rationales help, on one machine, from a specification to its page.
+//! `distillery study`: whether rationales help, from a specification to its page.
 
 use super::run;
 use crate::args::StudyArguments;
@@ -11,10 +11,10 @@ use crate::spec_file::{self, SpecFile};
 use crate::study::cells::Study;
 use crate::study::pace::Pace;
 use crate::study::page::Page;
+use crate::study::place::Place;
 use crate::study::{evidence, files, words};
 use crate::terminal::{print_json, print_line, print_lines, say, table_text};
 use app::config::Config;
-use app::local::{Local, Scope};
 use domain::Violation;
 use domain::records::Distillation;
 use domain::spec::{Start, TeacherSource};
@@ -54,7 +54,8 @@ pub(crate) async fn study(
     // For the page: what it shows is what was read.
     let specification = std::fs::read_to_string(&arguments.spec)?;
     let grid = Grid::new(&file.spec, &file.study).map_err(|found| file.mistakes(found))?;
-    if let Some(TeacherSource::Profile(name)) = file.spec.teacher.as_ref().map(|teacher| &teacher.source)
+    if arguments.server.url().is_none()
+        && let Some(TeacherSource::Profile(name)) = file.spec.teacher.as_ref().map(|teacher| &teacher.source)
         && let Some(why) = app::local::teacher_without_key(&config, name)
     {
         return Err(file.mistakes(vec![Violation::new("teacher.profile", why)]).into());
@@ -62,16 +63,15 @@ pub(crate) async fn study(
     let out = arguments.out.unwrap_or_else(|| config.data_dir.join("studies").join(&file.spec.name));
     let until = arguments.within.and_then(|within| Instant::now().checked_add(within));
     let asked = Asked { specification: &specification, grid: &grid, until, out: &out };
-    let local = Local::open(config, Scope::DISTIL, shutdown.clone()).await?;
+    let place = Place::open(config, &arguments.server, shutdown.clone()).await?;
     let ended = tokio::select! {
-        ended = conduct(&local, file, &asked) => ended,
+        ended = conduct(&place, file, &asked) => ended,
         () = shutdown.cancelled() => {
             Err(Interrupted("interrupted: run the same command again to resume".to_owned()).into())
         }
-        failed = local.failed() => Err(failed),
+        failed = place.failed() => Err(failed),
     };
-    // The services hand back their leases and write their resume state before the process ends.
-    local.close().await?;
+    place.close().await?;
     let found = ended?;
     if arguments.json {
         let folder = out.display().to_string();
@@ -80,10 +80,10 @@ pub(crate) async fn study(
     show(&found, &out)
 }
 
-async fn conduct(local: &Local, mut file: SpecFile, asked: &Asked<'_>) -> anyhow::Result<Conducted> {
-    let (channel, grid) = (local.channel(), asked.grid);
+async fn conduct(place: &Place, mut file: SpecFile, asked: &Asked<'_>) -> anyhow::Result<Conducted> {
+    let (channel, grid) = (place.channel(), asked.grid);
     if let (Some(folder), Start::Base { name }) = (&file.init, &file.spec.start) {
-        let registered = local.register_base(name, folder).await;
+        let registered = place.register_base(name, folder).await;
         file.spec.start = Start::Base { name: registered.map_err(|error| file.refused_init(error))? };
     }
     let dataset = job::dataset(channel, &mut file).await?.id;
@@ -93,15 +93,15 @@ async fn conduct(local: &Local, mut file: SpecFile, asked: &Asked<'_>) -> anyhow
         return Err(file.mistakes(vec![Violation::new("data.test", words)]).into());
     }
     say(&expected(grid, test_rows.len() as u64));
-    let job = harvest(local, &file, dataset).await?;
+    let job = harvest(place, &file, dataset).await?;
     let mut study = Study::open(channel, &job).await?;
     let fitting = match asked.until {
         Some(until) => within(&mut study, grid, until, test_rows.len() as u64).await?,
         None => grid.clone(),
     };
     let grid = &fitting;
-    let cells = study.train(&grid.cells()).await?;
-    let students = evidence::of_students(local, &cells).await?;
+    let cells = study.train(&grid.cells(), place.cells_ahead()).await?;
+    let students = evidence::of_students(place, &cells).await?;
     let teacher = evidence::of_teacher(channel, &job, &test_rows).await?;
     let results = Results::of(grid, &job.spec.name, &job.spec.task.name, &students, teacher.as_ref());
     let results = results.map_err(|words| anyhow::anyhow!("the study has no result: {words}"))?;
@@ -155,11 +155,11 @@ async fn within(study: &mut Study<'_>, grid: &Grid, until: Instant, rows: u64) -
 
 /// The job over whose ledger the study trains: harvested as `run` does, with its own student.
 async fn harvest(
-    local: &Local,
+    place: &Place,
     file: &SpecFile,
     dataset: domain::ids::DatasetId,
 ) -> anyhow::Result<Distillation> {
-    let (channel, began) = (local.channel(), run::now()?);
+    let (channel, began) = (place.channel(), run::now()?);
     let id = job::submit_or_refresh(channel, file, dataset, false).await?.id;
     run::watch(channel, id, began).await?;
     job::report(channel, id).await?.outcome.succeeded()?;

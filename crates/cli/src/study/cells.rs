@@ -19,10 +19,6 @@ use wire::Channel;
 const RUNS_MAX: usize = 5_000;
 /// How often runs are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// Cells that wait for the trainer beside the one that it works on: no more, so that what a smaller study does not need is not
-/// trained.
-const CELLS_AHEAD: usize = 2;
-
 /// The runs of a study.
 pub(crate) struct Study<'a> {
     channel: &'a Channel,
@@ -57,13 +53,14 @@ impl<'a> Study<'a> {
         self.known.iter().find(|run| run.state == RunState::Succeeded && run.plan == *plan)
     }
 
-    /// Trains every cell; a run that succeeded in an earlier call is its cell's. In the order of `cells`.
-    pub(crate) async fn train(mut self, cells: &[Cell]) -> anyhow::Result<Vec<(Cell, Run)>> {
+    /// Trains every cell; a run that succeeded in an earlier call is its cell's. At most `ahead`
+    /// of them wait for a trainer. In the order of `cells`.
+    pub(crate) async fn train(mut self, cells: &[Cell], ahead: usize) -> anyhow::Result<Vec<(Cell, Run)>> {
         let mut waiting: VecDeque<Cell> = cells.iter().copied().collect();
         let mut open: VecDeque<(Cell, RunId)> = VecDeque::new();
         let mut done = Vec::with_capacity(cells.len());
         while done.len() < cells.len() {
-            while open.len() < CELLS_AHEAD
+            while open.len() < ahead
                 && let Some(cell) = waiting.pop_front()
             {
                 open.push_back((cell, self.begin(&self.plan(cell)).await?));

@@ -1,8 +1,8 @@
 //! The evidence of a study: what its students and its teacher answered to the test rows.
 
+use super::place::Place;
 use crate::client::{datasets, ledger};
 use anyhow::Context;
-use app::local::Local;
 use domain::ids::DatasetId;
 use domain::label::same;
 use domain::ports::LedgerFilter;
@@ -38,11 +38,11 @@ pub(crate) async fn test_rows(
 }
 
 /// What the students of the cells answered.
-pub(crate) async fn of_students(local: &Local, cells: &[(Cell, Run)]) -> anyhow::Result<Vec<Answers>> {
+pub(crate) async fn of_students(place: &Place, cells: &[(Cell, Run)]) -> anyhow::Result<Vec<Answers>> {
     let mut answers = Vec::with_capacity(cells.len());
     for (cell, run) in cells {
         let result = run.result.as_ref().with_context(|| format!("cell {} has no result", cell.name()))?;
-        let rows = local.test_answers(result).await.with_context(|| format!("cell {}", cell.name()))?;
+        let rows = place.test_answers(result).await.with_context(|| format!("cell {}", cell.name()))?;
         answers.push(Answers { cell: *cell, parameters: result.parameters, rows });
     }
     Ok(answers)
