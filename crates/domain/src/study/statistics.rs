@@ -539,7 +539,7 @@ mod tests {
     #[test]
     fn seeds_that_differ_widen_the_interval_and_equal_ones_do_not_narrow_it() {
         let (first, second) = rows([700, 80, 60, 160]);
-        let one = estimate(Scores::difference(&[first.clone()], &[second.clone()]));
+        let one = estimate(Scores::difference(std::slice::from_ref(&first), std::slice::from_ref(&second)));
         let copies = |rows: &Vec<bool>| vec![rows.clone(); 3];
         let same = estimate(Scores::difference(&copies(&first), &copies(&second)));
         assert!(
