@@ -4,10 +4,12 @@
 use crate::checkpoint_store::{self, Writers};
 use crate::config::Config;
 use crate::models;
-use crate::roles;
+use crate::{roles, test_answers};
 use anyhow::anyhow;
 use checkpoints::Checkpoints;
 use domain::Fault;
+use domain::run::RunResult;
+use domain::study::Answered;
 use std::path::Path;
 use wire::Channel;
 
@@ -42,6 +44,14 @@ impl Shared {
     /// refuse it.
     pub async fn register(&self, channel: &Channel, name: &str, folder: &Path) -> anyhow::Result<String> {
         copy_and_register(channel, self.0.clone(), name, folder).await
+    }
+
+    /// What the student of a run answered to the test rows.
+    ///
+    /// # Errors
+    /// Its checkpoint is absent or damaged.
+    pub async fn test_answers(&self, result: &RunResult) -> anyhow::Result<Vec<Answered>> {
+        test_answers::read(self.0.clone(), result).await
     }
 }
 

@@ -49,6 +49,7 @@ pub mod student;
 #[cfg(feature = "harvester")]
 mod teachers;
 pub mod telemetry;
+mod test_answers;
 pub mod toml_lines;
 pub mod transport;
 

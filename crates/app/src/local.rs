@@ -5,12 +5,14 @@ use crate::checkpoint_store::{self, Writers};
 use crate::config::Config;
 use crate::migrated::Migrated;
 use crate::records::{self, Records};
-use crate::{roles, teachers, transport};
+use crate::{roles, teachers, test_answers, transport};
 use anyhow::anyhow;
 use checkpoints::{Checkpoints, Predictions};
 use domain::Split;
 use domain::ids::RunId;
 use domain::metric::Accuracy;
+use domain::run::RunResult;
+use domain::study::Answered;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use tokio::sync::watch;
@@ -125,6 +127,14 @@ impl Local {
         let count =
             |is: fn(&checkpoints::Prediction) -> bool| measured().filter(|row| is(row)).count() as u64;
         Ok(Some(Accuracy::measure(count(|_| true), count(|row| row.correct), count(|row| row.parsed))))
+    }
+
+    /// What the student of a run answered to the test rows.
+    ///
+    /// # Errors
+    /// Its checkpoint is absent or damaged.
+    pub async fn test_answers(&self, result: &RunResult) -> anyhow::Result<Vec<Answered>> {
+        test_answers::read(self.checkpoints.clone(), result).await
     }
 
     /// Ends in order: the roles finish what is asked and hand back their leases, then the API, then the database.

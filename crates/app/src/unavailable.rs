@@ -4,6 +4,8 @@ use crate::config::Config;
 use crate::migrated::Migrated;
 use domain::ids::RunId;
 use domain::metric::Accuracy;
+use domain::run::RunResult;
+use domain::study::Answered;
 use std::path::{Path, PathBuf};
 use tokio_util::sync::CancellationToken;
 use wire::Channel;
@@ -78,6 +80,14 @@ impl Local {
     /// # Errors
     /// None: there is no such value.
     pub fn accuracy_on_teachers_rows(&self, _: &Path, _: u32) -> anyhow::Result<Option<Accuracy>> {
+        match *self {}
+    }
+
+    /// What a student answered to the test rows.
+    ///
+    /// # Errors
+    /// None: there is no such value.
+    pub async fn test_answers(&self, _: &RunResult) -> anyhow::Result<Vec<Answered>> {
         match *self {}
     }
 

@@ -5,6 +5,7 @@ mod init;
 mod ledger;
 mod runs;
 mod server;
+mod study;
 
 pub(crate) use columns::ColumnArguments;
 pub(crate) use init::InitArguments;
@@ -14,6 +15,8 @@ pub(crate) use server::{
     CancelArguments, DeleteArguments, HealthArguments, JobArguments, ListArguments, ModelsArguments,
     RoleName, ServeArguments, ServerArguments, SubmitArguments, WatchArguments,
 };
+
+pub(crate) use study::StudyArguments;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -64,6 +67,9 @@ pub(crate) enum Verb {
     /// Estimate what a distillation would ask and cost; asks nothing, or --probe rows
     #[command(after_help = PLAN_EXAMPLES)]
     Plan(PlanArguments),
+    /// Say whether a teacher's rationales help, on how many rows and in how large a student; run it again to resume
+    #[command(after_help = study::STUDY_EXAMPLES)]
+    Study(StudyArguments),
     /// Predict labels (and rationales) with a student
     #[command(after_help = PREDICT_EXAMPLES)]
     Predict(PredictArguments),
@@ -148,6 +154,7 @@ impl Verb {
             Self::Init(_) => Some("init"),
             Self::Run(_) => Some("run"),
             Self::Plan(_) => Some("plan"),
+            Self::Study(_) => Some("study"),
             Self::Predict(_) => Some("predict"),
             Self::Evaluate(_) => Some("evaluate"),
             Self::Compare(_) => Some("compare"),

@@ -27,6 +27,7 @@ mod report;
 mod shown;
 mod spec_data;
 mod spec_file;
+mod study;
 mod target;
 mod terminal;
 mod upload;
@@ -56,6 +57,7 @@ fn dispatch(arguments: Arguments) -> anyhow::Result<()> {
             Verb::Init(init) => Box::pin(commands::init::init(config, place, init, shutdown)).await,
             Verb::Run(run) => commands::run::run(config, place, run, shutdown).await,
             Verb::Plan(plan) => commands::plan::plan(config, place, plan, shutdown).await,
+            Verb::Study(study) => Box::pin(commands::study::study(config, study, shutdown)).await,
             Verb::Predict(predict) => commands::predict::predict(config, predict, shutdown).await,
             Verb::Evaluate(evaluate) => commands::evaluate::evaluate(config, evaluate, shutdown).await,
             Verb::Compare(compare) => commands::compare::compare(config, compare, shutdown).await,

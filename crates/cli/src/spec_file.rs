@@ -6,7 +6,8 @@ use app::base::Refused;
 use app::toml_lines::{TomlLines, line_of};
 use domain::Violation;
 use domain::spec::{
-    Draft, JudgingDraft, SECTIONS, Section, Spec, StudentDraft, TeacherDraft, TrainingDraft, suggestion,
+    Draft, JudgingDraft, SECTIONS, Section, Spec, StudentDraft, StudyDraft, StudySpec, TeacherDraft,
+    TrainingDraft, suggestion,
 };
 use domain::task::{AnswerPattern, BUILT_IN, Exemplar, Task};
 use serde::de::DeserializeOwned;
@@ -26,6 +27,8 @@ pub(crate) struct SpecFile {
     pub(crate) over_unlabelled_rows: Option<Spec>,
     /// Where the rows come from.
     pub(crate) data: Data,
+    /// What a study of it tries; only a study checks it further.
+    pub(crate) study: StudySpec,
     /// The checkpoint folder to start from, to be registered under the base name in `spec`.
     pub(crate) init: Option<PathBuf>,
     path: PathBuf,
@@ -207,6 +210,7 @@ impl<'a> Source<'a> {
             student: self.section::<StudentDraft>(StudentDraft::SECTION),
             training: self.section::<TrainingDraft>(TrainingDraft::SECTION),
         };
+        let study = self.section::<StudyDraft>(StudyDraft::SECTION).resolve();
         let draft = self.with_base(draft, init.as_deref());
         let over_unlabelled_rows = draft.leaves_label_open().then(|| draft.clone().over_unlabelled_rows());
         let over_unlabelled_rows = over_unlabelled_rows.and_then(|draft| draft.resolve().ok());
@@ -228,7 +232,7 @@ impl<'a> Source<'a> {
         match data {
             Some(data) => {
                 let (path, lines) = (self.path.to_owned(), self.lines);
-                Ok(SpecFile { spec, over_unlabelled_rows, data, init, path, lines })
+                Ok(SpecFile { spec, over_unlabelled_rows, data, study, init, path, lines })
             }
             None => Err(self.into_error()),
         }

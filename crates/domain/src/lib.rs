@@ -2,7 +2,7 @@
 //!
 //! Here are the specification of a distillation ([`spec`]), tasks as data ([`task`]), the reading of completions
 //! ([`completion`]), the comparison of labels ([`label`]), judging ([`judge`]), what an objective trains and answers
-//! ([`objective`]), records and their states ([`records`], [`state`]), what a job may do next ([`lifecycle`]) and may spend ([`budget`]), what is asked next ([`policy`]) and until when ([`until`]), the names of
+//! ([`objective`]), records and their states ([`records`], [`state`]), what a study asks and finds ([`study`]), what a job may do next ([`lifecycle`]) and may spend ([`budget`]), what is asked next ([`policy`]) and until when ([`until`]), the names of
 //! metrics and spans ([`telemetry`]), [`Fault`], and the ports that adapters implement ([`ports`]).
 //!
 //! # Invariants
@@ -55,8 +55,10 @@ pub mod rows;
 pub mod run;
 pub mod secret;
 pub mod share;
+pub mod shuffle;
 pub mod spec;
 pub mod state;
+pub mod study;
 pub mod subset;
 pub mod task;
 pub mod telemetry;

@@ -4,6 +4,8 @@
 pub(crate) trait Value {
     /// The kind of value, as the reference shows it.
     const KIND: &'static str;
+    /// The kind of a list of such values.
+    const LIST: &'static str = "list of";
 
     /// Every value with its documentation, for an enumeration; empty for other kinds.
     fn choices() -> Vec<(&'static str, &'static str)> {
@@ -19,18 +21,23 @@ pub(crate) trait Value {
     fn text(&self) -> String;
 }
 
-impl Value for Vec<String> {
-    const KIND: &'static str = "list of texts";
+impl<T: Value> Value for Vec<T> {
+    const KIND: &'static str = T::LIST;
+
+    fn choices() -> Vec<(&'static str, &'static str)> {
+        T::choices()
+    }
 
     fn text(&self) -> String {
-        self.join(",")
+        self.iter().map(Value::text).collect::<Vec<_>>().join(",")
     }
 }
 
 macro_rules! value {
-    ($($kind:ty, $name:literal, $number:expr;)+) => {
+    ($($kind:ty, $name:literal, $list:literal, $number:expr;)+) => {
         $(impl Value for $kind {
             const KIND: &'static str = $name;
+            const LIST: &'static str = $list;
 
             fn number(&self) -> Option<f64> {
                 let number: fn(&$kind) -> Option<f64> = $number;
@@ -45,11 +52,11 @@ macro_rules! value {
 }
 
 value! {
-    u32, "integer", |number| Some(f64::from(*number));
-    u64, "integer", |number| Some(*number as f64);
-    f64, "number", |number| Some(*number);
-    bool, "true or false", |_| None;
-    String, "text", |_| None;
+    u32, "integer", "list of integers", |number| Some(f64::from(*number));
+    u64, "integer", "list of integers", |number| Some(*number as f64);
+    f64, "number", "list of numbers", |number| Some(*number);
+    bool, "true or false", "list of true or false", |_| None;
+    String, "text", "list of texts", |_| None;
 }
 
 /// Defines an enumeration from its values, their names and their documentation, all written once.

@@ -12,8 +12,9 @@ mod stored;
 pub use field::{Field, Section};
 pub use hint::Hint;
 pub use sections::{
-    Budget, Judging, JudgingDraft, LabelSource, PROFILE_IMPORTED, PROFILE_NONE, Precision, Schedule, Select,
-    StudentDraft, StudentSize, TeacherDraft, TeacherSource, TeacherSpec, TrainingDraft, TrainingSpec, Until,
+    Budget, Judging, JudgingDraft, LabelSource, PROFILE_IMPORTED, PROFILE_NONE, Precision, Rationales,
+    Schedule, Select, StudentDraft, StudentSize, StudyDraft, StudySpec, TeacherDraft, TeacherSource,
+    TeacherSpec, TrainingDraft, TrainingSpec, Until,
 };
 
 use crate::completion::exemplar_violations;
@@ -32,6 +33,7 @@ pub const SECTIONS: &[Section] = &[
     JudgingDraft::SECTION,
     StudentDraft::SECTION,
     TrainingDraft::SECTION,
+    StudyDraft::SECTION,
 ];
 
 /// What the student's weights are before training.

@@ -6,11 +6,12 @@ use crate::optimizer::AdamW;
 use crate::resume::{self, ResumeState};
 use crate::{Settings, TrainError};
 use checkpoints::Checkpoints;
-use domain::Split;
 use domain::metric::SplitMix;
-use domain::objective::TrainingExample;
+use domain::objective::{Objective, TrainingExample};
 use domain::records::LeasedRun;
+use domain::run::{RunPlan, RunPurpose};
 use domain::spec::{Precision, Spec, Start, StudentSize};
+use domain::{Split, shuffle};
 use std::path::PathBuf;
 use student::{Codec, Limits, Tokenizer};
 use t5::{Compute, ForwardOptions, Model};
@@ -59,7 +60,7 @@ impl TrainState {
         let spec = leased.spec.clone();
         let train = link.examples(Split::Train)?;
         let validation = link.examples(Split::Validation)?;
-        let (train, validation) = data::hold_out(&spec, leased.run.plan.rows.seed, train, validation);
+        let (mut train, validation) = data::hold_out(&spec, leased.run.plan.rows.seed, train, validation);
         let device = if settings.use_cuda { t5::device::select() } else { Device::Cpu };
         let resumed = resume::folder(checkpoints, &leased.run.resume_path)?;
         let progress =
@@ -72,8 +73,14 @@ impl TrainState {
             (None, Start::Base { name }) => {
                 student::open_checkpoint(&checkpoints.fetch(&format!("base/{name}"), None)?, device)?
             }
-            (None, Start::Scratch { size, vocabulary }) => fresh(&spec, &train, *size, *vocabulary, device)?,
+            (None, Start::Scratch { size, vocabulary }) => {
+                let tokenizer = Tokenizer::train(corpus(&leased.run.plan, &spec, &train), *vocabulary)?;
+                let model = fresh(&spec, &tokenizer, *size, device)?;
+                (tokenizer, model)
+            }
         };
+        // After the tokenizer has seen the rows: it is the same one, whosever the rationales are.
+        shuffle::apply(&spec.training, &mut train);
         Self::arrange(spec, tokenizer, model, train, validation, progress, threads, resumed)
     }
 
@@ -171,14 +178,28 @@ fn compute(spec: &Spec, progress: &ResumeState, device: Device) -> Compute {
     if bfloat16 { Compute::BFloat16 } else { Compute::Float32 }
 }
 
-/// A tokenizer trained on everything that the train rows say, and fresh weights over it.
-fn fresh(
-    spec: &Spec,
-    train: &[TrainingExample],
-    size: StudentSize,
-    vocabulary: u32,
-    device: Device,
-) -> Result<(Tokenizer, Model), TrainError> {
+/// What the train rows say, for a tokenizer that is trained on it. In a cell of a study this is all that any of its arms could
+/// learn from these rows, so that cells which differ in their objective have one tokenizer.
+fn corpus(plan: &RunPlan, spec: &Spec, train: &[TrainingExample]) -> Vec<String> {
+    let objectives = match plan.purpose {
+        RunPurpose::Cell { .. } => Objective::ALL,
+        RunPurpose::Final | RunPurpose::Probe => std::slice::from_ref(&spec.training.objective),
+    };
+    let mut corpus = Vec::new();
+    for example in train {
+        for objective in objectives {
+            let texts = objective.compose(&spec.task, example);
+            for text in texts.labels.into_iter().chain(texts.rationales) {
+                corpus.push(text.source);
+                corpus.push(text.target);
+            }
+        }
+    }
+    corpus
+}
+
+/// Fresh weights over a tokenizer.
+fn fresh(spec: &Spec, tokenizer: &Tokenizer, size: StudentSize, device: Device) -> Result<Model, TrainError> {
     let size = match size {
         StudentSize::Tiny => t5::Size::Tiny,
         StudentSize::Mini => t5::Size::Mini,
@@ -186,17 +207,7 @@ fn fresh(
         StudentSize::Base => t5::Size::Base,
         StudentSize::Large => t5::Size::Large,
     };
-    let mut corpus = Vec::new();
-    for example in train {
-        let texts = spec.training.objective.compose(&spec.task, example);
-        for text in texts.labels.into_iter().chain(texts.rationales) {
-            corpus.push(text.source);
-            corpus.push(text.target);
-        }
-    }
-    let tokenizer = Tokenizer::train(corpus, vocabulary)?;
     let rows = (tokenizer.vocabulary() + VOCABULARY_MULTIPLE - 1) / VOCABULARY_MULTIPLE * VOCABULARY_MULTIPLE;
     let seed = i64::from_le_bytes(spec.training.seed.to_le_bytes());
-    let model = Model::from_scratch(size.config(rows), seed, device)?;
-    Ok((tokenizer, model))
+    Ok(Model::from_scratch(size.config(rows), seed, device)?)
 }

@@ -83,6 +83,7 @@ enumerations!(
     domain::spec::Schedule => Schedule,
     domain::spec::Precision => Precision,
     domain::spec::LabelSource => LabelSource,
+    domain::spec::Rationales => RowRationales,
     domain::spec::Hint => Hint,
     domain::spec::StudentSize => StudentSize,
     domain::spec::Until => AskUntil,

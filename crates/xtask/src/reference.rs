@@ -3,7 +3,8 @@
 use anyhow::{Context, bail};
 use domain::Task;
 use domain::spec::{
-    Draft, Field, JudgingDraft, SECTIONS, Section, Spec, StudentDraft, TeacherDraft, TrainingDraft,
+    Draft, Field, JudgingDraft, SECTIONS, Section, Spec, StudentDraft, StudyDraft, TeacherDraft,
+    TrainingDraft,
 };
 use domain::task::BUILT_IN;
 use std::fmt::Write;
@@ -104,7 +105,11 @@ fn resolved(student: StudentDraft) -> anyhow::Result<serde_json::Value> {
     let spec: Spec = draft
         .resolve()
         .map_err(|violations| anyhow::anyhow!("the defaults do not resolve: {violations:?}"))?;
-    Ok(serde_json::to_value(spec)?)
+    let mut resolved = serde_json::to_value(spec)?;
+    if let Some(sections) = resolved.as_object_mut() {
+        sections.insert("study".to_owned(), serde_json::to_value(StudyDraft::default().resolve())?);
+    }
+    Ok(resolved)
 }
 
 fn section_table(

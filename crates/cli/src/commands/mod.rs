@@ -18,6 +18,7 @@ pub(crate) mod run;
 pub(crate) mod runs;
 pub(crate) mod serve;
 pub(crate) mod show;
+pub(crate) mod study;
 pub(crate) mod submit;
 pub(crate) mod train;
 pub(crate) mod watch;

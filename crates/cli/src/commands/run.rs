@@ -60,8 +60,7 @@ async fn distil(
     again: Again,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<Reported> {
-    let began = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis();
-    let began = Timestamp(i64::try_from(began)?);
+    let began = now()?;
     if let (Some(folder), Start::Base { name }) = (&file.init, &file.spec.start) {
         let registered = local.register_base(name, folder).await;
         file.spec.start = Start::Base { name: registered.map_err(|error| file.refused_init(error))? };
@@ -113,8 +112,14 @@ async fn tell_others(channel: &Channel, id: DistillationId) -> anyhow::Result<()
     Ok(())
 }
 
+/// The time.
+pub(crate) fn now() -> anyhow::Result<Timestamp> {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis();
+    Ok(Timestamp(i64::try_from(since)?))
+}
+
 /// Follows the job to its end, showing each phase. What happened before `since`, in an earlier call, is not shown again.
-async fn watch(channel: &Channel, id: DistillationId, since: Timestamp) -> anyhow::Result<()> {
+pub(crate) async fn watch(channel: &Channel, id: DistillationId, since: Timestamp) -> anyhow::Result<()> {
     let mut shown = Shown::default();
     follow(channel, id, 0, |watched| {
         if watched.at().is_none_or(|at| at >= since) {

@@ -14,8 +14,8 @@ use app::local::{Local, Scope};
 use domain::Violation;
 use domain::fingerprint::run_request;
 use domain::ids::RunId;
-use domain::records::Run;
-use domain::run::{RunDraft, RunPurpose};
+use domain::records::{Distillation, Run};
+use domain::run::{RunDraft, RunPlan, RunPurpose};
 use domain::spec::{JudgingDraft, StudentDraft, TrainingDraft};
 use domain::state::RunState;
 use std::time::Duration;
@@ -72,9 +72,14 @@ async fn here(
 async fn create(channel: &Channel, arguments: &TrainArguments) -> anyhow::Result<Run> {
     let job = jobs::find(channel, &arguments.job.job).await?.job;
     let plan = draft(arguments)?.resolve(&job.spec).map_err(mistakes)?;
+    create_run(channel, &job, &plan).await
+}
+
+/// The run over a job's ledger that does this: the one of an earlier call, unless that failed.
+pub(crate) async fn create_run(channel: &Channel, job: &Distillation, plan: &RunPlan) -> anyhow::Result<Run> {
     for attempt in 0..ATTEMPTS_MAX {
-        let request = run_request(job.id, &job.spec, &plan, attempt);
-        let run = runs::create(channel, request, job.id, &plan).await.map_err(|status| {
+        let request = run_request(job.id, &job.spec, plan, attempt);
+        let run = runs::create(channel, request, job.id, plan).await.map_err(|status| {
             let found = wire::violations_of(&status);
             if found.is_empty() { failure(status) } else { mistakes(found) }
         })?;
@@ -82,7 +87,7 @@ async fn create(channel: &Channel, arguments: &TrainArguments) -> anyhow::Result
             return Ok(run);
         }
     }
-    bail!("{ATTEMPTS_MAX} runs with these settings failed: `distillery runs {}` shows why", arguments.job.job)
+    bail!("{ATTEMPTS_MAX} runs with these settings failed: `distillery runs {}` shows why", job.id)
 }
 
 fn mistakes(found: Vec<Violation>) -> anyhow::Error {

@@ -47,6 +47,16 @@ named!(
 );
 
 named!(
+    /// Whose rationales a train row is learnt with.
+    Rationales {
+        /// The row's own.
+        Own = "own",
+        /// Another row's, drawn with the seed, and the row's own label: a control, in which a rationale says nothing of its row.
+        Shuffled = "shuffled",
+    }
+);
+
+named!(
     /// The named sizes of a student that starts from scratch.
     StudentSize {
         /// About a million parameters: for tests.
@@ -253,6 +263,8 @@ section! {
     "training": TrainingSpec from TrainingDraft, listed by training_fields, with context: Context {
         /// What the student is trained to write. Default: `step_by_step` where there is a teacher, else `standard`.
         required objective: Objective = Objective::default_for(context.has_teacher);
+        /// Whose rationales a train row is learnt with.
+        required rationales: Rationales = Rationales::Own;
         /// L = alpha * L_label + (1 - alpha) * L_rationale.
         required alpha: f64 = 0.5, in 0.0..=1.0;
         /// Peak learning rate of AdamW.
@@ -291,5 +303,23 @@ section! {
         required seed: u64 = 0;
         /// The number format of the passes.
         required precision: Precision = Precision::Auto;
+    }
+}
+
+section! {
+    /// The grid of `distillery study`: every objective with every fraction, seed and size, and two controls, which are in every
+    /// study: `none` learns labels only, `shuffled` learns as the first objective, with other rows' rationales. Other verbs pass it
+    /// over.
+    "study": StudySpec from StudyDraft, listed by study_fields, with _context: () {
+        /// What students are trained to write, besides the controls.
+        required objectives: Vec<Objective> = vec![Objective::StepByStep];
+        /// Fractions of the train rows, each above 0 and at most 1; 1 is one of them.
+        required fractions: Vec<f64> = vec![0.25, 1.0];
+        /// A student for each of these seeds, which draw the rows of a fraction, the weights and the order of the rows.
+        required seeds: Vec<u64> = vec![0, 1, 2];
+        /// Sizes of students, from scratch only. Default: the one of `[student]`.
+        optional sizes: Vec<StudentSize> = None;
+        /// A difference of up to this many points does not matter.
+        required margin: f64 = 2.0, in 0.0..=100.0;
     }
 }

@@ -1375,6 +1375,9 @@ pub struct TrainingSpec {
     /// Number format of the passes.
     #[prost(enumeration = "Precision", tag = "19")]
     pub precision: i32,
+    /// Whose rationales a train row is learnt with.
+    #[prost(enumeration = "RowRationales", tag = "20")]
+    pub rationales: i32,
 }
 /// What a user asks for.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -1524,6 +1527,39 @@ impl Precision {
             "PRECISION_FLOAT32" => Some(Self::Float32),
             "PRECISION_BFLOAT16" => Some(Self::Bfloat16),
             "PRECISION_AUTO" => Some(Self::Auto),
+            _ => None,
+        }
+    }
+}
+/// Whose rationales a train row is learnt with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum RowRationales {
+    /// own.
+    Unspecified = 0,
+    /// The row's own.
+    Own = 1,
+    /// Another row's, drawn with the seed, and the row's own label: a control.
+    Shuffled = 2,
+}
+impl RowRationales {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "ROW_RATIONALES_UNSPECIFIED",
+            Self::Own => "ROW_RATIONALES_OWN",
+            Self::Shuffled => "ROW_RATIONALES_SHUFFLED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "ROW_RATIONALES_UNSPECIFIED" => Some(Self::Unspecified),
+            "ROW_RATIONALES_OWN" => Some(Self::Own),
+            "ROW_RATIONALES_SHUFFLED" => Some(Self::Shuffled),
             _ => None,
         }
     }

@@ -1,0 +1,196 @@
+//! Accuracy against the fraction of the rows, a curve for each arm and a line for the teacher, as SVG.
+
+use super::words::{self, html};
+use crate::report::percent;
+use domain::spec::StudentSize;
+use domain::study::{Arm, Measured, Results};
+use std::fmt::Write;
+
+/// The drawing, in its own units: narrow, so that its letters are legible on a phone.
+const WIDTH: f64 = 420.0;
+const HEIGHT: f64 = 280.0;
+const LEFT: f64 = 44.0;
+const RIGHT: f64 = 12.0;
+const TOP: f64 = 12.0;
+const BOTTOM: f64 = 36.0;
+/// Curves have this many colours and dashes before they repeat.
+const STYLES: usize = 6;
+const DASHES: [&str; STYLES] = ["2 4", "none", "7 4", "1 0", "9 3 2 3", "4 2"];
+
+/// A chart for each size of student, and one key to all of them.
+pub(super) fn charts(page: &mut String, results: &Results) {
+    page.push_str("<h2>Accuracy against rows</h2>\n<ul class=\"key\">");
+    for (place, arm) in arms(results).iter().enumerate() {
+        let (class, dash) = style(place);
+        let _ = write!(
+            page,
+            "<li><svg viewBox=\"0 0 36 12\" aria-hidden=\"true\"><path class=\"{class}\" d=\"M0 6H36\" stroke-width=\"3\" \
+             stroke-dasharray=\"{dash}\"/></svg>{}</li>",
+            html(&arm.words())
+        );
+    }
+    if let Some(teacher) = &results.teacher {
+        let _ = write!(
+            page,
+            "<li><svg viewBox=\"0 0 36 12\" aria-hidden=\"true\"><path stroke=\"currentColor\" d=\"M0 6H36\" \
+             stroke-width=\"1\"/></svg>teacher {}, {}</li>",
+            html(&teacher.name),
+            percent(teacher.accuracy)
+        );
+    }
+    page.push_str("</ul>\n<div class=\"charts\">");
+    let scale = Scale::of(results);
+    for size in results.sizes() {
+        chart(page, results, size, &scale);
+    }
+    page.push_str("</div>\n");
+}
+
+fn style(place: usize) -> (String, &'static str) {
+    let place = place % STYLES;
+    (format!("a{place}"), DASHES.get(place).copied().unwrap_or("none"))
+}
+
+fn arms(results: &Results) -> Vec<Arm> {
+    let mut arms: Vec<Arm> = Vec::new();
+    for measured in &results.settings {
+        if !arms.contains(&measured.setting.arm) {
+            arms.push(measured.setting.arm);
+        }
+    }
+    arms
+}
+
+/// The heights of all charts: whole tens of percent around everything that is drawn.
+struct Scale {
+    least: f64,
+    most: f64,
+    millionths: Vec<u32>,
+}
+
+impl Scale {
+    fn of(results: &Results) -> Self {
+        let (lows, highs): (Vec<f64>, Vec<f64>) = results
+            .settings
+            .iter()
+            .map(|measured| (measured.low, measured.high))
+            .chain(results.teacher.iter().map(|teacher| (teacher.accuracy, teacher.accuracy)))
+            .unzip();
+        let least = (lows.into_iter().fold(1.0, f64::min) * 10.0).floor() / 10.0;
+        let most = (highs.into_iter().fold(0.0, f64::max) * 10.0).ceil() / 10.0;
+        let mut millionths: Vec<u32> =
+            results.settings.iter().map(|measured| measured.setting.millionths).collect();
+        millionths.sort_unstable();
+        millionths.dedup();
+        Self { least, most: most.max(least + 0.1), millionths }
+    }
+
+    fn y(&self, share: f64) -> f64 {
+        TOP + (self.most - share) / (self.most - self.least) * (HEIGHT - TOP - BOTTOM)
+    }
+
+    /// Fractions stand side by side in equal steps; arms a little beside each other, so that intervals do not cover.
+    fn x(&self, millionths: u32, arm: usize, arms: usize) -> f64 {
+        let place = self.millionths.iter().position(|known| *known == millionths).unwrap_or(0) as f64;
+        let step = (WIDTH - LEFT - RIGHT) / self.millionths.len().max(1) as f64;
+        LEFT + step * (place + 0.5) + 7.0 * (arm as f64 - (arms as f64 - 1.0) / 2.0)
+    }
+}
+
+fn chart(page: &mut String, results: &Results, size: Option<StudentSize>, scale: &Scale) {
+    let title = size.map_or("the student".to_owned(), |size| format!("students of size {size}"));
+    let _ = write!(
+        page,
+        "<figure><svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"Accuracy against the fraction of the train rows: \
+         {title}\">"
+    );
+    axes(page, results, size, scale);
+    if let Some(teacher) = &results.teacher {
+        let y = scale.y(teacher.accuracy);
+        let _ = write!(
+            page,
+            "<path d=\"M{LEFT} {y:.1}H{:.1}\" stroke=\"currentColor\" stroke-width=\"1\"/>",
+            WIDTH - RIGHT
+        );
+    }
+    let arms = arms(results);
+    for (place, arm) in arms.iter().enumerate() {
+        let of_arm = |measured: &&Measured| measured.setting.arm == *arm && measured.setting.size == size;
+        let points: Vec<&Measured> = results.settings.iter().filter(of_arm).collect();
+        curve(page, &points, scale, (place, arms.len()));
+    }
+    let _ = write!(
+        page,
+        "</svg><figcaption>{title}: accuracy on test rows, with 95% intervals</figcaption></figure>"
+    );
+}
+
+fn axes(page: &mut String, results: &Results, size: Option<StudentSize>, scale: &Scale) {
+    let tens = ((scale.most - scale.least) * 10.0).round() as u32;
+    for ten in 0..=tens {
+        let share = scale.least + f64::from(ten) / 10.0;
+        let y = scale.y(share);
+        let _ = write!(
+            page,
+            "<path d=\"M{LEFT} {y:.1}H{:.1}\" stroke=\"var(--line)\" stroke-width=\"1\"/><text x=\"{:.1}\" y=\"{:.1}\" \
+             text-anchor=\"end\">{:.0}%</text>",
+            WIDTH - RIGHT,
+            LEFT - 6.0,
+            y + 4.0,
+            share * 100.0
+        );
+    }
+    let mut seen = Vec::new();
+    for measured in results.settings.iter().filter(|measured| measured.setting.size == size) {
+        let millionths = measured.setting.millionths;
+        if !seen.contains(&millionths) {
+            seen.push(millionths);
+            let _ = write!(
+                page,
+                "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>",
+                scale.x(millionths, 0, 1),
+                HEIGHT - 18.0,
+                words::fraction(measured.setting)
+            );
+        }
+    }
+    let _ = write!(
+        page,
+        "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">of the train rows</text>",
+        LEFT + (WIDTH - LEFT - RIGHT) / 2.0,
+        HEIGHT - 3.0
+    );
+}
+
+/// A curve with its intervals; each point says its numbers.
+fn curve(page: &mut String, points: &[&Measured], scale: &Scale, (place, arms): (usize, usize)) {
+    let (class, dash) = style(place);
+    let at =
+        |measured: &Measured| (scale.x(measured.setting.millionths, place, arms), scale.y(measured.accuracy));
+    let line: Vec<String> = points
+        .iter()
+        .map(|measured| {
+            let (x, y) = at(measured);
+            format!("{x:.1},{y:.1}")
+        })
+        .collect();
+    let _ = write!(
+        page,
+        "<polyline class=\"{class}\" points=\"{}\" style=\"fill:none\" stroke-width=\"2\" stroke-dasharray=\"{dash}\"/>",
+        line.join(" ")
+    );
+    for measured in points {
+        let (x, y) = at(measured);
+        let _ = write!(
+            page,
+            "<g class=\"{class}\"><title>{}, {}: {} ({})</title><path d=\"M{x:.1} {:.1}V{:.1}\" stroke-width=\"1.5\"/>\
+             <circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3.5\"/></g>",
+            html(&measured.setting.arm.words()),
+            words::fraction(measured.setting),
+            percent(measured.accuracy),
+            words::percent_interval(measured.low, measured.high),
+            scale.y(measured.high),
+            scale.y(measured.low),
+        );
+    }
+}

@@ -1,0 +1,94 @@
+//! Where a study is carried out: on this machine, or by the services of a server that keeps its checkpoints where this machine
+//! can read them.
+
+use crate::args::ServerArguments;
+use crate::exit::Usage;
+use crate::target;
+use app::base::{Refused, Shared};
+use app::config::Config;
+use app::local::{Local, Scope};
+use domain::run::RunResult;
+use domain::study::Answered;
+use std::path::Path;
+use tokio_util::sync::CancellationToken;
+use wire::Channel;
+
+/// The services that carry a study out.
+pub(crate) enum Place {
+    /// Those of this process.
+    Here(Box<Local>),
+    /// Those of a server, and its store of checkpoints.
+    Server(Channel, Shared),
+}
+
+impl Place {
+    /// The server that is named, else this machine.
+    pub(crate) async fn open(
+        config: Config,
+        server: &ServerArguments,
+        shutdown: CancellationToken,
+    ) -> anyhow::Result<Self> {
+        let Some(url) = server.url() else {
+            return Ok(Self::Here(Box::new(Local::open(config, Scope::DISTIL, shutdown).await?)));
+        };
+        let shared = Shared::open(&config).map_err(|error| match error.downcast::<Refused>() {
+            Ok(_) => Usage(
+                "--server: a study reads what its students answered from their checkpoints: name the servers' store in \
+                 `[checkpoints] root` of your configuration"
+                    .to_owned(),
+            )
+            .into(),
+            Err(error) => error,
+        })?;
+        Ok(Self::Server(target::connect(&config.client, url, server).await?, shared))
+    }
+
+    /// To the services.
+    pub(crate) fn channel(&self) -> &Channel {
+        match self {
+            Self::Here(local) => local.channel(),
+            Self::Server(channel, _) => channel,
+        }
+    }
+
+    /// Cells that wait for a trainer: on this machine no more than it takes, so that what a smaller study does not need is not
+    /// trained; at a server all, for any number of trainers.
+    pub(crate) fn cells_ahead(&self) -> usize {
+        match self {
+            Self::Here(_) => 2,
+            Self::Server(..) => usize::MAX,
+        }
+    }
+
+    /// Copies a checkpoint folder in and registers it; the name says its content.
+    pub(crate) async fn register_base(&self, name: &str, folder: &Path) -> anyhow::Result<String> {
+        match self {
+            Self::Here(local) => local.register_base(name, folder).await,
+            Self::Server(channel, shared) => shared.register(channel, name, folder).await,
+        }
+    }
+
+    /// What the student of a run answered to the test rows.
+    pub(crate) async fn test_answers(&self, result: &RunResult) -> anyhow::Result<Vec<Answered>> {
+        match self {
+            Self::Here(local) => local.test_answers(result).await,
+            Self::Server(_, shared) => shared.test_answers(result).await,
+        }
+    }
+
+    /// Resolves when a role of this process ended that should not have.
+    pub(crate) async fn failed(&self) -> anyhow::Error {
+        match self {
+            Self::Here(local) => local.failed().await,
+            Self::Server(..) => std::future::pending().await,
+        }
+    }
+
+    /// The services of this process hand back their leases and write their resume state.
+    pub(crate) async fn close(self) -> anyhow::Result<()> {
+        match self {
+            Self::Here(local) => local.close().await,
+            Self::Server(..) => Ok(()),
+        }
+    }
+}
