@@ -51,27 +51,26 @@ pub async fn connect(section: &ClientSection, url: &str) -> anyhow::Result<Chann
     Ok(wire::channel(channel, credentials))
 }
 
+/// A connection that ended tells no more: which words say so is a matter of moments.
+const ENDED: &str = "the connection ended without an answer: was the server stopped? If it has TLS, write https:// (--server); if it \
+                     wants a client's certificate, client.certificate and client.key name one";
+const UNTRUSTED: &str =
+    "its certificate is signed by an authority that is not trusted here: name it (--ca, client.ca)";
+
 /// What the words of the layers below mean, and which setting changes it.
 const EXPLAINED: &[(&str, &str)] = &[
-    (
-        "h2 protocol error",
-        "the server speaks no HTTP/2 in plain text there: if it has TLS, write https:// (--server)",
-    ),
-    (
-        "http2 error",
-        "the server speaks no HTTP/2 in plain text there: if it has TLS, write https:// (--server)",
-    ),
-    (
-        "UnknownIssuer",
-        "its certificate is signed by an authority that is not trusted here: name it (--ca, client.ca)",
-    ),
-    (
-        "BadSignature",
-        "its certificate is signed by an authority that is not trusted here: name it (--ca, client.ca)",
-    ),
+    ("UnknownIssuer", UNTRUSTED),
+    ("BadSignature", UNTRUSTED),
     ("CertificateRequired", "it wants a client's certificate: client.certificate and client.key name one"),
     ("NotValidForName", "its certificate is for another name than that in the URL (--server)"),
     ("CorruptMessage", "it does not speak TLS there: write http:// (--server)"),
+    ("h2 protocol error", ENDED),
+    ("http2 error", ENDED),
+    ("broken pipe", ENDED),
+    ("onnection reset", ENDED),
+    ("onnection closed", ENDED),
+    ("end of file", ENDED),
+    (" eof", ENDED),
 ];
 
 /// What to do about a failure in the words of a layer below.

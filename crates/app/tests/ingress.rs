@@ -102,7 +102,7 @@ async fn tls_is_spoken_to_those_who_trust_the_certificate() {
     if let Ok(channel) = server.channel_to(&plain, |_| {}).await {
         let status = list_models(&channel).await.unwrap_err();
         let words = app::client::words(&status);
-        assert!(words.contains("if it has TLS, write https://"), "{words}: {status:?}");
+        assert!(words.contains("If it has TLS, write https://"), "{words}: {status:?}");
     }
     list_models(&server.channel(|client| client.ca = ca.clone()).await.unwrap()).await.unwrap();
     server.stop().await.unwrap();
