@@ -67,15 +67,17 @@ const EXPLAINED: &[(&str, &str)] = &[
     ("h2 protocol error", ENDED),
     ("http2 error", ENDED),
     ("broken pipe", ENDED),
-    ("onnection reset", ENDED),
-    ("onnection closed", ENDED),
+    ("connection reset", ENDED),
+    ("connection closed", ENDED),
     ("end of file", ENDED),
     (" eof", ENDED),
 ];
 
 /// What to do about a failure in the words of a layer below.
 pub fn meaning(words: &str) -> Option<&'static str> {
-    EXPLAINED.iter().find(|(known, _)| words.contains(known)).map(|(_, meaning)| *meaning)
+    let words = words.to_ascii_lowercase();
+    let known = EXPLAINED.iter().find(|(known, _)| words.contains(&known.to_ascii_lowercase()));
+    known.map(|(_, meaning)| *meaning)
 }
 
 /// The message of a status, with the words of its innermost cause where it tells nothing, and what to do about it.
