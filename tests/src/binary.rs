@@ -1,5 +1,6 @@
 //! The binary under test.
 
+use crate::teacher::Teacher;
 use anyhow::{Context, bail};
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -74,6 +75,26 @@ pub fn start(folder: &Path, teacher_url: &str, arguments: &[&str]) -> anyhow::Re
         .stderr(std::fs::File::options().append(true).create(true).open(folder.join("stderr.log"))?)
         .spawn()
         .context("the binary cannot be started")
+}
+
+/// Starts a command that asks `teacher`, and kills it (SIGKILL) so long after it has asked once more, or after some seconds.
+///
+/// # Errors
+/// It cannot be started or killed.
+pub fn kill_while_it_asks(
+    folder: &Path,
+    teacher: &Teacher,
+    arguments: &[&str],
+    after: Duration,
+) -> anyhow::Result<()> {
+    let before = teacher.requests();
+    let mut child = start(folder, teacher.url(), arguments)?;
+    // What asks nothing more is killed as well.
+    let _ = wait_until(&mut child, Duration::from_secs(3), || teacher.requests() > before);
+    std::thread::sleep(after);
+    child.kill()?;
+    child.wait()?;
+    Ok(())
 }
 
 /// Waits until `child` ends.

@@ -229,13 +229,8 @@ fn kills_take_no_job_over_its_budget() {
     let folder = folder("prompts = 10", 4);
     let arguments = &["run", "spec.toml", "--json", "--config", "short.toml"];
     for _kill in 0..KILLS {
-        let before = teacher.requests();
-        let mut child = binary::start(folder.path(), teacher.url(), arguments).unwrap();
-        let asked = || teacher.requests() > before;
-        let _ = binary::wait_until(&mut child, Duration::from_secs(3), asked);
-        std::thread::sleep(Duration::from_millis(dice.below(150)));
-        child.kill().unwrap();
-        child.wait().unwrap();
+        let after = Duration::from_millis(dice.below(150));
+        binary::kill_while_it_asks(folder.path(), &teacher, arguments, after).unwrap();
     }
     let said = folder.say(teacher.url(), arguments).unwrap();
     let outcome = said.json().unwrap();

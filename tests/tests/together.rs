@@ -162,6 +162,21 @@ fn a_teacher_that_answers_one_question_only_is_asked_row_by_row() {
 }
 
 #[test]
+fn a_teacher_that_refuses_several_rows_is_asked_row_by_row() {
+    let folder = folder(64, "rows_per_call = 8", 1);
+    let teacher = Teacher::start(|asked| match questions(&asked.prompt).is_empty() {
+        true => teach(&asked.prompt),
+        false => Reply::status(400, r#"{"error": {"message": "this prompt is longer than the context"}}"#),
+    });
+    let teacher = teacher.unwrap();
+    let (said, outcome) = run(&folder, &teacher);
+    let together = teacher.requests() - 64;
+    assert!((4..=6).contains(&together), "{together}: {outcome}");
+    assert_eq!(outcome["prompts"], 64, "a refusal is no call: {outcome}");
+    assert!(said.err.contains("does not answer several rows at once"), "{}", said.err);
+}
+
+#[test]
 fn a_budget_counts_calls_and_not_rows() {
     let (folder, teacher) =
         (folder(120, "rows_per_call = 8\nbudget = { prompts = 10 }", 4), Teacher::start(answer_all).unwrap());
@@ -199,13 +214,8 @@ fn kills_take_no_job_over_its_budget_and_lose_no_answer() {
     let teacher = teacher.unwrap();
     let folder = folder(64, "rows_per_call = 4\nbudget = { prompts = 20, money_micros = 60000 }", 4);
     for _kill in 0..KILLS {
-        let before = teacher.requests();
-        let mut child = binary::start(folder.path(), teacher.url(), RUN).unwrap();
-        let asked = || teacher.requests() > before;
-        let _ = binary::wait_until(&mut child, Duration::from_secs(3), asked);
-        std::thread::sleep(Duration::from_millis(dice.below(200)));
-        child.kill().unwrap();
-        child.wait().unwrap();
+        let after = Duration::from_millis(dice.below(200));
+        binary::kill_while_it_asks(folder.path(), &teacher, RUN, after).unwrap();
     }
     let (_, outcome) = run(&folder, &teacher);
     let (calls, micros) = (paid.0.load(Ordering::SeqCst), paid.1.load(Ordering::SeqCst));

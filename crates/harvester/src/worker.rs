@@ -232,8 +232,11 @@ impl Worker {
     /// Rows that one call of a job asks about. A job that cannot be opened is asked row by row, and says so there.
     async fn rows_together(&self, job: DistillationId) -> usize {
         match self.shared.jobs.get(job).await {
-            Ok(prepared) if !self.together.fails(job) => prepared.rows_per_call(),
-            Ok(_) | Err(_) => 1,
+            Ok(prepared) => match prepared.rows_per_call() {
+                several @ 2.. if !self.together.fails(job) => several,
+                _ => 1,
+            },
+            Err(_) => 1,
         }
     }
 
@@ -270,13 +273,17 @@ impl Worker {
         let Some(span) = members.first().map(|member| member.span.clone()) else { return members };
         let (job, reply, account) = match self.ask_together(&members).instrument(span).await {
             Ok(asked) => asked,
-            // Fewer rows may fit, or be taken, or be answered as they should.
+            // The budget may have room for fewer rows.
+            Err(HarvestError::Teacher(TeacherError::BudgetExhausted)) => return members,
+            // Fewer rows may be taken, or answered as they should.
             Err(HarvestError::Teacher(
-                TeacherError::BudgetExhausted
-                | TeacherError::Malformed(_)
+                TeacherError::Malformed(_)
                 | TeacherError::Invalid(_)
                 | TeacherError::WrongRequest { parameter: None, .. },
-            )) => return members,
+            )) => {
+                self.note_together(&members, 0);
+                return members;
+            }
             Err(error) => {
                 for Member { leased, delivery, span } in members {
                     self.give_back(&leased, &delivery, &error).instrument(span).await;
@@ -284,22 +291,29 @@ impl Worker {
                 return Vec::new();
             }
         };
-        let (asked, call) = (members.len(), reply.call);
-        let Divided { answered, unanswered, end } = together::divide(&job, members, reply);
+        let call = reply.call;
+        let found = together::answers(&reply, members.len());
+        self.note_together(&members, found.iter().flatten().count());
+        let Divided { answered, unanswered, end } = together::divide(&job, members, found, reply);
         if let Some(end) = end {
             account.end(call, end).await;
-        }
-        if self.together.note(job.id, asked, answered.len()) {
-            tracing::warn!(
-                distillation = %job.id,
-                "the teacher does not answer several rows at once: this process asks about each of them alone"
-            );
         }
         for (member, harvested) in answered {
             let span = member.span.clone();
             self.finish(member, Ok(harvested)).instrument(span).await;
         }
         unanswered
+    }
+
+    /// Notes how many of the rows that a call asked about it answered.
+    fn note_together(&self, members: &[Member], answered: usize) {
+        let Some(job) = members.first().map(|member| member.leased.prompt.distillation) else { return };
+        if self.together.note(job, members.len(), answered) {
+            tracing::warn!(
+                distillation = %job,
+                "the teacher does not answer several rows at once: this process asks about each of them alone"
+            );
+        }
     }
 
     /// Calls the teacher once for all of these; the call is reserved on the first of them.

@@ -89,10 +89,16 @@ pub(super) struct Divided {
     pub(super) end: Option<CallEnd>,
 }
 
-/// Divides an answer among the prompts that were asked. A call costs what it costs: each answer carries a part of that, and the
+/// Divides the `texts` of an answer among the prompts that were asked. A call costs what it costs: each answer carries a part of that, and the
 /// first of them ends the call.
-pub(super) fn divide(job: &PreparedJob, members: Vec<Member>, reply: Reply) -> Divided {
-    let texts = answers(&reply, members.len());
+pub(super) fn divide(
+    job: &PreparedJob,
+    members: Vec<Member>,
+    texts: Vec<Option<String>>,
+    reply: Reply,
+) -> Divided {
+    // The parts are all that is kept of the text.
+    let reply = Reply { text: String::new(), thoughts: String::new(), ..reply };
     let (mut found, mut unanswered) = (Vec::new(), Vec::new());
     for (member, text) in members.into_iter().zip(texts) {
         match text {
@@ -120,7 +126,7 @@ pub(super) fn divide(job: &PreparedJob, members: Vec<Member>, reply: Reply) -> D
 
 /// The answers in a reply to so many questions. A refused reply holds none: it may be one row's fault. Of a reply that ended at
 /// its limit of tokens, the last answer is not whole.
-fn answers(reply: &Reply, count: usize) -> Vec<Option<String>> {
+pub(super) fn answers(reply: &Reply, count: usize) -> Vec<Option<String>> {
     let mut texts = match reply.finish_reason {
         FinishReason::ContentFilter => vec![None; count],
         FinishReason::Stop | FinishReason::Length => split_answers(&reply.text, count),
