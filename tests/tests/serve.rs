@@ -433,6 +433,9 @@ fn one_setting_names_harvester_and_inference_and_each_verb_finds_its_own() {
     let both = format!("{},{}", harvester.url(), inference.url());
     wait_for("the student to be served", || (cluster.say(&both, &predict).code == 0).then_some(()));
     assert_eq!(done(cluster.say(&both, &["list", "--json"])).code, 0);
+    assert_eq!(done(cluster.say(&both, &["health"])).code, 0);
+    let one_away = format!("{},http://127.0.0.1:9", harvester.url());
+    assert_eq!(cluster.say(&one_away, &["health"]).code, 1, "all of them have to serve");
     // In any order, and where one of them is away.
     let away = format!("http://127.0.0.1:9, {}, {}", inference.url(), harvester.url());
     assert_eq!(done(cluster.say(&away, &["list", "--json"])).code, 0);

@@ -428,7 +428,9 @@ fn a_study_at_a_server_comes_to_the_same_results() {
     let (served, client) = (Folder::empty().unwrap(), folder("fractions = [1]\nseeds = [0]"));
     let settings = [("DISTILLERY_TEACHER_URL", teacher.url())];
     let service = Service::start(served.path(), "harvester,trainer", &settings).unwrap();
-    let arguments = [STUDY, &["--server", service.url(), "--out", "study"]].concat();
+    // As a client has it that calls an inference service too.
+    let servers = format!("http://127.0.0.1:9,{}", service.url());
+    let arguments = [STUDY, &["--server", &servers, "--out", "study"]].concat();
     // What the students answered is read from the servers' checkpoints.
     let refused: Said = binary::run(client.path(), NOBODY, &arguments).unwrap().into();
     assert_eq!((refused.code, refused.err.contains("`[checkpoints] root`")), (2, true), "{}", refused.err);

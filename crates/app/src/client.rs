@@ -80,18 +80,12 @@ pub fn meaning(words: &str) -> Option<&'static str> {
     known.map(|(_, meaning)| *meaning)
 }
 
-/// The message of a status, with the words of its innermost cause where it tells nothing, and what to do about it.
-pub fn words(status: &tonic::Status) -> String {
-    let mut causes = vec![status.message().to_owned()];
-    let mut cause = std::error::Error::source(status);
-    while let Some(inner) = cause {
-        causes.push(inner.to_string());
-        cause = inner.source();
-    }
-    let told = causes.iter().rev().find(|words| !words.is_empty() && *words != "transport error");
-    let told = told.cloned().unwrap_or_else(|| status.code().to_string());
-    let whole = causes.join(": ");
-    meaning(&whole).map_or(told.clone(), |meaning| format!("{told}: {meaning}"))
+/// Why a call got no answer, and what to do about it: the innermost cause, whose words tell more than those around it. `None` for
+/// a status that a server sent.
+pub fn unanswered(status: &tonic::Status) -> Option<String> {
+    let cause = root_cause(std::error::Error::source(status)?);
+    let meaning = meaning(&cause).or_else(|| meaning(status.message()));
+    Some(meaning.map_or_else(|| cause.clone(), |meaning| format!("{cause}: {meaning}")))
 }
 
 /// What a server says of its health.

@@ -232,8 +232,7 @@ impl Config {
         file: Option<&Path>,
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, ConfigError> {
-        let mut schema = parse("the built-in defaults", DEFAULTS)?;
-        fill_teachers(&mut schema);
+        let schema = defaults()?;
         let mut values = schema.clone();
         if let Some((place, text)) = read_file(file)? {
             let given = parse(&place, &text)?;
@@ -253,9 +252,28 @@ impl Config {
         {
             local.insert("url".to_owned(), Value::String(url));
         }
+        Self::of(values)
+    }
+
+    /// The defaults alone, whatever files and variables there are.
+    ///
+    /// # Errors
+    /// None: the defaults are this program's own.
+    pub fn built_in() -> Result<Self, ConfigError> {
+        Self::of(defaults()?)
+    }
+
+    fn of(values: Table) -> Result<Self, ConfigError> {
         Self::deserialize(Value::Table(values))
             .map_err(|error| ConfigError::new("configuration", error.to_string().trim().to_owned()))
     }
+}
+
+/// Every setting with its default.
+fn defaults() -> Result<Table, ConfigError> {
+    let mut schema = parse("the built-in defaults", DEFAULTS)?;
+    fill_teachers(&mut schema);
+    Ok(schema)
 }
 
 fn parse(place: &str, text: &str) -> Result<Table, ConfigError> {

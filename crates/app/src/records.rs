@@ -16,9 +16,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The data folder where nobody names one.
-const UNNAMED: &str = ".distillery";
-
 /// What the harvester works over.
 pub(crate) struct Records {
     pub(crate) stores: Stores,
@@ -65,7 +62,7 @@ pub(crate) async fn migrate(config: &Config) -> anyhow::Result<Migrated> {
         });
     }
     let folder = config.data_dir.display().to_string();
-    let is_named = config.data_dir != Path::new(UNNAMED);
+    let is_named = config.data_dir != Config::built_in()?.data_dir;
     if !is_named && !SqliteStore::is_in(&config.data_dir) {
         let words = format!(
             "is not given, and {folder} has no database: name one (or set DISTILLERY_DATABASE_URL), or name a data folder by \

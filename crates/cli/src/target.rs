@@ -84,6 +84,11 @@ impl Target {
     }
 }
 
+/// The URLs of a list with commas between.
+pub(crate) fn each(urls: &str) -> impl Iterator<Item = &str> {
+    urls.split(',').map(str::trim).filter(|url| !url.is_empty())
+}
+
 /// A channel to the first of these servers (URLs with commas between) that has a service. One that does not answer is passed
 /// over where another does.
 pub(crate) async fn find(
@@ -93,7 +98,7 @@ pub(crate) async fn find(
     service: Service,
 ) -> anyhow::Result<Channel> {
     let mut unreached = None;
-    for url in urls.split(',').map(str::trim).filter(|url| !url.is_empty()) {
+    for url in each(urls) {
         match connect(section, url, server).await {
             // A server that does not tell its health is called all the same.
             Ok(channel) => match app::client::health(channel.clone(), service.name()).await {

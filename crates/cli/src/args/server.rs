@@ -34,7 +34,7 @@ pub(crate) struct ServerArguments {
 }
 
 impl ServerArguments {
-    /// The server's URL, where one is given.
+    /// What is given, where something is: a URL, or several with commas between.
     pub(crate) fn url(&self) -> Option<&str> {
         self.server.as_deref().filter(|url| !url.is_empty())
     }

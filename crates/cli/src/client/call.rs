@@ -13,6 +13,9 @@ const PAGE_ROWS: usize = 500;
 
 /// A status as an error of this program: what the caller wrote wrong is bad usage.
 pub(crate) fn failure(status: Status) -> anyhow::Error {
+    if let Some(words) = app::client::unanswered(&status) {
+        return anyhow!(words);
+    }
     match status.code() {
         tonic::Code::InvalidArgument | tonic::Code::FailedPrecondition => {
             Usage(status.message().to_owned()).into()
@@ -26,7 +29,8 @@ pub(crate) fn failure(status: Status) -> anyhow::Error {
                 None => anyhow!("{}", status.message()),
             }
         }
-        _ => anyhow!("{}", app::client::words(&status)),
+        code if status.message().is_empty() => anyhow!("{code}"),
+        _ => anyhow!("{}", status.message()),
     }
 }
 

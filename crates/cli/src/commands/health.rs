@@ -1,7 +1,8 @@
 //! `distillery health`: whether a server serves, for people and for probes.
 
 use crate::args::HealthArguments;
-use crate::target::{connect, unless_interrupted};
+use crate::exit::Usage;
+use crate::target::{connect, each, unless_interrupted};
 use crate::terminal::{print_json, print_line};
 use anyhow::bail;
 use app::client::Health;
@@ -15,12 +16,36 @@ pub(crate) async fn health(
     arguments: HealthArguments,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
-    let url = arguments.server.url().map_or_else(|| here(&config.server), str::to_owned);
+    let urls = arguments.server.url().map_or_else(|| here(&config.server), str::to_owned);
+    let mut last = None;
+    // Where several are named, all of them have to serve: the first that does not is told.
+    for url in each(&urls) {
+        let health = ask(&config, &arguments, url, &shutdown).await?;
+        last = Some((url, health));
+        if health != Health::Serving {
+            break;
+        }
+    }
+    let (url, health) = last.ok_or_else(|| Usage("--server: names no server".to_owned()))?;
+    told(&arguments, url, health)
+}
+
+async fn ask(
+    config: &Config,
+    arguments: &HealthArguments,
+    url: &str,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<Health> {
+    unless_interrupted(shutdown, async {
+        let channel = connect(&config.client, url, &arguments.server).await?;
+        app::client::health(channel, &arguments.service).await
+    })
+    .await
+}
+
+/// Tells the health of a server.
+fn told(arguments: &HealthArguments, url: &str, health: Health) -> anyhow::Result<()> {
     let service = arguments.service.as_str();
-    let asked = unless_interrupted(&shutdown, async {
-        app::client::health(connect(&config.client, &url, &arguments.server).await?, service).await
-    });
-    let health = asked.await?;
     let state = match health {
         Health::Serving => "serving",
         Health::NotServing => "not_serving",

@@ -3,7 +3,7 @@
 
 use crate::args::ServerArguments;
 use crate::exit::Usage;
-use crate::target;
+use crate::target::{self, Service};
 use app::base::{Refused, Shared};
 use app::config::Config;
 use app::local::{Local, Scope};
@@ -28,7 +28,7 @@ impl Place {
         server: &ServerArguments,
         shutdown: CancellationToken,
     ) -> anyhow::Result<Self> {
-        let Some(url) = server.url() else {
+        let Some(urls) = server.url() else {
             return Ok(Self::Here(Box::new(Local::open(config, Scope::DISTIL, shutdown).await?)));
         };
         let shared = Shared::open(&config).map_err(|error| match error.downcast::<Refused>() {
@@ -40,7 +40,7 @@ impl Place {
             .into(),
             Err(error) => error,
         })?;
-        Ok(Self::Server(target::connect(&config.client, url, server).await?, shared))
+        Ok(Self::Server(target::find(&config.client, urls, server, Service::Jobs).await?, shared))
     }
 
     /// To the services.
