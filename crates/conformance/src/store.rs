@@ -174,6 +174,7 @@ macro_rules! store_cases {
                 versions_count_up_by_name
                 a_failed_run_can_be_resumed
                 a_released_run_is_free_at_once
+                a_run_that_loses_its_trainers_fails
                 metrics_are_in_order_of_step_and_filtered_by_name
                 a_whole_learning_curve_is_read_at_once
                 numbers_that_are_not_finite_do_no_damage

@@ -170,6 +170,79 @@ async fn write_result(
     Ok(())
 }
 
+/// Runs that one look for a run may end, because too many trainers were lost at them.
+const ENDED_MAX: usize = 100;
+
+/// What came of looking for a run to lease.
+enum Leased {
+    /// The oldest one.
+    Taken(Box<LeasedRun>),
+    /// The oldest one failed: too many trainers were lost at it.
+    Ended,
+    /// There is none.
+    None,
+}
+
+impl PostgresStore {
+    async fn lease_oldest(&self, trainer: &str, lease: Duration) -> TransactionResult<Leased> {
+        let mut tx = self.begin().await?;
+        let leased = sqlx::query!(
+            "WITH waiting AS (
+                 SELECT runs.id FROM runs JOIN distillations ON distillations.id = distillation_id
+                 WHERE runs.state IN ('pending', 'leased')
+                 AND (runs.state = 'pending' OR lease_until <= now_ms())
+                 AND (purpose <> 'final' OR distillations.state IN ('training', 'evaluating'))
+                 ORDER BY runs.created_at, runs.id LIMIT 1 FOR NO KEY UPDATE OF runs SKIP LOCKED
+             )
+             UPDATE runs SET lost_trainers = lost_trainers + CASE WHEN state = 'leased' THEN 1 ELSE 0 END, state = 'leased',
+                 fence = fence + 1, trainer = $1, lease_until = now_ms() + $2
+             FROM waiting WHERE runs.id = waiting.id RETURNING runs.id, lost_trainers",
+            text(trainer) as Text<'_>,
+            milliseconds(lease)
+        )
+        .fetch_optional(&mut *tx)
+        .await?;
+        let Some(leased) = leased else { return Ok(Leased::None) };
+        let run = fetch(&mut tx, RunId::from_uuid(leased.id)).await?;
+        if leased.lost_trainers >= lifecycle::LOST_TRAINERS_MAX as i32 {
+            // Others lock the job before its runs: the lease is given up, and both are locked in their order.
+            drop(tx);
+            return self.end_lost(run.id).await;
+        }
+        let job = sqlx::query!(
+            "SELECT spec, dataset_id, traceparent FROM distillations WHERE id = $1",
+            run.distillation.as_uuid()
+        )
+        .fetch_one(&mut *tx)
+        .await?;
+        let spec = run.plan.spec(&json("spec", &job.spec)?);
+        let dataset = datasets::fetch(&mut tx, DatasetId::from_uuid(job.dataset_id)).await?;
+        tx.commit().await?;
+        Ok(Leased::Taken(Box::new(LeasedRun { run, spec, dataset, traceparent: job.traceparent })))
+    }
+
+    /// Ends a run whose last lease ran out like those before.
+    async fn end_lost(&self, id: RunId) -> TransactionResult<Leased> {
+        let mut tx = self.begin().await?;
+        let (run, job) = lock_with_job(&mut tx, id).await?;
+        let lost = sqlx::query_scalar!(
+            "SELECT lost_trainers FROM runs WHERE id = $1 AND state = 'leased' AND lease_until <= now_ms()",
+            id.as_uuid()
+        )
+        .fetch_optional(&mut *tx)
+        .await?;
+        // Somebody else has ended it, or its trainer is back.
+        let Some(lost) = lost else { return Ok(Leased::Ended) };
+        if let Some(transition) =
+            lifecycle::lose_run(&job, &run, u64::try_from(lost).unwrap_or_default() + 1)?
+        {
+            end(&mut tx, &run, transition).await?;
+        }
+        tx.commit().await?;
+        Ok(Leased::Ended)
+    }
+}
+
 #[async_trait]
 impl RunStore for PostgresStore {
     async fn start_training(&self, id: DistillationId, ledger_fingerprint: &str) -> StoreResult<Run> {
@@ -237,37 +310,17 @@ impl RunStore for PostgresStore {
     }
 
     async fn lease_run(&self, trainer: &str, lease: Duration) -> StoreResult<Option<LeasedRun>> {
-        self.call(|| async {
-            let mut tx = self.begin().await?;
-            let leased = sqlx::query_scalar!(
-                "WITH waiting AS (
-                     SELECT runs.id FROM runs JOIN distillations ON distillations.id = distillation_id
-                     WHERE runs.state IN ('pending', 'leased')
-                     AND (runs.state = 'pending' OR lease_until <= now_ms())
-                     AND (purpose <> 'final' OR distillations.state IN ('training', 'evaluating'))
-                     ORDER BY runs.created_at, runs.id LIMIT 1 FOR NO KEY UPDATE OF runs SKIP LOCKED
-                 )
-                 UPDATE runs SET state = 'leased', fence = fence + 1, trainer = $1, lease_until = now_ms() + $2
-                 FROM waiting WHERE runs.id = waiting.id RETURNING runs.id",
-                text(trainer) as Text<'_>,
-                milliseconds(lease)
-            )
-            .fetch_optional(&mut *tx)
-            .await?;
-            let Some(id) = leased else { return Ok(None) };
-            let run = fetch(&mut tx, RunId::from_uuid(id)).await?;
-            let job = sqlx::query!(
-                "SELECT spec, dataset_id, traceparent FROM distillations WHERE id = $1",
-                run.distillation.as_uuid()
-            )
-            .fetch_one(&mut *tx)
-            .await?;
-            let spec = run.plan.spec(&json("spec", &job.spec)?);
-            let dataset = datasets::fetch(&mut tx, DatasetId::from_uuid(job.dataset_id)).await?;
-            tx.commit().await?;
-            Ok(Some(LeasedRun { run, spec, dataset, traceparent: job.traceparent }))
-        })
-        .await
+        // Bounded: each turn but the last ends a run.
+        for _ in 0..ENDED_MAX {
+            let leased = self.call(|| self.lease_oldest(trainer, lease)).await?;
+            if !matches!(leased, Leased::Ended) {
+                return Ok(match leased {
+                    Leased::Taken(run) => Some(*run),
+                    Leased::Ended | Leased::None => None,
+                });
+            }
+        }
+        Ok(None)
     }
 
     async fn report_run(
@@ -286,7 +339,9 @@ impl RunStore for PostgresStore {
                 return Ok(instruction);
             };
             sqlx::query!(
-                "UPDATE runs SET step = $1, lease_until = now_ms() + $2 WHERE id = $3",
+                "UPDATE runs SET lost_trainers = CASE WHEN $1 > step THEN 0 ELSE lost_trainers END, step = $1,
+                     lease_until = now_ms() + $2
+                 WHERE id = $3",
                 integer::<i64>(step.max(run.step))?,
                 milliseconds(lease),
                 id.as_uuid()

@@ -64,6 +64,53 @@ async fn end(
     apply(transaction, now, run.distillation, transition.job).await
 }
 
+/// What came of looking for a run to lease.
+enum Leased {
+    /// The oldest one, and its job.
+    Taken { run: Run, job: Distillation },
+    /// The oldest one failed: too many trainers were lost at it.
+    Ended,
+    /// There is none.
+    None,
+}
+
+impl SqliteStore {
+    async fn lease_oldest(
+        &self,
+        transaction: &mut Transaction<'_, Sqlite>,
+        trainer: &str,
+        lease: Duration,
+    ) -> StoreResult<Leased> {
+        let now = self.now();
+        let leased = sqlx::query!(
+            r#"UPDATE runs SET lost_trainers = lost_trainers + (state = 'leased'), state = 'leased', fence = fence + 1, trainer = ?1,
+                 lease_until = ?2
+             WHERE id = (
+                 SELECT runs.id FROM runs JOIN distillations ON distillations.id = runs.distillation_id
+                 WHERE (runs.state = 'pending' OR runs.state = 'leased' AND runs.lease_until <= ?3)
+                 AND (purpose <> 'final' OR distillations.state IN ('training', 'evaluating'))
+                 ORDER BY runs.created_at, runs.id LIMIT 1)
+             RETURNING id AS "id!", lost_trainers"#,
+            trainer,
+            now + lease.as_millis() as i64,
+            now
+        )
+        .fetch_optional(&mut **transaction)
+        .await
+        .map_err(internal)?;
+        let Some(leased) = leased else { return Ok(Leased::None) };
+        let run = fetch(transaction, RunId::from_uuid(leased.id)).await?;
+        let job = jobs::fetch(transaction, run.distillation).await?;
+        match lifecycle::lose_run(&job, &run, leased.lost_trainers as u64)? {
+            Some(transition) => {
+                end(transaction, now, &run, transition).await?;
+                Ok(Leased::Ended)
+            }
+            None => Ok(Leased::Taken { run, job }),
+        }
+    }
+}
+
 #[async_trait]
 impl RunStore for SqliteStore {
     async fn start_training(&self, id: DistillationId, ledger_fingerprint: &str) -> StoreResult<Run> {
@@ -158,30 +205,23 @@ impl RunStore for SqliteStore {
             return Ok(None);
         }
         let mut writer = self.write().await?;
-        let mut transaction = writer.begin().await?;
-        let leased = sqlx::query_scalar!(
-            "UPDATE runs SET state = 'leased', fence = fence + 1, trainer = ?1, lease_until = ?2
-             WHERE id = (
-                 SELECT runs.id FROM runs JOIN distillations ON distillations.id = runs.distillation_id
-                 WHERE (runs.state = 'pending' OR runs.state = 'leased' AND runs.lease_until <= ?3)
-                 AND (purpose <> 'final' OR distillations.state IN ('training', 'evaluating'))
-                 ORDER BY runs.created_at, runs.id LIMIT 1)
-             RETURNING id",
-            trainer,
-            now + lease.as_millis() as i64,
-            now
-        )
-        .fetch_optional(&mut *transaction)
-        .await
-        .map_err(internal)?;
-        let Some(id) = leased else { return Ok(None) };
-        let run = fetch(&mut transaction, RunId::from_uuid(id)).await?;
-        let job = jobs::fetch(&mut transaction, run.distillation).await?;
-        transaction.commit().await.map_err(internal)?;
-        drop(writer);
-        let dataset = self.dataset(job.dataset).await?;
-        let spec = run.plan.spec(&job.spec);
-        Ok(Some(LeasedRun { run, spec, dataset, traceparent: job.traceparent }))
+        // Bounded: each turn but the last ends a run.
+        for _ in 0..=waiting {
+            let mut transaction = writer.begin().await?;
+            let leased = self.lease_oldest(&mut transaction, trainer, lease).await?;
+            transaction.commit().await.map_err(internal)?;
+            match leased {
+                Leased::Taken { run, job } => {
+                    drop(writer);
+                    let dataset = self.dataset(job.dataset).await?;
+                    let spec = run.plan.spec(&job.spec);
+                    return Ok(Some(LeasedRun { run, spec, dataset, traceparent: job.traceparent }));
+                }
+                Leased::Ended => {}
+                Leased::None => break,
+            }
+        }
+        Ok(None)
     }
 
     async fn report_run(
@@ -199,7 +239,8 @@ impl RunStore for SqliteStore {
             return Ok(RunInstruction::Cancel);
         }
         sqlx::query!(
-            "UPDATE runs SET step = max(step, ?), lease_until = ? WHERE id = ?",
+            "UPDATE runs SET lost_trainers = CASE WHEN ?1 > step THEN 0 ELSE lost_trainers END, step = max(step, ?1), lease_until = ?2
+             WHERE id = ?3",
             integer::<i64>(step)?,
             self.now() + lease.as_millis() as i64,
             id.as_uuid()

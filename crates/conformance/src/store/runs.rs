@@ -343,6 +343,39 @@ pub async fn a_failed_run_can_be_resumed(harness: &dyn StoreHarness) {
     }
 }
 
+/// A run at which trainers are lost one after the other fails, and holds up no other; each step forward begins the count anew.
+pub async fn a_run_that_loses_its_trainers_fails(harness: &dyn StoreHarness) {
+    let store = harness.store();
+    let run = training(store.as_ref(), NAME).await;
+    let (job, run) = (run.distillation, run.id);
+    let lease = || async { store.lease_run("trainer", harness.lease()).await.unwrap() };
+    for step in [0, 0, 3, 3, 2] {
+        let leased = lease().await.unwrap();
+        assert_eq!(leased.run.id, run, "at step {step}");
+        store.report_run(run, leased.run.fence, step, vec![], harness.lease()).await.unwrap();
+        harness.outlive().await;
+    }
+    // The third in a row since step 3: the run fails, and its job with it.
+    assert!(lease().await.is_none());
+    let failed = store.run(run).await.unwrap();
+    assert_eq!(failed.state, RunState::Failed);
+    assert!(failed.reason.starts_with("3 trainers in a row were lost"), "{}", failed.reason);
+    assert!(failed.reason.contains("behind step 3"), "{}", failed.reason);
+    assert_eq!(state(store.as_ref(), job).await, Failed);
+    // Resumed, it has its chances again; a lease that is handed back is not a lost one.
+    store.resume(job).await.unwrap();
+    for _ in 0..4 {
+        let leased = lease().await.unwrap();
+        store.release_run(run, leased.run.fence).await.unwrap();
+    }
+    for _ in 0..2 {
+        assert!(lease().await.is_some());
+        harness.outlive().await;
+    }
+    assert!(lease().await.is_some());
+    assert_eq!(state(store.as_ref(), job).await, Training);
+}
+
 pub async fn a_released_run_is_free_at_once(harness: &dyn StoreHarness) {
     let store = harness.store();
     let run = training(store.as_ref(), NAME).await;
