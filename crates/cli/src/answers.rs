@@ -3,7 +3,7 @@
 use crate::args::{ColumnArguments, ServerArguments};
 use crate::client::call::{Patience, failure};
 use crate::client::models::name_and_version;
-use crate::client::student::{Prediction, Student};
+use crate::client::student::{Prediction, Student, Wanted};
 use crate::exit::{Usage, mistakes};
 use crate::target::{self, Service};
 use crate::upload::format_of;
@@ -67,11 +67,11 @@ pub(crate) fn rows_of(file: &Path, columns: &ColumnArguments) -> anyhow::Result<
 pub(crate) async fn each(
     student: &Student,
     rows: Vec<Example>,
-    explain: bool,
+    wanted: Wanted,
     mut see: impl FnMut(Answered) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let answers =
-        futures::stream::iter(rows).map(|row| answer(student.clone(), row, explain)).buffered(ROWS_AT_ONCE);
+        futures::stream::iter(rows).map(|row| answer(student.clone(), row, wanted)).buffered(ROWS_AT_ONCE);
     let mut answers = std::pin::pin!(answers);
     while let Some(answered) = answers.try_next().await? {
         see(answered)?;
@@ -80,10 +80,10 @@ pub(crate) async fn each(
 }
 
 /// One row's answer, with retries where the server is overloaded or shutting down.
-async fn answer(student: Student, row: Example, explain: bool) -> anyhow::Result<Answered> {
+async fn answer(student: Student, row: Example, wanted: Wanted) -> anyhow::Result<Answered> {
     let mut patience = Patience::default();
     loop {
-        let lost = match student.predict(row.clone(), explain).await {
+        let lost = match student.predict(row.clone(), wanted).await {
             Ok(answer) => return Ok(Answered { row, answer: Ok(answer) }),
             Err(status) if status.code() == tonic::Code::NotFound => {
                 return Err(Usage(format!("--model: {}", status.message())).into());

@@ -149,6 +149,8 @@ mod tests {
                 label: label.to_owned(),
                 probabilities: Vec::new(),
                 rationale: None,
+                log_probability: 0.0,
+                ask_teacher: false,
                 comparison,
             });
             measured.add(&Answered { row, answer });

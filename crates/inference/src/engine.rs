@@ -26,6 +26,8 @@ pub(crate) enum Piece {
     Text(String),
     /// The likeliest label, with the probabilities of its set.
     Choice(Choice),
+    /// The end of a text, with the natural logarithm of its probability.
+    End(f64),
 }
 
 /// Where the pieces of an answer go.
@@ -115,10 +117,10 @@ fn task(ask: &Ask) -> &'static str {
     }
 }
 
-/// Pieces of the longest answer: one a token and what is left behind the last, or the choice; and an error behind them.
+/// Pieces of the longest answer: one a token, what is left behind the last and the end, or the choice; and an error behind them.
 pub(crate) fn pieces_max(ask: &Ask) -> usize {
     match ask {
-        Ask::Text { tokens_max, .. } => tokens_max + 2,
+        Ask::Text { tokens_max, .. } => tokens_max + 3,
         Ask::Choice(_) => 2,
     }
 }
@@ -390,10 +392,11 @@ fn take(request: &Request, event: Event, meters: &Meters) -> ControlFlow<()> {
                 request.send(Piece::Text(piece));
             }
         }
-        Event::Done { rest, .. } => {
+        Event::Done { rest, log_probability, .. } => {
             if !rest.is_empty() {
                 request.send(Piece::Text(rest));
             }
+            request.send(Piece::End(log_probability));
             return ControlFlow::Break(());
         }
         Event::Failed(error) => {

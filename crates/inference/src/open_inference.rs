@@ -522,6 +522,7 @@ mod tests {
                 tokens: 1,
             }),
             rationale: "why".to_owned(),
+            log_probability: 0.0,
         };
         let wanted = Wanted { label: true, probability: true, rationale: false };
         let written = |is_raw: bool| {

@@ -64,6 +64,8 @@ pub(crate) struct ScoredAnswer {
     pub(crate) choice: Option<Choice>,
     /// Empty where it was not asked for.
     pub(crate) rationale: String,
+    /// The natural logarithm of the answer's probability.
+    pub(crate) log_probability: f64,
 }
 
 impl ScoredAnswer {
@@ -149,41 +151,47 @@ impl InferenceApi {
             Some(prompt) => Some(self.submit(served, prompt, deadline, Admission::Wait).await?),
             None => None,
         };
-        let (label, choice, written) = match whole(predicted).await? {
-            Whole::Choice(choice) => (choice.label.clone(), Some(choice), None),
-            Whole::Text(text) => {
+        let (label, choice, written, log_probability) = match whole(predicted).await? {
+            Whole::Choice(choice) => {
+                let log_probability = choice.log_probability;
+                (choice.label.clone(), Some(choice), None, log_probability)
+            }
+            Whole::Text(text, log_probability) => {
                 let read = served.student.codec().read(&text);
-                (read.label, None, read.rationale)
+                (read.label, None, read.rationale, log_probability)
             }
         };
         let rationale = match explained {
             Some(pieces) => text(pieces).await?,
             None => written.filter(|_| wants_rationale).unwrap_or_default(),
         };
-        Ok(ScoredAnswer { label, choice, rationale })
+        Ok(ScoredAnswer { label, choice, rationale, log_probability })
     }
 }
 
 /// A whole answer.
 enum Whole {
-    Text(String),
+    /// With the natural logarithm of its probability.
+    Text(String, f64),
     Choice(Choice),
 }
 
 async fn whole(mut pieces: Pieces) -> Result<Whole, InferenceError> {
     let mut text = String::new();
+    let mut log_probability = 0.0;
     while let Some(piece) = pieces.recv().await {
         match piece? {
             Piece::Text(words) => text.push_str(&words),
             Piece::Choice(choice) => return Ok(Whole::Choice(choice)),
+            Piece::End(logarithm) => log_probability = logarithm,
         }
     }
-    Ok(Whole::Text(text))
+    Ok(Whole::Text(text, log_probability))
 }
 
 async fn text(pieces: Pieces) -> Result<String, InferenceError> {
     match whole(pieces).await? {
-        Whole::Text(text) => Ok(text),
+        Whole::Text(text, _) => Ok(text),
         Whole::Choice(choice) => Ok(choice.label),
     }
 }
@@ -191,6 +199,16 @@ async fn text(pieces: Pieces) -> Result<String, InferenceError> {
 fn example(message: Option<v1::Example>) -> Result<Example, Status> {
     let message = wire::present("example", message).map_err(wire::invalid)?;
     wire::under("example", message.try_into()).map_err(wire::invalid)
+}
+
+/// The log-probability below which an answer asks for the teacher; below nothing where the caller names none.
+fn route_below(border: Option<f64>) -> Result<f64, Status> {
+    let border = border.unwrap_or(f64::NEG_INFINITY);
+    if border.is_nan() {
+        let words = "is no number: name a log-probability, such as -0.7";
+        return Err(wire::invalid(vec![Violation::new("route_below", words)]));
+    }
+    Ok(border)
 }
 
 fn answerer(served: &Served) -> Option<v1::Answerer> {
@@ -211,10 +229,11 @@ fn stream<T: Send + 'static>(
     message: impl Fn(String, Option<v1::Answerer>) -> T + Send + 'static,
 ) -> Stream<T> {
     let mut first = answerer(served);
-    Box::pin(ReceiverStream::new(pieces).map(move |piece| match piece {
-        Ok(Piece::Text(words)) => Ok(message(words, first.take())),
-        Ok(Piece::Choice(choice)) => Ok(message(choice.label, first.take())),
-        Err(error) => Err(error.into()),
+    Box::pin(ReceiverStream::new(pieces).filter_map(move |piece| match piece {
+        Ok(Piece::Text(words)) => Some(Ok(message(words, first.take()))),
+        Ok(Piece::Choice(choice)) => Some(Ok(message(choice.label, first.take()))),
+        Ok(Piece::End(_)) => None,
+        Err(error) => Some(Err(error.into())),
     }))
 }
 
@@ -227,9 +246,12 @@ impl InferenceService for InferenceApi {
         let deadline = deadline(request.metadata());
         let request = request.into_inner();
         let (served, bytes) = (self.registry.find(&request.model, request.version)?, request.encoded_len());
+        let border = route_below(request.route_below)?;
         let asked = self.asked(&served, bytes, request.example, false, 0).await?;
         let mut answered = self.answer(&served, asked, deadline, Admission::Refuse).await?;
         Ok(Response::new(v1::PredictResponse {
+            log_probability: answered.log_probability,
+            ask_teacher: answered.log_probability < border,
             probabilities: answered.probabilities(),
             label: answered.label,
             answerer: answerer(&served),
@@ -270,9 +292,12 @@ impl InferenceService for InferenceApi {
         let deadline = deadline(request.metadata());
         let request = request.into_inner();
         let (served, bytes) = (self.registry.find(&request.model, request.version)?, request.encoded_len());
+        let border = route_below(request.route_below)?;
         let asked = self.asked(&served, bytes, request.example, true, request.tokens_max).await?;
         let mut answered = self.answer(&served, asked, deadline, Admission::Refuse).await?;
         Ok(Response::new(v1::PredictAndExplainResponse {
+            log_probability: answered.log_probability,
+            ask_teacher: answered.log_probability < border,
             probabilities: answered.probabilities(),
             label: answered.label,
             rationale: answered.rationale,

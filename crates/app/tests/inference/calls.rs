@@ -150,6 +150,13 @@ async fn what_no_student_can_read_is_refused_before_it_is_made_into_tokens() {
     let channel = made.serve(65_536).await;
     let mut client = InferenceServiceClient::new(channel.clone());
     let input = "granite ".repeat(100_000);
+    let nowhere = v1::PredictRequest {
+        example: Some(v1::Example { input: "granite".to_owned(), ..Default::default() }),
+        route_below: Some(f64::NAN),
+        ..Default::default()
+    };
+    let refused = client.predict(nowhere).await.unwrap_err();
+    assert!(refused.message().starts_with("route_below: is no number"), "{refused}");
     let generate = v1::GenerateRequest { input: input.clone(), ..Default::default() };
     let refused = client.generate(generate).await.unwrap_err();
     assert_eq!(refused.code(), Code::InvalidArgument);

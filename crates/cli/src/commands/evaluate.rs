@@ -2,6 +2,7 @@
 
 use crate::answers::{self, Opened, rows_of};
 use crate::args::{ColumnArguments, EvaluateArguments, ServerArguments};
+use crate::client::student::Wanted;
 use crate::exit::Usage;
 use crate::measured::Measured;
 use crate::target::unless_interrupted;
@@ -45,7 +46,7 @@ pub(crate) async fn measure(
 ) -> anyhow::Result<Measured> {
     let opened = Box::pin(Opened::open(config, model, server)).await?;
     let mut measured = Measured::default();
-    let answered = answers::each(&opened.student, rows, false, |answered| {
+    let answered = answers::each(&opened.student, rows, Wanted::default(), |answered| {
         measured.add(&answered);
         Ok(())
     })

@@ -2,7 +2,7 @@
 
 use crate::answers::{self, Answered, Opened, rows_of};
 use crate::args::PredictArguments;
-use crate::client::student::Student;
+use crate::client::student::{Student, Wanted};
 use crate::exit::{Usage, mistakes};
 use crate::measured::Measured;
 use crate::target::unless_interrupted;
@@ -34,18 +34,26 @@ struct Prediction {
     expected: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     rationale: Option<String>,
+    /// The natural logarithm of the answer's probability.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    log_probability: Option<f64>,
+    /// Where --route-below was given: whether the student is less sure.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ask_teacher: Option<bool>,
     /// Each label's probability, where the task has a closed set.
     #[serde(skip_serializing_if = "serde_json::Map::is_empty")]
     probabilities: serde_json::Map<String, serde_json::Value>,
 }
 
 impl Prediction {
-    fn of(answered: Answered) -> Self {
+    fn of(answered: Answered, is_routed: bool) -> Self {
         let Answered { row, answer } = answered;
         let (answer, error) = match answer {
             Ok(answer) => (Some(answer), None),
             Err(error) => (None, Some(error)),
         };
+        let log_probability = answer.as_ref().map(|answer| answer.log_probability);
+        let ask_teacher = answer.as_ref().map(|answer| answer.ask_teacher).filter(|_| is_routed);
         let (label, rationale, probabilities) = answer
             .map(|answer| (Some(answer.label), answer.rationale, answer.probabilities))
             .unwrap_or_default();
@@ -58,6 +66,8 @@ impl Prediction {
             error,
             expected: row.label,
             rationale,
+            log_probability,
+            ask_teacher,
             probabilities: probabilities
                 .into_iter()
                 .map(|(label, probability)| (label, probability.into()))
@@ -115,10 +125,11 @@ async fn answer_all(
     let count = rows.len();
     let mut measured = Measured::default();
     let (mut number, mut refused, mut first) = (0_usize, 0_usize, None);
-    answers::each(student, rows, arguments.explain, |answered| {
+    let wanted = Wanted { explain: arguments.explain, route_below: arguments.route_below };
+    answers::each(student, rows, wanted, |answered| {
         number += 1;
         measured.add(&answered);
-        let prediction = Prediction::of(answered);
+        let prediction = Prediction::of(answered, arguments.route_below.is_some());
         if let Some(error) = &prediction.error {
             // There is one row: the message says it all.
             if count == 1 {
@@ -158,6 +169,9 @@ fn show(prediction: &Prediction, json: bool) -> anyhow::Result<()> {
     }
     if let Some(rationale) = &prediction.rationale {
         print_line(&format!("  rationale: {rationale}"))?;
+    }
+    if let (Some(true), Some(logarithm)) = (prediction.ask_teacher, prediction.log_probability) {
+        print_line(&format!("  ask the teacher: the student is not sure (log-probability {logarithm:.4})"))?;
     }
     Ok(())
 }

@@ -4589,6 +4589,9 @@ pub struct PredictRequest {
     /// What to label; its own label and answers are ignored.
     #[prost(message, optional, tag = "3")]
     pub example: ::core::option::Option<Example>,
+    /// Where the answer's log-probability is below this, `ask_teacher` is set; absent: it never is. A study finds a good one.
+    #[prost(double, optional, tag = "4")]
+    pub route_below: ::core::option::Option<f64>,
 }
 /// See Predict.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -4602,6 +4605,12 @@ pub struct PredictResponse {
     /// The model that answered.
     #[prost(message, optional, tag = "3")]
     pub answerer: ::core::option::Option<Answerer>,
+    /// The natural logarithm of the answer's probability: among the labels of the closed set, else of the text.
+    #[prost(double, tag = "4")]
+    pub log_probability: f64,
+    /// The student is not sure enough: ask the teacher.
+    #[prost(bool, tag = "5")]
+    pub ask_teacher: bool,
 }
 /// See Explain.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -4644,6 +4653,9 @@ pub struct PredictAndExplainRequest {
     /// Most tokens of the rationale; 0 for the model's own limit.
     #[prost(uint32, tag = "4")]
     pub tokens_max: u32,
+    /// As in PredictRequest.
+    #[prost(double, optional, tag = "5")]
+    pub route_below: ::core::option::Option<f64>,
 }
 /// See PredictAndExplain.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -4660,6 +4672,12 @@ pub struct PredictAndExplainResponse {
     /// The model that answered.
     #[prost(message, optional, tag = "4")]
     pub answerer: ::core::option::Option<Answerer>,
+    /// As in PredictResponse.
+    #[prost(double, tag = "5")]
+    pub log_probability: f64,
+    /// As in PredictResponse.
+    #[prost(bool, tag = "6")]
+    pub ask_teacher: bool,
 }
 /// See Generate.
 #[derive(Clone, PartialEq, ::prost::Message)]
