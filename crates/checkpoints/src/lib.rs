@@ -46,7 +46,7 @@ pub use error::CheckpointError;
 pub use folder::check_folder;
 pub use import::{Imported, import_checkpoint};
 pub use manifest::{MANIFEST, Manifest};
-pub use predictions::{Header, PREDICTIONS, Prediction, Predictions};
+pub use predictions::{EXPLAINED_ROWS, Header, PREDICTIONS, Prediction, Predictions};
 pub use provenance::{PROVENANCE, Provenance, RunOrigin, StartedFrom, model_card};
 
 use bucket::Bucket;

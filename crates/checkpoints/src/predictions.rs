@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 
 /// The folder that holds them.
 pub const PREDICTIONS: &str = "predictions";
+/// Test rows whose rationales a student writes too, where they are a question of their own.
+pub const EXPLAINED_ROWS: usize = 100;
 /// The format of the files that are written here.
 const FORMAT: u32 = 1;
 
@@ -64,6 +66,9 @@ pub struct Prediction {
     pub tokens: u64,
     /// From the beginning of the row's pass to its last token. The one number that another measurement changes.
     pub milliseconds: f64,
+    /// The student's rationale: in every row where it is written with the label, else in the first [`EXPLAINED_ROWS`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rationale: Option<String>,
     /// Why the student did not answer; such a row counts as wrong.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
@@ -167,6 +172,7 @@ mod tests {
             log_probability: Some(-0.1 - row as f64 / 3.0),
             tokens: 2,
             milliseconds: 1.5,
+            rationale: None,
             error: None,
         }
     }

@@ -58,10 +58,37 @@ impl<'a> Predictor<'a> {
         examples: &[&Example],
         pause: &mut dyn FnMut() -> Result<(), E>,
     ) -> Result<Vec<Result<Answer, StudentError>>, E> {
+        self.asked(examples, |example| self.codec.predict(example), pause)
+    }
+
+    /// The rationales of `examples`, in their order, as [`Codec::explain`] asks for them with the student's own limit; an error for a
+    /// row that has none. `pause` is called between passes; an error of it ends the work.
+    ///
+    /// # Errors
+    /// A failure that is not of one row, or `pause`'s.
+    pub fn rationales<E: From<StudentError>>(
+        &self,
+        examples: &[&Example],
+        pause: &mut dyn FnMut() -> Result<(), E>,
+    ) -> Result<Vec<Result<String, StudentError>>, E> {
+        let answers = self.asked(examples, |example| self.codec.explain(example, 0), pause)?;
+        let rationale = |answer: Answer| match self.codec.explains_separately() {
+            true => answer.text,
+            false => answer.rationale.unwrap_or_default(),
+        };
+        Ok(answers.into_iter().map(|answer| answer.map(rationale)).collect())
+    }
+
+    fn asked<E: From<StudentError>>(
+        &self,
+        examples: &[&Example],
+        question: impl Fn(&Example) -> Result<Prompt, StudentError>,
+        pause: &mut dyn FnMut() -> Result<(), E>,
+    ) -> Result<Vec<Result<Answer, StudentError>>, E> {
         let mut answers = Vec::with_capacity(examples.len());
         let mut asked: Vec<(usize, Prompt)> = Vec::new();
         for (place, example) in examples.iter().enumerate() {
-            match self.codec.predict(example) {
+            match question(example) {
                 Ok(prompt) => {
                     answers.push(Err(StudentError::Internal("the row was not answered".to_owned())));
                     asked.push((place, prompt));

@@ -4,11 +4,12 @@
 use crate::TrainError;
 use crate::link::Link;
 use crate::state::TrainState;
-use checkpoints::{Prediction, Predictions};
+use checkpoints::{EXPLAINED_ROWS, Prediction, Predictions};
 use domain::Split;
 use domain::label::{self, Comparison};
 use domain::metric::Accuracy;
 use domain::objective::TrainingExample;
+use std::collections::HashMap;
 use student::{Answer, Codec, Predictor, StudentError};
 
 /// What the student says to the rows of a split that have a label to be measured against: gold, and the teacher's for held-out
@@ -40,6 +41,37 @@ pub fn predict(
     Ok(Predictions::new(split, predictor.precision(), unwritable, predictions))
 }
 
+/// Adds to the first rows of `predictions` how the student explains them, where that is a question of its own: a rationale that is
+/// written with the label is there already. Rows that it cannot explain keep none.
+///
+/// # Errors
+/// The student's, or `pause`'s.
+pub fn explain(
+    codec: &Codec,
+    predictor: &Predictor<'_>,
+    examples: &[TrainingExample],
+    predictions: &mut Predictions,
+    pause: &mut dyn FnMut() -> Result<(), TrainError>,
+) -> Result<(), TrainError> {
+    if !codec.objective.explains_separately() {
+        return Ok(());
+    }
+    let by_row: HashMap<u64, &domain::Example> =
+        examples.iter().map(|example| (example.row.index, &example.row.example)).collect();
+    let explained = &mut predictions.rows.iter_mut().take(EXPLAINED_ROWS);
+    let (mut rows, mut slots) = (Vec::new(), Vec::new());
+    for prediction in explained {
+        if let Some(example) = by_row.get(&prediction.row) {
+            rows.push(*example);
+            slots.push(&mut prediction.rationale);
+        }
+    }
+    for (slot, rationale) in slots.into_iter().zip(predictor.rationales(&rows, pause)?) {
+        *slot = rationale.ok();
+    }
+    Ok(())
+}
+
 fn prediction(metric: Comparison, row: u64, gold: &str, answer: Result<Answer, StudentError>) -> Prediction {
     let unanswered = Prediction {
         row,
@@ -52,6 +84,7 @@ fn prediction(metric: Comparison, row: u64, gold: &str, answer: Result<Answer, S
         log_probability: None,
         tokens: 0,
         milliseconds: 0.0,
+        rationale: None,
         error: None,
     };
     match answer {
@@ -64,6 +97,7 @@ fn prediction(metric: Comparison, row: u64, gold: &str, answer: Result<Answer, S
             log_probability: Some(answer.log_probability),
             tokens: answer.tokens as u64,
             milliseconds: answer.took.as_secs_f64() * 1e3,
+            rationale: answer.rationale,
             ..unanswered
         },
         Err(error) => Prediction { error: Some(error.to_string()), ..unanswered },

@@ -50,6 +50,11 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use wire::Channel;
 
+/// Whether a CUDA device is found, and the library for it.
+pub fn has_cuda() -> bool {
+    t5::device::select().is_cuda()
+}
+
 /// Opens a base checkpoint as a run that starts from it would.
 ///
 /// # Errors

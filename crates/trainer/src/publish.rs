@@ -149,11 +149,15 @@ fn measure(
     folder: &Path,
     link: &mut Link,
 ) -> Result<Predictions, TrainError> {
-    student
-        .with(|predictor| {
-            evaluate::predict(student.codec(), predictor, split, examples, &mut || link.beat())
-        })?
-        .write(folder)?;
+    let mut said = student.with(|predictor| {
+        evaluate::predict(student.codec(), predictor, split, examples, &mut || link.beat())
+    })?;
+    if split == Split::Test {
+        student.with(|predictor| {
+            evaluate::explain(student.codec(), predictor, examples, &mut said, &mut || link.beat())
+        })?;
+    }
+    said.write(folder)?;
     let written = Predictions::read(folder, split)?;
     let absent =
         || CheckpointError::Damaged { path: folder.to_owned(), missing: format!("predictions of {split}") };

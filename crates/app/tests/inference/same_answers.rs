@@ -32,7 +32,10 @@ fn measured(folder: &Path, rows: &[Example]) -> Predictions {
     let student = Student::open(folder, Device::Cpu).unwrap();
     student
         .with(|predictor| {
-            evaluate::predict(student.codec(), predictor, Split::Test, &examples, &mut || Ok(()))
+            let codec = student.codec();
+            let mut said = evaluate::predict(codec, predictor, Split::Test, &examples, &mut || Ok(()))?;
+            evaluate::explain(codec, predictor, &examples, &mut said, &mut || Ok(()))?;
+            Ok::<_, trainer::TrainError>(said)
         })
         .unwrap()
 }
@@ -100,6 +103,7 @@ impl Served {
             let answer = self.predict(row).await.unwrap();
             assert_eq!(answer.label, measured.label, "{name}");
             check_probability(&name, &answer.label, &answer.probabilities, measured);
+            self.check_routing(&name, row, &answer, measured).await;
             let both = self.predict_and_explain(row).await;
             assert_eq!(both.label, measured.label, "{name}");
             check_probability(&name, &both.label, &both.probabilities, measured);
@@ -112,10 +116,40 @@ impl Served {
                 assert_eq!(self.explain(row).await, rationale.unwrap_or_default(), "{name}");
             } else {
                 assert_eq!(self.explain(row).await, both.rationale, "{name}");
+                let explained = self.spec.training.objective.explains_separately();
+                assert_eq!(measured.rationale, explained.then_some(both.rationale), "{name}");
             }
         }
         assert_eq!(answered, self.rows.len() - 1, "{}: one row is too long", self.name);
         self.check_infer().await;
+    }
+
+    /// What the trainer says of its sureness is what is served, and decides whether the teacher is to be asked.
+    async fn check_routing(
+        &self,
+        name: &str,
+        row: &Example,
+        answer: &v1::PredictResponse,
+        measured: &Prediction,
+    ) {
+        let sure = measured.log_probability.unwrap();
+        match measured.probability {
+            Some(_) => assert_eq!(answer.log_probability.to_bits(), sure.to_bits(), "{name}"),
+            // The last bits of a text's depend on the rows that it is written beside.
+            None => {
+                assert!((answer.log_probability - sure).abs() < 0.05 * sure.abs().max(1.0), "{name}: {sure}")
+            }
+        }
+        assert!(!answer.ask_teacher, "{name}");
+        for (border, asks) in [(answer.log_probability, false), (answer.log_probability + 1e-9, true)] {
+            let request = v1::PredictRequest {
+                example: Some(row.clone().into()),
+                route_below: Some(border),
+                ..Default::default()
+            };
+            let answer = self.client().predict(request).await.unwrap().into_inner();
+            assert_eq!(answer.ask_teacher, asks, "{name}: {border}");
+        }
     }
 
     /// All rows in one call of the standard protocol.
