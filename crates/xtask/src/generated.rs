@@ -16,6 +16,8 @@ pub(crate) struct Command {
     pub(crate) name: &'static str,
     /// Rows of each split, unless the command line says otherwise.
     pub(crate) sizes: Sizes,
+    /// Options of its own, with what they take.
+    pub(crate) flags: &'static [(&'static str, &'static str)],
 }
 
 /// The arguments of the command line.
@@ -23,6 +25,14 @@ pub(crate) struct Options {
     pub(crate) seed: u64,
     pub(crate) out: PathBuf,
     pub(crate) sizes: Sizes,
+    flags: Vec<(&'static str, String)>,
+}
+
+impl Options {
+    /// What was given for an option of the command's own.
+    pub(crate) fn flag(&self, name: &str) -> Option<&str> {
+        self.flags.iter().find(|(flag, _)| *flag == name).map(|(_, value)| value.as_str())
+    }
 }
 
 /// Rows wanted in each split.
@@ -48,13 +58,24 @@ impl Command {
     ///
     /// # Errors
     /// Unknown or malformed arguments, a folder that cannot be written, or more rows asked for than `draw` can give.
-    #[allow(clippy::disallowed_methods, reason = "a tool of the repository, which prints what is its own")]
     pub(crate) fn run<R: Row>(
         &self,
         arguments: impl Iterator<Item = String>,
         draw: impl Fn(&mut Random) -> anyhow::Result<R>,
     ) -> anyhow::Result<()> {
-        let options = self.parse(arguments)?;
+        self.write(&self.parse(arguments)?, draw)
+    }
+
+    /// Writes the rows that the options ask for.
+    ///
+    /// # Errors
+    /// A folder that cannot be written, or more rows asked for than `draw` can give.
+    #[allow(clippy::disallowed_methods, reason = "a tool of the repository, which prints what is its own")]
+    pub(crate) fn write<R: Row>(
+        &self,
+        options: &Options,
+        draw: impl Fn(&mut Random) -> anyhow::Result<R>,
+    ) -> anyhow::Result<()> {
         std::fs::create_dir_all(&options.out)
             .with_context(|| format!("cannot create {}", options.out.display()))?;
         for (split, rows) in generate(&options.sizes, options.seed, draw)? {
@@ -70,11 +91,12 @@ impl Command {
     }
 
     pub(crate) fn parse(&self, mut arguments: impl Iterator<Item = String>) -> anyhow::Result<Options> {
+        let own: String = self.flags.iter().map(|(flag, value)| format!(" [{flag} {value}]")).collect();
         let usage = format!(
-            "usage: cargo xtask {} --out DIR [--seed N] [--train N] [--validation N] [--test N]",
+            "usage: cargo xtask {} --out DIR{own} [--seed N] [--train N] [--validation N] [--test N]",
             self.name
         );
-        let (mut seed, mut out, mut sizes) = (1, None, self.sizes);
+        let (mut seed, mut out, mut sizes, mut flags) = (1, None, self.sizes, Vec::new());
         while let Some(flag) = arguments.next() {
             let value = arguments.next().with_context(|| format!("{flag} needs a value\n{usage}"))?;
             let number = || {
@@ -86,11 +108,14 @@ impl Command {
                 "--train" => sizes.train = usize::try_from(number()?)?,
                 "--validation" => sizes.validation = usize::try_from(number()?)?,
                 "--test" => sizes.test = usize::try_from(number()?)?,
-                _ => bail!("unknown argument {flag}\n{usage}"),
+                _ => match self.flags.iter().find(|(known, _)| *known == flag) {
+                    Some((known, _)) => flags.push((*known, value)),
+                    None => bail!("unknown argument {flag}\n{usage}"),
+                },
             }
         }
         let out = out.with_context(|| format!("--out is missing\n{usage}"))?;
-        Ok(Options { seed, out, sizes })
+        Ok(Options { seed, out, sizes, flags })
     }
 }
 

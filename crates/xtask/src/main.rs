@@ -11,6 +11,7 @@ mod release;
 mod repository;
 mod reviews;
 mod sql;
+mod steps;
 mod test;
 mod tidy;
 mod word_problems;
@@ -24,6 +25,7 @@ const COMMANDS: &str = "\
   release VERSION [--check]  version, changelog and recorded protocol of a release
   reviews --out DIR          the rows of examples/reviews
   sql [--check]              the metadata of checked SQL
+  steps --task T --out DIR   rows of several dependent steps, with a scripted teacher's rationales
   test [--jobs N] [NAME...]  every test, several programs at once
   tidy                       edges between crates, circles between files, manifests, the changelog's form
   word-problems --out DIR    the rows of examples/word-problems";
@@ -37,6 +39,7 @@ fn main() -> anyhow::Result<()> {
         Some("release") => release::run(arguments),
         Some("reviews") => reviews::run(arguments),
         Some("sql") => sql::run(arguments),
+        Some("steps") => steps::run(arguments),
         Some("test") => test::run(arguments),
         Some("tidy") => tidy::run(arguments),
         Some("word-problems") => word_problems::run(arguments),

@@ -14,7 +14,7 @@ use anyhow::Context as _;
 use serde_json::json;
 
 const COMMAND: Command =
-    Command { name: "reviews", sizes: Sizes { train: 3_000, validation: 0, test: 1_000 } };
+    Command { name: "reviews", sizes: Sizes { train: 3_000, validation: 0, test: 1_000 }, flags: &[] };
 
 /// Clauses for the label and against it, each as likely as the others.
 const MIXTURES: &[(usize, usize)] =

@@ -14,7 +14,7 @@ use serde_json::json;
 use std::collections::HashSet;
 
 const COMMAND: Command =
-    Command { name: "word-problems", sizes: Sizes { train: 6_000, validation: 200, test: 400 } };
+    Command { name: "word-problems", sizes: Sizes { train: 6_000, validation: 200, test: 400 }, flags: &[] };
 
 /// The largest value a label may have: the problems stay a school child's.
 const VALUE_MAX: u64 = 9_999;
