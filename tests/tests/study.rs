@@ -78,6 +78,7 @@ fn grid() -> Grid {
         seeds: vec![0, 1],
         sizes: vec![None],
         margin: 0.02,
+        accuracy: None,
     }
 }
 
@@ -221,6 +222,11 @@ fn check_page(out: &Path) {
 /// Where the page's numbers are: in its sentences, its curves, its key and its tables.
 fn parts(page: &str) -> Vec<(usize, usize)> {
     let shown = page.find("<h2>The bill").unwrap();
+    assert!(
+        page.contains("<h2>Answer or ask")
+            && page.contains("<h2>By label")
+            && page.contains("<h2>Can the rationales")
+    );
     let mut found = Vec::new();
     for (open, close) in [
         ("<p class=\"lead\">", "</p>"),
@@ -304,6 +310,23 @@ fn expected_numbers(results: &Results) -> Vec<String> {
         expected.extend([answer.difference.value, answer.difference.low, answer.difference.high].map(points));
         expected.push(p_value(answer.p_table));
     }
+    // All rows are the last three settings: by label, their rationales, and what goes to the teacher.
+    let all = &settings[3..];
+    for (place, class) in all[0].classes.iter().enumerate() {
+        expected.push(grouped(class.rows));
+        expected.extend(all.iter().map(|measured| percent(measured.classes[place].accuracy)));
+    }
+    for trust in all.iter().filter_map(|measured| measured.trust.as_ref()) {
+        expected.push(grouped(trust.rationales));
+        expected.push(percent(trust.concluding));
+        expected.extend([trust.agreeing, trust.overlap].into_iter().flatten().map(percent));
+        expected.push(format!("{:.1}", trust.words));
+    }
+    for routing in &results.routing {
+        expected.extend(routing.shares.iter().filter_map(|route| route.answered).map(percent));
+        expected.extend(routing.shares.iter().filter_map(|route| route.together).map(percent));
+    }
+    // The paragraph beneath the tables comes last.
     expected.extend([results.test_rows, results.seeds.len() as u64, questions.len() as u64].map(grouped));
     let smallest = questions.iter().map(|answer| answer.smallest_difference).fold(0.0, f64::max);
     expected.push(format!("{:.1}", smallest * 100.0));
@@ -329,7 +352,7 @@ fn check_table(folder: &Folder, teacher: &Teacher) {
     let found = line("step by step less labels only");
     assert!(found.contains(&format!("{:+.1}", answer.difference.value * 100.0)), "{found}");
     assert!(found.contains(answer.finding.as_str()), "{found}");
-    assert!(said.out.contains("30 test rows, 2 seeds, 6 questions: every difference of "), "{}", said.out);
+    assert!(said.out.contains("30 test rows, 2 seeds, 7 questions: every difference of "), "{}", said.out);
     assert!(said.out.contains("calls 76 ("), "{}", said.out);
 }
 

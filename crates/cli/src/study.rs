@@ -6,5 +6,4 @@ pub(crate) mod evidence;
 pub(crate) mod files;
 pub(crate) mod pace;
 pub(crate) mod page;
-pub(crate) mod place;
 pub(crate) mod words;

@@ -4,13 +4,19 @@
 //! that learns another row's rationales. What its students answer to the same test rows is its only evidence; [`Results`]
 //! follows from that and from nothing else, in numbers that are the same whenever they are computed.
 
+mod answers;
 mod grid;
 mod lattice;
 mod results;
+mod routing;
 mod statistics;
+mod trust;
 
+pub use answers::{Answered, Answers, Asked};
 pub use grid::{Arm, Cell, Grid, Question, Setting};
-pub use results::{Answer, Answered, Answers, Asked, CellResult, Measured, Results, TeacherResult};
+pub use results::{Answer, CellResult, ClassAccuracy, Measured, Results, TeacherResult};
+pub use routing::{Kept, Route, Routing};
 pub use statistics::{
     DRAWS, Estimate, LEVEL, POWER, Scores, estimates, expected_error, holm, smallest_difference,
 };
+pub use trust::{Trust, conclusion};

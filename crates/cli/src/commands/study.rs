@@ -6,15 +6,16 @@ use crate::client::call::failure;
 use crate::client::jobs::{self, Found};
 use crate::exit::{Interrupted, Usage};
 use crate::job::{self, Again};
+use crate::place::Place;
 use crate::report::grouped;
 use crate::spec_file::{self, SpecFile};
 use crate::study::cells::Study;
 use crate::study::pace::Pace;
 use crate::study::page::Page;
-use crate::study::place::Place;
 use crate::study::{evidence, files, words};
 use crate::terminal::{print_json, print_line, print_lines, say, table_text};
 use app::config::Config;
+use app::local::Scope;
 use domain::Violation;
 use domain::records::Distillation;
 use domain::spec::{Start, TeacherSource};
@@ -63,7 +64,7 @@ pub(crate) async fn study(
     let out = arguments.out.unwrap_or_else(|| config.data_dir.join("studies").join(&file.spec.name));
     let until = arguments.within.and_then(|within| Instant::now().checked_add(within));
     let asked = Asked { specification: &specification, grid: &grid, until, out: &out };
-    let place = Place::open(config, &arguments.server, shutdown.clone()).await?;
+    let place = Place::open(config, &arguments.server, Scope::DISTIL, shutdown.clone()).await?;
     let ended = tokio::select! {
         ended = conduct(&place, file, &asked) => ended,
         () = shutdown.cancelled() => {
@@ -101,12 +102,12 @@ async fn conduct(place: &Place, mut file: SpecFile, asked: &Asked<'_>) -> anyhow
     };
     let grid = &fitting;
     let cells = study.train(&grid.cells(), place.cells_ahead()).await?;
-    let students = evidence::of_students(place, &cells).await?;
+    let (students, milliseconds) = evidence::of_students(place, &cells, &job.spec.task, &test_rows).await?;
     let teacher = evidence::of_teacher(channel, &job, &test_rows).await?;
     let results = Results::of(grid, &job.spec.name, &job.spec.task.name, &students, teacher.as_ref());
     let results = results.map_err(|words| anyhow::anyhow!("the study has no result: {words}"))?;
     let Found { harvest, .. } = jobs::get(channel, job.id).await.map_err(failure)?;
-    let bill = files::bill(&harvest, &job.seconds, &cells);
+    let bill = files::bill(&harvest, &job.seconds, &cells, &milliseconds);
     let inputs = test_rows.into_iter().map(|(row, known)| (row, known.input)).collect();
     let page = Page {
         results: &results,
@@ -187,7 +188,7 @@ fn show(found: &Conducted, out: &Path) -> anyhow::Result<()> {
     let (results, bill) = (&found.results, &found.bill);
     print_lines(&table_text(&words::SETTINGS, words::settings(results)))?;
     print_lines(&table_text(&words::QUESTIONS, words::questions(results)))?;
-    for sentence in words::sentences(results) {
+    for sentence in words::sentences(results).into_iter().chain(words::kept(results, bill)) {
         print_line(&sentence)?;
     }
     print_line(&words::power(results))?;

@@ -1,7 +1,8 @@
 //! Accuracy against the fraction of the rows, a curve for each arm and a line for the teacher, as SVG.
 
-use super::words::{self, html};
-use crate::report::percent;
+use super::words;
+use crate::html::html;
+use crate::report::{grouped, percent};
 use domain::spec::StudentSize;
 use domain::study::{Arm, Measured, Results};
 use std::fmt::Write;
@@ -44,6 +45,56 @@ pub(super) fn charts(page: &mut String, results: &Results) {
         chart(page, results, size, &scale);
     }
     page.push_str("</div>\n");
+    if results.sizes().len() > 1 {
+        sizes(page, results, &scale);
+    }
+}
+
+/// Accuracy on all rows against the size of the student: the sizes stand side by side, the smallest first.
+fn sizes(page: &mut String, results: &Results, scale: &Scale) {
+    let mut sizes: Vec<(u64, Option<StudentSize>)> = Vec::new();
+    let most = scale.millionths.last().copied();
+    let of_all_rows = || results.settings.iter().filter(|measured| Some(measured.setting.millionths) == most);
+    for size in results.sizes() {
+        let parameters = of_all_rows().filter(|measured| measured.setting.size == size);
+        sizes.push((parameters.map(|measured| measured.parameters).max().unwrap_or(0), size));
+    }
+    sizes.sort_unstable_by_key(|(parameters, _)| *parameters);
+    let step = (WIDTH - LEFT - RIGHT) / sizes.len() as f64;
+    let arms = arms(results);
+    let x = |size: Option<StudentSize>, arm: usize| {
+        let place = sizes.iter().position(|(_, known)| *known == size).unwrap_or(0) as f64;
+        LEFT + step * (place + 0.5) + 7.0 * (arm as f64 - (arms.len() as f64 - 1.0) / 2.0)
+    };
+    let _ = write!(
+        page,
+        "<h2>Accuracy against size</h2>\n<div class=\"charts\"><figure><svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" \
+         aria-label=\"Accuracy against the size of the student\">"
+    );
+    scale.lines(page);
+    for (place, (parameters, size)) in sizes.iter().enumerate() {
+        let at = LEFT + step * (place as f64 + 0.5);
+        let name = size.map_or("the student", StudentSize::as_str);
+        let _ = write!(
+            page,
+            "<text x=\"{at:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{name}</text><text x=\"{at:.1}\" y=\"{:.1}\" \
+             text-anchor=\"middle\">{}</text>",
+            HEIGHT - 18.0,
+            HEIGHT - 3.0,
+            grouped(*parameters)
+        );
+    }
+    for (place, arm) in arms.iter().enumerate() {
+        let mut points: Vec<&Measured> =
+            of_all_rows().filter(|measured| measured.setting.arm == *arm).collect();
+        points.sort_by_key(|measured| measured.parameters);
+        let at = |measured: &Measured| (x(measured.setting.size, place), scale.y(measured.accuracy));
+        curve(page, &points, scale, place, at);
+    }
+    page.push_str(
+        "</svg><figcaption>parameters of the student, which learns of all rows: accuracy on test rows, with 95% intervals\
+         </figcaption></figure></div>\n",
+    );
 }
 
 fn style(place: usize) -> (String, &'static str) {
@@ -85,6 +136,24 @@ impl Scale {
         Self { least, most: most.max(least + 0.1), millionths }
     }
 
+    /// A line for every ten percent.
+    fn lines(&self, page: &mut String) {
+        let tens = ((self.most - self.least) * 10.0).round() as u32;
+        for ten in 0..=tens {
+            let share = self.least + f64::from(ten) / 10.0;
+            let y = self.y(share);
+            let _ = write!(
+                page,
+                "<path d=\"M{LEFT} {y:.1}H{:.1}\" stroke=\"var(--line)\" stroke-width=\"1\"/><text x=\"{:.1}\" y=\"{:.1}\" \
+                 text-anchor=\"end\">{:.0}%</text>",
+                WIDTH - RIGHT,
+                LEFT - 6.0,
+                y + 4.0,
+                share * 100.0
+            );
+        }
+    }
+
     fn y(&self, share: f64) -> f64 {
         TOP + (self.most - share) / (self.most - self.least) * (HEIGHT - TOP - BOTTOM)
     }
@@ -117,7 +186,10 @@ fn chart(page: &mut String, results: &Results, size: Option<StudentSize>, scale:
     for (place, arm) in arms.iter().enumerate() {
         let of_arm = |measured: &&Measured| measured.setting.arm == *arm && measured.setting.size == size;
         let points: Vec<&Measured> = results.settings.iter().filter(of_arm).collect();
-        curve(page, &points, scale, (place, arms.len()));
+        let at = |measured: &Measured| {
+            (scale.x(measured.setting.millionths, place, arms.len()), scale.y(measured.accuracy))
+        };
+        curve(page, &points, scale, place, at);
     }
     let _ = write!(
         page,
@@ -126,20 +198,7 @@ fn chart(page: &mut String, results: &Results, size: Option<StudentSize>, scale:
 }
 
 fn axes(page: &mut String, results: &Results, size: Option<StudentSize>, scale: &Scale) {
-    let tens = ((scale.most - scale.least) * 10.0).round() as u32;
-    for ten in 0..=tens {
-        let share = scale.least + f64::from(ten) / 10.0;
-        let y = scale.y(share);
-        let _ = write!(
-            page,
-            "<path d=\"M{LEFT} {y:.1}H{:.1}\" stroke=\"var(--line)\" stroke-width=\"1\"/><text x=\"{:.1}\" y=\"{:.1}\" \
-             text-anchor=\"end\">{:.0}%</text>",
-            WIDTH - RIGHT,
-            LEFT - 6.0,
-            y + 4.0,
-            share * 100.0
-        );
-    }
+    scale.lines(page);
     let mut seen = Vec::new();
     for measured in results.settings.iter().filter(|measured| measured.setting.size == size) {
         let millionths = measured.setting.millionths;
@@ -163,10 +222,14 @@ fn axes(page: &mut String, results: &Results, size: Option<StudentSize>, scale: 
 }
 
 /// A curve with its intervals; each point says its numbers.
-fn curve(page: &mut String, points: &[&Measured], scale: &Scale, (place, arms): (usize, usize)) {
+fn curve(
+    page: &mut String,
+    points: &[&Measured],
+    scale: &Scale,
+    place: usize,
+    at: impl Fn(&Measured) -> (f64, f64),
+) {
     let (class, dash) = style(place);
-    let at =
-        |measured: &Measured| (scale.x(measured.setting.millionths, place, arms), scale.y(measured.accuracy));
     let line: Vec<String> = points
         .iter()
         .map(|measured| {

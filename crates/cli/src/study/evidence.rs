@@ -1,7 +1,7 @@
 //! The evidence of a study: what its students and its teacher answered to the test rows.
 
-use super::place::Place;
 use crate::client::{datasets, ledger};
+use crate::place::Place;
 use anyhow::Context;
 use domain::ids::DatasetId;
 use domain::label::same;
@@ -10,7 +10,7 @@ use domain::records::{Distillation, Run};
 use domain::spec::{PROFILE_IMPORTED, TeacherSource};
 use domain::state::Purpose;
 use domain::study::{Answered, Answers, Asked, Cell};
-use domain::{Split, Task};
+use domain::{Example, Split, Task};
 use std::collections::BTreeMap;
 use wire::Channel;
 
@@ -19,6 +19,8 @@ pub(crate) struct TestRow {
     pub(crate) label: String,
     /// What a student reads.
     pub(crate) input: String,
+    /// The row without its label.
+    pub(crate) example: Example,
 }
 
 /// The test rows that have a label, by their index.
@@ -30,22 +32,43 @@ pub(crate) async fn test_rows(
     let mut rows = BTreeMap::new();
     datasets::rows(channel, dataset, Some(Split::Test), |row| {
         let input = task.student_input(&row.example);
-        rows.extend(row.example.label.map(|label| (row.index, TestRow { label, input })));
+        let mut example = row.example;
+        rows.extend(example.label.take().map(|label| (row.index, TestRow { label, input, example })));
         Ok(())
     })
     .await?;
     Ok(rows)
 }
 
-/// What the students of the cells answered.
-pub(crate) async fn of_students(place: &Place, cells: &[(Cell, Run)]) -> anyhow::Result<Vec<Answers>> {
+/// What the students of the cells answered, and how long an answer of each took, in milliseconds.
+pub(crate) async fn of_students(
+    place: &Place,
+    cells: &[(Cell, Run)],
+    task: &Task,
+    test_rows: &BTreeMap<u64, TestRow>,
+) -> anyhow::Result<(Vec<Answers>, Vec<f64>)> {
     let mut answers = Vec::with_capacity(cells.len());
+    let mut milliseconds = Vec::with_capacity(cells.len());
     for (cell, run) in cells {
         let result = run.result.as_ref().with_context(|| format!("cell {} has no result", cell.name()))?;
-        let rows = place.test_answers(result).await.with_context(|| format!("cell {}", cell.name()))?;
+        let said = place.test_answers(result).await.with_context(|| format!("cell {}", cell.name()))?;
+        let rows = said.rows.into_iter().map(|row| with_conclusion(task, test_rows, row)).collect();
         answers.push(Answers { cell: *cell, parameters: result.parameters, rows });
+        milliseconds.push(said.milliseconds.unwrap_or(0.0));
     }
-    Ok(answers)
+    Ok((answers, milliseconds))
+}
+
+/// With what its rationale comes to by itself.
+pub(crate) fn with_conclusion(
+    task: &Task,
+    test_rows: &BTreeMap<u64, TestRow>,
+    mut answered: Answered,
+) -> Answered {
+    match (answered.rationale.take(), test_rows.get(&answered.row)) {
+        (Some(rationale), Some(known)) => answered.explained(task, &known.example, rationale),
+        _ => answered,
+    }
 }
 
 /// What the teacher answered, compared as the students' answers are; `None` where it was asked about no test row.
@@ -60,8 +83,10 @@ pub(crate) async fn of_teacher(
         if let (Purpose::Evaluate, Some(row)) = (entry.purpose, test_rows.get(&entry.row)) {
             let prediction = entry.parsed.label.unwrap_or_default();
             let right = !prediction.is_empty() && same(metric, &prediction, &row.label);
-            let answered = Answered { row: entry.row, gold: row.label.clone(), prediction, right };
-            rows.entry(entry.row).or_insert(answered);
+            let gold = row.label.clone();
+            let answered = Answered { row: entry.row, gold, prediction, right, ..Answered::default() };
+            let task = &job.spec.task;
+            rows.entry(entry.row).or_insert(answered.explained(task, &row.example, entry.parsed.rationale));
         }
         Ok(())
     })

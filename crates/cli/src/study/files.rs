@@ -4,6 +4,7 @@
 //! interruption may change (a call that was in flight, seconds) is in `bill.json`.
 
 use super::page::Page;
+use crate::html::write_whole;
 use crate::job::amount_json;
 use anyhow::Context;
 use domain::records::{HarvestProgress, PhaseSeconds, Run};
@@ -11,7 +12,6 @@ use domain::study::{Answered, Asked, Cell};
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::fs;
-use std::io::Write;
 use std::path::Path;
 
 /// What a study found.
@@ -25,12 +25,19 @@ pub(crate) const PREDICTIONS: &str = "predictions";
 /// The teacher's file in it: no cell has this name.
 const TEACHER: &str = "teacher";
 
-/// What a study cost.
-pub(crate) fn bill(harvest: &HarvestProgress, seconds: &PhaseSeconds, cells: &[(Cell, Run)]) -> Value {
+/// What a study cost; `milliseconds` of an answer of each cell's student.
+pub(crate) fn bill(
+    harvest: &HarvestProgress,
+    seconds: &PhaseSeconds,
+    cells: &[(Cell, Run)],
+    milliseconds: &[f64],
+) -> Value {
     let results = || cells.iter().filter_map(|(cell, run)| Some((cell, run.result.as_ref()?)));
     let each: serde_json::Map<String, Value> = results()
-        .map(|(cell, result)| {
-            (cell.name(), json!({"train": result.train_seconds, "evaluate": result.evaluate_seconds}))
+        .zip(milliseconds)
+        .map(|((cell, result), milliseconds)| {
+            let (train, evaluate) = (result.train_seconds, result.evaluate_seconds);
+            (cell.name(), json!({"train": train, "evaluate": evaluate, "milliseconds": milliseconds}))
         })
         .collect();
     let train: f64 = results().map(|(_, result)| result.train_seconds).sum();
@@ -100,13 +107,4 @@ fn write_json(path: &Path, value: &impl Serialize) -> anyhow::Result<()> {
     let mut text = serde_json::to_string_pretty(value)?;
     text.push('\n');
     write_whole(path, text.as_bytes())
-}
-
-/// A file that takes its name when it is whole.
-fn write_whole(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
-    let part = path.with_extension("part");
-    let words = || format!("{} cannot be written", path.display());
-    let mut file = fs::File::create(&part).with_context(words)?;
-    file.write_all(bytes).and_then(|()| file.sync_all()).with_context(words)?;
-    fs::rename(&part, path).with_context(words)
 }

@@ -3,42 +3,16 @@
 //! Every text that comes from outside (names, labels, rows, the specification) passes [`html`].
 
 use super::chart;
-use super::words::{self, html};
+use super::words;
+use crate::html::{document, html, shortened, table};
 use crate::report::grouped;
 use domain::study::{Answered, Answers, Arm, Results};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-/// Rows that are shown, and of each kind of them.
-const EXAMPLES_MAX: usize = 12;
-const EXAMPLES_OF_KIND: usize = 3;
-/// Characters of a row's text that are shown.
-const INPUT_CHARACTERS: usize = 400;
-
-const STYLE: &str = "\
-:root{color-scheme:light dark;--ink:#1b1f24;--soft:#57606a;--line:#d0d7de;--paper:#fff;--tint:#f6f8fa;--a0:#57606a;--a1:#0b62c4;\
---a2:#b35900;--a3:#1a7f37;--a4:#8250df;--a5:#bf3989}\
-@media(prefers-color-scheme:dark){:root{--ink:#e6edf3;--soft:#9198a1;--line:#3d444d;--paper:#0d1117;--tint:#151b23;--a0:#9198a1;\
---a1:#58a6ff;--a2:#f0883e;--a3:#3fb950;--a4:#bc8cff;--a5:#f778ba}}\
-*{box-sizing:border-box}body{margin:0;background:var(--paper);color:var(--ink);font:16px/1.55 system-ui,sans-serif}\
-main{max-width:60rem;margin:0 auto;padding:1.25rem 1rem 3rem}h1{font-size:1.6rem;line-height:1.25;margin:.2rem 0 .6rem}\
-h2{font-size:1.15rem;margin:2.2rem 0 .6rem}p{margin:.6rem 0;max-width:46rem}.soft,small{color:var(--soft)}small{font-size:.82rem}\
-.lead{font-size:1.08rem}.wide{overflow-x:auto}table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}\
-th,td{padding:.35rem .6rem;border-bottom:1px solid var(--line);text-align:right;vertical-align:top}\
-th:first-child,td:first-child{text-align:left;padding-left:0}th{font-weight:600;color:var(--soft);font-size:.85rem}\
-td small{display:block;white-space:nowrap}.charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,20rem),1fr));\
-gap:1.5rem}figure{margin:0;max-width:34rem}figcaption{color:var(--soft);font-size:.85rem}svg{width:100%;height:auto;display:block}\
-svg text{font:12px system-ui,sans-serif;fill:var(--soft)}.better{color:var(--a3);font-weight:600}.worse{color:var(--a2);font-weight:600}\
-.a0{stroke:var(--a0);fill:var(--a0)}.a1{stroke:var(--a1);fill:var(--a1)}.a2{stroke:var(--a2);fill:var(--a2)}\
-.a3{stroke:var(--a3);fill:var(--a3)}.a4{stroke:var(--a4);fill:var(--a4)}.a5{stroke:var(--a5);fill:var(--a5)}\
-ul.key{list-style:none;padding:0;margin:.4rem 0;display:flex;flex-wrap:wrap;gap:.3rem 1.2rem;font-size:.9rem}\
-ul.key svg{width:2.2rem;height:.8rem;display:inline-block;vertical-align:middle;margin-right:.35rem}\
-article{border-top:1px solid var(--line);padding:.6rem 0}article p{margin:.2rem 0;overflow-wrap:anywhere}\
-pre{background:var(--tint);padding:.8rem;overflow-x:auto;font-size:.82rem;line-height:1.45;white-space:pre-wrap;overflow-wrap:anywhere}\
-@media(max-width:36rem){table{font-size:.78rem}th{font-size:.72rem}th,td{padding:.3rem .22rem}td small{font-size:.66rem}}\
-@media print{:root{color-scheme:light;--ink:#000;--soft:#444;--line:#bbb;--paper:#fff;--tint:#fff}main{max-width:none;padding:0}\
-h2{break-after:avoid}figure,article,tr{break-inside:avoid}.wide{overflow:visible}body{font-size:11pt}}";
+/// How many rows are shown of each kind, in the order of [`kind`].
+const EXAMPLES_OF_KIND: [usize; 5] = [3, 3, 2, 2, 2];
 
 /// What a page shows.
 pub(crate) struct Page<'a> {
@@ -57,27 +31,21 @@ type Example<'a> = (u64, Vec<(Arm, &'a Answered)>);
 impl Page<'_> {
     /// The whole file.
     pub(crate) fn file(&self) -> String {
-        let name = html(&self.results.study);
-        let mut page = format!(
-            "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
-             <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\
-             <title>{name}: was the teacher worth it?</title><style>{STYLE}</style></head>\n<body><main>\n\
-             <p class=\"soft\">{name}</p><h1>Was the teacher worth it?</h1>\n"
-        );
+        let mut page = String::new();
         for sentence in words::sentences(self.results) {
             let _ = writeln!(page, "<p class=\"lead\">{}</p>", html(&sentence));
         }
         chart::charts(&mut page, self.results);
         self.tables(&mut page);
+        self.details(&mut page);
         self.bill(&mut page);
         self.examples(&mut page);
         let _ = writeln!(
             page,
-            "<h2>The same again</h2>\n<p>With this specification, <code>distillery study SPEC</code>:</p>\n<pre>{}</pre>\n\
-             </main></body></html>",
+            "<h2>The same again</h2>\n<p>With this specification, <code>distillery study SPEC</code>:</p>\n<pre>{}</pre>",
             html(self.specification)
         );
-        page
+        document(&self.results.study, "Was the teacher worth it?", &page)
     }
 
     fn tables(&self, page: &mut String) {
@@ -98,6 +66,39 @@ impl Page<'_> {
         );
     }
 
+    /// What lies beneath the accuracies of the students of all rows.
+    fn details(&self, page: &mut String) {
+        let plain = |page: &mut String, id: &str, header: &[String], rows: &[Vec<String>]| {
+            let header: Vec<&str> = header.iter().map(String::as_str).collect();
+            table(page, id, &header, rows, usize::MAX);
+        };
+        let classes = words::classes(self.results);
+        if !classes.is_empty() {
+            page.push_str("<h2>By label</h2>\n");
+            plain(page, "classes", &words::classes_header(self.results), &classes);
+        }
+        let trust = words::trust(self.results);
+        if !trust.is_empty() {
+            page.push_str(
+                "<h2>Can the rationales be trusted?</h2>\n<p class=\"soft\">Of rationales of test rows: how many come to a label by \
+                 themselves, how many of these to the label that the student predicts, and how many of their words the \
+                 teacher's have too. None of it is part of the accuracies.</p>\n",
+            );
+            table(page, "trust", &words::TRUST, &trust, usize::MAX);
+        }
+        let routing = words::routing(self.results);
+        if !routing.is_empty() {
+            page.push_str(
+                "<h2>Answer or ask</h2>\n<p class=\"soft\">Right answers where the rows of which a student is least sure go to the \
+                 teacher.</p>\n",
+            );
+            plain(page, "routing", &words::routing_header(self.results), &routing);
+            for sentence in words::kept(self.results, self.bill) {
+                let _ = writeln!(page, "<p>{}</p>", html(&sentence));
+            }
+        }
+    }
+
     fn bill(&self, page: &mut String) {
         let count = |name: &str| self.bill.get(name).and_then(Value::as_u64).unwrap_or(0);
         let seconds = |name: &str| {
@@ -112,11 +113,34 @@ impl Page<'_> {
             ("seconds of asking", format!("{:.1}", seconds("harvest"))),
             ("seconds of training", format!("{:.1}", seconds("train"))),
             ("seconds of measuring", format!("{:.1}", seconds("evaluate"))),
+            ("milliseconds of a student's answer", self.milliseconds()),
+            (
+                "milliseconds of asking, for each call",
+                match count("calls") {
+                    0 => "-".to_owned(),
+                    calls => format!("{:.0}", seconds("harvest") * 1e3 / calls as f64),
+                },
+            ),
         ];
         let rows: Vec<Vec<String>> =
             rows.into_iter().map(|(what, much)| vec![what.to_owned(), much]).collect();
         page.push_str("<h2>The bill</h2>\n");
         table(page, "bill", &["", "the whole study"], &rows, usize::MAX);
+    }
+
+    /// From the fastest student to the slowest.
+    fn milliseconds(&self) -> String {
+        let cells = self.bill.get("cells").and_then(Value::as_object);
+        let times = || {
+            let cells = cells.into_iter().flat_map(serde_json::Map::values);
+            cells.filter_map(|cell| cell.get("milliseconds").and_then(Value::as_f64))
+        };
+        match times().next() {
+            Some(_) => {
+                format!("{:.1} to {:.1}", times().fold(f64::INFINITY, f64::min), times().fold(0.0, f64::max))
+            }
+            None => "-".to_owned(),
+        }
     }
 
     /// Rows that say something: of the students of all rows and the first seed, first those on which two arms differ.
@@ -128,10 +152,7 @@ impl Page<'_> {
         page.push_str("<h2>Examples</h2>\n<p class=\"soft\">Test rows, answered by the students of all rows and the first seed.</p>\n");
         for (row, answers) in chosen {
             let input = self.inputs.get(&row).map_or("", String::as_str);
-            let mut short: String = input.chars().take(INPUT_CHARACTERS).collect();
-            if short.len() < input.len() {
-                short.push_str("...");
-            }
+            let short = shortened(input);
             let gold = answers.first().map_or("", |(_, answered)| answered.gold.as_str());
             let _ = write!(
                 page,
@@ -143,8 +164,12 @@ impl Page<'_> {
                 let said =
                     if answered.prediction.is_empty() { "no label" } else { answered.prediction.as_str() };
                 let word = if answered.right { "better\">right" } else { "worse\">wrong" };
-                let _ =
-                    write!(page, "<p>{}: {} <span class=\"{word}</span></p>", html(&arm.words()), html(said));
+                let _ = write!(page, "<p>{}: {} <span class=\"{word}</span>", html(&arm.words()), html(said));
+                if let Some(rationale) = &answered.rationale {
+                    let against = if answered.agrees == Some(false) { " (which says otherwise)" } else { "" };
+                    let _ = write!(page, "<br><small>{}{against}</small>", html(&shortened(rationale)));
+                }
+                page.push_str("</p>");
             }
             page.push_str("</article>\n");
         }
@@ -161,51 +186,31 @@ impl Page<'_> {
             .filter(|student| first.is_some_and(|first| student.cell.setting.size == first.cell.setting.size))
             .collect();
         let rows = first.map_or(0, |first| first.rows.len());
-        // By which of the first two arms is right: only one of them, none, both.
-        let mut kinds: Vec<Vec<Example<'_>>> = vec![Vec::new(); 4];
+        let mut kinds: Vec<Vec<Example<'_>>> = vec![Vec::new(); EXAMPLES_OF_KIND.len()];
         for place in 0..rows {
             let answers: Vec<(Arm, &Answered)> = shown
                 .iter()
                 .filter_map(|student| Some((student.cell.setting.arm, student.rows.get(place)?)))
                 .collect();
             let [(_, one), (_, other), ..] = answers.as_slice() else { continue };
-            let kind = match (one.right, other.right) {
-                (false, true) => 0,
-                (true, false) => 1,
-                (false, false) => 2,
-                (true, true) => 3,
-            };
-            if let Some(kind) = kinds.get_mut(kind).filter(|kind| kind.len() < EXAMPLES_OF_KIND) {
-                kind.push((one.row, answers));
+            let (row, place) = (one.row, kind(one, other));
+            let most = EXAMPLES_OF_KIND.get(place).copied().unwrap_or(0);
+            if let Some(kind) = kinds.get_mut(place).filter(|kind| kind.len() < most) {
+                kind.push((row, answers));
             }
         }
-        kinds.into_iter().flatten().take(EXAMPLES_MAX).collect()
+        kinds.into_iter().flatten().collect()
     }
 }
 
-/// A table; the column `beneath` stands beneath the one before it.
-fn table(page: &mut String, id: &str, header: &[&str], rows: &[Vec<String>], beneath: usize) {
-    let _ = write!(page, "<div class=\"wide\"><table id=\"{id}\"><thead><tr>");
-    for (column, words) in header.iter().enumerate() {
-        if column != beneath {
-            let _ = write!(page, "<th>{}</th>", html(words));
-        }
+/// A rationale that contradicts its answer; else by which of the first two arms is right: only the second, only the first, none,
+/// both.
+fn kind(one: &Answered, other: &Answered) -> usize {
+    match (other.agrees, one.right, other.right) {
+        (Some(false), ..) => 0,
+        (_, false, true) => 1,
+        (_, true, false) => 2,
+        (_, false, false) => 3,
+        (_, true, true) => 4,
     }
-    page.push_str("</tr></thead><tbody>\n");
-    for row in rows {
-        page.push_str("<tr>");
-        for (column, cell) in row.iter().enumerate() {
-            let class = match cell.as_str() {
-                "better" | "worse" => format!(" class=\"{cell}\""),
-                _ => String::new(),
-            };
-            if column != beneath {
-                let small = row.get(column + 1).filter(|_| column + 1 == beneath);
-                let small = small.map_or_else(String::new, |small| format!("<small>{}</small>", html(small)));
-                let _ = write!(page, "<td{class}>{}{small}</td>", html(cell));
-            }
-        }
-        page.push_str("</tr>\n");
-    }
-    page.push_str("</tbody></table></div>\n");
 }

@@ -1,9 +1,10 @@
 //! What a study found, for people: the same words on the terminal and on the page.
 
 use crate::report::{grouped, percent};
+use domain::paired::Finding;
 use domain::spec::StudentSize;
-use domain::study::{Answer, Arm, Measured, Results, Setting};
-use domain::visible;
+use domain::study::{Answer, Arm, ClassAccuracy, Measured, Results, Route, Routing, Setting, Trust};
+use serde_json::Value;
 
 /// The header of [`settings`].
 pub(crate) const SETTINGS: [&str; 7] =
@@ -72,7 +73,12 @@ pub(crate) fn settings(results: &Results) -> Vec<Vec<String>> {
 pub(crate) fn questions(results: &Results) -> Vec<Vec<String>> {
     let row = |answer: &Answer| {
         vec![
-            format!("{} less {}", name(answer.first.arm, answer.first.size), answer.against.words()),
+            format!(
+                "{} less {}{}",
+                name(answer.first.arm, answer.first.size),
+                answer.against.words(),
+                if answer.is_of_less() { " of all rows" } else { "" }
+            ),
             fraction(answer.first),
             points(answer.difference.value),
             points_interval(answer.difference.low, answer.difference.high),
@@ -83,11 +89,118 @@ pub(crate) fn questions(results: &Results) -> Vec<Vec<String>> {
     results.questions.iter().map(row).collect()
 }
 
+/// The header of [`trust`].
+pub(crate) const TRUST: [&str; 6] =
+    ["rationales of", "looked at", "come to a label", "the predicted one", "words shared", "words"];
+
+/// Settings of all rows: the largest fraction.
+fn of_all_rows(results: &Results) -> impl Iterator<Item = &Measured> {
+    let most = results.settings.iter().map(|measured| measured.setting.millionths).max();
+    results.settings.iter().filter(move |measured| Some(measured.setting.millionths) == most)
+}
+
+/// The header of [`classes`]: the label, its rows, and the arms.
+pub(crate) fn classes_header(results: &Results) -> Vec<String> {
+    let arms = of_all_rows(results).map(|measured| name(measured.setting.arm, measured.setting.size));
+    ["right label", "rows"].into_iter().map(str::to_owned).chain(arms).collect()
+}
+
+/// A row for each label, with the accuracy of each arm on all rows; none where there are too many labels.
+pub(crate) fn classes(results: &Results) -> Vec<Vec<String>> {
+    let columns: Vec<&Measured> = of_all_rows(results).collect();
+    let labels = columns.first().map(|measured| measured.classes.as_slice()).unwrap_or_default();
+    let row = |(place, class): (usize, &ClassAccuracy)| {
+        let accuracy = |measured: &&Measured| {
+            measured.classes.get(place).map_or_else(|| "-".to_owned(), |class| percent(class.accuracy))
+        };
+        let head = [class.label.clone(), grouped(class.rows)];
+        head.into_iter().chain(columns.iter().map(accuracy)).collect()
+    };
+    labels.iter().enumerate().map(row).collect()
+}
+
+/// A row for each arm of all rows that writes rationales.
+pub(crate) fn trust(results: &Results) -> Vec<Vec<String>> {
+    let row = |(measured, trust): (&Measured, &Trust)| {
+        let or_dash = |share: Option<f64>| share.map_or_else(|| "-".to_owned(), percent);
+        vec![
+            name(measured.setting.arm, measured.setting.size),
+            grouped(trust.rationales),
+            percent(trust.concluding),
+            or_dash(trust.agreeing),
+            or_dash(trust.overlap),
+            format!("{:.1}", trust.words),
+        ]
+    };
+    of_all_rows(results).filter_map(|measured| Some((measured, measured.trust.as_ref()?))).map(row).collect()
+}
+
+/// The shares of rows that go to the teacher, as columns.
+pub(crate) fn routing_header(results: &Results) -> Vec<String> {
+    let shares = results.routing.first().map(|routing| routing.shares.as_slice()).unwrap_or_default();
+    let shares = shares.iter().map(|route| format!("{}%", (route.asked * 1e6).round() / 1e4));
+    std::iter::once("rows to the teacher".to_owned()).chain(shares).collect()
+}
+
+/// For each arm of all rows: right answers of its own, and with the teacher's.
+pub(crate) fn routing(results: &Results) -> Vec<Vec<String>> {
+    let row = |routing: &Routing, words: &str, share: fn(&Route) -> Option<f64>| -> Vec<String> {
+        let shares = routing.shares.iter().map(|route| share(route).map_or_else(|| "-".to_owned(), percent));
+        let head = format!("{}: {words}", name(routing.setting.arm, routing.setting.size));
+        std::iter::once(head).chain(shares).collect()
+    };
+    let rows = |routing: &Routing| {
+        let own = row(routing, "its own answers", |route| route.answered);
+        let is_measured = routing.shares.iter().any(|route| route.together.is_some());
+        let both = is_measured.then(|| row(routing, "with the teacher's", |route| route.together));
+        std::iter::once(own).chain(both).collect::<Vec<_>>()
+    };
+    results.routing.iter().flat_map(rows).collect()
+}
+
+/// A sentence for each arm, where an accuracy is wanted: from which sureness on it is kept, and what the teacher then costs.
+pub(crate) fn kept(results: &Results, bill: &Value) -> Vec<String> {
+    let count = |name: &str| bill.get(name).and_then(Value::as_u64).unwrap_or(0) as f64;
+    let sentence = |routing: &Routing| {
+        let kept = routing.kept.as_ref()?;
+        let arm = name(routing.setting.arm, routing.setting.size);
+        let Some(answered) = kept.answered else {
+            return Some(format!(
+                "{arm}: no threshold keeps {}: every row would go to the teacher.",
+                percent(kept.wanted)
+            ));
+        };
+        let Some(below) = kept.below else {
+            let (wanted, answered) = (percent(kept.wanted), percent(answered));
+            return Some(format!(
+                "{arm}: for {wanted} right, no row has to go to the teacher: {answered} are."
+            ));
+        };
+        let cost = match count("calls") {
+            calls if calls > 0.0 => format!(
+                ": about {:.0} calls, {:.0} tokens and {:.4} of money for a thousand requests",
+                kept.asked * 1e3,
+                kept.asked * 1e3 * (count("tokens_in") + count("tokens_out")) / calls,
+                kept.asked * 1e3 * count("money_micros") / calls / 1e6,
+            ),
+            _ => String::new(),
+        };
+        Some(format!(
+            "{arm}: for {} right, ask the teacher where the answer's log-probability is below {below:.4}: {} of the rows; of \
+             the others {} are right{cost}.",
+            percent(kept.wanted),
+            percent(kept.asked),
+            percent(answered),
+        ))
+    };
+    results.routing.iter().filter_map(sentence).collect()
+}
+
 fn p_value(value: f64) -> String {
     if value < 0.001 { "<0.001".to_owned() } else { format!("{value:.3}") }
 }
 
-/// Two sentences: what all rows say, and what the control and the size of the study leave open.
+/// What all rows say, with how many fewer rows rationales do as well, and what the control and the size of the study leave open.
 pub(crate) fn sentences(results: &Results) -> Vec<String> {
     let largest =
         results.settings.iter().rev().find(|measured| measured.setting.arm.objective.needs_rationales());
@@ -115,6 +228,22 @@ pub(crate) fn sentences(results: &Results) -> Vec<String> {
         points_interval(gain.difference.low, gain.difference.high),
         gain.finding,
     )];
+    let is_as_good = |answer: &&Answer| matches!(answer.finding, Finding::Better | Finding::NoDifference);
+    let with_less =
+        || results.questions.iter().filter(|answer| answer.is_of_less() && answer.first.size == setting.size);
+    sentences.extend(match with_less().find(is_as_good) {
+        Some(answer) => Some(format!(
+            "On {} of the rows they do as well as with labels only on all of them: {} points ({}), {}.",
+            fraction(answer.first),
+            points(answer.difference.value),
+            points_interval(answer.difference.low, answer.difference.high),
+            answer.finding,
+        )),
+        None if with_less().next().is_some() => {
+            Some("No smaller part of the rows with rationales was shown to do as well as all of them with labels only.".to_owned())
+        }
+        None => None,
+    });
     let control =
         results.questions.iter().find(|answer| answer.first == setting && answer.against != Arm::NONE);
     if let Some(control) = control {
@@ -150,31 +279,9 @@ pub(crate) fn power(results: &Results) -> String {
     )
 }
 
-/// A text from outside, as it stands in a page.
-pub(crate) fn html(outside: &str) -> String {
-    let mut escaped = String::with_capacity(outside.len());
-    for character in visible::lines(outside).chars() {
-        match character {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            '\'' => escaped.push_str("&#39;"),
-            other => escaped.push(other),
-        }
-    }
-    escaped
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_text_from_outside_is_no_markup() {
-        let found = html("<script>\"&'\u{1b}[2J</script>\nb");
-        assert_eq!(found, "&lt;script&gt;&quot;&amp;&#39;\\u{1b}[2J&lt;/script&gt;\nb");
-    }
 
     #[test]
     fn points_have_a_sign_and_no_negative_zero() {

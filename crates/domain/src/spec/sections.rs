@@ -321,5 +321,8 @@ section! {
         optional sizes: Vec<StudentSize> = None;
         /// A difference of up to this many points does not matter.
         required margin: f64 = 2.0, in 0.0..=100.0;
+        /// How often, in percent, an answer has to be right that the student gives itself: rows of which it is less sure go to the
+        /// teacher, and the study says below which log-probability that is, and how many rows they are. Absent: not asked.
+        optional accuracy: f64 = None, in 0.0..=100.0;
     }
 }

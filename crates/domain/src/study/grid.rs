@@ -113,7 +113,7 @@ impl Cell {
     }
 }
 
-/// Whether one arm is better than another, at one fraction and size.
+/// Whether one arm is better than another, at one size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Question {
     /// The arm that may be better.
@@ -135,6 +135,8 @@ pub struct Grid {
     pub sizes: Vec<Option<StudentSize>>,
     /// A difference of up to this share of the rows does not matter.
     pub margin: f64,
+    /// The share of right answers that is wanted of rows that the student answers itself; the others go to the teacher.
+    pub accuracy: Option<f64>,
 }
 
 impl Grid {
@@ -163,7 +165,14 @@ impl Grid {
         let sizes =
             study.sizes.as_ref().map_or(vec![None], |sizes| sizes.iter().copied().map(Some).collect());
         let arms = arms(&study.objectives);
-        let grid = Self { arms, millionths, seeds: study.seeds.clone(), sizes, margin: study.margin / 100.0 };
+        let grid = Self {
+            arms,
+            millionths,
+            seeds: study.seeds.clone(),
+            sizes,
+            margin: study.margin / 100.0,
+            accuracy: study.accuracy.map(|percent| percent / 100.0),
+        };
         let cells = grid.settings_count().saturating_mul(grid.seeds.len());
         if cells > CELLS_MAX {
             let words = format!("asks for {cells} cells: a study has at most {CELLS_MAX}");
@@ -202,7 +211,8 @@ impl Grid {
     }
 
     /// What the study asks: of each arm whether it is better than labels only, and of the one that has a control whether it is
-    /// better than that, at every fraction and size.
+    /// better than that, at every fraction and size; and of the same one, on each smaller fraction, whether it is as good as labels
+    /// only on all rows.
     pub fn questions(&self) -> Vec<Question> {
         let control = self.arms.iter().copied().find(|arm| arm.rationales == Rationales::Shuffled);
         let explained = self.arms.iter().copied().find(|arm| arm.objective.needs_rationales());
@@ -214,7 +224,14 @@ impl Grid {
             let second = against(first.arm).into_iter().flatten();
             second.map(move |arm| Question { first, second: Setting { arm, ..first } })
         };
-        self.settings().into_iter().flat_map(ask).collect()
+        let most = self.millionths.iter().max().copied().unwrap_or_default();
+        let with_less = self
+            .settings()
+            .into_iter()
+            .filter(|setting| Some(setting.arm) == explained && setting.millionths < most);
+        let with_less = with_less
+            .map(|first| Question { first, second: Setting { arm: Arm::NONE, millionths: most, ..first } });
+        self.settings().into_iter().flat_map(ask).chain(with_less).collect()
     }
 
     /// The largest study of the same kind that fits, by [`Grid::smaller`]; `None` where none does.
@@ -401,6 +418,15 @@ mod tests {
             })
             .filter(|(_, _, fraction)| *fraction == 1.0)
             .collect();
+        let with_less: Vec<(&str, f64, f64)> = grid
+            .questions()
+            .iter()
+            .filter(|question| question.first.millionths != question.second.millionths)
+            .map(|question| {
+                (question.first.arm.name(), question.first.fraction(), question.second.fraction())
+            })
+            .collect();
+        assert_eq!(with_less, [("step_by_step", 0.25, 1.0)]);
         let expected = [
             ("step_by_step", "none", 1.0),
             ("step_by_step", "shuffled", 1.0),

@@ -2,51 +2,23 @@
 //!
 //! Numbers are rounded to six digits: equal answers give equal bytes.
 
+use super::answers::{Answered, Answers, Asked, count, rounded, share};
 use super::grid::{Cell, Grid, Question, Setting};
+use super::routing::Routing;
 use super::statistics::{Estimate, LEVEL, Scores, estimates, holm, smallest_difference};
+use super::trust::Trust;
 use crate::metric::Accuracy;
 use crate::paired::{Difference, Finding};
 use crate::spec::StudentSize;
-use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
+use serde::Serialize;
+use std::collections::{BTreeMap, HashMap};
 
 /// The format of [`Results`].
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
+/// Most labels for which there is a figure of their own.
+const CLASSES_MAX: usize = 20;
 /// A point: the difference for which the results say how many rows it would take.
 const POINT: f64 = 0.01;
-
-/// An answer to a test row.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Answered {
-    /// The row's index in the dataset.
-    pub row: u64,
-    /// The right label.
-    pub gold: String,
-    /// The label of the answer; empty where it says none.
-    pub prediction: String,
-    /// Whether the two are the same, as the task compares them.
-    pub right: bool,
-}
-
-/// What the student of a cell answered to the test rows that have a label.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answers {
-    /// The cell.
-    pub cell: Cell,
-    /// How many parameters the student has.
-    pub parameters: u64,
-    /// The rows, in order.
-    pub rows: Vec<Answered>,
-}
-
-/// What a teacher answered to those of the test rows that it was asked about.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Asked {
-    /// The profiles that were asked, or where the answers came from.
-    pub name: String,
-    /// The rows, in order.
-    pub rows: Vec<Answered>,
-}
 
 /// Everything that a study found.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -69,6 +41,8 @@ pub struct Results {
     pub settings: Vec<Measured>,
     /// What was asked, and the answers.
     pub questions: Vec<Answer>,
+    /// What becomes of rows that the students of all rows are not sure of.
+    pub routing: Vec<Routing>,
     /// Every student.
     pub cells: Vec<CellResult>,
 }
@@ -106,6 +80,21 @@ pub struct Measured {
     pub parsed: f64,
     /// The share of right answers on the rows that the teacher was asked about; `None` where there are none.
     pub on_teachers_rows: Option<f64>,
+    /// By right label, in the order of the labels; empty where there are more than 20, or one.
+    pub classes: Vec<ClassAccuracy>,
+    /// What their rationales are like; `None` where they write none.
+    pub trust: Option<Trust>,
+}
+
+/// The rows of one label.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ClassAccuracy {
+    /// The right label.
+    pub label: String,
+    /// How many test rows have it.
+    pub rows: u64,
+    /// The share of right answers among them, over all seeds.
+    pub accuracy: f64,
 }
 
 /// Whether one arm is better than another.
@@ -114,8 +103,10 @@ pub struct Answer {
     /// The arm that may be better, with its fraction and size.
     #[serde(flatten)]
     pub first: Setting,
-    /// The arm that it is compared with, at the same fraction and size.
+    /// The arm that it is compared with, at the same size.
     pub against: super::grid::Arm,
+    /// On which fraction of the train rows: the same one, or all of them.
+    pub against_fraction: f64,
     /// How much better the first is, in shares of right answers; for other rows and other seeds.
     #[serde(flatten)]
     pub difference: Difference,
@@ -150,6 +141,13 @@ pub struct CellResult {
     pub parsed: u64,
 }
 
+impl Answer {
+    /// Whether it compares a part of the rows with all of them.
+    pub fn is_of_less(&self) -> bool {
+        self.against_fraction > self.first.fraction()
+    }
+}
+
 impl Answers {
     fn rights(&self) -> Vec<bool> {
         self.rows.iter().map(|row| row.right).collect()
@@ -165,20 +163,6 @@ impl Answers {
             parsed: count(&self.rows, |row| !row.prediction.is_empty()),
         }
     }
-}
-
-fn count(rows: &[Answered], is: fn(&Answered) -> bool) -> u64 {
-    rows.iter().filter(|row| is(row)).count() as u64
-}
-
-fn share(part: u64, whole: u64) -> f64 {
-    rounded(part as f64 / whole.max(1) as f64)
-}
-
-fn rounded(value: f64) -> f64 {
-    let rounded = (value * 1e6).round() / 1e6;
-    // There is no negative zero in a table.
-    if rounded == 0.0 { 0.0 } else { rounded }
 }
 
 impl Results {
@@ -205,13 +189,16 @@ impl Results {
             teacher: teacher.map(measured_teacher),
             settings: evidence.settings(grid, teacher)?,
             questions: evidence.answers(grid, rows)?,
+            routing: evidence.routing(grid, teacher)?,
             cells: cells.iter().map(Answers::result).collect(),
         })
     }
 
-    /// The answer to a question about an arm.
+    /// The answer to a question about an arm beside another on the same rows.
     pub fn answer(&self, first: Setting, against: super::grid::Arm) -> Option<&Answer> {
-        self.questions.iter().find(|answer| answer.first == first && answer.against == against)
+        self.questions
+            .iter()
+            .find(|answer| answer.first == first && answer.against == against && !answer.is_of_less())
     }
 
     /// The sizes of students, in order.
@@ -287,9 +274,21 @@ impl<'a> Evidence<'a> {
                     high: rounded(estimate.high),
                     parsed: share(parsed, rows),
                     on_teachers_rows: asked.as_deref().and_then(|asked| on_rows(cells, asked)),
+                    classes: classes(cells),
+                    trust: Trust::of(cells, teacher),
                 })
             })
             .collect()
+    }
+
+    /// For every setting of all rows.
+    fn routing(&self, grid: &Grid, teacher: Option<&Asked>) -> Result<Vec<Routing>, String> {
+        let most = grid.millionths.iter().max().copied();
+        let mut routing = Vec::new();
+        for setting in grid.settings().into_iter().filter(|setting| Some(setting.millionths) == most) {
+            routing.extend(Routing::of(setting, self.cells(setting)?, teacher, grid.accuracy));
+        }
+        Ok(routing)
     }
 
     fn answers(&self, grid: &Grid, rows: u64) -> Result<Vec<Answer>, String> {
@@ -316,6 +315,31 @@ impl<'a> Evidence<'a> {
             })
             .collect())
     }
+}
+
+/// Right answers by right label.
+fn classes(cells: &[&Answers]) -> Vec<ClassAccuracy> {
+    let mut counts: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
+    for row in cells.iter().flat_map(|cell| &cell.rows) {
+        let (right, all) = counts.entry(&row.gold).or_default();
+        *right += u64::from(row.right);
+        *all += 1;
+        if counts.len() > CLASSES_MAX {
+            return Vec::new();
+        }
+    }
+    if counts.len() < 2 {
+        return Vec::new();
+    }
+    let students = cells.len().max(1) as u64;
+    counts
+        .into_iter()
+        .map(|(label, (right, all))| ClassAccuracy {
+            label: label.to_owned(),
+            rows: all / students,
+            accuracy: share(right, all),
+        })
+        .collect()
 }
 
 /// The share of right answers on some of the rows; `None` where the students were asked none of them.
@@ -352,6 +376,7 @@ fn answer(question: Question, scores: &Scores, estimate: &Estimate, p_table: f64
     Answer {
         first: question.first,
         against: question.second.arm,
+        against_fraction: question.second.fraction(),
         difference,
         p_table: rounded(p_table),
         finding,
@@ -386,6 +411,7 @@ mod tests {
             seeds: vec![0, 1],
             sizes: vec![None],
             margin: 0.02,
+            accuracy: None,
         }
     }
 
@@ -396,7 +422,13 @@ mod tests {
             let row = |row: u64| {
                 let right = generator.next_f64() < share(cell.setting);
                 let prediction = if right { "yes" } else { "" };
-                Answered { row: row * 3, gold: "yes".into(), prediction: prediction.into(), right }
+                Answered {
+                    row: row * 3,
+                    gold: "yes".into(),
+                    prediction: prediction.into(),
+                    right,
+                    ..Answered::default()
+                }
             };
             Answers { cell, parameters: 7, rows: (0..rows).map(row).collect() }
         };
@@ -433,6 +465,8 @@ mod tests {
             ("step_by_step", 1.0, "none", Finding::NoDifference),
             ("step_by_step", 1.0, "shuffled", Finding::NoDifference),
             ("shuffled", 1.0, "none", Finding::NoDifference),
+            // A quarter of the rows with rationales, beside all of them with labels only.
+            ("step_by_step", 0.25, "none", Finding::Worse),
         ];
         assert_eq!(words, expected);
         let answer = found.answer(found.settings[1].setting, Arm::NONE).unwrap();
@@ -455,6 +489,7 @@ mod tests {
             gold: "yes".into(),
             prediction: "yes".into(),
             right: row.is_multiple_of(2),
+            ..Answered::default()
         };
         let teacher = Asked { name: "local".into(), rows: (0..10).map(|row| asked(row * 3)).collect() };
         let found = results(&cells, Some(&teacher)).unwrap();
@@ -472,7 +507,9 @@ mod tests {
         let before = bytes(&cells);
         assert_eq!(before, bytes(&cells));
         assert!(
-            before.contains(r#"{"arm":"step_by_step","fraction":0.25,"against":"none","value":"#),
+            before.contains(
+                r#"{"arm":"step_by_step","fraction":0.25,"against":"none","against_fraction":0.25,"value":"#
+            ),
             "{before}"
         );
         let row = &mut cells[3].rows[17];
