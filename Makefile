@@ -5,7 +5,7 @@
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
 
-demo: ## distil two students from a small real teacher, end to end (about 20 minutes the first time, seconds after that)
+demo: ## distil two students from a small real teacher, end to end (half an hour on two cores the first time, seconds after that)
 	scripts/demo.sh
 
 test: ## fetch what the tests need, build, and run every test

@@ -79,6 +79,7 @@ fn run_prints_one_object_with_the_fields_of_the_contract() {
         ("state", "text"),
         ("distillation", "text"),
         ("model_dir", "text"),
+        ("page", "text"),
         ("teacher.name", "text"),
         ("teacher.accuracy", "number"),
         ("teacher.accuracy_rows", "whole"),
@@ -109,6 +110,101 @@ fn run_prints_one_object_with_the_fields_of_the_contract() {
     assert!(of("accuracy_low") <= of("accuracy") && of("accuracy") <= of("accuracy_high"), "{student}");
     let model_dir = std::path::Path::new(outcome["model_dir"].as_str().unwrap());
     assert!(model_dir.is_absolute() && model_dir.join("model.safetensors").is_file(), "{model_dir:?}");
+    check_page(&folder, &outcome);
+    check_export(&folder, model_dir);
+}
+
+/// The job's page says what was printed, and fetches and runs nothing.
+fn check_page(folder: &Folder, outcome: &Value) {
+    let page = std::fs::read_to_string(folder.join(outcome["page"].as_str().unwrap())).unwrap();
+    let share = |who: &str, name: &str| format!("{:.1}%", outcome[who][name].as_f64().unwrap() * 100.0);
+    let accepted = outcome["teacher"]["accepted"].as_u64().unwrap();
+    for words in [
+        share("teacher", "accuracy"),
+        share("student", "accuracy"),
+        format!("<td>accepted</td><td>{accepted}</td>"),
+        format!("<td>calls to the teacher</td><td>{}</td>", outcome["teacher"]["prompts"]),
+        "<h2>How it learnt</h2>".to_owned(),
+        "<polyline".to_owned(),
+        "<h2>Examples</h2>".to_owned(),
+        "width=device-width".to_owned(),
+    ] {
+        assert!(page.contains(&words), "{words}");
+    }
+    for outside in ["<script", "http://", "https://", "<img", "<link"] {
+        assert!(!page.contains(outside), "{outside}");
+    }
+}
+
+/// A student is copied out whole, and never over something.
+fn check_export(folder: &Folder, model_dir: &std::path::Path) {
+    let exported = say(folder, &["models", "export", "job", "student", "--json"]).json().unwrap();
+    assert_eq!(exported, json!({"model": "job@1", "folder": "student"}));
+    for name in ["config.json", "model.safetensors", "tokenizer.json", "distillery.json"] {
+        let (there, here) =
+            (std::fs::read(model_dir.join(name)), std::fs::read(folder.join("student").join(name)));
+        assert_eq!(there.unwrap(), here.unwrap(), "{name}");
+    }
+    let input = ["--input", "Box 1 holds 2 pens and 3 more."];
+    let answered =
+        |model: &str| say(folder, &[&["predict", "--model", model, "--json"][..], &input[..]].concat()).out;
+    assert_eq!(answered("student"), answered("job"));
+    for (arguments, words) in [
+        (["models", "export", "job", "student"], "is there already"),
+        (["models", "export", "nobody", "other"], "there is no model `nobody`"),
+    ] {
+        let said = folder.say(NOBODY, &arguments).unwrap();
+        assert_eq!((said.code, said.err.contains(words)), (2, true), "{}", said.err);
+    }
+    assert!(!folder.join("other").exists());
+}
+
+#[test]
+fn the_doctor_says_what_works_and_what_to_do() {
+    let (folder, teacher) = (problems(&SpecText::default()), teacher());
+    let said = folder.say(teacher.url(), &["doctor"]).unwrap();
+    assert_eq!(said.code, 0, "{}", said.err);
+    for words in [
+        "works  database: SQLite in ",
+        "works  checkpoints: ",
+        "works  teacher local: ",
+        "off    teacher openai: ",
+    ] {
+        assert!(said.out.contains(words), "{words}: {}", said.out);
+    }
+    assert_eq!(teacher.requests(), 1, "one question");
+    let said = folder.say(NOBODY, &["doctor", "--json"]).unwrap();
+    assert_eq!(said.code, 1, "{}", said.err);
+    assert!(said.err.contains("do not work: teacher local"), "{}", said.err);
+    let findings = said.json().unwrap();
+    let local =
+        findings["findings"].as_array().unwrap().iter().find(|finding| finding["what"] == "teacher local");
+    assert_eq!(local.unwrap()["state"], "fails");
+    folder
+        .write("distillery.toml", "[client]\nca = \"nowhere.pem\"\n[checkpoints]\nroot = \"spec.toml\"\n")
+        .unwrap();
+    let said = folder.say(teacher.url(), &["doctor"]).unwrap();
+    assert_eq!(said.code, 1, "{}", said.err);
+    assert!(said.out.contains("fails  client.ca: nowhere.pem cannot be read"), "{}", said.out);
+    assert!(said.out.contains("fails  checkpoints: "), "{}", said.out);
+}
+
+#[test]
+fn answers_of_which_a_student_is_not_sure_are_marked() {
+    const ROW: &[&str] =
+        &["predict", "--model", "job", "--input", "Lamp 7 is blue.", "--choice", "red", "--choice", "blue"];
+    let folder = classifier();
+    let ask =
+        |border: &str| say(folder, &[ROW, &["--json", "--route-below", border]].concat()).json().unwrap();
+    let sure = ask("-1e9");
+    let border = sure["log_probability"].as_f64().unwrap();
+    assert_eq!(sure["ask_teacher"], false);
+    assert_eq!(ask("0.1")["ask_teacher"], true, "no answer is as sure as that");
+    assert_eq!(ask(&border.to_string())["ask_teacher"], false, "below, not at");
+    let plain = say(folder, &[ROW, &["--json"]].concat()).json().unwrap();
+    assert!(plain.get("ask_teacher").is_none(), "{plain}");
+    let said = say(folder, &[ROW, &["--route-below", "0.1"]].concat());
+    assert!(said.out.contains("ask the teacher: the student is not sure"), "{}", said.out);
 }
 
 #[test]

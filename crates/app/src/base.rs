@@ -4,13 +4,13 @@
 use crate::checkpoint_store::{self, Writers};
 use crate::config::Config;
 use crate::models;
-use crate::{roles, test_answers};
+use crate::roles;
+use crate::test_answers::{self, TestAnswers};
 use anyhow::anyhow;
 use checkpoints::Checkpoints;
 use domain::Fault;
 use domain::run::RunResult;
-use domain::study::Answered;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use wire::Channel;
 
 /// A folder that no student can start from; the words say why.
@@ -46,11 +46,19 @@ impl Shared {
         copy_and_register(channel, self.0.clone(), name, folder).await
     }
 
+    /// A checkpoint's folder, every file as its manifest says; from a bucket, copied.
+    ///
+    /// # Errors
+    /// It is absent or damaged.
+    pub fn verified_folder(&self, path: &str, manifest_sha256: &str) -> anyhow::Result<PathBuf> {
+        Ok(self.0.fetch(path, Some(manifest_sha256))?)
+    }
+
     /// What the student of a run answered to the test rows.
     ///
     /// # Errors
     /// Its checkpoint is absent or damaged.
-    pub async fn test_answers(&self, result: &RunResult) -> anyhow::Result<Vec<Answered>> {
+    pub async fn test_answers(&self, result: &RunResult) -> anyhow::Result<TestAnswers> {
         test_answers::read(self.0.clone(), result).await
     }
 }

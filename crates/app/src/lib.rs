@@ -28,6 +28,7 @@ pub mod base;
 mod checkpoint_store;
 pub mod client;
 pub mod config;
+pub mod doctor;
 mod exposition;
 pub mod ingress;
 #[cfg(feature = "harvester")]
@@ -49,7 +50,7 @@ pub mod student;
 #[cfg(feature = "harvester")]
 mod teachers;
 pub mod telemetry;
-mod test_answers;
+pub mod test_answers;
 pub mod toml_lines;
 pub mod transport;
 

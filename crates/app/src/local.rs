@@ -5,14 +5,14 @@ use crate::checkpoint_store::{self, Writers};
 use crate::config::Config;
 use crate::migrated::Migrated;
 use crate::records::{self, Records};
-use crate::{roles, teachers, test_answers, transport};
+use crate::test_answers::{self, TestAnswers};
+use crate::{roles, teachers, transport};
 use anyhow::anyhow;
 use checkpoints::{Checkpoints, Predictions};
 use domain::Split;
 use domain::ids::RunId;
 use domain::metric::Accuracy;
 use domain::run::RunResult;
-use domain::study::Answered;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use tokio::sync::watch;
@@ -133,7 +133,7 @@ impl Local {
     ///
     /// # Errors
     /// Its checkpoint is absent or damaged.
-    pub async fn test_answers(&self, result: &RunResult) -> anyhow::Result<Vec<Answered>> {
+    pub async fn test_answers(&self, result: &RunResult) -> anyhow::Result<TestAnswers> {
         test_answers::read(self.checkpoints.clone(), result).await
     }
 

@@ -103,6 +103,12 @@ async fn cluster(config: &Config, url: &str) -> anyhow::Result<Records> {
     })
 }
 
+/// Where the database is, without its password; `None` for SQLite, and where the address cannot be read.
+pub(crate) fn place(config: &Config) -> Option<String> {
+    let url = database(config).ok().flatten()?;
+    PostgresStore::place(&url).ok().map(|place| format!("PostgreSQL at {place}"))
+}
+
 /// The database's URL; `None` for SQLite.
 fn database(config: &Config) -> anyhow::Result<Option<String>> {
     address(&config.database.url, &config.database.url_file).context("database.url_file")

@@ -12,8 +12,9 @@ pub(crate) use init::InitArguments;
 pub(crate) use ledger::LedgerArguments;
 pub(crate) use runs::{RunsArguments, TrainArguments};
 pub(crate) use server::{
-    CancelArguments, DeleteArguments, HealthArguments, JobArguments, ListArguments, ModelsArguments,
-    RoleName, ServeArguments, ServerArguments, SubmitArguments, WatchArguments,
+    CancelArguments, DeleteArguments, HealthArguments, JobArguments, ListArguments, ModelsAction,
+    ModelsArguments, ModelsExportArguments, RoleName, ServeArguments, ServerArguments, SubmitArguments,
+    WatchArguments,
 };
 
 pub(crate) use study::StudyArguments;
@@ -127,6 +128,13 @@ pub(crate) enum Verb {
     /// Check that a server is serving: exit code 0 if it is, 1 if it is not
     #[command(after_help = server::HEALTH_EXAMPLES)]
     Health(HealthArguments),
+    /// Try what the configuration names: database, queue, checkpoints, device, certificates, teachers (by one question each)
+    #[command(after_help = DOCTOR_EXAMPLES)]
+    Doctor {
+        /// Print one JSON object on standard output, and nothing else
+        #[arg(long)]
+        json: bool,
+    },
     /// Migrate the database to this program's version
     #[command(after_help = "Example:\n  distillery migrate --data-dir /data/distillery")]
     Migrate {
@@ -173,6 +181,7 @@ impl Verb {
             Self::Train(_) => Some("train"),
             Self::Models(_) => Some("models"),
             Self::Health(_) => Some("health"),
+            Self::Doctor { .. } => Some("doctor"),
             Self::Migrate { .. } => Some("migrate"),
             Self::Config => Some("config"),
             Self::Completions { .. } => Some("completions"),
@@ -184,6 +193,10 @@ const RUN_EXAMPLES: &str = "Examples:
   distillery run examples/word-problems/spec.toml
   distillery run spec.toml --data-dir /data/distillery --json > result.json
   distillery run spec.toml --refresh";
+
+const DOCTOR_EXAMPLES: &str = "Examples:
+  distillery doctor
+  distillery doctor --config distillery.toml --json";
 
 const PLAN_EXAMPLES: &str = "Examples:
   distillery plan examples/word-problems/spec.toml
@@ -264,6 +277,9 @@ pub(crate) struct PredictArguments {
     /// Print JSON on standard output: one object for --input, JSON Lines for rows
     #[arg(long)]
     pub(crate) json: bool,
+    /// Mark answers whose log-probability is below this: they are the teacher's to give (`distillery study` finds a good one)
+    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true)]
+    pub(crate) route_below: Option<f64>,
     /// Text to label
     #[arg(long, value_name = "TEXT")]
     pub(crate) input: Option<String>,

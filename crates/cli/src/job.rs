@@ -25,6 +25,7 @@ const JOBS_MAX: usize = 500;
 
 /// What a job came to, with the accuracies of teacher and student, and its model.
 pub(crate) struct Reported {
+    pub(crate) id: DistillationId,
     pub(crate) outcome: Outcome,
     pub(crate) teacher: Option<Accuracy>,
     pub(crate) student: Option<Accuracy>,
@@ -262,6 +263,7 @@ pub(crate) async fn report(channel: &Channel, id: DistillationId) -> anyhow::Res
         reason: job.reason.clone(),
         model: model.as_ref().map(|model| format!("{}@{}", model.name, model.version)),
         model_dir: None,
+        page: None,
         teacher: teacher_outcome(&job.spec, teacher, &harvest),
         student: StudentOutcome {
             parameters: model.as_ref().map(|model| model.parameters),
@@ -273,7 +275,7 @@ pub(crate) async fn report(channel: &Channel, id: DistillationId) -> anyhow::Res
         },
         seconds: job.seconds,
     };
-    Ok(Reported { outcome, teacher, student, student_on_teachers_rows: None, model })
+    Ok(Reported { id, outcome, teacher, student, student_on_teachers_rows: None, model })
 }
 
 /// Says how many prompts are parked, and why the first of them is.

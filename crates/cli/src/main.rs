@@ -18,10 +18,13 @@ mod args;
 mod client;
 mod commands;
 mod exit;
+mod html;
 mod job;
+mod job_page;
 mod known_keys;
 mod measured;
 mod next;
+mod place;
 mod progress;
 mod report;
 mod shown;
@@ -76,6 +79,7 @@ fn dispatch(arguments: Arguments) -> anyhow::Result<()> {
             Verb::Train(train) => commands::train::train(config, train, shutdown).await,
             Verb::Models(models) => commands::models::models(config, models, shutdown).await,
             Verb::Health(health) => commands::health::health(config, health, shutdown).await,
+            Verb::Doctor { json } => commands::doctor::doctor(config, json, shutdown).await,
             Verb::Migrate { json } => commands::migrate(config, json).await,
             Verb::Config | Verb::Completions { .. } => Ok(()),
         }

@@ -21,6 +21,8 @@ pub(crate) struct Outcome {
     pub(crate) model: Option<String>,
     /// The student's folder; null where it is a server's.
     pub(crate) model_dir: Option<String>,
+    /// The page of the job; null where it did not succeed, or is a server's.
+    pub(crate) page: Option<String>,
     /// The teacher's part.
     pub(crate) teacher: TeacherOutcome,
     /// The student's part.

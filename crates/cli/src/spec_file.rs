@@ -425,6 +425,23 @@ mod tests {
     const SOUND: &str = "name = \"job\"\ntask = \"equation\"\n[data]\ntrain = \"train.jsonl\"\n";
 
     #[test]
+    fn every_example_can_be_read() {
+        let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples");
+        let mut count = 0;
+        for folder in std::fs::read_dir(examples).unwrap() {
+            for file in std::fs::read_dir(folder.unwrap().path()).unwrap() {
+                let path = file.unwrap().path();
+                let is_toml = path.extension().is_some_and(|extension| extension == "toml");
+                if is_toml && std::fs::read_to_string(&path).unwrap().contains("[data]") {
+                    read(&path).unwrap_or_else(|error| panic!("{}: {error:#}", path.display()));
+                    count += 1;
+                }
+            }
+        }
+        assert!(count >= 10, "{count}");
+    }
+
+    #[test]
     fn paths_are_relative_to_the_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("spec.toml");

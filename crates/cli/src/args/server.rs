@@ -1,7 +1,7 @@
 //! The grammar of serving, and of calling a server.
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
-use clap::{Args, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
 use domain::state::DistillationState;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -226,17 +226,44 @@ pub(crate) struct HealthArguments {
 
 pub(crate) const MODELS_EXAMPLES: &str = "Examples:
   distillery models --server localhost:7070
-  distillery models --name word-problems --json";
+  distillery models --name word-problems --json
+  distillery models export reviews@1 reviews-student";
 
 /// See [`super::Verb::Models`].
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct ModelsArguments {
+    #[command(subcommand)]
+    pub(crate) action: Option<ModelsAction>,
     /// List only models of this name
     #[arg(long)]
     pub(crate) name: Option<String>,
     /// List at most this many models, the newest first
     #[arg(long, value_name = "NUMBER", default_value_t = 100)]
     pub(crate) limit: usize,
+    /// Print one JSON object on standard output, and nothing else
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) server: ServerArguments,
+}
+
+/// What is done with models besides listing them.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ModelsAction {
+    /// Copy a student's checkpoint, which `transformers` reads too, into a folder of its own
+    Export(ModelsExportArguments),
+}
+
+/// See [`ModelsAction::Export`].
+#[derive(Debug, Args)]
+pub(crate) struct ModelsExportArguments {
+    /// Name of the model (`name` for the newest version, `name@2` for version 2)
+    #[arg(value_name = "NAME")]
+    pub(crate) model: String,
+    /// Folder to make; it must not be there yet
+    #[arg(value_name = "DIR")]
+    pub(crate) folder: PathBuf,
     /// Print one JSON object on standard output, and nothing else
     #[arg(long)]
     pub(crate) json: bool,

@@ -339,6 +339,7 @@ fn print_end(place: &Place, proposal: &Proposal, out: &Out) -> anyhow::Result<()
     for line in [
         next::command(place, &["plan", &spec]),
         next::command(place, &["run", &spec]),
+        next::command(place, &["study", &spec]),
         next::predict(place, &proposal.name, &proposal.task()),
     ] {
         print_line(&format!("  {line}"))?;

@@ -4,6 +4,7 @@ pub(crate) mod cancel;
 pub(crate) mod checkpoint;
 pub(crate) mod compare;
 pub(crate) mod delete;
+pub(crate) mod doctor;
 pub(crate) mod evaluate;
 pub(crate) mod health;
 pub(crate) mod init;
@@ -79,9 +80,13 @@ pub(crate) fn print_report(reported: &Reported) -> anyhow::Result<()> {
         print_line(&line)?;
     }
     match (&reported.outcome.model_dir, &reported.outcome.model) {
-        (Some(folder), _) => print_line(&format!("student: {folder}")),
-        (None, Some(model)) => print_line(&format!("student: {model}")),
-        (None, None) => Ok(()),
+        (Some(folder), _) => print_line(&format!("student: {folder}"))?,
+        (None, Some(model)) => print_line(&format!("student: {model}"))?,
+        (None, None) => {}
+    }
+    match &reported.outcome.page {
+        Some(page) => print_line(&format!("page: {page}")),
+        None => Ok(()),
     }
 }
 

@@ -1,14 +1,19 @@
-//! `distillery models`: list published students.
+//! `distillery models`: list published students, and copy one out.
 
-use crate::args::ModelsArguments;
+use crate::args::{ModelsAction, ModelsArguments, ModelsExportArguments};
 use crate::client::call::failure;
 use crate::client::models;
+use crate::exit::Usage;
 use crate::job::accuracy_json;
+use crate::place::Place;
 use crate::report::{grouped, interval, percent};
 use crate::target::{Target, unless_interrupted};
 use crate::terminal::{Table, print_json, print_line, print_table};
+use anyhow::Context;
 use app::config::Config;
+use app::local::Scope;
 use domain::records::Model;
+use std::path::Path;
 use tokio_util::sync::CancellationToken;
 use wire::rfc3339;
 
@@ -18,6 +23,9 @@ pub(crate) async fn models(
     arguments: ModelsArguments,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
+    if let Some(ModelsAction::Export(arguments)) = arguments.action {
+        return export(config, arguments, shutdown).await;
+    }
     let target = Target::open(config, &arguments.server, shutdown.clone()).await?;
     let found = unless_interrupted(&shutdown, async {
         let models = models::list(target.channel(), arguments.name.as_deref(), arguments.limit).await;
@@ -46,6 +54,62 @@ pub(crate) async fn models(
         ]);
     }
     print_table(&table)
+}
+
+/// Copies a student's checkpoint into a folder that takes its name when it is whole.
+async fn export(
+    config: Config,
+    arguments: ModelsExportArguments,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    let folder = &arguments.folder;
+    if folder.symlink_metadata().is_ok() {
+        let words = "is there already: name a folder that is not, or move it away";
+        return Err(Usage(format!("DIR: {} {words}", folder.display())).into());
+    }
+    let place = Place::open(config, &arguments.server, Scope::RECORDS, shutdown.clone()).await?;
+    let copied = unless_interrupted(&shutdown, async {
+        let model = models::find(place.channel(), &arguments.model).await?;
+        let from = place.verified_folder(&model)?;
+        let to = folder.clone();
+        tokio::task::spawn_blocking(move || copy_whole(&from, &to)).await??;
+        Ok(model)
+    })
+    .await;
+    place.close().await?;
+    let model = copied?;
+    let name = format!("{}@{}", model.name, model.version);
+    if arguments.json {
+        return print_json(&serde_json::json!({"model": name, "folder": folder.display().to_string()}));
+    }
+    print_line(&format!("{name}: {}", folder.display()))
+}
+
+fn copy_whole(from: &Path, to: &Path) -> anyhow::Result<()> {
+    let mut name = to.file_name().map(std::ffi::OsStr::to_owned).unwrap_or_default();
+    name.push(".part");
+    let part = to.with_file_name(name);
+    if part.exists() {
+        std::fs::remove_dir_all(&part).with_context(|| part.display().to_string())?;
+    }
+    copy_folder(from, &part)
+        .with_context(|| format!("{} cannot be copied to {}", from.display(), part.display()))?;
+    std::fs::rename(&part, to).with_context(|| to.display().to_string())
+}
+
+/// A checkpoint's files and folders; there is nothing else in it.
+fn copy_folder(from: &Path, to: &Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy_folder(&entry.path(), &target)?;
+        } else {
+            std::fs::copy(entry.path(), &target)?;
+        }
+    }
+    Ok(())
 }
 
 fn json(model: &Model) -> serde_json::Value {

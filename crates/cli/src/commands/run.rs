@@ -6,6 +6,7 @@ use crate::client::call::failure;
 use crate::client::jobs::{self, follow};
 use crate::exit::Interrupted;
 use crate::job::{self, Again, Reported};
+use crate::job_page;
 use crate::next;
 use crate::shown::Shown;
 use crate::spec_file::{self, SpecFile};
@@ -32,14 +33,26 @@ pub(crate) async fn run(
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let file = spec_file::read(&arguments.spec)?;
+    // For the page: what it shows is what was read.
+    let specification = std::fs::read_to_string(&arguments.spec)?;
     if let Some(TeacherSource::Profile(name)) = file.spec.teacher.as_ref().map(|teacher| &teacher.source)
         && let Some(why) = app::local::teacher_without_key(&config, name)
     {
         return Err(file.mistakes(vec![Violation::new("teacher.profile", why)]).into());
     }
     let task = file.spec.task.clone();
+    let reports = config.data_dir.join(job_page::REPORTS);
     let local = Local::open(config, Scope::DISTIL, shutdown.clone()).await?;
-    let result = distil(&local, file, Again::of(arguments.again, arguments.refresh), &shutdown).await;
+    let again = Again::of(arguments.again, arguments.refresh);
+    let result = async {
+        let mut reported = distil(&local, file, again, &shutdown).await?;
+        if reported.outcome.state == DistillationState::Succeeded {
+            let page = job_page::write(&local, &reports, &reported, &specification).await?;
+            reported.outcome.page = Some(page.display().to_string());
+        }
+        anyhow::Ok(reported)
+    }
+    .await;
     // The services hand back their leases and write their resume state before the process ends.
     local.close().await?;
     let reported = result?;
