@@ -99,10 +99,19 @@ async fn handle_error(shared: &Shared, id: domain::ids::DistillationId, error: &
         Fault::Unavailable | Fault::Overloaded => {
             tracing::warn!(%error, distillation = %id, "a job is retried");
         }
+        // Another replica took it a step further in the meantime: it is not for this one to pause it there.
+        Fault::Conflict if has_moved_on(shared, id).await => {
+            tracing::info!(%error, distillation = %id, "a job has moved on");
+        }
         Fault::NotFound | Fault::Conflict | Fault::Invalid | Fault::Denied | Fault::Internal => {
             if let Err(unwritten) = shared.pause(id, &error.to_string()).await {
                 tracing::warn!(%error, %unwritten, distillation = %id, "a job failed and is not paused");
             }
         }
     }
+}
+
+async fn has_moved_on(shared: &Shared, id: domain::ids::DistillationId) -> bool {
+    let found = shared.stores.jobs.distillation(id).await;
+    found.is_ok_and(|job| !matches!(job.state, DistillationState::Queued | DistillationState::Harvesting))
 }
