@@ -3,8 +3,9 @@
 use super::columns::{Chosen, Labels, shown, splits_in};
 use domain::completion::{FinishReason, parse};
 use domain::holdout::Shares;
-use domain::label::{Comparison, normalise};
+use domain::label::{Comparison, normalise, same};
 use domain::spec::{PROFILE_NONE, StudentSize};
+use domain::study::conclusion;
 use domain::task::{AnswerPattern, AnswerShape, Exemplar, LabelSet, PLACEHOLDER, Task};
 use domain::{Example, Split};
 use readers::{Sample, Value};
@@ -273,6 +274,13 @@ impl Proposal {
             .then_some(rationale)
     }
 
+    /// The label that a rationale comes to by itself, where it is not the exemplar's.
+    pub(crate) fn contradicts(&self, place: usize, rationale: &str) -> Option<String> {
+        let (task, exemplar) = (self.task(), self.exemplars.get(place)?);
+        let found = conclusion(&task, &exemplar.example(), rationale)?;
+        (!same(task.metric, &found, &exemplar.label)).then_some(found)
+    }
+
     /// The labels in words.
     pub(crate) fn labels_in_words(&self) -> String {
         match &self.labels {
@@ -396,6 +404,11 @@ mod tests {
             assert_eq!(proposal.fitting(0, &marked), None, "the marker stands once");
             assert_eq!(proposal.fitting(0, "  "), None);
         }
+        let said = |rationale: &str| {
+            proposal(closed(&["good", "bad"]), vec![exemplar("good", &[])]).contradicts(0, rationale)
+        };
+        assert_eq!(said("It means well, but the answer is bad.").as_deref(), Some("bad"));
+        assert_eq!((said("Not bad: good."), said("It shines.")), (None, None));
         let open = proposal(closed(&["a", "b"]), vec![exemplar("a", &[])]);
         let mut task = open.task();
         task.exemplars[0].rationale = placeholder("a");

@@ -110,6 +110,10 @@ async fn probe(local: &Local, spec: &Spec, proposal: &Proposal) -> anyhow::Resul
     for (place, row) in estimate.probed.iter().enumerate() {
         let rationale = row.parsed.as_ref().map(|parsed| parsed.rationale.as_str()).unwrap_or_default();
         let fitting = proposal.fitting(place, rationale);
+        if let Some(other) = fitting.as_deref().and_then(|rationale| proposal.contradicts(place, rationale)) {
+            found.push(Err(format!("its answer argues for `{}`: {}", shown(&other), shown(rationale))));
+            continue;
+        }
         found.push(fitting.ok_or_else(|| match row.error.is_empty() {
             true => format!("its answer gives no reason: {}", shown(row.completion.trim())),
             false => row.error.clone(),
