@@ -149,7 +149,7 @@ impl Page<'_> {
             "<h2>The same again</h2>\n<p>With this specification, <code>distillery run SPEC</code>:</p>\n<pre>{}</pre>",
             html(self.specification)
         );
-        document(name, "what the student learnt", &page)
+        document(name, "What the student learnt", &page)
     }
 
     fn accuracies(&self, page: &mut String) {

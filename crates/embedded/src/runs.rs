@@ -67,7 +67,7 @@ async fn end(
 /// What came of looking for a run to lease.
 enum Leased {
     /// The oldest one, and its job.
-    Taken { run: Run, job: Distillation },
+    Taken(Box<(Run, Distillation)>),
     /// The oldest one failed: too many trainers were lost at it.
     Ended,
     /// There is none.
@@ -106,7 +106,7 @@ impl SqliteStore {
                 end(transaction, now, &run, transition).await?;
                 Ok(Leased::Ended)
             }
-            None => Ok(Leased::Taken { run, job }),
+            None => Ok(Leased::Taken(Box::new((run, job)))),
         }
     }
 }
@@ -211,7 +211,8 @@ impl RunStore for SqliteStore {
             let leased = self.lease_oldest(&mut transaction, trainer, lease).await?;
             transaction.commit().await.map_err(internal)?;
             match leased {
-                Leased::Taken { run, job } => {
+                Leased::Taken(taken) => {
+                    let (run, job) = *taken;
                     drop(writer);
                     let dataset = self.dataset(job.dataset).await?;
                     let spec = run.plan.spec(&job.spec);

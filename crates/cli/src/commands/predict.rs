@@ -34,7 +34,7 @@ struct Prediction {
     expected: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     rationale: Option<String>,
-    /// The natural logarithm of the answer's probability.
+    /// Where --route-below was given: the natural logarithm of the answer's probability.
     #[serde(skip_serializing_if = "Option::is_none")]
     log_probability: Option<f64>,
     /// Where --route-below was given: whether the student is less sure.
@@ -52,7 +52,8 @@ impl Prediction {
             Ok(answer) => (Some(answer), None),
             Err(error) => (None, Some(error)),
         };
-        let log_probability = answer.as_ref().map(|answer| answer.log_probability);
+        // The last digits of a text's depend on the rows that it is written beside: it is told where it is asked for.
+        let log_probability = answer.as_ref().map(|answer| answer.log_probability).filter(|_| is_routed);
         let ask_teacher = answer.as_ref().map(|answer| answer.ask_teacher).filter(|_| is_routed);
         let (label, rationale, probabilities) = answer
             .map(|answer| (Some(answer.label), answer.rationale, answer.probabilities))

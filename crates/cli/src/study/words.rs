@@ -233,7 +233,8 @@ pub(crate) fn sentences(results: &Results) -> Vec<String> {
         || results.questions.iter().filter(|answer| answer.is_of_less() && answer.first.size == setting.size);
     sentences.extend(match with_less().find(is_as_good) {
         Some(answer) => Some(format!(
-            "On {} of the rows they do as well as with labels only on all of them: {} points ({}), {}.",
+            "Students that learn {} from {} of the rows do as well as with labels only from all of them: {} points ({}), {}.",
+            answer.first.arm.words(),
             fraction(answer.first),
             points(answer.difference.value),
             points_interval(answer.difference.low, answer.difference.high),

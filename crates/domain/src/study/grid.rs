@@ -211,8 +211,8 @@ impl Grid {
     }
 
     /// What the study asks: of each arm whether it is better than labels only, and of the one that has a control whether it is
-    /// better than that, at every fraction and size; and of the same one, on each smaller fraction, whether it is as good as labels
-    /// only on all rows.
+    /// better than that, at every fraction and size; and of each arm with rationales of its own, on each smaller fraction, whether it
+    /// is as good as labels only on all rows.
     pub fn questions(&self) -> Vec<Question> {
         let control = self.arms.iter().copied().find(|arm| arm.rationales == Rationales::Shuffled);
         let explained = self.arms.iter().copied().find(|arm| arm.objective.needs_rationales());
@@ -224,11 +224,12 @@ impl Grid {
             let second = against(first.arm).into_iter().flatten();
             second.map(move |arm| Question { first, second: Setting { arm, ..first } })
         };
+        let has_rationales = |arm: Arm| arm != Arm::NONE && Some(arm) != control;
         let most = self.millionths.iter().max().copied().unwrap_or_default();
         let with_less = self
             .settings()
             .into_iter()
-            .filter(|setting| Some(setting.arm) == explained && setting.millionths < most);
+            .filter(|setting| has_rationales(setting.arm) && setting.millionths < most);
         let with_less = with_less
             .map(|first| Question { first, second: Setting { arm: Arm::NONE, millionths: most, ..first } });
         self.settings().into_iter().flat_map(ask).chain(with_less).collect()
@@ -426,7 +427,7 @@ mod tests {
                 (question.first.arm.name(), question.first.fraction(), question.second.fraction())
             })
             .collect();
-        assert_eq!(with_less, [("step_by_step", 0.25, 1.0)]);
+        assert_eq!(with_less, [("step_by_step", 0.25, 1.0), ("rationale_then_label", 0.25, 1.0)]);
         let expected = [
             ("step_by_step", "none", 1.0),
             ("step_by_step", "shuffled", 1.0),
