@@ -185,7 +185,7 @@ fn the_doctor_says_what_works_and_what_to_do() {
         .unwrap();
     let said = folder.say(teacher.url(), &["doctor"]).unwrap();
     assert_eq!(said.code, 1, "{}", said.err);
-    assert!(said.out.contains("fails  client.ca: nowhere.pem cannot be read"), "{}", said.out);
+    assert!(said.out.contains("fails  client: client.ca: nowhere.pem cannot be read"), "{}", said.out);
     assert!(said.out.contains("fails  checkpoints: "), "{}", said.out);
 }
 

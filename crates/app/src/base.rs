@@ -9,7 +9,6 @@ use crate::test_answers::{self, TestAnswers};
 use anyhow::anyhow;
 use checkpoints::Checkpoints;
 use domain::Fault;
-use domain::run::RunResult;
 use std::path::{Path, PathBuf};
 use wire::Channel;
 
@@ -50,16 +49,16 @@ impl Shared {
     ///
     /// # Errors
     /// It is absent or damaged.
-    pub fn verified_folder(&self, path: &str, manifest_sha256: &str) -> anyhow::Result<PathBuf> {
-        Ok(self.0.fetch(path, Some(manifest_sha256))?)
+    pub async fn verified_folder(&self, path: &str, manifest_sha256: &str) -> anyhow::Result<PathBuf> {
+        checkpoint_store::fetch(self.0.clone(), path, manifest_sha256).await
     }
 
-    /// What the student of a run answered to the test rows.
+    /// What the student of a checkpoint answered to the test rows.
     ///
     /// # Errors
     /// Its checkpoint is absent or damaged.
-    pub async fn test_answers(&self, result: &RunResult) -> anyhow::Result<TestAnswers> {
-        test_answers::read(self.0.clone(), result).await
+    pub async fn test_answers(&self, path: &str, manifest_sha256: &str) -> anyhow::Result<TestAnswers> {
+        test_answers::read(self.0.clone(), path, manifest_sha256).await
     }
 }
 

@@ -4,9 +4,10 @@ use crate::config::{Config, ConfigError};
 use crate::secret;
 use anyhow::Context;
 use checkpoints::{Checkpoints, S3Settings};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-const BUCKET: &str = "s3://";
+/// What the address of a bucket begins with.
+pub(crate) const BUCKET: &str = "s3://";
 
 /// Whether other processes write to the same place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +20,27 @@ pub(crate) enum Writers {
     Alone,
     /// Services that run apart.
     Many,
+}
+
+/// The folder of a checkpoint, every file as its manifest says. Off the runtime: a bucket's is copied, which blocks.
+///
+/// # Errors
+/// It is absent or damaged.
+pub(crate) async fn fetch(
+    checkpoints: Checkpoints,
+    path: &str,
+    manifest_sha256: &str,
+) -> anyhow::Result<PathBuf> {
+    let (path, manifest) = (path.to_owned(), manifest_sha256.to_owned());
+    Ok(tokio::task::spawn_blocking(move || checkpoints.fetch(&path, Some(&manifest))).await??)
+}
+
+/// What `[checkpoints] root` names, else the folder of this machine.
+pub(crate) fn root(config: &Config) -> PathBuf {
+    match config.checkpoints.root.as_str() {
+        "" => config.data_dir.join("checkpoints"),
+        root => root.into(),
+    }
 }
 
 /// Opens the store of checkpoints. To be called on a runtime, which carries a bucket's transfers.
@@ -45,7 +67,7 @@ pub(crate) fn open(config: &Config, writers: Writers) -> anyhow::Result<Checkpoi
         };
         return Checkpoints::open_bucket(&settings, &cache).context("checkpoints.root");
     }
-    let root = if section.root.is_empty() { cache } else { section.root.clone().into() };
+    let root = root(config);
     let opened = match writers {
         Writers::Alone => Checkpoints::open(&root),
         Writers::Many => Checkpoints::open_shared(&root),

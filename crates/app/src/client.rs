@@ -131,6 +131,14 @@ fn root_cause(error: &dyn std::error::Error) -> String {
     cause.to_string()
 }
 
+/// Checks that servers with TLS can be called with these settings.
+///
+/// # Errors
+/// A file that cannot be read, or holds nothing of its kind.
+pub fn check(section: &ClientSection) -> anyhow::Result<()> {
+    prepare(section, "https://localhost").map(drop)
+}
+
 fn prepare(section: &ClientSection, url: &str) -> anyhow::Result<(Endpoint, Credentials)> {
     let uri = uri_of(url)?;
     let secret = secret::read(&section.token_env, &section.token_file).context("client.token_file")?;

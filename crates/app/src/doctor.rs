@@ -1,11 +1,13 @@
 //! Tries everything that the configuration names, and says of each whether it works and what to do.
 
-use crate::checkpoint_store::{self, Writers};
+use crate::checkpoint_store::{self, BUCKET, Writers};
 use crate::config::Config;
 #[cfg(feature = "harvester")]
+use crate::config::TeacherSection;
+#[cfg(feature = "harvester")]
 use crate::records::{self, Records};
+use crate::{client, ingress};
 use std::io::Write;
-use std::path::Path;
 
 /// What is written where checkpoints will be, and removed.
 const PROBE: &str = ".distillery-doctor";
@@ -60,30 +62,33 @@ impl Finding {
 /// Tries database and queue, the store of checkpoints, the device, certificates, and each teacher by one question of a few
 /// tokens. To be called on a runtime.
 pub async fn examine(config: &Config) -> Vec<Finding> {
-    let mut found = Vec::new();
-    found.push(Finding::of("checkpoints", checkpoints(config)));
-    found.push(device(config));
-    found.extend(certificates(config));
-    #[cfg(feature = "harvester")]
-    {
-        match records::open(config).await {
-            Ok(records) => {
-                found.insert(0, Finding::of("database", Ok(place(config))));
-                for name in config.teachers.keys() {
-                    found.push(teacher(config, &records, name).await);
-                }
-                records.close().await;
-            }
-            Err(error) => {
-                found.insert(0, Finding::of("database", Err(error)));
-                let words = "not tried: the database comes first, where its limits are shared";
-                found.push(Finding::off("teachers", words));
-            }
-        }
-    }
-    #[cfg(not(feature = "harvester"))]
-    found.push(Finding::off("database", "this program was built without the harvester"));
+    let mut found = vec![Finding::of("checkpoints", checkpoints(config)), device(config)];
+    found.extend(network(config));
+    records(config, &mut found).await;
     found
+}
+
+/// The database and the queue, and the teachers, whose limits are kept there.
+#[cfg(feature = "harvester")]
+async fn records(config: &Config, found: &mut Vec<Finding>) {
+    let records = match records::open(config).await {
+        Ok(records) => records,
+        Err(error) => {
+            found.push(Finding::of("database", Err(error)));
+            found.push(Finding::off("teachers", "not tried: their limits are kept in the database"));
+            return;
+        }
+    };
+    found.push(Finding::of("database", Ok(place(config))));
+    for (name, section) in &config.teachers {
+        found.push(teacher(config, section, &records, name).await);
+    }
+    records.close().await;
+}
+
+#[cfg(not(feature = "harvester"))]
+async fn records(_: &Config, found: &mut Vec<Finding>) {
+    found.push(Finding::off("database", "this program was built without the harvester"));
 }
 
 #[cfg(feature = "harvester")]
@@ -96,20 +101,18 @@ fn place(config: &Config) -> String {
 
 /// The store opens, and a folder of this machine takes a file.
 fn checkpoints(config: &Config) -> anyhow::Result<String> {
-    let root = match config.checkpoints.root.as_str() {
-        "" => config.data_dir.join("checkpoints").display().to_string(),
-        root => root.to_owned(),
-    };
+    let root = checkpoint_store::root(config);
     checkpoint_store::open(config, Writers::Many)?;
-    if !root.contains("://") {
-        let probe = Path::new(&root).join(PROBE);
+    let shown = root.display().to_string();
+    if !shown.starts_with(BUCKET) {
+        let probe = root.join(PROBE);
         let written = std::fs::File::create(&probe).and_then(|mut file| file.write_all(b"distillery"));
         let removed = std::fs::remove_file(&probe);
-        written
-            .and(removed)
-            .map_err(|error| anyhow::anyhow!("{root} cannot be written to ({error}): make it this user's"))?;
+        written.and(removed).map_err(|error| {
+            anyhow::anyhow!("{shown} cannot be written to ({error}): make it this user's")
+        })?;
     }
-    Ok(root)
+    Ok(shown)
 }
 
 #[cfg(feature = "trainer")]
@@ -130,37 +133,24 @@ fn device(_: &Config) -> Finding {
     Finding::off("device", "this program was built without the trainer")
 }
 
-/// The files that are named can be read.
-fn certificates(config: &Config) -> Vec<Finding> {
-    let files = [
-        ("server.tls_certificate", &config.server.tls_certificate),
-        ("server.tls_key", &config.server.tls_key),
-        ("server.tls_client_ca", &config.server.tls_client_ca),
-        ("client.ca", &config.client.ca),
-        ("client.certificate", &config.client.certificate),
-    ];
-    let named = files.into_iter().filter(|(_, path)| !path.as_os_str().is_empty());
-    named
-        .map(|(setting, path)| {
-            let read = std::fs::read_to_string(path);
-            let tried = match read {
-                Ok(text) if text.contains("-----BEGIN ") => Ok(path.display().to_string()),
-                Ok(_) => Err(anyhow::anyhow!("{} holds no PEM: name the file that does", path.display())),
-                Err(error) => Err(anyhow::anyhow!("{} cannot be read ({error})", path.display())),
-            };
-            Finding::of(setting, tried)
-        })
-        .collect()
+/// What a server shows, and what a caller shows it, where they are named.
+fn network(config: &Config) -> [Finding; 2] {
+    let server = match ingress::has_tls(&config.server) {
+        Ok(true) => Finding::of("server", Ok(format!("TLS at {}", config.server.listen))),
+        Ok(false) => Finding::off("server", "no TLS: `[server] tls_certificate` and `tls_key` name it"),
+        Err(error) => Finding::of("server", Err(error)),
+    };
+    let words = || "its authorities, certificate and token can be read".to_owned();
+    [server, Finding::of("client", client::check(&config.client).map(|()| words()))]
 }
 
 /// Asks one short question.
 #[cfg(feature = "harvester")]
-async fn teacher(config: &Config, records: &Records, name: &str) -> Finding {
+async fn teacher(config: &Config, section: &TeacherSection, records: &Records, name: &str) -> Finding {
     let what = format!("teacher {name}");
     if let Some(why) = crate::teachers::without_key(&config.teachers, name) {
         return Finding::off(what, why);
     }
-    let Some(section) = config.teachers.get(name) else { return Finding::off(what, "is not configured") };
     let tried = async {
         let sections = std::collections::BTreeMap::from([(name.to_owned(), section.clone())]);
         let opened = crate::teachers::open(&sections, &records.rate_limiter)?;

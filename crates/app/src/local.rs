@@ -12,7 +12,6 @@ use checkpoints::{Checkpoints, Predictions};
 use domain::Split;
 use domain::ids::RunId;
 use domain::metric::Accuracy;
-use domain::run::RunResult;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use tokio::sync::watch;
@@ -129,12 +128,12 @@ impl Local {
         Ok(Some(Accuracy::measure(count(|_| true), count(|row| row.correct), count(|row| row.parsed))))
     }
 
-    /// What the student of a run answered to the test rows.
+    /// What the student of a checkpoint answered to the test rows.
     ///
     /// # Errors
     /// Its checkpoint is absent or damaged.
-    pub async fn test_answers(&self, result: &RunResult) -> anyhow::Result<TestAnswers> {
-        test_answers::read(self.checkpoints.clone(), result).await
+    pub async fn test_answers(&self, path: &str, manifest_sha256: &str) -> anyhow::Result<TestAnswers> {
+        test_answers::read(self.checkpoints.clone(), path, manifest_sha256).await
     }
 
     /// Ends in order: the roles finish what is asked and hand back their leases, then the API, then the database.
@@ -172,8 +171,8 @@ impl Local {
     ///
     /// # Errors
     /// It is absent or damaged.
-    pub fn verified_folder(&self, path: &str, manifest_sha256: &str) -> anyhow::Result<PathBuf> {
-        Ok(self.checkpoints.fetch(path, Some(manifest_sha256))?)
+    pub async fn verified_folder(&self, path: &str, manifest_sha256: &str) -> anyhow::Result<PathBuf> {
+        checkpoint_store::fetch(self.checkpoints.clone(), path, manifest_sha256).await
     }
 
     /// Deletes what the trainers of a run left in the checkpoint store.

@@ -84,7 +84,7 @@ async fn published(local: &crate::local::Local, model: &str) -> anyhow::Result<P
         None => (model, 0),
     };
     match models::find(local.channel(), name, version).await {
-        Ok(model) => local.verified_folder(&model.path, &model.manifest_sha256),
+        Ok(model) => local.verified_folder(&model.path, &model.manifest_sha256).await,
         Err(status) if status.code() == tonic::Code::NotFound => {
             let known: Vec<String> = models::newest(local.channel())
                 .await

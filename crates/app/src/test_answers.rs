@@ -1,9 +1,10 @@
 //! What students answered to the test rows, from their checkpoints.
 
+use crate::checkpoint_store;
 use anyhow::Context;
 use checkpoints::{Checkpoints, Predictions};
 use domain::Split;
-use domain::run::RunResult;
+use domain::metric::median;
 use domain::study::Answered;
 
 /// What a student answered to the test rows.
@@ -15,16 +16,17 @@ pub struct TestAnswers {
     pub milliseconds: Option<f64>,
 }
 
-/// The answers of a run's student.
-pub(crate) async fn read(checkpoints: Checkpoints, result: &RunResult) -> anyhow::Result<TestAnswers> {
-    let (path, manifest) = (result.path.clone(), result.manifest_sha256.clone());
-    // A bucket's folder is copied, which blocks.
+/// The answers of the student in a checkpoint.
+pub(crate) async fn read(
+    checkpoints: Checkpoints,
+    path: &str,
+    manifest_sha256: &str,
+) -> anyhow::Result<TestAnswers> {
+    let folder = checkpoint_store::fetch(checkpoints, path, manifest_sha256).await?;
     tokio::task::spawn_blocking(move || {
-        let folder = checkpoints.fetch(&path, Some(&manifest))?;
         let absent = || format!("{} has no predictions of the test rows", folder.display());
         let predictions = Predictions::read(&folder, Split::Test)?.with_context(absent)?;
-        let mut times: Vec<f64> = predictions.rows.iter().map(|row| row.milliseconds).collect();
-        times.sort_by(f64::total_cmp);
+        let milliseconds = median(predictions.rows.iter().map(|row| row.milliseconds).collect());
         let answered = predictions.rows.into_iter().map(|row| Answered {
             row: row.row,
             gold: row.gold,
@@ -34,7 +36,7 @@ pub(crate) async fn read(checkpoints: Checkpoints, result: &RunResult) -> anyhow
             rationale: row.rationale,
             ..Answered::default()
         });
-        Ok(TestAnswers { rows: answered.collect(), milliseconds: times.get(times.len() / 2).copied() })
+        Ok(TestAnswers { rows: answered.collect(), milliseconds })
     })
     .await?
 }

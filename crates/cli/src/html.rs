@@ -1,6 +1,8 @@
 //! What pages are made of: one file each, which fetches nothing and runs nothing.
 
+use crate::report::grouped;
 use anyhow::Context;
+use domain::study::Answered;
 use domain::visible;
 use std::fmt::Write as _;
 use std::fs;
@@ -62,7 +64,7 @@ pub(crate) fn html(outside: &str) -> String {
 }
 
 /// A text as long as a page shows one.
-pub(crate) fn shortened(text: &str) -> String {
+fn shortened(text: &str) -> String {
     let mut short: String = text.chars().take(INPUT_CHARACTERS).collect();
     if short.len() < text.len() {
         short.push_str("...");
@@ -95,6 +97,66 @@ pub(crate) fn table(page: &mut String, id: &str, header: &[&str], rows: &[Vec<St
         page.push_str("</tr>\n");
     }
     page.push_str("</tbody></table></div>\n");
+}
+
+/// What a page says of costs.
+pub(crate) struct Amounts {
+    pub(crate) calls: u64,
+    pub(crate) cache_hits: u64,
+    pub(crate) tokens_in: u64,
+    pub(crate) tokens_out: u64,
+    pub(crate) money_micros: u64,
+    /// Of asking, training and measuring.
+    pub(crate) seconds: [f64; 3],
+    /// Of a student's answer.
+    pub(crate) milliseconds: String,
+}
+
+/// What it cost, `of` what.
+pub(crate) fn bill(page: &mut String, of: &str, amounts: Amounts) {
+    let [harvest, train, evaluate] = amounts.seconds;
+    let each_call = match amounts.calls {
+        0 => "-".to_owned(),
+        calls => format!("{:.0}", harvest * 1e3 / calls as f64),
+    };
+    let rows = [
+        ("calls to the teacher", grouped(amounts.calls)),
+        ("answers from the store", grouped(amounts.cache_hits)),
+        ("tokens in", grouped(amounts.tokens_in)),
+        ("tokens out", grouped(amounts.tokens_out)),
+        ("money", format!("{:.4}", amounts.money_micros as f64 / 1e6)),
+        ("seconds of asking", format!("{harvest:.1}")),
+        ("seconds of training", format!("{train:.1}")),
+        ("seconds of measuring", format!("{evaluate:.1}")),
+        ("milliseconds of a student's answer", amounts.milliseconds),
+        ("milliseconds of asking, for each call", each_call),
+    ];
+    let rows: Vec<Vec<String>> = rows.into_iter().map(|(what, much)| vec![what.to_owned(), much]).collect();
+    page.push_str("<h2>The bill</h2>\n");
+    table(page, "bill", &["", of], &rows, usize::MAX);
+}
+
+/// The beginning of an example: a row, and what is right. `answer`s and the end of the article follow.
+pub(crate) fn row_head(page: &mut String, input: &str, row: &Answered) {
+    let _ = write!(
+        page,
+        "<article><p>{}</p><p><small>row {}, right: {}</small></p>",
+        html(&shortened(input)),
+        row.row,
+        html(&row.gold)
+    );
+}
+
+/// What a student said of a row, and why; `who` stands before it.
+pub(crate) fn answer(page: &mut String, who: &str, row: &Answered) {
+    let said = if row.prediction.is_empty() { "no label" } else { row.prediction.as_str() };
+    let word = if row.right { "better\">right" } else { "worse\">wrong" };
+    let _ = write!(page, "<p>{}{} <span class=\"{word}</span>", html(who), html(said));
+    if let Some(rationale) = &row.rationale {
+        let against = if row.agrees == Some(false) { " (which says otherwise)" } else { "" };
+        let _ = write!(page, "<br><small>{}{against}</small>", html(&shortened(rationale)));
+    }
+    page.push_str("</p>");
 }
 
 /// A file that takes its name when it is whole.

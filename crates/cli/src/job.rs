@@ -25,7 +25,8 @@ const JOBS_MAX: usize = 500;
 
 /// What a job came to, with the accuracies of teacher and student, and its model.
 pub(crate) struct Reported {
-    pub(crate) id: DistillationId,
+    pub(crate) job: Distillation,
+    pub(crate) harvest: HarvestProgress,
     pub(crate) outcome: Outcome,
     pub(crate) teacher: Option<Accuracy>,
     pub(crate) student: Option<Accuracy>,
@@ -275,7 +276,7 @@ pub(crate) async fn report(channel: &Channel, id: DistillationId) -> anyhow::Res
         },
         seconds: job.seconds,
     };
-    Ok(Reported { id, outcome, teacher, student, student_on_teachers_rows: None, model })
+    Ok(Reported { job, harvest, outcome, teacher, student, student_on_teachers_rows: None, model })
 }
 
 /// Says how many prompts are parked, and why the first of them is.

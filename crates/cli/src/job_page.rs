@@ -1,76 +1,52 @@
 //! The page of one job: what came of it, how its student learnt, what became of the answers, what it cost, some examples.
 
 use crate::client::call::failure;
-use crate::client::{jobs, runs};
-use crate::html::{document, html, shortened, table, write_whole};
+use crate::client::runs;
+use crate::drawing::{LEFT, RIGHT, TOP, WIDTH, grid_line};
+use crate::html::{Amounts, answer, bill, document, html, row_head, table, write_whole};
 use crate::job::Reported;
 use crate::report::{grouped, interval, percent};
 use crate::study::evidence::{self, TestRow};
 use anyhow::Context;
 use app::local::Local;
-use domain::event::EventKind;
 use domain::metric::Accuracy;
-use domain::records::HarvestProgress;
+use domain::records::MetricPoint;
 use domain::state::{Reason, Verdict};
 use domain::study::Answered;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
-use wire::{Channel, Watched};
 
 /// The folder of these pages in the data folder.
 pub(crate) const REPORTS: &str = "reports";
 /// Rows that are shown: where the rationale contradicts the label, wrong ones, right ones.
 const EXAMPLES_OF_KIND: [usize; 3] = [4, 4, 4];
-/// Points of a curve that are kept: every other one is left out where there are more.
+/// Points of a curve at most: others between them are left out.
 const POINTS_MAX: usize = 400;
-/// The drawing, in its own units.
-const WIDTH: f64 = 420.0;
+/// The drawing's height and the margin beneath it, in its own units.
 const HEIGHT: f64 = 220.0;
-const LEFT: f64 = 44.0;
-const RIGHT: f64 = 12.0;
-const TOP: f64 = 12.0;
 const BOTTOM: f64 = 28.0;
 
-/// The numbers of a training, by step.
-#[derive(Default)]
-struct Curve {
-    points: Vec<(u64, f64)>,
-    /// Of how many measurements one is kept.
-    every: usize,
-    seen: usize,
+/// How a training went, by step.
+struct Curves {
+    label: Vec<(u64, f64)>,
+    rationale: Vec<(u64, f64)>,
+    validation: Vec<(u64, f64)>,
 }
 
-impl Curve {
-    fn add(&mut self, step: u64, value: f64) {
-        if !value.is_finite() {
-            return;
-        }
-        self.every = self.every.max(1);
-        // A run that was taken up again reports steps anew.
-        while self.points.last().is_some_and(|(last, _)| *last >= step) {
-            self.points.pop();
-        }
-        self.seen = self.seen.wrapping_add(1);
-        if self.seen.is_multiple_of(self.every) {
-            self.points.push((step, value));
-        }
-        if self.points.len() > POINTS_MAX {
-            self.every = self.every.saturating_mul(2);
-            let mut place = 0_usize;
-            self.points.retain(|_| {
-                place = place.wrapping_add(1);
-                place.is_multiple_of(2)
-            });
+impl Curves {
+    fn of(metrics: &[MetricPoint]) -> Self {
+        let of = |name: &str| {
+            let named = || metrics.iter().filter(|point| point.name == name && point.value.is_finite());
+            let every = named().count().div_ceil(POINTS_MAX).max(1);
+            named().step_by(every).map(|point| (point.step, point.value)).collect()
+        };
+        Self {
+            label: of("loss_label"),
+            rationale: of("loss_rationale"),
+            validation: of("validation_accuracy"),
         }
     }
-}
-
-#[derive(Default)]
-struct Curves {
-    label: Curve,
-    rationale: Curve,
-    validation: Curve,
 }
 
 /// Writes the page of a job that succeeded into `folder`, and returns where it is.
@@ -80,55 +56,26 @@ pub(crate) async fn write(
     reported: &Reported,
     specification: &str,
 ) -> anyhow::Result<PathBuf> {
-    let channel = local.channel();
-    let jobs::Found { job, harvest, .. } = jobs::get(channel, reported.id).await.map_err(failure)?;
+    let (channel, job) = (local.channel(), &reported.job);
+    let model = reported.model.as_ref().context("the job has no model")?;
     let test_rows = evidence::test_rows(channel, job.dataset, &job.spec.task).await?;
-    let mut answers = Vec::new();
-    let mut milliseconds = None;
-    if let Some(run) = job.run {
-        let run = runs::get(channel, run).await.map_err(failure)?;
-        if let Some(result) = run.result.as_ref().filter(|_| !test_rows.is_empty()) {
-            let said = local.test_answers(result).await?;
-            milliseconds = said.milliseconds;
-            let task = &job.spec.task;
-            answers =
-                said.rows.into_iter().map(|row| evidence::with_conclusion(task, &test_rows, row)).collect();
-        }
+    let (mut answers, mut milliseconds) = (Vec::new(), None);
+    if !test_rows.is_empty() {
+        let said = local.test_answers(&model.path, &model.manifest_sha256).await?;
+        milliseconds = said.milliseconds;
+        let task = &job.spec.task;
+        answers = said.rows.into_iter().map(|row| evidence::with_conclusion(task, &test_rows, row)).collect();
     }
-    let curves = curves(channel, &job).await?;
-    let page = Page { reported, harvest: &harvest, curves, answers, milliseconds, test_rows, specification };
+    let curves = Curves::of(&runs::metrics(channel, model.run).await.map_err(failure)?);
+    let page = Page { reported, curves, answers, milliseconds, test_rows, specification };
     std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
     let path = folder.join(format!("{}.html", job.spec.name));
     write_whole(&path, page.file(&job.spec.name).as_bytes())?;
     Ok(path)
 }
 
-/// How the student of a job learnt: its events again, from the first one.
-async fn curves(channel: &Channel, job: &domain::records::Distillation) -> anyhow::Result<Curves> {
-    let mut curves = Curves::default();
-    jobs::follow(channel, job.id, 0, |watched| {
-        if let Watched::Event(event) = watched
-            && let EventKind::TrainingProgress { run, step, metrics, .. } = event.kind
-            && Some(run) == job.run
-        {
-            for (name, value) in metrics {
-                match name.as_str() {
-                    "loss_label" => curves.label.add(step, value),
-                    "loss_rationale" => curves.rationale.add(step, value),
-                    "validation_accuracy" => curves.validation.add(step, value),
-                    _ => {}
-                }
-            }
-        }
-        Ok(())
-    })
-    .await?;
-    Ok(curves)
-}
-
 struct Page<'a> {
     reported: &'a Reported,
-    harvest: &'a HarvestProgress,
     curves: Curves,
     answers: Vec<Answered>,
     milliseconds: Option<f64>,
@@ -178,7 +125,10 @@ impl Page<'_> {
 
     fn learning(&self, page: &mut String) {
         page.push_str("<h2>How it learnt</h2>\n<div class=\"charts\">");
-        let losses = [("loss of labels", &self.curves.label), ("loss of rationales", &self.curves.rationale)];
+        let losses = [
+            ("loss of labels", self.curves.label.as_slice()),
+            ("loss of rationales", self.curves.rationale.as_slice()),
+        ];
         chart(page, "loss, by step", &losses, |value| format!("{value:.2}"));
         chart(
             page,
@@ -190,7 +140,7 @@ impl Page<'_> {
     }
 
     fn verdicts(&self, page: &mut String) {
-        let harvest = self.harvest;
+        let harvest = &self.reported.harvest;
         let mut rows = vec![vec!["accepted".to_owned(), grouped(harvest.with_verdict(Verdict::Accepted))]];
         for (reason, count) in Reason::ALL.iter().zip(harvest.reasons).filter(|(_, count)| *count > 0) {
             rows.push(vec![format!("rejected: {reason}"), grouped(count)]);
@@ -202,21 +152,16 @@ impl Page<'_> {
     fn bill(&self, page: &mut String) {
         let (teacher, seconds) = (&self.reported.outcome.teacher, &self.reported.outcome.seconds);
         let milliseconds = self.milliseconds.map_or_else(|| "-".to_owned(), |time| format!("{time:.1}"));
-        let rows = [
-            ("calls to the teacher", grouped(teacher.prompts)),
-            ("answers from the store", grouped(teacher.cached)),
-            ("tokens in", grouped(teacher.tokens_in)),
-            ("tokens out", grouped(teacher.tokens_out)),
-            ("money", format!("{:.4}", teacher.money_micros as f64 / 1e6)),
-            ("seconds of asking", format!("{:.1}", seconds.harvest)),
-            ("seconds of training", format!("{:.1}", seconds.train)),
-            ("seconds of measuring", format!("{:.1}", seconds.evaluate)),
-            ("milliseconds of a student's answer", milliseconds),
-        ];
-        let rows: Vec<Vec<String>> =
-            rows.into_iter().map(|(what, much)| vec![what.to_owned(), much]).collect();
-        page.push_str("<h2>The bill</h2>\n");
-        table(page, "bill", &["", "this job"], &rows, usize::MAX);
+        let amounts = Amounts {
+            calls: teacher.prompts,
+            cache_hits: teacher.cached,
+            tokens_in: teacher.tokens_in,
+            tokens_out: teacher.tokens_out,
+            money_micros: teacher.money_micros,
+            seconds: [seconds.harvest, seconds.train, seconds.evaluate],
+            milliseconds,
+        };
+        bill(page, "this job", amounts);
     }
 
     fn examples(&self, page: &mut String) {
@@ -241,27 +186,15 @@ impl Page<'_> {
 
     fn example(&self, page: &mut String, row: &Answered) {
         let input = self.test_rows.get(&row.row).map_or("", |known| known.input.as_str());
-        let said = if row.prediction.is_empty() { "no label" } else { row.prediction.as_str() };
-        let word = if row.right { "better\">right" } else { "worse\">wrong" };
-        let _ = write!(
-            page,
-            "<article><p>{}</p><p><small>row {}, right: {}</small></p><p>{} <span class=\"{word}</span>",
-            html(&shortened(input)),
-            row.row,
-            html(&row.gold),
-            html(said)
-        );
-        if let Some(rationale) = &row.rationale {
-            let against = if row.agrees == Some(false) { " (which says otherwise)" } else { "" };
-            let _ = write!(page, "<br><small>{}{against}</small>", html(&shortened(rationale)));
-        }
-        page.push_str("</p></article>\n");
+        row_head(page, input, row);
+        answer(page, "", row);
+        page.push_str("</article>\n");
     }
 }
 
 /// Curves over the steps, in one drawing; nothing where they have no point.
-fn chart(page: &mut String, title: &str, curves: &[(&str, &Curve)], shown: impl Fn(f64) -> String) {
-    let points = || curves.iter().flat_map(|(_, curve)| &curve.points);
+fn chart(page: &mut String, title: &str, curves: &[(&str, &[(u64, f64)])], shown: impl Fn(f64) -> String) {
+    let points = || curves.iter().flat_map(|(_, curve)| *curve);
     let Some(last) = points().map(|(step, _)| *step).max() else { return };
     let most = points().map(|(_, value)| *value).fold(f64::MIN_POSITIVE, f64::max);
     let x = |step: u64| LEFT + (WIDTH - LEFT - RIGHT) * step as f64 / last.max(1) as f64;
@@ -270,16 +203,7 @@ fn chart(page: &mut String, title: &str, curves: &[(&str, &Curve)], shown: impl 
         write!(page, "<figure><svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{title}\">");
     for part in 0..=4_u32 {
         let value = most * f64::from(part) / 4.0;
-        let _ = write!(
-            page,
-            "<path d=\"M{LEFT} {0:.1}H{1:.1}\" stroke=\"var(--line)\" stroke-width=\"1\"/><text x=\"{2:.1}\" y=\"{3:.1}\" \
-             text-anchor=\"end\">{4}</text>",
-            y(value),
-            WIDTH - RIGHT,
-            LEFT - 6.0,
-            y(value) + 4.0,
-            shown(value)
-        );
+        grid_line(page, y(value), &shown(value));
     }
     for step in [0, last / 2, last] {
         let _ = write!(
@@ -291,9 +215,9 @@ fn chart(page: &mut String, title: &str, curves: &[(&str, &Curve)], shown: impl 
         );
     }
     let mut key = Vec::new();
-    for (place, (name, curve)) in (1..).zip(curves).filter(|(_, (_, curve))| !curve.points.is_empty()) {
+    for (place, (name, curve)) in (1..).zip(curves).filter(|(_, (_, curve))| !curve.is_empty()) {
         let line: Vec<String> =
-            curve.points.iter().map(|(step, value)| format!("{:.1},{:.1}", x(*step), y(*value))).collect();
+            curve.iter().map(|(step, value)| format!("{:.1},{:.1}", x(*step), y(*value))).collect();
         let dash = if place == 1 { "none" } else { "7 4" };
         let _ = write!(
             page,
@@ -311,16 +235,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_curve_is_thinned_and_taken_up_again() {
-        let mut curve = Curve::default();
-        (0..5_000).for_each(|step| curve.add(step, 1.0));
-        assert!((100..=POINTS_MAX).contains(&curve.points.len()), "{}", curve.points.len());
-        let mut curve = Curve::default();
-        for step in [10, 20, 30, 20, 30] {
-            curve.add(step, step as f64);
-        }
-        curve.add(40, f64::NAN);
-        let steps: Vec<u64> = curve.points.iter().map(|(step, _)| *step).collect();
-        assert_eq!(steps, [10, 20, 30]);
+    fn a_curve_is_thinned() {
+        let point = |step: u64, value: f64| MetricPoint { step, name: "loss_label".to_owned(), value };
+        let many: Vec<MetricPoint> = (0..5_000).map(|step| point(step, 1.0)).collect();
+        let curves = Curves::of(&many);
+        assert!((POINTS_MAX / 2..=POINTS_MAX).contains(&curves.label.len()), "{}", curves.label.len());
+        assert!(curves.rationale.is_empty());
+        let few = Curves::of(&[point(10, 2.0), point(20, f64::NAN), point(30, 1.0)]);
+        assert_eq!(few.label, [(10, 2.0), (30, 1.0)]);
     }
 }

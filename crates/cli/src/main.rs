@@ -17,6 +17,7 @@ mod answers;
 mod args;
 mod client;
 mod commands;
+mod drawing;
 mod exit;
 mod html;
 mod job;
@@ -58,7 +59,7 @@ fn dispatch(arguments: Arguments) -> anyhow::Result<()> {
         let place = arguments.place;
         match arguments.verb {
             Verb::Init(init) => Box::pin(commands::init::init(config, place, init, shutdown)).await,
-            Verb::Run(run) => commands::run::run(config, place, run, shutdown).await,
+            Verb::Run(run) => Box::pin(commands::run::run(config, place, run, shutdown)).await,
             Verb::Plan(plan) => commands::plan::plan(config, place, plan, shutdown).await,
             Verb::Study(study) => Box::pin(commands::study::study(config, study, shutdown)).await,
             Verb::Predict(predict) => commands::predict::predict(config, predict, shutdown).await,

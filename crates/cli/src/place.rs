@@ -9,7 +9,6 @@ use app::config::Config;
 use app::local::{Local, Scope};
 use app::test_answers::TestAnswers;
 use domain::records::Model;
-use domain::run::RunResult;
 use std::path::{Path, PathBuf};
 use tokio_util::sync::CancellationToken;
 use wire::Channel;
@@ -71,18 +70,22 @@ impl Place {
     }
 
     /// The folder of a published model's checkpoint, every file as its manifest says.
-    pub(crate) fn verified_folder(&self, model: &Model) -> anyhow::Result<PathBuf> {
+    pub(crate) async fn verified_folder(&self, model: &Model) -> anyhow::Result<PathBuf> {
         match self {
-            Self::Here(local) => local.verified_folder(&model.path, &model.manifest_sha256),
-            Self::Server(_, shared) => shared.verified_folder(&model.path, &model.manifest_sha256),
+            Self::Here(local) => local.verified_folder(&model.path, &model.manifest_sha256).await,
+            Self::Server(_, shared) => shared.verified_folder(&model.path, &model.manifest_sha256).await,
         }
     }
 
-    /// What the student of a run answered to the test rows.
-    pub(crate) async fn test_answers(&self, result: &RunResult) -> anyhow::Result<TestAnswers> {
+    /// What the student of a checkpoint answered to the test rows.
+    pub(crate) async fn test_answers(
+        &self,
+        path: &str,
+        manifest_sha256: &str,
+    ) -> anyhow::Result<TestAnswers> {
         match self {
-            Self::Here(local) => local.test_answers(result).await,
-            Self::Server(_, shared) => shared.test_answers(result).await,
+            Self::Here(local) => local.test_answers(path, manifest_sha256).await,
+            Self::Server(_, shared) => shared.test_answers(path, manifest_sha256).await,
         }
     }
 

@@ -108,6 +108,12 @@ impl SplitMix {
     }
 }
 
+/// The value in the middle, the higher one of two; `None` where there are none.
+pub fn median(mut values: Vec<f64>) -> Option<f64> {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -178,7 +178,8 @@ enum Whole {
 
 async fn whole(mut pieces: Pieces) -> Result<Whole, InferenceError> {
     let mut text = String::new();
-    let mut log_probability = 0.0;
+    // An answer whose end is missing is not sure of anything.
+    let mut log_probability = f64::NEG_INFINITY;
     while let Some(piece) = pieces.recv().await {
         match piece? {
             Piece::Text(words) => text.push_str(&words),

@@ -88,6 +88,16 @@ impl Ingress {
     }
 }
 
+/// Whether a server of this section has TLS.
+///
+/// # Errors
+/// No server can be started with it: a file of its TLS, or what it would leave open.
+pub fn has_tls(section: &ServerSection) -> anyhow::Result<bool> {
+    let has_tls = tls::acceptor(section)?.is_some();
+    check_exposure(section, has_tls)?;
+    Ok(has_tls)
+}
+
 /// What can be reached from other machines is guarded, or left open in so many words.
 fn check_exposure(section: &ServerSection, has_tls: bool) -> anyhow::Result<()> {
     if section.anonymous && !section.tokens.is_empty() {

@@ -135,7 +135,7 @@ impl Served {
         let sure = measured.log_probability.unwrap();
         match measured.probability {
             Some(_) => assert_eq!(answer.log_probability.to_bits(), sure.to_bits(), "{name}"),
-            // The last bits of a text's depend on the rows that it is written beside.
+            // The last bits of a written answer's depend on the other rows of the batch.
             None => {
                 assert!((answer.log_probability - sure).abs() < 0.05 * sure.abs().max(1.0), "{name}: {sure}")
             }

@@ -2,7 +2,7 @@
 
 use super::call::{page, record, records};
 use domain::ids::{DistillationId, RequestId, RunId};
-use domain::records::Run;
+use domain::records::{MetricPoint, Run};
 use domain::run::RunPlan;
 use tonic::Status;
 use wire::v1::runs_service_client::RunsServiceClient;
@@ -31,6 +31,13 @@ pub(crate) async fn create(
 pub(crate) async fn get(channel: &Channel, run: RunId) -> Result<Run, Status> {
     let request = v1::GetRunRequest { run_id: run.to_string() };
     record("run", client(channel).get_run(request).await?.into_inner().run)
+}
+
+/// The numbers of a run in order of step.
+pub(crate) async fn metrics(channel: &Channel, run: RunId) -> Result<Vec<MetricPoint>, Status> {
+    let request = v1::ListMetricsRequest { run_id: run.to_string(), name: String::new() };
+    let answer = client(channel).list_metrics(request).await?.into_inner();
+    Ok(answer.metrics.into_iter().map(Into::into).collect())
 }
 
 /// At most `limit` runs of a job, the newest first.

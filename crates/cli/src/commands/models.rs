@@ -70,7 +70,7 @@ async fn export(
     let place = Place::open(config, &arguments.server, Scope::RECORDS, shutdown.clone()).await?;
     let copied = unless_interrupted(&shutdown, async {
         let model = models::find(place.channel(), &arguments.model).await?;
-        let from = place.verified_folder(&model)?;
+        let from = place.verified_folder(&model).await?;
         let to = folder.clone();
         tokio::task::spawn_blocking(move || copy_whole(&from, &to)).await??;
         Ok(model)
@@ -87,24 +87,25 @@ async fn export(
 
 fn copy_whole(from: &Path, to: &Path) -> anyhow::Result<()> {
     let mut name = to.file_name().map(std::ffi::OsStr::to_owned).unwrap_or_default();
-    name.push(".part");
+    name.push(format!(".{}.part", std::process::id()));
     let part = to.with_file_name(name);
-    if part.exists() {
+    // Not made if it is there: what is removed where the copy fails is this call's own.
+    std::fs::create_dir(&part).with_context(|| part.display().to_string())?;
+    let copied = copy_files(from, &part).and_then(|()| std::fs::rename(&part, to));
+    if copied.is_err() {
         std::fs::remove_dir_all(&part).with_context(|| part.display().to_string())?;
     }
-    copy_folder(from, &part)
-        .with_context(|| format!("{} cannot be copied to {}", from.display(), part.display()))?;
-    std::fs::rename(&part, to).with_context(|| to.display().to_string())
+    copied.with_context(|| format!("{} cannot be copied to {}", from.display(), to.display()))
 }
 
 /// A checkpoint's files and folders; there is nothing else in it.
-fn copy_folder(from: &Path, to: &Path) -> std::io::Result<()> {
-    std::fs::create_dir_all(to)?;
+fn copy_files(from: &Path, to: &Path) -> std::io::Result<()> {
     for entry in std::fs::read_dir(from)? {
         let entry = entry?;
         let target = to.join(entry.file_name());
         if entry.file_type()?.is_dir() {
-            copy_folder(&entry.path(), &target)?;
+            std::fs::create_dir(&target)?;
+            copy_files(&entry.path(), &target)?;
         } else {
             std::fs::copy(entry.path(), &target)?;
         }

@@ -52,7 +52,7 @@ impl Prediction {
             Ok(answer) => (Some(answer), None),
             Err(error) => (None, Some(error)),
         };
-        // The last digits of a text's depend on the rows that it is written beside: it is told where it is asked for.
+        // Where the answer is written and not chosen, its last digits depend on the other rows of the batch.
         let log_probability = answer.as_ref().map(|answer| answer.log_probability).filter(|_| is_routed);
         let ask_teacher = answer.as_ref().map(|answer| answer.ask_teacher).filter(|_| is_routed);
         let (label, rationale, probabilities) = answer

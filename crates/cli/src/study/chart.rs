@@ -1,18 +1,15 @@
 //! Accuracy against the fraction of the rows, a curve for each arm and a line for the teacher, as SVG.
 
 use super::words;
+use crate::drawing::{LEFT, RIGHT, TOP, WIDTH, grid_line};
 use crate::html::html;
 use crate::report::{grouped, percent};
 use domain::spec::StudentSize;
 use domain::study::{Arm, Measured, Results};
 use std::fmt::Write;
 
-/// The drawing, in its own units: narrow, so that its letters are legible on a phone.
-const WIDTH: f64 = 420.0;
+/// The drawing's height and the margin beneath it, in its own units.
 const HEIGHT: f64 = 280.0;
-const LEFT: f64 = 44.0;
-const RIGHT: f64 = 12.0;
-const TOP: f64 = 12.0;
 const BOTTOM: f64 = 36.0;
 /// Curves have this many colours and dashes before they repeat.
 const STYLES: usize = 6;
@@ -60,11 +57,10 @@ fn sizes(page: &mut String, results: &Results, scale: &Scale) {
         sizes.push((parameters.map(|measured| measured.parameters).max().unwrap_or(0), size));
     }
     sizes.sort_unstable_by_key(|(parameters, _)| *parameters);
-    let step = (WIDTH - LEFT - RIGHT) / sizes.len() as f64;
     let arms = arms(results);
     let x = |size: Option<StudentSize>, arm: usize| {
-        let place = sizes.iter().position(|(_, known)| *known == size).unwrap_or(0) as f64;
-        LEFT + step * (place + 0.5) + 7.0 * (arm as f64 - (arms.len() as f64 - 1.0) / 2.0)
+        let place = sizes.iter().position(|(_, known)| *known == size).unwrap_or(0);
+        column((place, sizes.len()), (arm, arms.len()))
     };
     let _ = write!(
         page,
@@ -73,7 +69,7 @@ fn sizes(page: &mut String, results: &Results, scale: &Scale) {
     );
     scale.lines(page);
     for (place, (parameters, size)) in sizes.iter().enumerate() {
-        let at = LEFT + step * (place as f64 + 0.5);
+        let at = column((place, sizes.len()), (0, 1));
         let name = size.map_or("the student", StudentSize::as_str);
         let _ = write!(
             page,
@@ -141,16 +137,7 @@ impl Scale {
         let tens = ((self.most - self.least) * 10.0).round() as u32;
         for ten in 0..=tens {
             let share = self.least + f64::from(ten) / 10.0;
-            let y = self.y(share);
-            let _ = write!(
-                page,
-                "<path d=\"M{LEFT} {y:.1}H{:.1}\" stroke=\"var(--line)\" stroke-width=\"1\"/><text x=\"{:.1}\" y=\"{:.1}\" \
-                 text-anchor=\"end\">{:.0}%</text>",
-                WIDTH - RIGHT,
-                LEFT - 6.0,
-                y + 4.0,
-                share * 100.0
-            );
+            grid_line(page, self.y(share), &format!("{:.0}%", share * 100.0));
         }
     }
 
@@ -158,12 +145,17 @@ impl Scale {
         TOP + (self.most - share) / (self.most - self.least) * (HEIGHT - TOP - BOTTOM)
     }
 
-    /// Fractions stand side by side in equal steps; arms a little beside each other, so that intervals do not cover.
+    /// Where an arm of a fraction stands.
     fn x(&self, millionths: u32, arm: usize, arms: usize) -> f64 {
-        let place = self.millionths.iter().position(|known| *known == millionths).unwrap_or(0) as f64;
-        let step = (WIDTH - LEFT - RIGHT) / self.millionths.len().max(1) as f64;
-        LEFT + step * (place + 0.5) + 7.0 * (arm as f64 - (arms as f64 - 1.0) / 2.0)
+        let place = self.millionths.iter().position(|known| *known == millionths).unwrap_or(0);
+        column((place, self.millionths.len()), (arm, arms))
     }
+}
+
+/// Columns stand side by side in equal steps; arms a little beside each other, so that intervals do not cover.
+fn column((place, places): (usize, usize), (arm, arms): (usize, usize)) -> f64 {
+    let step = (WIDTH - LEFT - RIGHT) / places.max(1) as f64;
+    LEFT + step * (place as f64 + 0.5) + 7.0 * (arm as f64 - (arms as f64 - 1.0) / 2.0)
 }
 
 fn chart(page: &mut String, results: &Results, size: Option<StudentSize>, scale: &Scale) {

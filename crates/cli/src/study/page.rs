@@ -4,8 +4,7 @@
 
 use super::chart;
 use super::words;
-use crate::html::{document, html, shortened, table};
-use crate::report::grouped;
+use crate::html::{Amounts, answer, bill, document, html, row_head, table};
 use domain::study::{Answered, Answers, Arm, Results};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -104,28 +103,16 @@ impl Page<'_> {
         let seconds = |name: &str| {
             self.bill.pointer(&format!("/seconds/{name}")).and_then(Value::as_f64).unwrap_or(0.0)
         };
-        let rows = [
-            ("calls to the teacher", grouped(count("calls"))),
-            ("answers from the store", grouped(count("cache_hits"))),
-            ("tokens in", grouped(count("tokens_in"))),
-            ("tokens out", grouped(count("tokens_out"))),
-            ("money", format!("{:.4}", count("money_micros") as f64 / 1e6)),
-            ("seconds of asking", format!("{:.1}", seconds("harvest"))),
-            ("seconds of training", format!("{:.1}", seconds("train"))),
-            ("seconds of measuring", format!("{:.1}", seconds("evaluate"))),
-            ("milliseconds of a student's answer", self.milliseconds()),
-            (
-                "milliseconds of asking, for each call",
-                match count("calls") {
-                    0 => "-".to_owned(),
-                    calls => format!("{:.0}", seconds("harvest") * 1e3 / calls as f64),
-                },
-            ),
-        ];
-        let rows: Vec<Vec<String>> =
-            rows.into_iter().map(|(what, much)| vec![what.to_owned(), much]).collect();
-        page.push_str("<h2>The bill</h2>\n");
-        table(page, "bill", &["", "the whole study"], &rows, usize::MAX);
+        let amounts = Amounts {
+            calls: count("calls"),
+            cache_hits: count("cache_hits"),
+            tokens_in: count("tokens_in"),
+            tokens_out: count("tokens_out"),
+            money_micros: count("money_micros"),
+            seconds: ["harvest", "train", "evaluate"].map(seconds),
+            milliseconds: self.milliseconds(),
+        };
+        bill(page, "the whole study", amounts);
     }
 
     /// From the fastest student to the slowest.
@@ -152,24 +139,11 @@ impl Page<'_> {
         page.push_str("<h2>Examples</h2>\n<p class=\"soft\">Test rows, answered by the students of all rows and the first seed.</p>\n");
         for (row, answers) in chosen {
             let input = self.inputs.get(&row).map_or("", String::as_str);
-            let short = shortened(input);
-            let gold = answers.first().map_or("", |(_, answered)| answered.gold.as_str());
-            let _ = write!(
-                page,
-                "<article><p>{}</p><p><small>row {row}, right: {}</small></p>",
-                html(&short),
-                html(gold)
-            );
+            if let Some((_, first)) = answers.first() {
+                row_head(page, input, first);
+            }
             for (arm, answered) in answers {
-                let said =
-                    if answered.prediction.is_empty() { "no label" } else { answered.prediction.as_str() };
-                let word = if answered.right { "better\">right" } else { "worse\">wrong" };
-                let _ = write!(page, "<p>{}: {} <span class=\"{word}</span>", html(&arm.words()), html(said));
-                if let Some(rationale) = &answered.rationale {
-                    let against = if answered.agrees == Some(false) { " (which says otherwise)" } else { "" };
-                    let _ = write!(page, "<br><small>{}{against}</small>", html(&shortened(rationale)));
-                }
-                page.push_str("</p>");
+                answer(page, &format!("{}: ", arm.words()), answered);
             }
             page.push_str("</article>\n");
         }

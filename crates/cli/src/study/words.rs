@@ -32,7 +32,12 @@ pub(crate) fn percent_interval(low: f64, high: f64) -> String {
 
 /// A fraction of the rows as `25%` or `12.5%`.
 pub(crate) fn fraction(setting: Setting) -> String {
-    format!("{}%", (setting.fraction() * 1e6).round() / 1e4)
+    in_percent(setting.fraction())
+}
+
+/// A share as `25%` or `12.5%`: with as many digits as it has.
+fn in_percent(share: f64) -> String {
+    format!("{}%", (share * 1e6).round() / 1e4)
 }
 
 /// An arm, with the student's size where there are several.
@@ -138,7 +143,7 @@ pub(crate) fn trust(results: &Results) -> Vec<Vec<String>> {
 /// The shares of rows that go to the teacher, as columns.
 pub(crate) fn routing_header(results: &Results) -> Vec<String> {
     let shares = results.routing.first().map(|routing| routing.shares.as_slice()).unwrap_or_default();
-    let shares = shares.iter().map(|route| format!("{}%", (route.asked * 1e6).round() / 1e4));
+    let shares = shares.iter().map(|route| in_percent(route.asked));
     std::iter::once("rows to the teacher".to_owned()).chain(shares).collect()
 }
 

@@ -2,6 +2,7 @@
 
 use super::answers::{Answered, Answers, Asked, rounded, share};
 use super::grid::Setting;
+use crate::metric::median;
 use serde::Serialize;
 use std::collections::HashMap;
 
@@ -103,7 +104,7 @@ fn route(students: &[Vec<Scored<'_>>], is_right: &HashMap<u64, bool>, asked: f64
     }
     Route {
         asked,
-        below: middle(borders).map(rounded),
+        below: median(borders).map(rounded),
         answered: (answered > 0).then(|| share(right, answered)),
         together: (measured > 0).then(|| share(right_together, measured)),
     }
@@ -111,11 +112,6 @@ fn route(students: &[Vec<Scored<'_>>], is_right: &HashMap<u64, bool>, asked: f64
 
 fn part(share: f64, rows: usize) -> usize {
     ((share * rows as f64).round() as usize).min(rows)
-}
-
-fn middle(mut values: Vec<f64>) -> Option<f64> {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied()
 }
 
 fn kept(students: &[Vec<Scored<'_>>], wanted: f64) -> Kept {
@@ -133,7 +129,7 @@ fn kept(students: &[Vec<Scored<'_>>], wanted: f64) -> Kept {
             right += above.iter().filter(|(_, row)| row.row.right).count() as u64;
         }
     }
-    let border = middle(borders).filter(|border| border.is_finite());
+    let border = median(borders).filter(|border| border.is_finite());
     Kept {
         wanted,
         below: border.map(rounded),
