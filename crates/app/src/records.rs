@@ -143,6 +143,7 @@ pub(crate) fn harvester(
     let settings = Settings {
         lease: lease(config),
         failures_max: config.harvester.failures_max,
+        lost_trainers_max: config.harvester.lost_trainers_max.max(1),
         outage_patience: Duration::from_secs(config.harvester.outage_seconds),
         workers,
         ..Settings::new(process::name("harvester"))

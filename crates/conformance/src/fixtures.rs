@@ -247,9 +247,12 @@ pub async fn training(store: &dyn Store, name: &str) -> Run {
     store.start_training(job, "ledger").await.unwrap()
 }
 
+/// Trainers that may be lost at a run in a row.
+pub const LOST_MAX: u64 = 3;
+
 /// Leases the run that waits.
 pub async fn lease_run(harness: &dyn StoreHarness, trainer: &str) -> LeasedRun {
-    harness.store().lease_run(trainer, harness.lease()).await.unwrap().expect("a run waits")
+    harness.store().lease_run(trainer, harness.lease(), LOST_MAX).await.unwrap().expect("a run waits")
 }
 
 /// What a trainer publishes.

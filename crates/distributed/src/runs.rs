@@ -184,7 +184,7 @@ enum Leased {
 }
 
 impl PostgresStore {
-    async fn lease_oldest(&self, trainer: &str, lease: Duration) -> TransactionResult<Leased> {
+    async fn lease_oldest(&self, trainer: &str, lease: Duration, lost_max: u64) -> TransactionResult<Leased> {
         let mut tx = self.begin().await?;
         let leased = sqlx::query!(
             "WITH waiting AS (
@@ -204,10 +204,10 @@ impl PostgresStore {
         .await?;
         let Some(leased) = leased else { return Ok(Leased::None) };
         let run = fetch(&mut tx, RunId::from_uuid(leased.id)).await?;
-        if leased.lost_trainers >= lifecycle::LOST_TRAINERS_MAX as i32 {
+        if u64::try_from(leased.lost_trainers).unwrap_or_default() >= lost_max {
             // Others lock the job before its runs: the lease is given up, and both are locked in their order.
             drop(tx);
-            return self.end_lost(run.id).await;
+            return self.end_lost(run.id, lost_max).await;
         }
         let job = sqlx::query!(
             "SELECT spec, dataset_id, traceparent FROM distillations WHERE id = $1",
@@ -222,7 +222,7 @@ impl PostgresStore {
     }
 
     /// Ends a run whose last lease ran out like those before.
-    async fn end_lost(&self, id: RunId) -> TransactionResult<Leased> {
+    async fn end_lost(&self, id: RunId, lost_max: u64) -> TransactionResult<Leased> {
         let mut tx = self.begin().await?;
         let (run, job) = lock_with_job(&mut tx, id).await?;
         let lost = sqlx::query_scalar!(
@@ -234,7 +234,7 @@ impl PostgresStore {
         // Somebody else has ended it, or its trainer is back.
         let Some(lost) = lost else { return Ok(Leased::Ended) };
         if let Some(transition) =
-            lifecycle::lose_run(&job, &run, u64::try_from(lost).unwrap_or_default() + 1)?
+            lifecycle::lose_run(&job, &run, u64::try_from(lost).unwrap_or_default() + 1, lost_max)?
         {
             end(&mut tx, &run, transition).await?;
         }
@@ -309,10 +309,15 @@ impl RunStore for PostgresStore {
         .await
     }
 
-    async fn lease_run(&self, trainer: &str, lease: Duration) -> StoreResult<Option<LeasedRun>> {
+    async fn lease_run(
+        &self,
+        trainer: &str,
+        lease: Duration,
+        lost_max: u64,
+    ) -> StoreResult<Option<LeasedRun>> {
         // Bounded: each turn but the last ends a run.
         for _ in 0..ENDED_MAX {
-            let leased = self.call(|| self.lease_oldest(trainer, lease)).await?;
+            let leased = self.call(|| self.lease_oldest(trainer, lease, lost_max)).await?;
             if !matches!(leased, Leased::Ended) {
                 return Ok(match leased {
                     Leased::Taken(run) => Some(*run),

@@ -366,16 +366,18 @@ pub fn fail_run(job: &Distillation, run: &Run, fence: u64, reason: &str) -> Resu
     })
 }
 
-/// Trainers in a row that may be lost at a run before it fails: what they died of is likely the run itself.
-pub const LOST_TRAINERS_MAX: u64 = 3;
-
 /// Ends a run whose trainers were lost, the lease that was just taken among them; `None` while there were fewer than
-/// [`LOST_TRAINERS_MAX`] in a row. Each step beyond those before begins the count anew.
+/// `lost_max` in a row: what so many died of is likely the run itself. Each step beyond those before begins the count anew.
 ///
 /// # Errors
 /// None where the run is leased.
-pub fn lose_run(job: &Distillation, run: &Run, lost: u64) -> Result<Option<RunTransition>, Conflict> {
-    if lost < LOST_TRAINERS_MAX {
+pub fn lose_run(
+    job: &Distillation,
+    run: &Run,
+    lost: u64,
+    lost_max: u64,
+) -> Result<Option<RunTransition>, Conflict> {
+    if lost < lost_max {
         return Ok(None);
     }
     let reason = format!(

@@ -80,6 +80,7 @@ impl SqliteStore {
         transaction: &mut Transaction<'_, Sqlite>,
         trainer: &str,
         lease: Duration,
+        lost_max: u64,
     ) -> StoreResult<Leased> {
         let now = self.now();
         let leased = sqlx::query!(
@@ -101,7 +102,7 @@ impl SqliteStore {
         let Some(leased) = leased else { return Ok(Leased::None) };
         let run = fetch(transaction, RunId::from_uuid(leased.id)).await?;
         let job = jobs::fetch(transaction, run.distillation).await?;
-        match lifecycle::lose_run(&job, &run, leased.lost_trainers as u64)? {
+        match lifecycle::lose_run(&job, &run, leased.lost_trainers as u64, lost_max)? {
             Some(transition) => {
                 end(transaction, now, &run, transition).await?;
                 Ok(Leased::Ended)
@@ -192,7 +193,12 @@ impl RunStore for SqliteStore {
         Ok(Page { items, next })
     }
 
-    async fn lease_run(&self, trainer: &str, lease: Duration) -> StoreResult<Option<LeasedRun>> {
+    async fn lease_run(
+        &self,
+        trainer: &str,
+        lease: Duration,
+        lost_max: u64,
+    ) -> StoreResult<Option<LeasedRun>> {
         let now = self.now();
         let waiting = sqlx::query_scalar!(
             "SELECT count(*) FROM runs WHERE state = 'pending' OR state = 'leased' AND lease_until <= ?",
@@ -208,7 +214,7 @@ impl RunStore for SqliteStore {
         // Bounded: each turn but the last ends a run.
         for _ in 0..=waiting {
             let mut transaction = writer.begin().await?;
-            let leased = self.lease_oldest(&mut transaction, trainer, lease).await?;
+            let leased = self.lease_oldest(&mut transaction, trainer, lease, lost_max).await?;
             transaction.commit().await.map_err(internal)?;
             match leased {
                 Leased::Taken(taken) => {

@@ -138,7 +138,7 @@ async fn lived_in(store: &SqliteStore) -> (DistillationId, Vec<String>) {
     store.record_harvest(vec![fixtures::answer(&leased[0])]).await.unwrap();
     store.mark_published(&ids[..1]).await.unwrap();
     store.start_training(harvest.job, "ledger").await.unwrap();
-    let run = store.lease_run("trainer", fixtures::LONG).await.unwrap().unwrap().run.id;
+    let run = store.lease_run("trainer", fixtures::LONG, fixtures::LOST_MAX).await.unwrap().unwrap().run.id;
     store.publish_run(run, 1, fixtures::student(run), Default::default()).await.unwrap();
     store.register_base_model("t5-small", "aa11").await.unwrap();
     (harvest.job, everything(store, harvest.job).await)
@@ -190,7 +190,7 @@ async fn leases_end_with_the_process_that_gave_them() {
         assert_eq!(jobs.len(), 1, "{process}");
         let prompts = store.lease_prompts(&waiting.ids(), process, fixtures::LONG).await.unwrap();
         assert_eq!(prompts.leased[0].prompt.attempt, attempt, "fenced against the one before");
-        let leased = store.lease_run(process, fixtures::LONG).await.unwrap().unwrap().run;
+        let leased = store.lease_run(process, fixtures::LONG, fixtures::LOST_MAX).await.unwrap().unwrap().run;
         assert_eq!((leased.id, leased.fence), (run, u64::from(attempt)));
         drop(store);
         store = SqliteStore::open(folder.path()).await.unwrap();

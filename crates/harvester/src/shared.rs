@@ -23,6 +23,8 @@ pub struct Settings {
     pub lease: Duration,
     /// Failures of the teacher on one prompt after which it is parked.
     pub failures_max: u32,
+    /// Trainers that may be lost at a run in a row, without a step forward, before it fails.
+    pub lost_trainers_max: u64,
     /// How long a teacher may be away before its jobs are paused.
     pub outage_patience: Duration,
     /// How often background work looks around when nothing wakes it.
@@ -40,6 +42,7 @@ impl Settings {
             name: name.into(),
             lease: Duration::from_secs(30),
             failures_max: 5,
+            lost_trainers_max: 3,
             outage_patience: Duration::from_secs(20),
             poll: Duration::from_millis(50),
             batch_poll: Duration::from_secs(15),

@@ -2,7 +2,7 @@
 #![allow(missing_docs, reason = "a case's name is what it checks")]
 
 use crate::fixtures::{
-    committed, conflict, dataset, invalid, job, job_in, names_number, not_found, row, rows, spec,
+    LOST_MAX, committed, conflict, dataset, invalid, job, job_in, names_number, not_found, row, rows, spec,
 };
 use crate::harness::{Store, StoreHarness};
 use domain::ids::{DatasetId, RequestId};
@@ -257,7 +257,11 @@ pub async fn a_failed_job_does_not_resume_without_its_dataset(harness: &dyn Stor
     store.delete_dataset(store.distillation(job).await.unwrap().dataset).await.unwrap();
     conflict(store.resume(job).await);
     assert_eq!(store.distillation(job).await.unwrap().state, DistillationState::Failed);
-    assert_eq!(store.lease_run("trainer", harness.lease()).await.unwrap(), None, "no trainer gets its run");
+    assert_eq!(
+        store.lease_run("trainer", harness.lease(), LOST_MAX).await.unwrap(),
+        None,
+        "no trainer gets its run"
+    );
 }
 
 pub async fn a_deleted_dataset_is_gone(harness: &dyn StoreHarness) {

@@ -2,7 +2,7 @@
 #![allow(missing_docs, reason = "a case's name is what it checks")]
 
 use crate::fixtures::{
-    NAME, conflict, invalid, job_in, lease_run, names_number, not_found, spec, student, training,
+    LOST_MAX, NAME, conflict, invalid, job_in, lease_run, names_number, not_found, spec, student, training,
 };
 use crate::harness::{Store, StoreHarness};
 use domain::event::EventKind;
@@ -33,7 +33,7 @@ fn point(step: u64, name: &str, value: f64) -> MetricPoint {
 }
 
 pub(super) async fn free_run(harness: &dyn StoreHarness) -> Option<RunId> {
-    harness.store().lease_run("other", harness.lease()).await.unwrap().map(|leased| leased.run.id)
+    harness.store().lease_run("other", harness.lease(), LOST_MAX).await.unwrap().map(|leased| leased.run.id)
 }
 
 pub async fn training_starts_once(harness: &dyn StoreHarness) {
@@ -348,7 +348,7 @@ pub async fn a_run_that_loses_its_trainers_fails(harness: &dyn StoreHarness) {
     let store = harness.store();
     let run = training(store.as_ref(), NAME).await;
     let (job, run) = (run.distillation, run.id);
-    let lease = || async { store.lease_run("trainer", harness.lease()).await.unwrap() };
+    let lease = || async { store.lease_run("trainer", harness.lease(), LOST_MAX).await.unwrap() };
     for step in [0, 0, 3, 3, 2] {
         let leased = lease().await.unwrap();
         assert_eq!(leased.run.id, run, "at step {step}");

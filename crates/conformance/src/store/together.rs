@@ -2,9 +2,9 @@
 #![allow(missing_docs, reason = "a case's name is what it checks")]
 
 use crate::fixtures::{
-    MONEY_RESERVED, NAME, TOKENS_RESERVED, answer, at_once, call_of, call_request, dataset, harvest,
-    harvest_of, job_in, lease, lease_run, new_job, prompts_of, question, reserve, rows, same_question, spec,
-    spec_within, student, training,
+    LOST_MAX, MONEY_RESERVED, NAME, TOKENS_RESERVED, answer, at_once, call_of, call_request, dataset,
+    harvest, harvest_of, job_in, lease, lease_run, new_job, prompts_of, question, reserve, rows,
+    same_question, spec, spec_within, student, training,
 };
 use crate::harness::StoreHarness;
 use domain::budget::CallEnd;
@@ -254,7 +254,8 @@ pub async fn trainers_never_share_a_run(harness: &dyn StoreHarness) {
             async move {
                 let mut runs: Vec<RunId> = Vec::new();
                 // A caller that was passed over in the crowd asks again, as a trainer does.
-                while let Some(leased) = store.lease_run(&format!("trainer-{trainer}"), lease).await.unwrap()
+                while let Some(leased) =
+                    store.lease_run(&format!("trainer-{trainer}"), lease, LOST_MAX).await.unwrap()
                 {
                     assert_eq!(leased.run.fence, fence);
                     runs.push(leased.run.id);

@@ -26,9 +26,14 @@ pub trait RunStore: Send + Sync + 'static {
     /// Runs of a job, newest first.
     async fn list_runs(&self, distillation: DistillationId, page: &PageRequest) -> StoreResult<Page<Run>>;
     /// Leases the oldest run that is pending or whose lease ran out; its fence grows by one. `None` where there is none. A run whose
-    /// lease ran out for the third time in a row, without a step forward, ends as
+    /// lease ran out `lost_max` times in a row, without a step forward, ends as
     /// [`lifecycle::lose_run`](crate::lifecycle::lose_run) says.
-    async fn lease_run(&self, trainer: &str, lease: Duration) -> StoreResult<Option<LeasedRun>>;
+    async fn lease_run(
+        &self,
+        trainer: &str,
+        lease: Duration,
+        lost_max: u64,
+    ) -> StoreResult<Option<LeasedRun>>;
     /// Prolongs the lease, writes numbers, and returns what the trainer has to do. A lost lease is a conflict; numbers that
     /// are not finite are invalid.
     async fn report_run(

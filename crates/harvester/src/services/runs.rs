@@ -92,8 +92,9 @@ impl RunsService for Runs {
         if request.trainer.is_empty() || request.trainer.len() > 256 {
             return Err(wire::invalid(vec![Violation::new("trainer", "must have 1 to 256 bytes")]));
         }
-        let leased =
-            self.0.stores.runs.lease_run(&request.trainer, lease(request.lease)?).await.map_err(fail)?;
+        let lost_max = self.0.settings.lost_trainers_max;
+        let lease = lease(request.lease)?;
+        let leased = self.0.stores.runs.lease_run(&request.trainer, lease, lost_max).await.map_err(fail)?;
         Ok(Response::new(v1::LeaseRunResponse { leased: leased.map(Into::into) }))
     }
 
