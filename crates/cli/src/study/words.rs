@@ -2,7 +2,7 @@
 
 use crate::report::{grouped, percent};
 use domain::paired::Finding;
-use domain::spec::StudentSize;
+use domain::spec::{Rationales, StudentSize};
 use domain::study::{Answer, Arm, ClassAccuracy, Measured, Results, Route, Routing, Setting, Trust};
 use serde_json::Value;
 
@@ -205,64 +205,105 @@ fn p_value(value: f64) -> String {
     if value < 0.001 { "<0.001".to_owned() } else { format!("{value:.3}") }
 }
 
-/// What all rows say, with how many fewer rows rationales do as well, and what the control and the size of the study leave open.
+/// What all rows say of each arm with rationales of its own, where fewer rows say more, with how many fewer rows they do as well, and
+/// what the control and the size of the study leave open.
 pub(crate) fn sentences(results: &Results) -> Vec<String> {
-    let largest =
-        results.settings.iter().rev().find(|measured| measured.setting.arm.objective.needs_rationales());
-    let explained =
-        results.settings.iter().find(|measured| measured.setting.arm.objective.needs_rationales());
-    let (Some(largest), Some(explained)) = (largest, explained) else { return Vec::new() };
-    let setting = Setting { arm: explained.setting.arm, ..largest.setting };
-    let accuracy = |arm: Arm| {
-        let wanted = Setting { arm, ..setting };
-        results
-            .settings
-            .iter()
-            .find(|measured| measured.setting == wanted)
-            .map_or(0.0, |found| found.accuracy)
+    let explained = |measured: &&Measured| {
+        let arm = measured.setting.arm;
+        arm.rationales == Rationales::Own && arm.objective.needs_rationales()
     };
-    let Some(gain) = results.answer(setting, Arm::NONE) else { return Vec::new() };
-    let mut sentences = vec![format!(
-        "Learning {} from all rows, students are right on {} of {} test rows, and on {} with labels only: {} points \
-         (95% interval {}), {}.",
-        setting.arm.words(),
-        percent(accuracy(setting.arm)),
-        grouped(results.test_rows),
-        percent(accuracy(Arm::NONE)),
-        points(gain.difference.value),
-        points_interval(gain.difference.low, gain.difference.high),
-        gain.finding,
-    )];
-    let is_as_good = |answer: &&Answer| matches!(answer.finding, Finding::Better | Finding::NoDifference);
-    let with_less =
-        || results.questions.iter().filter(|answer| answer.is_of_less() && answer.first.size == setting.size);
-    sentences.extend(match with_less().find(is_as_good) {
-        Some(answer) => Some(format!(
-            "Students that learn {} from {} of the rows do as well as with labels only from all of them: {} points ({}), {}.",
-            answer.first.arm.words(),
-            fraction(answer.first),
-            points(answer.difference.value),
-            points_interval(answer.difference.low, answer.difference.high),
-            answer.finding,
-        )),
-        None if with_less().next().is_some() => {
-            Some("No smaller part of the rows with rationales was shown to do as well as all of them with labels only.".to_owned())
-        }
-        None => None,
+    let Some(largest) = results.settings.iter().rev().find(explained).map(|measured| measured.setting) else {
+        return Vec::new();
+    };
+    let of_all: Vec<&Measured> = results
+        .settings
+        .iter()
+        .filter(explained)
+        .filter(|measured| measured.setting == Setting { arm: measured.setting.arm, ..largest })
+        .collect();
+    let mut sentences: Vec<String> =
+        of_all.iter().filter_map(|measured| beside_labels_only(results, measured)).collect();
+    if sentences.is_empty() {
+        return sentences;
+    }
+    sentences.extend(most_gained(results, largest));
+    sentences.extend(as_good_with_less(results, largest.size));
+    let Some(first) = of_all.first().map(|measured| measured.setting) else { return sentences };
+    let control = results.questions.iter().find(|answer| {
+        answer.first == first && answer.against.rationales == Rationales::Shuffled && !answer.is_of_less()
     });
-    let control =
-        results.questions.iter().find(|answer| answer.first == setting && answer.against != Arm::NONE);
     if let Some(control) = control {
         sentences.push(format!(
-            "Beside students that learn other rows' rationales the difference is {} points ({}), {}; differences below {:.1} \
-             points would have been missed more often than once in five such studies.",
+            "Beside students that learn other rows' rationales the difference of {} is {} points ({}), {}; differences below \
+             {:.1} points would have been missed more often than once in five such studies.",
+            first.arm.words(),
             points(control.difference.value),
             points_interval(control.difference.low, control.difference.high),
             control.finding,
-            gain.smallest_difference * 100.0,
+            control.smallest_difference * 100.0,
         ));
     }
     sentences
+}
+
+/// An arm beside labels only, from the same rows.
+fn beside_labels_only(results: &Results, measured: &Measured) -> Option<String> {
+    let setting = measured.setting;
+    let labels_only = Setting { arm: Arm::NONE, ..setting };
+    let control = results.settings.iter().find(|measured| measured.setting == labels_only)?;
+    let gain = results.answer(setting, Arm::NONE)?;
+    let rows = if setting.fraction() < 1.0 {
+        format!("{} of the rows", fraction(setting))
+    } else {
+        "all rows".to_owned()
+    };
+    Some(format!(
+        "Learning {} from {rows}, students are right on {} of {} test rows, and on {} with labels only: {} points \
+         (95% interval {}), {}.",
+        setting.arm.words(),
+        percent(measured.accuracy),
+        grouped(results.test_rows),
+        percent(control.accuracy),
+        points(gain.difference.value),
+        points_interval(gain.difference.low, gain.difference.high),
+        gain.finding,
+    ))
+}
+
+/// Where rationales bring most, if that is from a part of the rows.
+fn most_gained(results: &Results, largest: Setting) -> Option<String> {
+    let gains = results.questions.iter().filter(|answer| {
+        answer.against == Arm::NONE
+            && !answer.is_of_less()
+            && answer.first.size == largest.size
+            && answer.finding == Finding::Better
+    });
+    let most = gains.max_by(|one, other| one.difference.value.total_cmp(&other.difference.value))?;
+    if most.first.millionths == largest.millionths {
+        return None;
+    }
+    let measured = results.settings.iter().find(|measured| measured.setting == most.first)?;
+    beside_labels_only(results, measured)
+}
+
+/// The first part of the rows that is enough with rationales.
+fn as_good_with_less(results: &Results, size: Option<StudentSize>) -> Option<String> {
+    let mut with_less =
+        results.questions.iter().filter(|answer| answer.is_of_less() && answer.first.size == size).peekable();
+    with_less.peek()?;
+    let is_as_good = |answer: &&Answer| matches!(answer.finding, Finding::Better | Finding::NoDifference);
+    let Some(answer) = with_less.find(is_as_good) else {
+        let words = "No smaller part of the rows with rationales was shown to do as well as all of them with labels only.";
+        return Some(words.to_owned());
+    };
+    Some(format!(
+        "Students that learn {} from {} of the rows do as well as with labels only from all of them: {} points ({}), {}.",
+        answer.first.arm.words(),
+        fraction(answer.first),
+        points(answer.difference.value),
+        points_interval(answer.difference.low, answer.difference.high),
+        answer.finding,
+    ))
 }
 
 /// What it takes to know more, beneath the table.
