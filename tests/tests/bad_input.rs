@@ -195,7 +195,7 @@ fn a_specification_s_mistakes_are_named_with_line_field_and_remedy_all_at_once()
         &[
             "spec.toml:20: training.steps: is 0: it must lie between 1 and",
             "spec.toml:21: training.alpha: is 2: it must lie between 0 and 1",
-            "spec.toml:22: training.learning_rate: invalid type: string",
+            "spec.toml:22: training.learning_rate: is string \"fast\": write a number between 0.000000001 and 10",
         ],
     );
     check(
@@ -220,8 +220,49 @@ fn a_specification_s_mistakes_are_named_with_line_field_and_remedy_all_at_once()
     );
     check(
         SpecText { student: "size = \"giant\"", ..usual() },
-        &["spec.toml:16: student.size: unknown variant `giant`"],
+        &["spec.toml:16: student.size: is `giant`: write one of `tiny`, `mini`"],
     );
+}
+
+#[test]
+fn mistakes_of_every_kind_in_a_specification_and_its_task_are_named_in_one_go() {
+    let folder = Folder::with_problems(ROWS, &SpecText::default()).unwrap();
+    let sound = include_str!("../../examples/tasks/sentiment.toml");
+    let broken = sound
+        .replacen("tokens_max = 128", "tokens_max = 0", 1)
+        .replacen("metric = \"text\"", "metric = \"text\"\ncolour = 1", 1)
+        .replacen("stop = [", "stop = [7, ", 1)
+        .replacen("rationale = ", "rational = ", 1);
+    let line = |start: &str| broken.lines().position(|line| line.starts_with(start)).unwrap() + 1;
+    folder.write("task.toml", &broken).unwrap();
+    let spec = SpecText {
+        task: "task.toml",
+        training: "stesp = 30\nsteps = \"many\"\nalpha = 2",
+        teacher: "profile = \"local\"\n[teacher.budget]\npromts = 1\nprompts = -1",
+        ..SpecText::default()
+    };
+    folder.write("spec.toml", spec.to_string()).unwrap();
+    let task = |start: &str, words: &str| format!("task.toml:{}: {words}", line(start));
+    let in_task = [
+        task("stop", "stop: is integer `7`: write text, in quotes"),
+        task("colour", "colour: is not a known key: known are"),
+        task("tokens_max", "tokens_max: must lie between 1 and 8192"),
+        task("[[exemplars]]", "exemplars[0].rationale: is missing: add"),
+        task("rational", "exemplars[0].rational: is not a known key: did you mean `rationale`?"),
+    ];
+    let in_spec = [
+        "spec.toml:12: teacher.budget.promts: is not a known key: did you mean `prompts`?",
+        "spec.toml:13: teacher.budget.prompts: is integer `-1`: write an integer from 0",
+        "spec.toml:23: training.stesp: is not a known key: did you mean `steps`?",
+        "spec.toml:24: training.steps: is string \"many\": write an integer between 1 and 10000000",
+        "spec.toml:25: training.alpha: is 2: it must lie between 0 and 1",
+    ];
+    for verb in ["plan", "run"] {
+        let said = folder.say(NOBODY, &[verb, "spec.toml"]).unwrap();
+        told(&said, 2, &in_spec);
+        told(&said, 2, &in_task.each_ref().map(String::as_str));
+        assert_eq!(said.err.trim().lines().count(), in_spec.len() + in_task.len(), "{}", said.err);
+    }
 }
 
 #[test]

@@ -41,7 +41,9 @@ impl TomlLines {
                 DeValue::Array(items) => {
                     for (index, item) in items.iter().enumerate() {
                         if let DeValue::Table(inner) = item.get_ref() {
-                            self.collect(inner, &format!("{path}[{index}]"), text);
+                            let path = format!("{path}[{index}]");
+                            self.collect(inner, &path, text);
+                            self.0.push((path, line_of(text, item.span().start)));
                         }
                     }
                 }
@@ -72,7 +74,7 @@ mod tests {
             ("b.absent", 2),
             ("f[0].g", 6),
             ("f[1].g", 9),
-            ("f[1].absent", 5),
+            ("f[1].absent", 7),
             ("absent", 1),
         ] {
             assert_eq!(lines.line(path), line, "{path}");

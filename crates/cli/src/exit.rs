@@ -62,7 +62,7 @@ pub(crate) fn code(result: anyhow::Result<()>) -> ExitCode {
     }
     say_lines(&format!("distillery: {}", words(&error)));
     let usage = error.is::<Usage>()
-        || error.is::<crate::spec_file::SpecError>()
+        || error.is::<crate::mistakes::Mistakes>()
         || error.is::<app::config::ConfigError>();
     ExitCode::from(if usage { 2 } else { 1 })
 }

@@ -24,6 +24,7 @@ mod job;
 mod job_page;
 mod known_keys;
 mod measured;
+mod mistakes;
 mod next;
 mod place;
 mod progress;
@@ -33,6 +34,7 @@ mod spec_data;
 mod spec_file;
 mod study;
 mod target;
+mod task_file;
 mod terminal;
 mod upload;
 

@@ -36,9 +36,13 @@ const SPLIT_SEED: &str = "split_seed";
 
 /// Reads `[data]`; paths are relative to `folder`. Returns what it says, where it says enough, and every mistake, by field.
 pub(crate) fn read(section: Option<&Value>, folder: &Path) -> (Option<Data>, Vec<Violation>) {
-    let Some(Value::Table(table)) = section else {
-        let words = "is missing: add [data] with `train = \"...\"` or `dataset = \"...\"`";
-        return (None, vec![Violation::new("data", words)]);
+    let table = match section {
+        Some(Value::Table(table)) => table,
+        other => {
+            let what = other.map_or_else(|| "is missing".to_owned(), |other| format!("is {}", kind(other)));
+            let words = format!("{what}: add [data] with `train = \"...\"` or `dataset = \"...\"`");
+            return (None, vec![Violation::new("data", words)]);
+        }
     };
     let mut reader = Reader { table, found: Vec::new() };
     let data = reader.data(folder);

@@ -37,8 +37,44 @@ impl Violation {
     }
 }
 
+/// Those of `more` that do not follow from `mistakes`: of no field that one of them names, or that lies in it or around it, and
+/// with none of these fields as their reason.
+pub fn beside(mistakes: &[Violation], mut more: Vec<Violation>) -> Vec<Violation> {
+    let is_in = |inner: &str, outer: &str| {
+        inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+    };
+    let follows = |violation: &Violation, mistake: &Violation| {
+        is_in(&violation.field, &mistake.field)
+            || is_in(&mistake.field, &violation.field)
+            || violation.message.contains(&format!("`{}`", mistake.field))
+    };
+    more.retain(|violation| !mistakes.iter().any(|mistake| follows(violation, mistake)));
+    more
+}
+
 impl fmt::Display for Violation {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{}: {}", self.field, self.message)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_follows_from_a_mistake_is_not_said_again() {
+        let mistakes = [Violation::new("teacher.samples", "is text"), Violation::new("task", "is absent")];
+        let check = |field: &str, message: &str, kept: bool| {
+            let more = vec![Violation::new(field, message)];
+            assert_eq!(beside(&mistakes, more.clone()), if kept { more } else { vec![] }, "{field}");
+        };
+        check("teacher.samples", "is 0", false);
+        check("task.stop", "is empty", false);
+        check("task_name", "is empty", true);
+        check("teacher", "is empty", false);
+        check("judging.vote", "needs `teacher.samples` of 2 or more", false);
+        check("judging.vote", "needs `teacher.profile`", true);
+        assert_eq!(beside(&[], mistakes.to_vec()), mistakes);
     }
 }

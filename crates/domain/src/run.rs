@@ -3,7 +3,7 @@
 //! One ledger feeds many runs. The final run of a job is the one that publishes the job's model; probes and cells of
 //! studies train other students over the same answers, without asking the teacher again.
 
-use crate::fault::Violation;
+use crate::fault::{Violation, beside};
 use crate::metric::Accuracy;
 use crate::paired::Pairs;
 use crate::share::Share;
@@ -149,6 +149,14 @@ impl RunDraft {
     /// # Errors
     /// Every mistake at once, each by its field.
     pub fn resolve(self, job: &Spec) -> Result<RunPlan, Vec<Violation>> {
+        self.resolve_after(job, Vec::new())
+    }
+
+    /// The same of what could be read, after the mistakes of reading it.
+    ///
+    /// # Errors
+    /// Every mistake at once, each by its field.
+    pub fn resolve_after(self, job: &Spec, mut mistakes: Vec<Violation>) -> Result<RunPlan, Vec<Violation>> {
         let judging = self.judging.clone().or(job.judging.into());
         let mut found = contradictions(&self.student, &judging);
         if self.purpose.is_final() {
@@ -168,9 +176,10 @@ impl RunDraft {
         }
         .fill();
         found.extend(spec.violations());
+        mistakes.extend(beside(&mistakes, found));
         match rows {
-            Ok(rows) if found.is_empty() => Ok(RunPlan::new(self.purpose, rows, &spec)),
-            _ => Err(found),
+            Ok(rows) if mistakes.is_empty() => Ok(RunPlan::new(self.purpose, rows, &spec)),
+            _ => Err(mistakes),
         }
     }
 

@@ -18,8 +18,8 @@ pub use sections::{
 };
 
 use crate::completion::exemplar_violations;
-use crate::fault::Violation;
-use crate::task::Task;
+use crate::fault::{Violation, beside};
+use crate::task::{TOKENS_MAX, Task};
 pub(crate) use sections::Context;
 use serde::{Deserialize, Serialize};
 
@@ -94,11 +94,19 @@ impl Draft {
     /// # Errors
     /// All violations at once, in the order of the fields.
     pub fn resolve(self) -> Result<Spec, Vec<Violation>> {
+        let (spec, found) = self.resolve_after(Vec::new());
+        if found.is_empty() { Ok(spec) } else { Err(found) }
+    }
+
+    /// Fills the holes of what could be read, and names every mistake: those of reading it, then its own as far as they do not
+    /// follow from these. The specification holds where there is none.
+    pub fn resolve_after(self, mut mistakes: Vec<Violation>) -> (Spec, Vec<Violation>) {
         let mut found = contradictions(&self.student, &self.judging);
         found.extend(self.teacher.contradictions());
         let spec = self.fill();
-        found.extend(spec.violations());
-        if found.is_empty() { Ok(spec) } else { Err(found) }
+        found.extend(spec.violations_after(&mistakes));
+        mistakes.extend(beside(&mistakes, found));
+        (spec, mistakes)
     }
 
     /// Whether the rows decide which label the student learns: nothing here says it, and there is a teacher.
@@ -146,7 +154,8 @@ impl Draft {
         let context = Context {
             is_scratch: self.student.base.is_none(),
             has_teacher: source.is_some(),
-            tokens_max: self.task.tokens_max,
+            // A default lies within its range, also where the task's own does not.
+            tokens_max: self.task.tokens_max.clamp(1, TOKENS_MAX),
         };
         Spec {
             name: self.name,
@@ -264,6 +273,10 @@ impl Spec {
 
     /// Every mistake of the whole, each by its field.
     pub fn violations(&self) -> Vec<Violation> {
+        self.violations_after(&[])
+    }
+
+    fn violations_after(&self, mistakes: &[Violation]) -> Vec<Violation> {
         let mut found = Vec::new();
         if !is_name(&self.name) {
             found.push(Violation::new(
@@ -272,7 +285,13 @@ impl Spec {
             ));
         }
         found.extend(self.task.violations());
-        found.extend(exemplar_violations(&self.task));
+        // Exemplars are read by these: where one is wrong, all exemplars would seem to be.
+        let reads = ["task.answer", "task.labels", "task.stop"];
+        let reads_otherwise =
+            |mistake: &Violation| reads.iter().any(|field| mistake.field.starts_with(field));
+        if !mistakes.iter().chain(&found).any(reads_otherwise) {
+            found.extend(exemplar_violations(&self.task));
+        }
         if let Some(teacher) = &self.teacher {
             check_teacher(teacher, &mut found);
         }

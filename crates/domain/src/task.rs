@@ -18,6 +18,8 @@ pub const TEMPLATE_BYTES_MAX: usize = 64 * 1024;
 pub const LABELS_MAX: usize = 1_024;
 /// Longest label of a closed set, in bytes.
 pub const LABEL_BYTES_MAX: usize = 1_024;
+/// Most tokens of a completion.
+pub const TOKENS_MAX: u32 = 8192;
 /// Most stop sequences: what common servers take.
 pub const STOPS_MAX: usize = 4;
 
@@ -69,7 +71,7 @@ pub struct AnswerPattern {
 }
 
 /// One worked example of the prompt: rendered first and byte-identical, so that providers cache the shared prefix.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Exemplar {
     /// The question, as [`Example::input`].
     #[serde(default)]
@@ -150,6 +152,21 @@ impl Task {
         toml::from_str(text).ok()
     }
 
+    /// Stands for a task that could not be read, so that what is around it is checked all the same.
+    pub fn stand_in() -> Self {
+        Self {
+            name: "generate".into(),
+            instruction: String::new(),
+            template: "{{ example.input }}".into(),
+            exemplars: Vec::new(),
+            stop: vec!["\n\n".into()],
+            answer: AnswerPattern { marker: "A:".into(), shape: AnswerShape::Text },
+            labels: LabelSet::Open,
+            metric: Comparison::Text,
+            tokens_max: default_tokens_max(),
+        }
+    }
+
     /// Every mistake of the task's own data.
     pub fn violations(&self) -> Vec<Violation> {
         let mut found = Vec::new();
@@ -187,8 +204,8 @@ impl Task {
                 found.push(Violation::new("task.labels", message));
             }
         }
-        if !(1..=8192).contains(&self.tokens_max) {
-            found.push(Violation::new("task.tokens_max", "must lie between 1 and 8192"));
+        if !(1..=TOKENS_MAX).contains(&self.tokens_max) {
+            found.push(Violation::new("task.tokens_max", format!("must lie between 1 and {TOKENS_MAX}")));
         }
         for violation in self.placeholders() {
             found.push(Violation::new(format!("task.{}", violation.field), violation.message));

@@ -34,14 +34,13 @@ const TOGETHER_TOKENS_MAX: u64 = 512;
 /// Calls of one prompt at most, retries apart: a truncated answer is asked once more, with twice the room.
 const CALLS_OF_PROMPT: u64 = 2;
 
-/// What this job would ask. `probe_rows` of its train rows are asked about now; their answers are kept.
+/// What a job of a checked specification would ask. `probe_rows` of its train rows are asked about now; their answers are kept.
 pub(crate) async fn estimate(
     shared: &Shared,
     spec: Spec,
     dataset: DatasetId,
     probe_rows: u32,
 ) -> Result<Estimate, HarvestError> {
-    submit::check(shared, &spec, dataset).await?;
     let draft = submit::draft(&spec, dataset);
     let job = PreparedJob::open(&shared.teachers, &draft)?;
     let asked = job.spec.teacher.clone().filter(|teacher| teacher.source != TeacherSource::Imported);

@@ -19,15 +19,28 @@ use domain::spec::Spec;
 use domain::{Split, Violation, lifecycle};
 use std::collections::HashSet;
 
+/// What a caller asks of a run over the ledger of a job, which is returned with it.
+///
+/// # Errors
+/// There is no such job. Or every mistake, those of reading it first.
+pub(crate) async fn plan(
+    shared: &Shared,
+    job: DistillationId,
+    draft: RunDraft,
+    mistakes: Vec<Violation>,
+) -> Result<(Distillation, RunPlan), HarvestError> {
+    let job = shared.stores.jobs.distillation(job).await?;
+    let plan = draft.resolve_after(&job.spec, mistakes).map_err(HarvestError::Invalid)?;
+    Ok((job, plan))
+}
+
 /// Creates a run over the ledger of a job, or names every mistake.
 pub(crate) async fn create(
     shared: &Shared,
     request: RequestId,
-    job: DistillationId,
-    draft: RunDraft,
+    job: Distillation,
+    plan: RunPlan,
 ) -> Result<Run, HarvestError> {
-    let job = shared.stores.jobs.distillation(job).await?;
-    let plan = draft.resolve(&job.spec).map_err(HarvestError::Invalid)?;
     // The store decides it again when it writes; a ledger that still grows is not worth reading.
     lifecycle::create_run(&job, &plan, true).map_err(StoreError::from)?;
     let spec = plan.spec(&job.spec);

@@ -4,6 +4,7 @@ use crate::error::HarvestError;
 use crate::job::PreparedJob;
 use crate::shared::Shared;
 use domain::example::Row;
+use domain::fault::beside;
 use domain::ids::{DatasetId, DistillationId, RequestId};
 use domain::label::normalise;
 use domain::ports::BATCH_MAX;
@@ -11,20 +12,27 @@ use domain::records::{Distillation, NewDistillation};
 use domain::spec::{Budget, Draft, LabelSource, Spec, Start, TeacherSource, TeacherSpec, suggestion};
 use domain::state::DatasetState;
 use domain::task::{AnswerShape, LabelPlace};
-use domain::{Split, Task, Violation};
+use domain::{Fault, Split, Task, Violation};
 use teacher::Profile;
 
 /// Most rows with a label outside the set that are named individually.
 const LABELS_SHOWN: usize = 5;
 
-/// Accepts a job, or returns every mistake.
+/// What a caller asks for, as far as it could be read.
+pub(crate) struct Asked {
+    pub(crate) draft: Draft,
+    pub(crate) dataset: wire::Checked<DatasetId>,
+    /// What else could not be read.
+    pub(crate) mistakes: Vec<Violation>,
+}
+
+/// Accepts a job whose specification was [checked](check).
 pub(crate) async fn submit(
     shared: &Shared,
     request: RequestId,
     spec: Spec,
     dataset: DatasetId,
 ) -> Result<Distillation, HarvestError> {
-    check(shared, &spec, dataset).await?;
     // What is done for the job belongs to the trace of this call.
     let traceparent = wire::trace::current_text();
     let new = NewDistillation { id: DistillationId::generate(), request, spec, dataset, traceparent };
@@ -33,39 +41,43 @@ pub(crate) async fn submit(
     Ok(job)
 }
 
-/// Fills what a draft leaves open, by the rows.
+/// Fills what a draft leaves open, by the rows, and checks it against itself, the operator's profiles and the rows.
 ///
 /// # Errors
-/// Every mistake at once.
-pub(crate) async fn resolve(
-    shared: &Shared,
-    mut draft: Draft,
-    dataset: DatasetId,
-) -> Result<Spec, HarvestError> {
-    if draft.leaves_label_open() {
-        let train = shared.stores.datasets.row_counts(dataset, Split::Train).await?;
+/// Every mistake at once. There is no such dataset.
+pub(crate) async fn check(shared: &Shared, asked: Asked) -> Result<(Spec, DatasetId), HarvestError> {
+    let Asked { mut draft, dataset, mut mistakes } = asked;
+    let rows = dataset.as_ref().ok().copied();
+    mistakes.extend(dataset.as_ref().err().cloned().unwrap_or_default());
+    if let Some(rows) = rows.filter(|_| draft.leaves_label_open()) {
+        let train = shared.stores.datasets.row_counts(rows, Split::Train).await?;
         if train.rows > 0 && train.labelled == 0 {
             draft = draft.over_unlabelled_rows();
         }
     }
-    draft.resolve().map_err(HarvestError::Invalid)
-}
-
-/// Checks a specification against the operator's profiles and the rows.
-///
-/// # Errors
-/// Every mistake at once.
-pub(crate) async fn check(shared: &Shared, spec: &Spec, dataset: DatasetId) -> Result<(), HarvestError> {
+    let (spec, mut mistakes) = draft.resolve_after(mistakes);
     let mut found = spec.probe_violations();
-    check_teacher(shared, spec, &mut found);
-    check_start(shared, spec, &mut found).await?;
-    check_rows(shared, spec, dataset, &mut found).await?;
-    if found.is_empty() {
-        check_probes(shared, spec, dataset, &mut found).await?;
-        check_template(shared, spec, dataset, &mut found).await?;
-        check_labels(shared, spec, dataset, &mut found).await?;
+    check_teacher(shared, &spec, &mut found);
+    check_start(shared, &spec, &mut found).await?;
+    if let Some(rows) = rows {
+        let is_alone = mistakes.is_empty() && found.is_empty();
+        match check_rows(shared, &spec, rows, &mut found).await {
+            Err(error) if error.fault() == Fault::NotFound && !is_alone => {
+                found.push(Violation::new("dataset_id", error.to_string()));
+            }
+            checked => checked?,
+        }
     }
-    if found.is_empty() { Ok(()) } else { Err(HarvestError::Invalid(found)) }
+    mistakes.extend(beside(&mistakes, found));
+    match dataset {
+        Ok(rows) if mistakes.is_empty() => {
+            check_probes(shared, &spec, rows, &mut mistakes).await?;
+            check_template(shared, &spec, rows, &mut mistakes).await?;
+            check_labels(shared, &spec, rows, &mut mistakes).await?;
+            if mistakes.is_empty() { Ok((spec, rows)) } else { Err(HarvestError::Invalid(mistakes)) }
+        }
+        _ => Err(HarvestError::Invalid(mistakes)),
+    }
 }
 
 /// Checks what training needs: a start that is registered, and rows to learn from.

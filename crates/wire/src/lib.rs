@@ -44,7 +44,8 @@ pub use deadline::{TIMEOUT_HEADER, timeout_of};
 pub use enums::filter;
 pub use jobs::{Watched, ledger_entry};
 pub use ledger::{LedgerFields, rejudged_message};
-pub use runs::lease_request;
+pub use runs::{lease_request, run_draft};
+pub use spec::draft;
 pub use status::{fault_of, invalid, status, violations_of};
 
 /// The generated messages, clients and servers of `proto/distillery/v1`.

@@ -2,6 +2,7 @@
 
 use crate::convert::{Checked, duration, id, present, timestamp, timestamp_of, under};
 use crate::enums::Named;
+use crate::spec::Section;
 use crate::v1;
 use domain::Violation;
 use domain::metric::Accuracy;
@@ -15,21 +16,28 @@ impl TryFrom<v1::RunPlan> for RunDraft {
     type Error = Vec<Violation>;
 
     fn try_from(message: v1::RunPlan) -> Checked<Self> {
-        let mut found = Vec::new();
-        let mut keep = |violations: Vec<Violation>| found.extend(violations);
-        let purpose = purpose(&message).map_err(&mut keep).ok();
-        let judging = JudgingDraft::try_from(message.judging.unwrap_or_default()).map_err(&mut keep).ok();
-        let student = StudentDraft::try_from(message.student.unwrap_or_default()).map_err(&mut keep).ok();
-        let training = TrainingDraft::try_from(message.training.unwrap_or_default()).map_err(&mut keep).ok();
-        let share = Named::read("share", message.share).map_err(&mut keep).ok();
-        let (Some(purpose), Some(judging), Some(student), Some(training), Some(share)) =
-            (purpose, judging, student, training, share)
-        else {
-            return Err(found);
-        };
-        let v1::RunRows { fraction, seed } = message.rows.unwrap_or_default();
-        Ok(Self { purpose, fraction, seed, share, judging, student, training })
+        let (draft, found) = run_draft(message);
+        if found.is_empty() { Ok(draft) } else { Err(found) }
     }
+}
+
+/// What can be read of a plan, and every mistake in the rest.
+pub fn run_draft(message: v1::RunPlan) -> (RunDraft, Vec<Violation>) {
+    let mut found = Vec::new();
+    let mut keep = |violations: Vec<Violation>| found.extend(violations);
+    let purpose = purpose(&message).map_err(&mut keep).unwrap_or(RunPurpose::Probe);
+    let share = Named::read("share", message.share).map_err(&mut keep).unwrap_or_default();
+    let v1::RunRows { fraction, seed } = message.rows.unwrap_or_default();
+    let draft = RunDraft {
+        purpose,
+        fraction,
+        seed,
+        share,
+        judging: Section::read(message.judging.unwrap_or_default(), &mut found),
+        student: Section::read(message.student.unwrap_or_default(), &mut found),
+        training: Section::read(message.training.unwrap_or_default(), &mut found),
+    };
+    (draft, found)
 }
 
 fn purpose(message: &v1::RunPlan) -> Checked<RunPurpose> {

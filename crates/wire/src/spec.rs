@@ -1,6 +1,6 @@
 //! The specification: inward through the domain's draft, so that defaults and mistakes are the domain's.
 
-use crate::convert::{Checked, present, under};
+use crate::convert::{Checked, present};
 use crate::enums::Named;
 use crate::v1::{self, distillation_spec::TaskSource, label_set};
 use domain::Violation;
@@ -11,64 +11,64 @@ impl TryFrom<v1::DistillationSpec> for Spec {
     type Error = Vec<Violation>;
 
     fn try_from(message: v1::DistillationSpec) -> Checked<Self> {
-        Draft::try_from(message)?.resolve()
+        let (draft, found) = draft(message);
+        let (spec, found) = draft.resolve_after(found);
+        if found.is_empty() { Ok(spec) } else { Err(found) }
     }
 }
 
-impl TryFrom<v1::DistillationSpec> for Draft {
-    type Error = Vec<Violation>;
+/// What can be read of a specification, and every mistake in the rest.
+pub fn draft(message: v1::DistillationSpec) -> (Draft, Vec<Violation>) {
+    let mut found = Vec::new();
+    let task = task(message.task_source, &mut found);
+    let draft = Draft {
+        name: message.name,
+        task,
+        teacher: TeacherDraft::read(message.teacher.unwrap_or_default(), &mut found),
+        judging: JudgingDraft::read(message.judging.unwrap_or_default(), &mut found),
+        student: StudentDraft::read(message.student.unwrap_or_default(), &mut found),
+        training: TrainingDraft::read(message.training.unwrap_or_default(), &mut found),
+    };
+    (draft, found)
+}
 
-    fn try_from(message: v1::DistillationSpec) -> Checked<Self> {
-        let mut found = Vec::new();
-        let mut keep = |violations: Vec<Violation>| found.extend(violations);
-        let task = task(message.task_source).map_err(&mut keep).ok();
-        let teacher = TeacherDraft::try_from(message.teacher.unwrap_or_default()).map_err(&mut keep).ok();
-        let judging = JudgingDraft::try_from(message.judging.unwrap_or_default()).map_err(&mut keep).ok();
-        let student = StudentDraft::try_from(message.student.unwrap_or_default()).map_err(&mut keep).ok();
-        let training = TrainingDraft::try_from(message.training.unwrap_or_default()).map_err(&mut keep).ok();
-        let (Some(task), Some(teacher), Some(judging), Some(student), Some(training)) =
-            (task, teacher, judging, student, training)
-        else {
-            return Err(found);
-        };
-        Ok(Self { name: message.name, task, teacher, judging, student, training })
+fn task(source: Option<TaskSource>, found: &mut Vec<Violation>) -> Task {
+    let mut refuse = |field: &str, words: String| {
+        found.push(Violation::new(field, words));
+        Task::stand_in()
+    };
+    match source {
+        None => refuse("task", "is missing".to_owned()),
+        Some(TaskSource::TaskName(name)) => Task::built_in(&name)
+            .unwrap_or_else(|| refuse("task_name", format!("must be one of {}", BUILT_IN.join(", ")))),
+        Some(TaskSource::Task(task)) => own_task(task, found),
     }
 }
 
-fn task(source: Option<TaskSource>) -> Checked<Task> {
-    match present("task", source)? {
-        TaskSource::TaskName(name) => Task::built_in(&name).ok_or_else(|| {
-            vec![Violation::new("task_name", format!("must be one of {}", BUILT_IN.join(", ")))]
-        }),
-        TaskSource::Task(task) => under("task", task.try_into()),
-    }
-}
-
-impl TryFrom<v1::Task> for Task {
-    type Error = Vec<Violation>;
-
-    fn try_from(message: v1::Task) -> Checked<Self> {
-        let mut found = Vec::new();
-        let mut keep = |violations: Vec<Violation>| found.extend(violations);
-        let shape = Named::required("answer_shape", message.answer_shape).map_err(&mut keep).ok();
-        let metric = Named::required("metric", message.metric).map_err(&mut keep).ok();
-        let kind = present("labels", message.labels.and_then(|labels| labels.kind)).map_err(&mut keep).ok();
-        let (Some(shape), Some(metric), Some(kind)) = (shape, metric, kind) else { return Err(found) };
-        Ok(Self {
-            name: message.name,
-            instruction: message.instruction,
-            template: message.template,
-            exemplars: message.exemplars.into_iter().map(Into::into).collect(),
-            stop: message.stop,
-            answer: AnswerPattern { marker: message.answer_marker, shape },
-            labels: match kind {
-                label_set::Kind::Open(_) => LabelSet::Open,
-                label_set::Kind::Closed(closed) => LabelSet::Closed(closed.labels),
-                label_set::Kind::Choices(_) => LabelSet::Choices,
-            },
-            metric,
-            tokens_max: if message.tokens_max == 0 { 256 } else { message.tokens_max },
-        })
+/// What can be read of a task; the rest is that of [`Task::stand_in`].
+fn own_task(message: v1::Task, found: &mut Vec<Violation>) -> Task {
+    let stand_in = Task::stand_in();
+    let mut keep = |violations: Vec<Violation>| found.extend(violations);
+    let shape = Named::required("task.answer_shape", message.answer_shape).map_err(&mut keep);
+    let metric = Named::required("task.metric", message.metric).map_err(&mut keep);
+    let kind = present("task.labels", message.labels.and_then(|labels| labels.kind)).map_err(&mut keep);
+    Task {
+        name: message.name,
+        instruction: message.instruction,
+        template: message.template,
+        exemplars: message.exemplars.into_iter().map(Into::into).collect(),
+        stop: message.stop,
+        answer: AnswerPattern {
+            marker: message.answer_marker,
+            shape: shape.unwrap_or(stand_in.answer.shape),
+        },
+        labels: match kind {
+            Ok(label_set::Kind::Closed(closed)) => LabelSet::Closed(closed.labels),
+            Ok(label_set::Kind::Choices(_)) => LabelSet::Choices,
+            Ok(label_set::Kind::Open(_)) | Err(()) => LabelSet::Open,
+        },
+        metric: metric.unwrap_or(stand_in.metric),
+        tokens_max: if message.tokens_max == 0 { stand_in.tokens_max } else { message.tokens_max },
     }
 }
 
@@ -120,6 +120,12 @@ impl From<Spec> for v1::DistillationSpec {
             training: Some(draft.training.into()),
         }
     }
+}
+
+/// A section of settings, as the message `M`.
+pub(crate) trait Section<M> {
+    /// What can be read of the message, a hole for the rest; mistakes are added to `found`.
+    fn read(message: M, found: &mut Vec<Violation>) -> Self;
 }
 
 /// A setting that may be absent, as the field `M` of a message.
@@ -189,18 +195,24 @@ impl Setting<Option<v1::Budget>> for Budget {
 /// Converts the section `$section`, field by field, from its message and into it.
 macro_rules! section {
     ([$section:literal, $draft:ident, $message:ident] $($field:ident)+) => {
-        impl TryFrom<v1::$message> for $draft {
-            type Error = Vec<Violation>;
-
-            fn try_from(message: v1::$message) -> Checked<Self> {
-                let mut found = Vec::new();
-                let draft = Self {
+        impl Section<v1::$message> for $draft {
+            fn read(message: v1::$message, found: &mut Vec<Violation>) -> Self {
+                Self {
                     $($field: Setting::read(concat!($section, ".", stringify!($field)), message.$field)
                         .unwrap_or_else(|violations| {
                             found.extend(violations);
                             None
                         }),)+
-                };
+                }
+            }
+        }
+
+        impl TryFrom<v1::$message> for $draft {
+            type Error = Vec<Violation>;
+
+            fn try_from(message: v1::$message) -> Checked<Self> {
+                let mut found = Vec::new();
+                let draft = Section::read(message, &mut found);
                 if found.is_empty() { Ok(draft) } else { Err(found) }
             }
         }
@@ -271,12 +283,34 @@ mod tests {
     }
 
     #[test]
+    fn mistakes_of_the_message_and_of_its_values_are_named_together() {
+        let mut message = v1::DistillationSpec::from(draft().resolve().unwrap());
+        message.name = "../up".into();
+        let Some(TaskSource::Task(task)) = &mut message.task_source else { panic!() };
+        (task.metric, task.answer_marker) = (99, String::new());
+        message.teacher.as_mut().unwrap().samples = Some(0);
+        message.judging.as_mut().unwrap().label = 99;
+        message.training.as_mut().unwrap().alpha = Some(2.0);
+        let fields: Vec<String> =
+            Spec::try_from(message).unwrap_err().into_iter().map(|violation| violation.field).collect();
+        let wanted = [
+            "task.metric",
+            "judging.label",
+            "name",
+            "task.answer.marker",
+            "teacher.samples",
+            "training.alpha",
+        ];
+        assert!(wanted.iter().all(|field| fields.iter().any(|found| found == field)), "{fields:?}");
+    }
+
+    #[test]
     fn an_empty_specification_names_what_is_missing() {
         let fields: Vec<String> = Spec::try_from(v1::DistillationSpec::default())
             .unwrap_err()
             .into_iter()
             .map(|violation| violation.field)
             .collect();
-        assert_eq!(fields, ["task"]);
+        assert_eq!(fields, ["task", "name"]);
     }
 }

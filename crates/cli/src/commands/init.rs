@@ -10,6 +10,7 @@ use crate::exit::{Interrupted, Usage, mistakes};
 use crate::next;
 use crate::report::grouped;
 use crate::spec_file;
+use crate::task_file::NamedTask;
 use crate::terminal::{self, print_line, say};
 use crate::upload::format_of;
 use app::config::Config;
@@ -325,11 +326,11 @@ fn print_end(place: &Place, proposal: &Proposal, out: &Out) -> anyhow::Result<()
     let (spec, task) = (out.spec().display().to_string(), out.task().display().to_string());
     print_line(&format!("wrote {spec} and {task}"))?;
     // What `plan` and `run` say of the files, said at once.
-    if let Err(words) = spec_file::task_of(&task, &out.task()) {
+    if let Err(words) = NamedTask::find(&task, &out.task()).and_then(NamedTask::sound) {
         let is_open = proposal.exemplars.iter().any(|exemplar| exemplar.rationale.starts_with(PLACEHOLDER));
         anyhow::ensure!(is_open, "{task} cannot be read back: {words}");
         print_line("edit first, or `plan` and `run` refuse the task:")?;
-        for line in words.split("; ") {
+        for line in words.lines() {
             print_line(&format!("  {line}"))?;
         }
     } else {

@@ -6,8 +6,8 @@ use crate::args::{
 use crate::client::datasets;
 use crate::exit::{Usage, mistakes};
 use crate::report::{grouped, percent};
-use crate::spec_file;
 use crate::target::{Target, unless_interrupted};
+use crate::task_file::NamedTask;
 use crate::terminal::{self, print_json, print_line, say};
 use crate::upload::{Rows, upload};
 use app::config::Config;
@@ -62,7 +62,8 @@ async fn import_file(
 }
 
 fn read_task(name: &str) -> anyhow::Result<Task> {
-    Ok(spec_file::task_of(name, Path::new(name)).map_err(|words| Usage(format!("--task: {words}")))?)
+    let task = NamedTask::find(name, Path::new(name)).and_then(NamedTask::sound);
+    Ok(task.map_err(|words| Usage(format!("--task: {words}")))?)
 }
 
 async fn import_paper(

@@ -5,11 +5,11 @@ use crate::batches;
 use crate::estimate;
 use crate::plan;
 use crate::shared::Shared;
-use crate::submit;
-use domain::Timestamp;
+use crate::submit::{self, Asked};
 use domain::ids::DistillationId;
 use domain::ports::DistillationFilter;
 use domain::state::DistillationState;
+use domain::{Timestamp, Violation};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tonic::{Request, Response, Status};
@@ -32,11 +32,11 @@ impl DistillationsService for Distillations {
         request: Request<v1::SubmitDistillationRequest>,
     ) -> Answer<v1::SubmitDistillationResponse> {
         let request = request.into_inner();
-        let request_id = id("request_id", &request.request_id)?;
-        let dataset = id("dataset_id", &request.dataset_id)?;
-        let spec = wire::present("spec", request.spec).map_err(wire::invalid)?;
-        let draft = spec.try_into().map_err(wire::invalid)?;
-        let spec = submit::resolve(&self.0, draft, dataset).await?;
+        let request_id = wire::id("request_id", &request.request_id);
+        let mistakes = request_id.as_ref().err().cloned().unwrap_or_default();
+        let asked = asked(request.spec, &request.dataset_id, mistakes)?;
+        let (spec, dataset) = submit::check(&self.0, asked).await?;
+        let request_id = request_id.map_err(wire::invalid)?;
         let job = submit::submit(&self.0, request_id, spec, dataset).await?;
         Ok(Response::new(v1::SubmitDistillationResponse { distillation: Some(job.into()) }))
     }
@@ -46,10 +46,8 @@ impl DistillationsService for Distillations {
         request: Request<v1::EstimateDistillationRequest>,
     ) -> Answer<v1::EstimateDistillationResponse> {
         let request = request.into_inner();
-        let dataset = id("dataset_id", &request.dataset_id)?;
-        let spec = wire::present("spec", request.spec).map_err(wire::invalid)?;
-        let draft = spec.try_into().map_err(wire::invalid)?;
-        let spec = submit::resolve(&self.0, draft, dataset).await?;
+        let asked = asked(request.spec, &request.dataset_id, Vec::new())?;
+        let (spec, dataset) = submit::check(&self.0, asked).await?;
         let estimate = estimate::estimate(&self.0, spec, dataset, request.probe_rows).await?;
         Ok(Response::new(estimate.into()))
     }
@@ -134,6 +132,22 @@ impl DistillationsService for Distillations {
         let orphaned_run_ids = orphaned.iter().map(ToString::to_string).collect();
         Ok(Response::new(v1::DeleteDistillationResponse { orphaned_run_ids }))
     }
+}
+
+/// What a request asks for, with what is wrong with it and the `mistakes` in the rest of the request.
+fn asked(
+    spec: Option<v1::DistillationSpec>,
+    dataset_id: &str,
+    mut mistakes: Vec<Violation>,
+) -> Result<Asked, Status> {
+    let dataset = wire::id("dataset_id", dataset_id);
+    let spec = wire::present("spec", spec).map_err(|absent| {
+        let of_rows = dataset.as_ref().err().cloned().unwrap_or_default();
+        wire::invalid([std::mem::take(&mut mistakes), absent, of_rows].concat())
+    })?;
+    let (draft, found) = wire::draft(spec);
+    mistakes.extend(found);
+    Ok(Asked { draft, dataset, mistakes })
 }
 
 /// Sends events in order, with harvest snapshots between them, until the job has ended or is paused.

@@ -68,10 +68,13 @@ impl Runs {
 impl RunsService for Runs {
     async fn create_run(&self, request: Request<v1::CreateRunRequest>) -> Answer<v1::CreateRunResponse> {
         let request = request.into_inner();
-        let (request_id, job) =
-            (id("request_id", &request.request_id)?, id("distillation_id", &request.distillation_id)?);
-        let draft = request.plan.unwrap_or_default().try_into().map_err(wire::invalid)?;
-        let run = runs::create(&self.0, request_id, job, draft).await?;
+        let (draft, mut mistakes) = wire::run_draft(request.plan.unwrap_or_default());
+        let request_id = wire::id("request_id", &request.request_id);
+        let job = wire::id("distillation_id", &request.distillation_id);
+        mistakes.extend(request_id.as_ref().err().into_iter().chain(job.as_ref().err()).flatten().cloned());
+        let job = job.map_err(|_| wire::invalid(mistakes.clone()))?;
+        let (job, plan) = runs::plan(&self.0, job, draft, mistakes).await?;
+        let run = runs::create(&self.0, request_id.map_err(wire::invalid)?, job, plan).await?;
         Ok(Response::new(v1::CreateRunResponse { run: Some(run.into()) }))
     }
 
