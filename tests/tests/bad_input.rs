@@ -704,10 +704,18 @@ fn a_migration_needs_a_database_and_says_which_one_it_was() {
     let said = folder.say(NOBODY, &["migrate"]).unwrap();
     assert_eq!(said.code, 0, "{}", said.err);
     assert!(said.out.starts_with(".distillery: the database is at version "), "{}", said.out);
-    let mode = std::os::unix::fs::PermissionsExt::mode(
-        &folder.join(".distillery").metadata().unwrap().permissions(),
-    );
-    assert_eq!(mode & 0o777, 0o700, "its answers are its owner's");
+}
+
+#[test]
+fn a_data_folder_is_its_owner_s_whichever_verb_makes_it() {
+    for (verb, code) in [(&["list"][..], 0), (&["doctor"], 1), (&["import", "jsonl", "train.jsonl"], 0)] {
+        let folder = Folder::with_problems(ROWS, &SpecText::default()).unwrap();
+        let said = folder.say(NOBODY, verb).unwrap();
+        assert_eq!(said.code, code, "{verb:?}: {}", said.err);
+        let permissions = folder.join(".distillery").metadata().unwrap().permissions();
+        let mode = std::os::unix::fs::PermissionsExt::mode(&permissions);
+        assert_eq!(mode & 0o777, 0o700, "{verb:?}: its answers are its owner's");
+    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Where checkpoints are: the folder or bucket that the configuration names.
 
 use crate::config::{Config, ConfigError};
-use crate::secret;
+use crate::{data_folder, secret};
 use anyhow::Context;
 use checkpoints::{Checkpoints, S3Settings};
 use std::path::{Path, PathBuf};
@@ -50,6 +50,9 @@ pub(crate) fn root(config: &Config) -> PathBuf {
 pub(crate) fn open(config: &Config, writers: Writers) -> anyhow::Result<Checkpoints> {
     let section = &config.checkpoints;
     let cache = config.data_dir.join("checkpoints");
+    if section.root.is_empty() || section.root.starts_with(BUCKET) {
+        data_folder::make(&config.data_dir)?;
+    }
     if let Some(place) = section.root.strip_prefix(BUCKET) {
         let (bucket, prefix) = place.split_once('/').unwrap_or((place, ""));
         if bucket.is_empty() {

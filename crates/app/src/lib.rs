@@ -28,6 +28,7 @@ pub mod base;
 mod checkpoint_store;
 pub mod client;
 pub mod config;
+mod data_folder;
 pub mod doctor;
 mod exposition;
 pub mod ingress;

@@ -3,7 +3,7 @@
 
 use crate::config::{Address, Config, ConfigError};
 use crate::migrated::Migrated;
-use crate::{process, secret};
+use crate::{data_folder, process, secret};
 use anyhow::Context;
 use distributed::{PostgresSettings, PostgresStore, RedisQueue, RedisRateLimiter, RedisServer};
 use domain::{Queue, RateLimiter, Stores};
@@ -70,12 +70,14 @@ pub(crate) async fn migrate(config: &Config) -> anyhow::Result<Migrated> {
         );
         return Err(ConfigError::new("database.url", words).into());
     }
+    data_folder::make(&config.data_dir)?;
     let store = SqliteStore::open(&config.data_dir).await.context("migrate")?;
     store.close().await;
     Ok(Migrated { version: SqliteStore::version(), place: folder.clone(), folder: Some(folder) })
 }
 
 async fn embedded(config: &Config) -> anyhow::Result<Records> {
+    data_folder::make(&config.data_dir)?;
     let store = Arc::new(SqliteStore::open(&config.data_dir).await?);
     Ok(Records {
         stores: Stores::of(&store),

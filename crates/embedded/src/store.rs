@@ -113,7 +113,7 @@ impl SqliteStore {
             let path = path.to_owned();
             move |source| OpenError::Io { path, source }
         };
-        make_folder(folder).map_err(io(folder))?;
+        std::fs::create_dir_all(folder).map_err(io(folder))?;
         let lock_path = folder.join(LOCK);
         let lock = File::options()
             .create(true)
@@ -182,16 +182,6 @@ impl SqliteStore {
 }
 
 /// The lock proves that no other process works here: the holders of leases have ended, and no caller need wait for them.
-/// Makes the data folder where it is absent: what it holds, and the teacher's answers are among it, is its owner's to read. A
-/// folder that is there keeps its mode.
-fn make_folder(folder: &Path) -> std::io::Result<()> {
-    let mut builder = std::fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(folder)
-}
-
 async fn end_leases(writer: &mut SqliteConnection) -> sqlx::Result<()> {
     sqlx::query!("UPDATE distillations SET driver_until = 0 WHERE driver_until > 0")
         .execute(&mut *writer)
