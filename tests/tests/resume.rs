@@ -381,25 +381,52 @@ fn a_finished_job_asks_nothing_and_says_the_same_again() {
 }
 
 #[test]
-fn a_second_process_on_the_same_data_folder_is_told_that_it_is_in_use() {
+fn beside_a_process_that_works_in_the_data_folder_records_are_read_and_not_written() {
     let job = new_job();
+    let earlier = SpecText { name: "earlier", ..SpecText::default() };
+    job.write("earlier.toml", earlier.to_string()).unwrap();
+    let quick = Teacher::start(|asked| teach(&asked.prompt)).unwrap();
+    let done = job.say(quick.url(), &["run", "earlier.toml", "--json"]).unwrap();
+    assert_eq!(done.code, 0, "{}", done.err);
+
     let teacher = Teacher::start(|_| Reply::silence()).unwrap();
     let mut child = binary::start(job.path(), teacher.url(), RUN).unwrap();
     assert!(binary::wait_until(&mut child, LIMIT, || teacher.requests() == CONCURRENCY).unwrap());
+    let process = child.id();
     for verb in [
         RUN,
+        &["plan", "earlier.toml"],
         &["import", "jsonl", "train.jsonl"],
-        &["export", "jsonl", "job", "-"],
-        &["predict", "--model", "job", "--input", "x"],
+        &["cancel", "job"],
+        &["resume", "job"],
+        &["delete", "earlier"],
+        &["ledger", "earlier", "--forget", "--yes"],
         &["migrate"],
     ] {
         let said = job.say(teacher.url(), verb).unwrap();
         assert_eq!((said.code, said.out.as_str()), (1, ""), "{verb:?}: {}", said.err);
-        let words =
-            ".distillery is in use by another process: wait for it, end it, or use another --data-dir";
-        assert!(said.err.contains(words), "{verb:?}: {}", said.err);
+        let words = format!(
+            ".distillery is in use by process {process}: wait for it, end it, or use another --data-dir"
+        );
+        assert!(said.err.contains(&words), "{verb:?}: {}", said.err);
     }
-    assert_eq!(teacher.requests(), CONCURRENCY, "the second process asked something");
+    for (verb, wanted) in [
+        (&["list"][..], "harvesting"),
+        (&["show", "job"], "state        harvesting"),
+        (&["show", "earlier"], "state        succeeded"),
+        (&["models"], "earlier@1"),
+        (&["runs", "earlier"], "succeeded"),
+        (&["ledger", "earlier"], "accepted"),
+        (&["export", "jsonl", "job", "-"], "\"input\""),
+        (&["predict", "--model", "earlier", "--input", "Ann has 2 pens."], "label: "),
+        (&["models", "export", "earlier@1", "copy"], "earlier@1: copy"),
+    ] {
+        let said = job.say(teacher.url(), verb).unwrap();
+        assert_eq!(said.code, 0, "{verb:?}: {}", said.err);
+        assert!(said.out.contains(wanted), "{verb:?}: wanted {wanted:?} in {}", said.out);
+    }
+    assert_eq!(teacher.requests(), CONCURRENCY, "another process asked something");
+    assert!(child.try_wait().unwrap().is_none(), "the process that works is not disturbed");
     // Another data folder is independent.
     let elsewhere =
         job.say(teacher.url(), &["import", "jsonl", "train.jsonl", "--data-dir", "other"]).unwrap();

@@ -22,6 +22,8 @@ use wire::Channel;
 /// What works in this process, besides the records and their API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Scope {
+    /// The records are changed: no other process works in the data folder.
+    writes: bool,
     /// The operator's teachers are known, to plan with and to probe.
     plans: bool,
     harvests: bool,
@@ -29,14 +31,16 @@ pub struct Scope {
 }
 
 impl Scope {
-    /// The records alone: importing, exporting, looking things up.
-    pub const RECORDS: Self = Self { plans: false, harvests: false, trains: false };
+    /// The records to look things up in, also while another process works in the data folder.
+    pub const READ: Self = Self { writes: false, plans: false, harvests: false, trains: false };
+    /// The records alone: importing, cancelling, deleting.
+    pub const RECORDS: Self = Self { writes: true, plans: false, harvests: false, trains: false };
     /// The records, and the teachers to plan with: no job is worked on.
-    pub const PLAN: Self = Self { plans: true, harvests: false, trains: false };
+    pub const PLAN: Self = Self { writes: true, plans: true, harvests: false, trains: false };
     /// Harvesting and training too.
-    pub const DISTIL: Self = Self { plans: true, harvests: true, trains: true };
+    pub const DISTIL: Self = Self { writes: true, plans: true, harvests: true, trains: true };
     /// Training alone: no teacher is asked, not even for other jobs of the data folder.
-    pub const TRAIN: Self = Self { plans: false, harvests: false, trains: true };
+    pub const TRAIN: Self = Self { writes: true, plans: false, harvests: false, trains: true };
 }
 
 /// The system on one machine.
@@ -59,8 +63,12 @@ impl Local {
     /// # Errors
     /// The folder is in use, damaged or cannot be written; a teacher profile is wrong.
     pub async fn open(config: Config, which: Scope, shutdown: CancellationToken) -> anyhow::Result<Self> {
-        let records = records::open(&config).await?;
-        let checkpoints = checkpoint_store::open(&config, Writers::Alone)?;
+        let (records, writers) = if which.writes {
+            (records::open(&config).await?, Writers::Alone)
+        } else {
+            (records::open_to_read(&config).await?, Writers::Many)
+        };
+        let checkpoints = checkpoint_store::open(&config, writers)?;
         let teachers = if which.plans { records::teachers(&config, &records)? } else { BTreeMap::new() };
         // No other process works for a verb.
         let workers = if which.harvests { config.harvester.workers.max(1) } else { 0 };

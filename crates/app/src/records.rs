@@ -44,7 +44,24 @@ impl Records {
 pub(crate) async fn open(config: &Config) -> anyhow::Result<Records> {
     match database(config)? {
         Some(url) => cluster(config, &url).await,
-        None => embedded(config).await,
+        None => {
+            data_folder::make(&config.data_dir)?;
+            Ok(embedded(config, SqliteStore::open(&config.data_dir).await?))
+        }
+    }
+}
+
+/// The same to look things up only: SQLite is read also while another process works in the data folder.
+///
+/// # Errors
+/// Those of [`open`].
+pub(crate) async fn open_to_read(config: &Config) -> anyhow::Result<Records> {
+    match database(config)? {
+        Some(url) => cluster(config, &url).await,
+        None => {
+            data_folder::make(&config.data_dir)?;
+            Ok(embedded(config, SqliteStore::open_to_read(&config.data_dir).await?))
+        }
     }
 }
 
@@ -76,15 +93,14 @@ pub(crate) async fn migrate(config: &Config) -> anyhow::Result<Migrated> {
     Ok(Migrated { version: SqliteStore::version(), place: folder.clone(), folder: Some(folder) })
 }
 
-async fn embedded(config: &Config) -> anyhow::Result<Records> {
-    data_folder::make(&config.data_dir)?;
-    let store = Arc::new(SqliteStore::open(&config.data_dir).await?);
-    Ok(Records {
+fn embedded(config: &Config, store: SqliteStore) -> Records {
+    let store = Arc::new(store);
+    Records {
         stores: Stores::of(&store),
         queue: Arc::new(MemoryQueue::new(config.harvester.queue_capacity, lease(config))),
         rate_limiter: Arc::new(MemoryRateLimiter::default()),
         close: Box::new(move || async move { store.close().await }.boxed()),
-    })
+    }
 }
 
 async fn cluster(config: &Config, url: &str) -> anyhow::Result<Records> {

@@ -56,7 +56,7 @@ async fn find(config: &Config, model: &str) -> anyhow::Result<PathBuf> {
         let place = config.data_dir.display();
         bail!(NoModel(format!("{model}: is not a directory, and {place} has no model of that name")));
     }
-    let local = Local::open(config.clone(), Scope::RECORDS, CancellationToken::new()).await?;
+    let local = Local::open(config.clone(), Scope::READ, CancellationToken::new()).await?;
     let found = published(&local, model).await;
     local.close().await?;
     found

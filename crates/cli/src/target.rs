@@ -54,6 +54,15 @@ impl Target {
         Self::open_with(config, server, Scope::RECORDS, shutdown).await
     }
 
+    /// The same to look things up only: the data folder may be in use by a process that works there.
+    pub(crate) async fn read(
+        config: Config,
+        server: &ServerArguments,
+        shutdown: CancellationToken,
+    ) -> anyhow::Result<Self> {
+        Self::open_with(config, server, Scope::READ, shutdown).await
+    }
+
     /// The server that is named, else the data folder with what `scope` says.
     pub(crate) async fn open_with(
         config: Config,

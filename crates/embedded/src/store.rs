@@ -7,6 +7,7 @@ use fs4::FileExt;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Connection, Sqlite, SqliteConnection, SqlitePool, Transaction};
 use std::fs::File;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -22,6 +23,8 @@ const READERS: u32 = 4;
 /// How often, and how long in between, a lock that another process holds is tried.
 const LOCK_TRIES: u32 = 10;
 const LOCK_PAUSE: Duration = Duration::from_millis(50);
+/// Longest name of a lock's holder, in bytes.
+const HOLDER_BYTES_MAX: u64 = 32;
 
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations/sqlite");
 
@@ -31,9 +34,14 @@ pub type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
 /// Why a data folder cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// Another process has it.
-    #[error("{} is in use by another process: wait for it, end it, or use another --data-dir", .0.display())]
-    InUse(PathBuf),
+    /// Another process works in it.
+    #[error("{} is in use by {}: wait for it, end it, or use another --data-dir", folder.display(), named(*process))]
+    InUse {
+        /// The data folder.
+        folder: PathBuf,
+        /// The process, where the lock tells.
+        process: Option<u32>,
+    },
     /// It cannot be read or written.
     #[error("{}: {source}", path.display())]
     Io {
@@ -59,33 +67,49 @@ impl OpenError {
     /// What kind of failure it is.
     pub fn fault(&self) -> Fault {
         match self {
-            Self::InUse(_) | Self::Newer(_) => Fault::Conflict,
+            Self::InUse { .. } | Self::Newer(_) => Fault::Conflict,
             Self::Io { .. } | Self::Database { .. } => Fault::Unavailable,
         }
     }
 }
 
-/// Takes the lock of a data folder. A process that is just ending, or one that is just being started by its holder, has
-/// it for a moment longer.
-async fn hold(lock: &File) -> Result<(), ()> {
-    for _ in 0..LOCK_TRIES {
-        if FileExt::try_lock(lock).is_ok() {
-            return Ok(());
+fn named(process: Option<u32>) -> String {
+    process.map_or_else(|| "another process".to_owned(), |process| format!("process {process}"))
+}
+
+/// Takes the lock of a data folder, and says in it whose it is. A process that is just ending, or one that is just being
+/// started by its holder, has it for a moment longer.
+async fn hold(folder: &Path) -> Result<File, OpenError> {
+    let path = folder.join(LOCK);
+    let io = |source| OpenError::Io { path: path.clone(), source };
+    let mut lock =
+        File::options().create(true).truncate(false).read(true).write(true).open(&path).map_err(io)?;
+    for tries in 0..=LOCK_TRIES {
+        if FileExt::try_lock(&lock).is_ok() {
+            // A lock without a name holds as well.
+            let _ = lock.set_len(0).and_then(|()| write!(lock, "{}", std::process::id()));
+            return Ok(lock);
         }
-        tokio::time::sleep(LOCK_PAUSE).await;
+        if tries < LOCK_TRIES {
+            tokio::time::sleep(LOCK_PAUSE).await;
+        }
     }
-    FileExt::try_lock(lock).map_err(drop)
+    let mut holder = String::new();
+    // A holder that names itself otherwise is one all the same.
+    let read = Read::take(&lock, HOLDER_BYTES_MAX).read_to_string(&mut holder);
+    let process = read.ok().and_then(|_| holder.trim().parse().ok());
+    Err(OpenError::InUse { folder: folder.to_owned(), process })
 }
 
 /// The records of one machine. A committed write survives the process's end at any instant; after a loss of power the
 /// newest commits may be missing, and the database is whole.
 pub struct SqliteStore {
-    /// `None` once the store is closed.
+    /// `None` once the store is closed, and where it is only read.
     writer: Mutex<Option<SqliteConnection>>,
     readers: SqlitePool,
     clock: Clock,
-    /// Held for as long as the store lives.
-    _lock: File,
+    /// Held for as long as the store lives; `None` where it is only read.
+    _lock: Option<File>,
 }
 
 impl std::fmt::Debug for SqliteStore {
@@ -100,8 +124,7 @@ impl SqliteStore {
     /// # Errors
     /// See [`OpenError`].
     pub async fn open(folder: &Path) -> Result<Self, OpenError> {
-        let now = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64);
-        Self::open_with_clock(folder, Arc::new(now)).await
+        Self::open_with_clock(folder, system_clock()).await
     }
 
     /// The same with a clock of the caller's.
@@ -114,36 +137,39 @@ impl SqliteStore {
             move |source| OpenError::Io { path, source }
         };
         std::fs::create_dir_all(folder).map_err(io(folder))?;
-        let lock_path = folder.join(LOCK);
-        let lock = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&lock_path)
-            .map_err(io(&lock_path))?;
-        hold(&lock).await.map_err(|()| OpenError::InUse(folder.to_owned()))?;
+        let lock = hold(folder).await?;
         let path = folder.join(DATABASE);
-        let database =
-            |error: sqlx::Error| OpenError::Database { path: path.clone(), message: error.to_string() };
-        let options = SqliteConnectOptions::new()
-            .filename(&path)
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Normal)
-            .busy_timeout(BUSY_TIMEOUT)
-            .foreign_keys(true);
+        let database = |error: sqlx::Error| damaged(&path, &error);
+        let options = options(&path).create_if_missing(true);
         let mut writer = SqliteConnection::connect_with(&options).await.map_err(database)?;
         MIGRATIONS.run_direct(None, &mut writer, false).await.map_err(|error| match error {
             sqlx::migrate::MigrateError::VersionMissing(_) => OpenError::Newer(path.clone()),
             other => OpenError::Database { path: path.clone(), message: other.to_string() },
         })?;
         end_leases(&mut writer).await.map_err(database)?;
-        let readers = SqlitePoolOptions::new()
-            .max_connections(READERS)
-            .connect_with(options.read_only(true).create_if_missing(false))
-            .await
-            .map_err(database)?;
-        Ok(Self { writer: Mutex::new(Some(writer)), readers, clock, _lock: lock })
+        let readers = readers(&path).await.map_err(database)?;
+        Ok(Self { writer: Mutex::new(Some(writer)), readers, clock, _lock: Some(lock) })
+    }
+
+    /// Opens the data folder to read it, also while another process works in it. Where its database is absent or of an older
+    /// version, the folder is [opened](Self::open) as a whole first.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub async fn open_to_read(folder: &Path) -> Result<Self, OpenError> {
+        let path = folder.join(DATABASE);
+        if Self::is_in(folder) {
+            let readers = readers(&path).await.map_err(|error| damaged(&path, &error))?;
+            let version = version_of(&readers).await.map_err(|error| damaged(&path, &error))?;
+            if version > Some(Self::version()) {
+                return Err(OpenError::Newer(path));
+            }
+            if version == Some(Self::version()) {
+                return Ok(Self { writer: Mutex::new(None), readers, clock: system_clock(), _lock: None });
+            }
+            readers.close().await;
+        }
+        Self::open(folder).await
     }
 
     /// Whether there is a database in this folder.
@@ -176,9 +202,39 @@ impl SqliteStore {
 
     pub(crate) async fn write(&self) -> StoreResult<WriteConnection<'_>> {
         let connection = MutexGuard::try_map(self.writer.lock().await, Option::as_mut)
-            .map_err(|_| StoreError::Unavailable("the store is closed".to_owned()))?;
+            .map_err(|_| StoreError::Unavailable("the store is closed, or only read".to_owned()))?;
         Ok(WriteConnection { connection })
     }
+}
+
+fn system_clock() -> Clock {
+    Arc::new(|| SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64))
+}
+
+fn options(path: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(path)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Normal)
+        .busy_timeout(BUSY_TIMEOUT)
+        .foreign_keys(true)
+}
+
+async fn readers(path: &Path) -> sqlx::Result<SqlitePool> {
+    SqlitePoolOptions::new().max_connections(READERS).connect_with(options(path).read_only(true)).await
+}
+
+/// The number of the newest migration that a database has had; `None` where it has had none.
+async fn version_of(readers: &SqlitePool) -> sqlx::Result<Option<i64>> {
+    let table = "SELECT count(*) FROM sqlite_schema WHERE name = '_sqlx_migrations'";
+    if sqlx::query_scalar::<_, i64>(table).fetch_one(readers).await? == 0 {
+        return Ok(None);
+    }
+    sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations").fetch_one(readers).await
+}
+
+fn damaged(path: &Path, error: &sqlx::Error) -> OpenError {
+    OpenError::Database { path: path.to_owned(), message: error.to_string() }
 }
 
 /// The lock proves that no other process works here: the holders of leases have ended, and no caller need wait for them.

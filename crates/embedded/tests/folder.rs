@@ -44,7 +44,10 @@ async fn a_folder_has_one_holder_at_a_time() {
     let nested = folder.path().join("made/on/the/way");
     let store = SqliteStore::open(&nested).await.unwrap();
     let error = refused(&nested).await;
-    assert!(matches!(&error, OpenError::InUse(path) if *path == nested), "{error:?}");
+    let process = Some(std::process::id());
+    let wanted = OpenError::InUse { folder: nested.clone(), process };
+    assert_eq!(error.to_string(), wanted.to_string());
+    assert!(matches!(error, OpenError::InUse { .. }), "{error:?}");
     assert_eq!(error.fault(), Fault::Conflict);
     let words = error.to_string();
     assert!(
@@ -54,6 +57,33 @@ async fn a_folder_has_one_holder_at_a_time() {
     harvest(&store, 1).await;
     drop(store);
     SqliteStore::open(&nested).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_folder_is_read_beside_its_holder() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(folder.path()).await.unwrap();
+    let held = harvest(&store, 2).await;
+    let reader = SqliteStore::open_to_read(folder.path()).await.unwrap();
+    let seen = reader.distillation(held.job).await.unwrap();
+    assert_eq!(seen.spec.name, store.distillation(held.job).await.unwrap().spec.name);
+    // What is written later is seen, and nothing is written by the reader.
+    store.cancel(held.job, "enough").await.unwrap();
+    assert_eq!(reader.distillation(held.job).await.unwrap().reason, "enough");
+    assert!(reader.cancel(held.job, "again").await.is_err());
+    reader.close().await;
+    store.close().await;
+    drop(store);
+    // Nobody holds it, and nobody does because of a reader.
+    let reader = SqliteStore::open_to_read(folder.path()).await.unwrap();
+    reader.distillation(held.job).await.unwrap();
+    SqliteStore::open(folder.path()).await.unwrap();
+    // An empty folder gets a database as ever; one of a newer program is refused.
+    let empty = tempfile::tempdir().unwrap();
+    drop(SqliteStore::open_to_read(empty.path()).await.unwrap());
+    execute(empty.path(), "UPDATE _sqlx_migrations SET version = 9999 WHERE version = 1").await;
+    let refused = SqliteStore::open_to_read(empty.path()).await.unwrap_err();
+    assert!(matches!(refused, OpenError::Newer(_)), "{refused:?}");
 }
 
 #[tokio::test]
@@ -290,7 +320,7 @@ async fn a_kill_at_any_instant_leaves_whole_transactions() {
             lines.push(receiver.recv_timeout(Duration::from_secs(30)).expect("the process writes"));
         }
         let error = refused(folder.path()).await;
-        assert!(matches!(error, OpenError::InUse(_)), "another process has it: {error:?}");
+        assert!(matches!(error, OpenError::InUse { .. }), "another process has it: {error:?}");
         // Somewhere in one of the next transactions.
         std::thread::sleep(Duration::from_micros(700 * round));
         child.kill().unwrap();

@@ -13,6 +13,7 @@ use crate::target::{Target, unless_interrupted};
 use crate::terminal::{Table, print_json, print_line, print_table, say};
 use anyhow::Context;
 use app::config::Config;
+use app::local::Scope;
 use domain::Violation;
 use domain::ids::RequestId;
 use domain::ports::{ForgetOutcome, LedgerFilter};
@@ -41,7 +42,8 @@ pub(crate) async fn ledger(
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let rules = arguments.judge.as_deref().map(rules).transpose()?;
-    let target = Target::open(config, &arguments.job.server, shutdown.clone()).await?;
+    let scope = if arguments.forget || arguments.retry { Scope::RECORDS } else { Scope::READ };
+    let target = Target::open_with(config, &arguments.job.server, scope, shutdown.clone()).await?;
     let done = unless_interrupted(&shutdown, act(target.channel(), &arguments, rules)).await;
     target.close().await?;
     done

@@ -17,7 +17,7 @@ pub(crate) async fn list(
     arguments: ListArguments,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
-    let target = Target::open(config, &arguments.server, shutdown.clone()).await?;
+    let target = Target::read(config, &arguments.server, shutdown.clone()).await?;
     let found = unless_interrupted(&shutdown, async {
         let name = arguments.name.as_deref();
         let jobs = jobs::list(target.channel(), &arguments.state, name, arguments.limit).await;

@@ -26,7 +26,7 @@ pub(crate) async fn models(
     if let Some(ModelsAction::Export(arguments)) = arguments.action {
         return export(config, arguments, shutdown).await;
     }
-    let target = Target::open(config, &arguments.server, shutdown.clone()).await?;
+    let target = Target::read(config, &arguments.server, shutdown.clone()).await?;
     let found = unless_interrupted(&shutdown, async {
         let models = models::list(target.channel(), arguments.name.as_deref(), arguments.limit).await;
         models.map_err(failure)
@@ -67,7 +67,7 @@ async fn export(
         let words = "is there already: name a folder that is not, or move it away";
         return Err(Usage(format!("DIR: {} {words}", folder.display())).into());
     }
-    let place = Place::open(config, &arguments.server, Scope::RECORDS, shutdown.clone()).await?;
+    let place = Place::open(config, &arguments.server, Scope::READ, shutdown.clone()).await?;
     let copied = unless_interrupted(&shutdown, async {
         let model = models::find(place.channel(), &arguments.model).await?;
         let from = place.verified_folder(&model).await?;

@@ -184,7 +184,7 @@ pub(crate) async fn export(
             split.parse::<Split>().map_err(|violation| Usage(format!("--split: {}", violation.message)))
         })
         .transpose()?;
-    let target = Target::open(config, &arguments.server, shutdown.clone()).await?;
+    let target = Target::read(config, &arguments.server, shutdown.clone()).await?;
     let written = unless_interrupted(&shutdown, write_rows(target.channel(), &arguments, split)).await;
     target.close().await?;
     let rows = written?;

@@ -19,7 +19,7 @@ pub(crate) async fn runs(
     arguments: RunsArguments,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
-    let target = Target::open(config, &arguments.job.server, shutdown.clone()).await?;
+    let target = Target::read(config, &arguments.job.server, shutdown.clone()).await?;
     let found = unless_interrupted(&shutdown, async {
         let job = jobs::find(target.channel(), &arguments.job.job).await?.job.id;
         calls::list(target.channel(), job, arguments.limit).await.map_err(failure)

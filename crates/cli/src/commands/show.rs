@@ -29,7 +29,7 @@ pub(crate) async fn show(
     arguments: JobArguments,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
-    let target = Target::open(config, &arguments.server, shutdown.clone()).await?;
+    let target = Target::read(config, &arguments.server, shutdown.clone()).await?;
     let found = unless_interrupted(&shutdown, async {
         let found = jobs::find(target.channel(), &arguments.job).await?;
         let probes = probes(target.channel(), &found.job).await?;
