@@ -2,6 +2,7 @@
 
 use crate::teacher::Teacher;
 use anyhow::{Context, bail};
+use std::ffi::OsStr;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -31,9 +32,32 @@ pub fn path() -> anyhow::Result<PathBuf> {
 ///
 /// # Errors
 /// The binary is not built.
-#[allow(clippy::disallowed_methods, reason = "settings of this environment are kept from the binary")]
 pub fn command(folder: &Path, arguments: &[&str]) -> anyhow::Result<Command> {
-    let mut command = Command::new(path()?);
+    let mut command = command_of(path()?, folder);
+    command.args(arguments);
+    Ok(command)
+}
+
+/// The same on a terminal of so many columns. What is on it comes out at standard output; what is written into standard input is
+/// typed.
+///
+/// # Errors
+/// The binary is not built.
+pub fn command_on_terminal(folder: &Path, columns: usize, arguments: &[&str]) -> anyhow::Result<Command> {
+    let words: Vec<String> = std::iter::once(path()?.display().to_string().as_str())
+        .chain(arguments.iter().copied())
+        .map(|word| format!("'{word}'"))
+        .collect();
+    let line = format!("stty cols {columns} rows 40 && exec {}", words.join(" "));
+    let mut command = command_of("script", folder);
+    command.args(["-q", "-e", "-c", &line, "/dev/null"]).env("TERM", "xterm").env_remove("NO_COLOR");
+    Ok(command)
+}
+
+/// A command of another program in `folder`, which may run the binary: without settings of this environment.
+#[allow(clippy::disallowed_methods, reason = "settings of this environment are kept from the binary")]
+pub fn command_of(program: impl AsRef<OsStr>, folder: &Path) -> Command {
+    let mut command = Command::new(program);
     for (name, _) in std::env::vars_os() {
         let name_text = name.to_string_lossy();
         let is_foreign = name_text == "TRACEPARENT" || name_text.starts_with("OTEL_");
@@ -41,8 +65,8 @@ pub fn command(folder: &Path, arguments: &[&str]) -> anyhow::Result<Command> {
             command.env_remove(name);
         }
     }
-    command.current_dir(folder).args(arguments).stdin(Stdio::null()).env("DISTILLERY_TRAINER_THREADS", "1");
-    Ok(command)
+    command.current_dir(folder).stdin(Stdio::null()).env("DISTILLERY_TRAINER_THREADS", "1");
+    command
 }
 
 /// Runs the binary to its end.

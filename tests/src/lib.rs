@@ -11,6 +11,7 @@ pub mod proxy;
 pub mod redis;
 pub mod s3;
 pub mod scrape;
+pub mod screen;
 pub mod service;
 pub mod teacher;
 

@@ -21,6 +21,8 @@ use tracing_subscriber::{EnvFilter, Layer};
 
 /// The variable by which a script hands its trace to the programs that it starts.
 const TRACEPARENT: &str = "TRACEPARENT";
+/// The variable by which a user asks for no colours.
+const NO_COLOR: &str = "NO_COLOR";
 
 /// What is watched of this process; to be ended by [`Telemetry::block_on`], so that the last spans arrive.
 #[derive(Debug)]
@@ -69,7 +71,7 @@ fn install(format: LogFormat, filter: EnvFilter, provider: Option<&SdkTracerProv
     });
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal());
+        .with_ansi(std::io::stderr().is_terminal() && !is_plain());
     let logged = match format {
         LogFormat::Text => lines.map_event_format(WithTrace::text).fmt_fields(fields()).boxed(),
         LogFormat::Json => {
@@ -92,6 +94,12 @@ fn spans<S: Subscriber>() -> impl Filter<S> {
             false => Interest::never(),
         })
         .with_max_level_hint(LevelFilter::INFO)
+}
+
+/// Whether the environment asks for no colours: <https://no-color.org>.
+#[allow(clippy::disallowed_methods, reason = "this is where the environment is read")]
+fn is_plain() -> bool {
+    std::env::var_os(NO_COLOR).is_some_and(|value| !value.is_empty())
 }
 
 /// The trace that this process was started in, where its environment names one.

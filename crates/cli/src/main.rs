@@ -57,7 +57,11 @@ fn dispatch(arguments: Arguments) -> anyhow::Result<()> {
     let config = commands::load_config(&arguments.place)?;
     let telemetry = app::telemetry::start(&config, &process_name(&arguments.verb))?;
     telemetry.block_on(arguments.verb.name(), async move {
-        let shutdown = app::signals::shutdown();
+        let shutdown = match arguments.verb {
+            Verb::Serve(_) => app::signals::shutdown(),
+            // Who presses Ctrl-C reads no log.
+            _ => app::signals::shutdown_after(|| terminal::say(app::signals::WORDS)),
+        };
         let place = arguments.place;
         match arguments.verb {
             Verb::Init(init) => Box::pin(commands::init::init(config, place, init, shutdown)).await,

@@ -1,8 +1,8 @@
 //! Progress for people: bars on a terminal, plain lines elsewhere.
 
-use crate::terminal::{is_watched, say};
+use crate::terminal::{self, is_watched, say};
 use domain::visible;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressStyle};
 use std::time::{Duration, Instant};
 
 /// Plain lines come this often.
@@ -25,14 +25,14 @@ struct Plain {
 impl Progress {
     /// A phase of `total` units named `unit`.
     pub(crate) fn start(phase: &'static str) -> Self {
-        let terminal = is_watched();
-        let bar = ProgressBar::with_draw_target(Some(0), draw_target(terminal));
-        let template = "{prefix:>10} {bar:28} {pos}/{len} {msg}";
+        let bar = terminal::bar();
+        // Cut at the terminal's width: what is wrapped is drawn again below itself.
+        let template = "{prefix:>10} {bar:16} {pos}/{len} {wide_msg}";
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style.progress_chars("=> "));
         }
         bar.set_prefix(phase);
-        let plain = (!terminal).then_some(Plain { last: None });
+        let plain = (!is_watched()).then_some(Plain { last: None });
         Self { bar, phase, plain, started: Instant::now(), begin: None }
     }
 
@@ -41,7 +41,7 @@ impl Progress {
         let begin = *self.begin.get_or_insert(done);
         let speed = done.saturating_sub(begin) as f64 / self.started.elapsed().as_secs_f64().max(1e-3);
         let left = time_left(total.saturating_sub(done), speed);
-        let message = format!("{words}{}{speed:.1} {unit}/s{left}", if words.is_empty() { "" } else { ", " });
+        let message = format!("{speed:.1} {unit}/s{left}{}{words}", if words.is_empty() { "" } else { ", " });
         self.bar.set_length(total);
         self.bar.set_position(done);
         self.bar.set_message(visible::line(&message).into_owned());
@@ -58,15 +58,6 @@ impl Progress {
         self.bar.finish_and_clear();
         say(&format!("{}: {words} ({:.1} s)", self.phase, self.started.elapsed().as_secs_f64()));
     }
-
-    /// A line of its own among the bars.
-    pub(crate) fn say(&self, line: &str) {
-        self.bar.suspend(|| say(line));
-    }
-}
-
-fn draw_target(terminal: bool) -> ProgressDrawTarget {
-    if terminal { ProgressDrawTarget::stderr_with_hz(5) } else { ProgressDrawTarget::hidden() }
 }
 
 fn time_left(remaining: u64, speed: f64) -> String {

@@ -75,19 +75,11 @@ impl Shown {
             EventKind::TeacherMeasured { accuracy } => {
                 say(&format!("teacher on the test rows: {}", percent(accuracy.value())));
             }
-            EventKind::Probing { share, .. } => self.line(&format!("{}: training", probe_name(share))),
+            EventKind::Probing { share, .. } => say(&format!("{}: training", probe_name(share))),
             EventKind::Probed { share, accuracy, gain, next, end, .. } => {
-                self.line(&probed(share, accuracy, gain, next, end));
+                say(&probed(share, accuracy, gain, next, end));
             }
             EventKind::Published { name, version, .. } => say(&format!("published: {name}@{version}")),
-        }
-    }
-
-    /// A line among the numbers of the harvest.
-    fn line(&self, line: &str) {
-        match &self.harvest {
-            Some(progress) => progress.say(line),
-            None => say(line),
         }
     }
 
@@ -164,11 +156,7 @@ impl Shown {
         if split == Split::Validation.as_str() {
             self.validation = Some(accuracy.value());
         }
-        let line = format!("step {step}: {split} accuracy {}", percent(accuracy.value()));
-        match &self.training {
-            Some(progress) => progress.say(&line),
-            None => say(&line),
-        }
+        say(&format!("step {step}: {split} accuracy {}", percent(accuracy.value())));
     }
 
     /// Ends what is still shown.

@@ -2,7 +2,14 @@
 //! their names elsewhere), and nothing passes it that a terminal would act on.
 
 use domain::visible;
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget};
 use std::io::{self, BufRead, IsTerminal, Read, Write};
+use std::sync::LazyLock;
+
+/// The bars on standard error, of which a process has one: lines are written above them, whoever writes.
+static BARS: LazyLock<MultiProgress> =
+    LazyLock::new(|| MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(DRAWS_PER_SECOND)));
+const DRAWS_PER_SECOND: u8 = 5;
 
 /// One JSON object on standard output.
 pub(crate) fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
@@ -38,6 +45,11 @@ pub(crate) fn say(line: &str) {
 /// Lines for people, on standard error.
 pub(crate) fn say_lines(lines: &str) {
     write_error(&visible::lines(lines));
+}
+
+/// A bar below the lines for people; none is drawn where nobody looks.
+pub(crate) fn bar() -> ProgressBar {
+    BARS.add(ProgressBar::new(0))
 }
 
 /// Whether people look at standard error.
@@ -83,7 +95,7 @@ fn print(text: &str) -> anyhow::Result<()> {
 
 fn write_error(text: &str) {
     // Where nobody reads messages, there is nobody to tell.
-    let _ = writeln!(stderr().lock(), "{text}");
+    let _ = BARS.suspend(|| writeln!(stderr().lock(), "{text}"));
 }
 
 /// A table of any number of columns as text, all but the first aligned to the right.

@@ -113,7 +113,8 @@ fn copy_files(from: &Path, to: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-fn json(model: &Model) -> serde_json::Value {
+/// A model as scripts read it.
+pub(crate) fn json(model: &Model) -> serde_json::Value {
     serde_json::json!({
         "model": format!("{}@{}", model.name, model.version),
         "name": model.name,

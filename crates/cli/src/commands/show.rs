@@ -1,23 +1,27 @@
 //! `distillery show`: show a job and its progress.
 
+use super::models;
 use super::runs::to_json;
 use crate::args::JobArguments;
 use crate::client::call::failure;
 use crate::client::jobs::{self, Found};
-use crate::client::runs;
+use crate::client::{models as calls, runs};
 use crate::job;
 use crate::progress::spoken;
-use crate::report::{grouped, percent};
+use crate::report::{grouped, interval, percent};
 use crate::target::{Target, unless_interrupted};
 use crate::terminal::{Table, print_json, print_line, print_table};
 use app::config::Config;
 use domain::Spec;
 use domain::budget::Amount;
-use domain::records::{Batch, Dataset, Distillation, Run};
+use domain::metric::Accuracy;
+use domain::records::{Batch, Dataset, Distillation, Model, PhaseSeconds, Run};
+use domain::run::RunResult;
 use domain::share::Share;
 use domain::spec::TeacherSpec;
 use domain::state::{BatchState, PromptState, Reason, Verdict};
 use tokio_util::sync::CancellationToken;
+use tonic::{Code, Status};
 use wire::{Channel, rfc3339};
 
 /// Runs among which the probes of a job are looked for.
@@ -33,15 +37,18 @@ pub(crate) async fn show(
     let found = unless_interrupted(&shutdown, async {
         let found = jobs::find(target.channel(), &arguments.job).await?;
         let probes = probes(target.channel(), &found.job).await?;
-        Ok((found, probes))
+        let trained = Trained::of(target.channel(), &found.job).await.map_err(failure)?;
+        Ok((found, probes, trained))
     })
     .await;
     target.close().await?;
-    let (Found { job, harvest, dataset, batches }, probes) = found?;
+    let (Found { job, harvest, dataset, batches }, probes, trained) = found?;
     if arguments.json {
         let mut object = job::json(&job);
         if let serde_json::Value::Object(object) = &mut object {
             object.insert("harvest".to_owned(), job::harvest_json(&harvest));
+            object.insert("training".to_owned(), trained.run.as_ref().map(to_json).into());
+            object.insert("student".to_owned(), trained.model.as_ref().map(models::json).into());
             object.insert("probes".to_owned(), probes.iter().map(to_json).collect());
             object.insert("batches".to_owned(), batches.iter().map(batch_json).collect());
             object.insert("spec".to_owned(), serde_json::to_value(&job.spec)?);
@@ -71,9 +78,12 @@ pub(crate) async fn show(
         ("batches", batch_counts(&batches)),
         ("budget", budget(&job.spec)),
         ("waiting", harvest.obstacle.clone()),
-        ("teacher", teacher.map_or_else(String::new, |accuracy| percent(accuracy.value()))),
-        ("run", job.run.map(|run| run.to_string()).unwrap_or_default()),
-        ("model", job.model.map(|model| model.to_string()).unwrap_or_default()),
+        ("teacher", teacher.map(measured).unwrap_or_default()),
+        ("run", trained.run.as_ref().map(run_words).unwrap_or_default()),
+        ("test", trained.accuracy(|result| result.test).map(measured).unwrap_or_default()),
+        ("validation", trained.accuracy(|result| result.validation).map(measured).unwrap_or_default()),
+        ("seconds", seconds(job.seconds)),
+        ("model", trained.model.as_ref().map(model_words).unwrap_or_default()),
     ];
     lines.extend(probes.iter().map(|run| ("probe", probe(run))));
     if harvest.in_state(PromptState::Parked) > 0 {
@@ -87,6 +97,59 @@ pub(crate) async fn show(
     }
     print_line("")?;
     print_table(&batch_table(&batches))
+}
+
+/// What a job's rationales trained, as far as it is there.
+struct Trained {
+    run: Option<Run>,
+    model: Option<Model>,
+}
+
+impl Trained {
+    async fn of(channel: &Channel, job: &Distillation) -> Result<Self, Status> {
+        let run = match job.run {
+            Some(run) => Some(runs::get(channel, run).await?),
+            None => None,
+        };
+        let model = match job.model {
+            Some(model) => match calls::get(channel, model).await {
+                // A model may be deleted, and its job kept.
+                Err(status) if status.code() == Code::NotFound => None,
+                found => Some(found?),
+            },
+            None => None,
+        };
+        Ok(Self { run, model })
+    }
+
+    fn accuracy(&self, which: impl Fn(&RunResult) -> Option<Accuracy>) -> Option<Accuracy> {
+        which(self.run.as_ref()?.result.as_ref()?)
+    }
+}
+
+/// An accuracy with its interval, and on how many rows.
+fn measured(accuracy: Accuracy) -> String {
+    let rows = grouped(accuracy.rows);
+    format!("{} ({}, {rows} rows)", percent(accuracy.value()), interval(accuracy))
+}
+
+/// Where a run stands.
+fn run_words(run: &Run) -> String {
+    let reason = if run.reason.is_empty() { String::new() } else { format!(" ({})", run.reason) };
+    let steps = grouped(run.plan.training.steps.into());
+    format!("{}{reason}, step {} of at most {steps}, {}", run.state, grouped(run.step), run.id)
+}
+
+fn model_words(model: &Model) -> String {
+    format!("{}@{}, {} parameters, {}", model.name, model.version, grouped(model.parameters), model.id)
+}
+
+/// How long each phase has taken; empty where none has begun.
+fn seconds(seconds: PhaseSeconds) -> String {
+    let phases =
+        [("harvest", seconds.harvest), ("training", seconds.train), ("evaluation", seconds.evaluate)];
+    let told = phases.into_iter().filter(|(_, seconds)| *seconds > 0.0);
+    told.map(|(phase, seconds)| format!("{phase} {seconds:.1}")).collect::<Vec<_>>().join(", ")
 }
 
 /// Most batches that a person is shown; a script has them all.

@@ -5,6 +5,7 @@ use crate::client::runs;
 use crate::commands::train::create_run;
 use crate::progress::Progress;
 use crate::report::percent;
+use crate::terminal::say;
 use anyhow::bail;
 use domain::ids::RunId;
 use domain::records::{Distillation, Run};
@@ -71,7 +72,7 @@ impl<'a> Study<'a> {
             let accuracy = run.result.as_ref().and_then(|result| result.test);
             let accuracy = accuracy.map_or_else(|| "not measured".to_owned(), |test| percent(test.value()));
             let place = done.len() + 1;
-            self.progress.say(&format!("cell {place} of {}: {}: {accuracy}", cells.len(), cell.name()));
+            say(&format!("cell {place} of {}: {}: {accuracy}", cells.len(), cell.name()));
             done.push((cell, run));
         }
         self.progress.finish(&format!("{} students trained", done.len()));
