@@ -1,5 +1,8 @@
 //! Parquet with columns of the rows' names: texts, numbers for labels and ids, lists of texts for choices.
 
+mod bounded;
+mod header;
+
 use crate::columns::Columns;
 use crate::error::{Place, ReadError};
 use crate::row::{Cell, Record};
@@ -32,6 +35,7 @@ impl ParquetRows {
             let message = "is not a readable Parquet file, which begins with PAR1: is it JSON Lines or CSV?";
             return Err(one(message.to_owned()));
         }
+        let pages = file.try_clone().map_err(|error| vec![ReadError::io(path, &error)])?;
         let reader = guarded(|| SerializedFileReader::new(file))
             .map_err(|failure| one(format!("is not a readable Parquet file: {}", failure.words())))?;
         let schema = reader.metadata().file_metadata().schema();
@@ -43,7 +47,7 @@ impl ParquetRows {
         }
         let groups =
             reader.metadata().row_groups().iter().map(|group| group.num_rows().unsigned_abs()).collect();
-        let rows = RowIter::from_file_into(Box::new(reader));
+        let rows = bounded::rows(reader, pages);
         Ok(Self { file: path.to_owned(), rows, groups, row: 0, ended: false })
     }
 
@@ -77,6 +81,7 @@ impl Iterator for ParquetRows {
             Err(failure) => {
                 self.ended = true;
                 let message = match &failure {
+                    Failure::TooLarge(_) => format!("cannot be read: {}", failure.words()),
                     Failure::NotKnown(_) => format!("cannot be read: {}; {ANEW}", failure.words()),
                     Failure::Damaged(_) => {
                         format!("cannot be read, the file is damaged: {}", failure.words())
@@ -106,6 +111,8 @@ fn begins(file: &File) -> std::io::Result<Vec<u8>> {
 enum Failure {
     /// It is sound, and uses what is not read here.
     NotKnown(String),
+    /// It asks for more memory than one row may.
+    TooLarge(String),
     /// It breaks the rules of the format.
     Damaged(String),
 }
@@ -113,7 +120,7 @@ enum Failure {
 impl Failure {
     fn words(&self) -> &str {
         match self {
-            Self::NotKnown(words) | Self::Damaged(words) => words,
+            Self::TooLarge(words) | Self::NotKnown(words) | Self::Damaged(words) => words,
         }
     }
 }
@@ -122,6 +129,9 @@ impl Failure {
 fn guarded<T>(read: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, Failure> {
     match catch_unwind(AssertUnwindSafe(read)) {
         Ok(Ok(read)) => Ok(read),
+        Ok(Err(ParquetError::External(error))) if error.is::<bounded::TooLarge>() => {
+            Err(Failure::TooLarge(error.to_string()))
+        }
         Ok(Err(ParquetError::NYI(words))) => Err(Failure::NotKnown(words)),
         Ok(Err(error)) => Err(Failure::Damaged(error.to_string())),
         Err(_) => Err(Failure::Damaged("its structure contradicts itself".to_owned())),
