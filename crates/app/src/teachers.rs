@@ -11,6 +11,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use teacher::{Parameters, Prices, Profile, Provider, Teacher, TokensParameter};
 
+/// Highest price of a million tokens, in any currency: what a call costs stays a number that can be added up.
+const PRICE_MAX: f64 = 1e9;
+
 /// Every profile whose key is at hand. One that wants a key from an empty variable is left out: a job that names it is
 /// refused, and the others continue.
 ///
@@ -119,10 +122,10 @@ fn parameters(section: &TeacherSection) -> anyhow::Result<Parameters> {
 
 fn prices(section: &TeacherSection) -> anyhow::Result<Prices> {
     let price = |key: &str, price: f64, least: f64| {
-        if price.is_finite() && price >= least {
+        if (least..=PRICE_MAX).contains(&price) {
             return Ok(price);
         }
-        bail!("{key}: {price} is no price: write a number from 0 on")
+        bail!("{key}: {price} is no price of a million tokens: write a number from 0 to {PRICE_MAX}")
     };
     let optional = |key: &str, written: f64| {
         // Whatever is below 0 stands for the price of tokens in.
@@ -193,6 +196,7 @@ mod tests {
         check("tokens_parameter = \"max_new\"\n", "teachers.mine: tokens_parameter: `max_new` is none");
         check("price_in_per_million = -1.0\n", "price_in_per_million: -1 is no price");
         check("price_out_per_million = nan\n", "price_out_per_million: NaN is no price");
+        check("price_out_per_million = 1e10\n", "from 0 to 1000000000");
         check("price_cached_per_million = inf\n", "price_cached_per_million");
         check("price_batch_factor = 2.0\n", "price_batch_factor: 2 is no part of a price");
         check("headers_env = { A = \"DISTILLERY_NO_SUCH_VARIABLE\" }\n", "headers_env.A: the variable");

@@ -53,6 +53,7 @@ mod stage;
 mod strata;
 mod submit;
 mod worker;
+mod writing;
 
 pub use error::HarvestError;
 pub use shared::Settings;

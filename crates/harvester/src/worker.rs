@@ -11,6 +11,7 @@ use crate::job::{self, PreparedJob, TOKENS_MAX};
 use crate::meters::{self, NoAnswer};
 use crate::obstacles;
 use crate::shared::{Shared, WORKERS_MAX};
+use crate::writing::Answers;
 use domain::budget::CallEnd;
 use domain::completion;
 use domain::completion::{FinishReason, Parsed};
@@ -584,27 +585,12 @@ async fn store(shared: &Shared, leases: &Leases, batch: Vec<AnsweredPrompt>) {
     let handles: Vec<String> = batch.iter().map(|asked| asked.handle.clone()).collect();
     let harvested: Vec<Harvested> = batch.into_iter().map(|asked| asked.harvested).collect();
     let prompts: Vec<PromptId> = harvested.iter().map(|harvested| harvested.prompt).collect();
+    let mut answers = Answers::new(harvested);
     let mut wait = FAILURE_DELAY;
-    loop {
-        let began = Instant::now();
-        match shared.stores.prompts.record_harvest(harvested.clone()).await {
-            Ok(outcome) => {
-                meters::written(&harvested, &outcome, began.elapsed());
-                if !outcome.stale.is_empty() {
-                    tracing::warn!(count = outcome.stale.len(), "answers came after their leases were lost");
-                }
-                break;
-            }
-            Err(error) if error.fault() == Fault::Unavailable => {
-                tracing::warn!(%error, "answers cannot be written yet");
-                tokio::time::sleep(wait).await;
-                wait = (wait * 2).min(Duration::from_secs(10));
-            }
-            Err(error) => {
-                tracing::error!(%error, "answers cannot be written");
-                break;
-            }
-        }
+    while let Err(error) = answers.write(&shared.stores).await {
+        tracing::warn!(%error, "answers cannot be written yet");
+        tokio::time::sleep(wait).await;
+        wait = (wait * 2).min(Duration::from_secs(10));
     }
     if let Err(error) = shared.queue.acknowledge(&handles).await {
         tracing::warn!(%error, "entries cannot be acknowledged: they will come again and be settled");

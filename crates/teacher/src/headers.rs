@@ -7,6 +7,9 @@ use std::time::{Duration, SystemTime};
 /// Longest time until a limit is whole again that is believed: a day and some.
 const RESET_MAX: Duration = Duration::from_secs(36 * 60 * 60);
 
+/// The largest limit that is believed: what is more stands for none.
+const LIMIT_MAX: f64 = 1e12;
+
 /// One limit of a server as it stood after an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct LimitState {
@@ -25,8 +28,8 @@ impl LimitState {
     }
 }
 
-/// The limits that a server told in the headers `x-ratelimit-*` or `anthropic-ratelimit-*`. What is absent, -1 or 0 is not
-/// known; 0 that remain of a known limit are known.
+/// The limits that a server told in the headers `x-ratelimit-*` or `anthropic-ratelimit-*`. What is absent, -1, 0
+/// or more than a million million is not known; 0 that remain of a known limit are known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct RateLimitHeaders {
     /// Requests.
@@ -87,7 +90,7 @@ fn one_limit(headers: &HeaderMap, kind: &str, now: SystemTime) -> LimitState {
 
 /// A number of requests or tokens; some servers write a fraction.
 fn whole(text: &str) -> Option<u64> {
-    let number = text.parse::<f64>().ok().filter(|number| number.is_finite() && *number >= 0.0)?;
+    let number = text.parse::<f64>().ok().filter(|number| (0.0..=LIMIT_MAX).contains(number))?;
     Some(number as u64)
 }
 
@@ -239,6 +242,13 @@ mod tests {
             ("x-ratelimit-reset-tokens", "-1"),
         ];
         check(&unknown, RateLimitHeaders::default());
+        let absurd = [
+            ("x-ratelimit-limit-requests", "18446744073709551615"),
+            ("x-ratelimit-remaining-requests", "1e300"),
+            ("x-ratelimit-limit-tokens", "1000000000001"),
+            ("x-ratelimit-remaining-tokens", "inf"),
+        ];
+        check(&absurd, RateLimitHeaders::default());
         let zero = [("x-ratelimit-limit-requests", "0"), ("x-ratelimit-remaining-requests", "0")];
         check(&zero, RateLimitHeaders::default());
     }

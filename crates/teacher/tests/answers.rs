@@ -169,6 +169,15 @@ async fn every_server_s_counts_are_read() {
         ("null", "stop `two` 3/1"),
         (r#"{"prompt_tokens": "many", "completion_tokens": -9}"#, "stop `two` 3/1"),
         (r#"{"prompt_tokens": 40.0, "total_tokens": 49}"#, "stop `two` 40/9"),
+        // Counts that no model has: estimated like those that are absent.
+        (r#"{"prompt_tokens": 18446744073709551615, "completion_tokens": 9}"#, "stop `two` 3/9"),
+        (r#"{"prompt_tokens": 40, "completion_tokens": 18446744073709551615}"#, "stop `two` 40/1"),
+        (
+            r#"{"prompt_tokens": 40, "completion_tokens": 9, "total_tokens": 18446744073709551615}"#,
+            "stop `two` 40/9",
+        ),
+        (r#"{"prompt_tokens": 1e300, "completion_tokens": 100000001}"#, "stop `two` 3/1"),
+        (r#"{"prompt_tokens": 100000000, "completion_tokens": 9}"#, "stop `two` 100000000/9"),
     ] {
         let body =
             format!(r#"{{"choices": [{{"text": "two", "finish_reason": "stop"}}], "usage": {usage}}}"#);

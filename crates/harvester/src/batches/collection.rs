@@ -4,12 +4,13 @@ use super::work::{BatchWork, ENQUEUED_WAIT, line_end};
 use crate::error::HarvestError;
 use crate::job::{self, PreparedJob};
 use crate::meters::{self, BatchEvent};
+use crate::writing::Answers;
 use domain::budget::CallEnd;
 use domain::ids::CallId;
 use domain::ports::{AttemptFailure, BatchLine, LineEnd};
 use domain::records::Harvested;
 use std::collections::{HashMap, HashSet};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use teacher::{BatchAnswer, BatchClose, BatchOutput, BatchTeacher, LineSaid, TeacherError};
 
 /// Lines that are settled at once.
@@ -155,9 +156,7 @@ impl BatchWork<'_> {
             }
         }
         if !harvested.is_empty() {
-            let began = Instant::now();
-            let outcome = self.shared.stores.prompts.record_harvest(harvested.clone()).await?;
-            meters::written(&harvested, &outcome, began.elapsed());
+            Answers::new(harvested).write(&self.shared.stores).await?;
         }
         self.shared.stores.batches.end_lines(&ended).await?;
         self.shared.changed.notify_waiters();

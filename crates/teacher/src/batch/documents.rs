@@ -208,6 +208,9 @@ fn a_batch_is_found_in_a_list() {
     assert_eq!(names(openai::page(&list, MARK)), (vec![("b".to_owned(), Proof::Mark)], Some("c".to_owned())));
     let created = openai::page(&list, MARK).unwrap().oldest.unwrap();
     assert_eq!(created.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs(), 5);
+    // A time that no clock has is not known.
+    let list = json!({"data": [{"id": "a", "created_at": u64::MAX, "metadata": {"distillery": MARK}}]});
+    assert_eq!(openai::page(&list, MARK).unwrap().oldest, None);
     let batch = |id: &str, status: &str, lines: u64| {
         json!({"id": id, "processing_status": status, "created_at": "2026-01-01T00:00:00Z", "request_counts":
             {"processing": lines, "succeeded": 0, "errored": 0, "canceled": 0, "expired": 0}})

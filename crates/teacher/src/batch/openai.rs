@@ -56,16 +56,15 @@ pub(super) fn page(list: &Value, mark: &str) -> Option<Page> {
     };
     let name = |batch: &Value| batch.get("id").and_then(Value::as_str).map(str::to_owned);
     let candidates = batches.iter().filter(is_marked).filter_map(name);
-    let created = |batch: &Value| batch.get("created_at").and_then(Value::as_u64);
+    let created = |batch: &Value| {
+        let seconds = batch.get("created_at").and_then(Value::as_u64)?;
+        UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
+    };
     // Servers that do not say whether there are more have no more where a page is not full.
     let has_more = list.get("has_more").and_then(Value::as_bool).unwrap_or(batches.len() >= PAGE);
     Some(Page {
         candidates: candidates.map(|name| Candidate { name, proof: Proof::Mark, output: None }).collect(),
-        oldest: batches
-            .iter()
-            .filter_map(created)
-            .min()
-            .map(|seconds| UNIX_EPOCH + Duration::from_secs(seconds)),
+        oldest: batches.iter().filter_map(created).min(),
         next: batches.last().and_then(name).filter(|_| has_more),
     })
 }

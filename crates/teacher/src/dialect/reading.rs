@@ -4,6 +4,9 @@ use domain::completion::FinishReason;
 use serde_json::Value;
 use std::time::{Duration, SystemTime};
 
+/// Most tokens that a count is believed: no model reads or writes as many at once. What is more is no count, and would use up
+/// a budget, or run over in a sum.
+const TOKENS_MAX: u64 = 100_000_000;
 /// The longest piece of a server's text that our own words repeat, such as the name of a finish reason.
 const NAME_CHARACTERS: usize = 64;
 
@@ -43,7 +46,7 @@ pub(crate) enum Meaning {
     Permanent(Words),
 }
 
-/// The tokens that a server counted; `None` and 0 where it did not.
+/// The tokens that a server counted; `None` and 0 where it did not, or counted what no model has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Counts {
     /// Of the prompt, all together.
@@ -91,13 +94,13 @@ pub(super) struct Candidate {
     pub(super) error: Option<Value>,
 }
 
-/// A count at `pointer`; a count of 0 is none.
+/// A count at `pointer`; a count of 0, or of more than [`TOKENS_MAX`], is none.
 pub(super) fn count(answer: &Value, pointer: &str) -> Option<u64> {
     let number = answer.pointer(pointer)?;
     let count = number.as_u64().or_else(|| {
         number.as_f64().filter(|count| count.is_finite() && *count >= 0.0).map(|count| count as u64)
     });
-    count.filter(|count| *count > 0)
+    count.filter(|count| (1..=TOKENS_MAX).contains(count))
 }
 
 /// A server's name for something, cut.
