@@ -259,15 +259,17 @@ impl Sending {
     fn run(&self, rows: &Rows, content: &Content) -> anyhow::Result<()> {
         let mut progress = (content.rows >= ROWS_SHOWN_MIN).then(|| Progress::start("upload"));
         let mut reading = Reading::default();
-        let mut chunk = Vec::with_capacity(CHUNK_ROWS);
+        let (mut chunk, mut bytes) = (Vec::with_capacity(CHUNK_ROWS), 0);
         for row in rows.read() {
             let row = row?;
             reading.note(&row);
             if reading.rows <= self.stored {
                 continue;
             }
+            bytes += row.bytes();
             chunk.push(row);
-            if chunk.len() == CHUNK_ROWS {
+            if chunk.len() == CHUNK_ROWS || bytes >= wire::CHUNK_BYTES_MAX {
+                bytes = 0;
                 if !self.send(reading.rows, std::mem::take(&mut chunk)) {
                     return Ok(());
                 }
@@ -307,7 +309,7 @@ mod tests {
     }
 
     fn sent(stored: u64, rows: &Rows, content: &Content) -> anyhow::Result<Vec<(u64, usize)>> {
-        let (chunks, mut received) = mpsc::channel(16);
+        let (chunks, mut received) = mpsc::channel(64);
         let sending = Sending { stored, chunks };
         let ended = sending.run(rows, content);
         drop(sending);
@@ -331,6 +333,21 @@ mod tests {
         assert_eq!(sent(0, &rows, &content).ok(), Some(vec![(0, 500), (500, 500), (1000, 200)]));
         assert_eq!(sent(700, &rows, &content).ok(), Some(vec![(700, 500)]));
         assert_eq!(sent(900, &rows, &content).ok(), Some(vec![(900, 300)]));
+    }
+
+    /// 600 documents of 40 kB: many small messages, of which each goes through.
+    #[test]
+    fn chunks_of_long_rows_have_fewer_of_them() {
+        let example = |place: usize| Example {
+            input: format!("row {place}{}", " long".repeat(8_000)),
+            ..Example::default()
+        };
+        let rows = Rows::Here((0..600).map(example).collect());
+        let content = content_of(&rows);
+        let sent = sent(0, &rows, &content).unwrap();
+        assert!(sent.iter().all(|(_, count)| count * 40_000 <= 4 << 20), "{sent:?}");
+        assert!(sent.iter().all(|(_, count)| *count > 20), "{sent:?}");
+        assert_eq!(sent.iter().map(|(_, count)| count).sum::<usize>(), 600);
     }
 
     #[test]

@@ -6,6 +6,9 @@ use serde::{Deserialize, Serialize};
 
 /// Longest text of one field of a row, in bytes. A longer one is refused with its row and field.
 pub const FIELD_BYTES_MAX: usize = 64 * 1024;
+/// Longest row, in bytes of all its texts with the answers that came with it, so that it goes into one message with everything
+/// that is made of it.
+pub const ROW_BYTES_MAX: usize = 1024 * 1024;
 /// Most choices of one row.
 pub const CHOICES_MAX: usize = 26;
 
@@ -126,7 +129,13 @@ impl Example {
         found
     }
 
-    fn push_long_fields(&self, found: &mut Vec<Violation>) {
+    /// Bytes of all texts of the row.
+    pub fn bytes(&self) -> usize {
+        self.texts().map(|(_, text)| text.len()).sum()
+    }
+
+    /// Every text with its field, as a user writes that.
+    fn texts(&self) -> impl Iterator<Item = (&'static str, &str)> {
         let named = [
             ("id", self.key.as_deref()),
             ("input", Some(self.input.as_str())),
@@ -135,9 +144,20 @@ impl Example {
             ("label", self.label.as_deref()),
         ];
         let choices = self.choices.iter().map(|choice| ("choices", Some(choice.as_str())));
-        let answers = self.answers.iter().map(|answer| ("rationale", Some(answer.text())));
-        for (field, text) in named.into_iter().chain(choices).chain(answers) {
-            let bytes = text.map_or(0, str::len);
+        let answers = self.answers.iter().flat_map(|answer| {
+            [
+                ("rationale", Some(answer.text())),
+                ("teacher", Some(answer.teacher())),
+                ("label", answer.label()),
+            ]
+        });
+        let texts = named.into_iter().chain(choices).chain(answers);
+        texts.filter_map(|(field, text)| Some((field, text?)))
+    }
+
+    fn push_long_fields(&self, found: &mut Vec<Violation>) {
+        for (field, text) in self.texts() {
+            let bytes = text.len();
             if bytes > FIELD_BYTES_MAX {
                 found.push(Violation::new(
                     field,
@@ -147,6 +167,13 @@ impl Example {
                 ));
             }
         }
+        let bytes = self.bytes();
+        if bytes > ROW_BYTES_MAX {
+            let field = if self.answers.is_empty() { "choices" } else { "answers" };
+            let message =
+                format!("make the row {bytes} bytes long: the limit is {ROW_BYTES_MAX}; shorten or split it");
+            found.push(Violation::new(field, message));
+        }
     }
 }
 
@@ -155,6 +182,14 @@ impl Answer {
     pub fn text(&self) -> &str {
         match self {
             Self::Completion { text, .. } | Self::Rationale { text, .. } => text,
+        }
+    }
+
+    /// The label that a rationale says it ends in.
+    pub fn label(&self) -> Option<&str> {
+        match self {
+            Self::Completion { .. } => None,
+            Self::Rationale { label, .. } => label.as_deref(),
         }
     }
 
@@ -198,5 +233,20 @@ mod tests {
         );
         check(Example { input: input(), label: Some(String::new()), ..Example::default() }, &["label"]);
         check(Example { input: "x".repeat(FIELD_BYTES_MAX + 1), ..Example::default() }, &["input"]);
+        let answer = |teacher: String, label: Option<String>| {
+            vec![Answer::Rationale { teacher, text: "One.".into(), label }]
+        };
+        let long = || "x".repeat(FIELD_BYTES_MAX + 1);
+        check(Example { input: input(), answers: answer(long(), None), ..Example::default() }, &["teacher"]);
+        check(
+            Example { input: input(), answers: answer("a".into(), Some(long())), ..Example::default() },
+            &["label"],
+        );
+        let choices = |count: usize| vec!["x".repeat(FIELD_BYTES_MAX); count];
+        check(Example { input: input(), choices: choices(15), ..Example::default() }, &[]);
+        check(Example { input: input(), choices: choices(16), ..Example::default() }, &["choices"]);
+        let mut rationales = answer("x".repeat(FIELD_BYTES_MAX), None);
+        rationales.extend(std::iter::repeat_n(rationales[0].clone(), 15));
+        check(Example { input: input(), answers: rationales, ..Example::default() }, &["answers"]);
     }
 }

@@ -10,7 +10,7 @@ use crate::{probes, strata, submit};
 use domain::fingerprint::probe_request;
 use domain::ids::{DatasetId, DistillationId, RequestId, RunId};
 use domain::judge::{self, Fingerprint};
-use domain::objective::TrainingExample;
+use domain::objective::{AcceptedRationale, TrainingExample};
 use domain::ports::{BATCH_MAX, StoreError, StoreResult};
 use domain::records::{Distillation, NewRun, Run};
 use domain::run::{RunDraft, RunPlan};
@@ -18,6 +18,9 @@ use domain::share::Share;
 use domain::spec::Spec;
 use domain::{Split, Violation, lifecycle};
 use std::collections::HashSet;
+
+/// Most bytes of a row's rationales, so that they go into one message with the row; later samples are left out.
+const RATIONALES_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// What a caller asks of a run over the ledger of a job, which is returned with it.
 ///
@@ -144,9 +147,45 @@ impl<'a> Examples<'a> {
             } else if self.chosen.as_ref().is_none_or(|chosen| chosen.contains(&row.index)) {
                 let is_explained = self.explained.as_ref().is_none_or(|rows| rows.contains(&row.index));
                 let entries = if is_explained { self.ledger.of(row.index).await? } else { Vec::new() };
-                examples.push(judge::learnt(&self.spec.judging, self.spec.task.metric, row, &entries));
+                let mut example = judge::learnt(&self.spec.judging, self.spec.task.metric, row, &entries);
+                bound(&mut example.rationales);
+                examples.push(example);
             }
         }
         Ok(Some(examples))
+    }
+}
+
+/// Leaves out what goes beyond [`RATIONALES_BYTES_MAX`].
+fn bound(rationales: &mut Vec<AcceptedRationale>) {
+    let mut bytes = 0_usize;
+    rationales.retain(|rationale| {
+        bytes = bytes.saturating_add(rationale.text.len()).saturating_add(rationale.label.len());
+        bytes <= RATIONALES_BYTES_MAX
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rationales_of_a_row_go_into_one_message() {
+        let of = |bytes: usize| AcceptedRationale {
+            sample: 0,
+            text: "x".repeat(bytes),
+            label: "1".to_owned(),
+            weight: 1.0,
+        };
+        let check = |lengths: &[usize], kept: usize| {
+            let mut rationales: Vec<AcceptedRationale> = lengths.iter().map(|bytes| of(*bytes)).collect();
+            bound(&mut rationales);
+            assert_eq!(rationales.len(), kept, "{lengths:?}");
+        };
+        check(&[], 0);
+        check(&[60_000; 64], 64);
+        check(&[4_000_000; 3], 2);
+        check(&[RATIONALES_BYTES_MAX, 1], 0);
+        check(&[RATIONALES_BYTES_MAX - 1, 1], 1);
     }
 }

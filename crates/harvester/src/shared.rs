@@ -84,7 +84,7 @@ impl Shared {
 
     /// Pauses a job. One that was paused, ended or deleted in between needs no pause.
     pub(crate) async fn pause(&self, job: DistillationId, reason: &str) -> StoreResult<()> {
-        match self.stores.jobs.pause(job, reason).await {
+        match self.stores.jobs.pause(job, &wire::reason(reason)).await {
             Ok(_) | Err(StoreError::Conflict(_) | StoreError::NotFound { .. }) => Ok(()),
             Err(error) => Err(error),
         }

@@ -45,8 +45,8 @@ impl Follower<'_> {
     }
 
     async fn follow(&self, channel: Channel) -> Result<(), tonic::Status> {
-        let mut models =
-            ModelsServiceClient::new(channel).watch_models(v1::WatchModelsRequest {}).await?.into_inner();
+        let mut client = ModelsServiceClient::new(channel).max_decoding_message_size(wire::MESSAGE_BYTES_MAX);
+        let mut models = client.watch_models(v1::WatchModelsRequest {}).await?.into_inner();
         while let Some(message) = models.message().await? {
             let served = self.registry.versions();
             let wanted: HashSet<&str> = message.models.iter().map(|model| model.name.as_str()).collect();

@@ -213,8 +213,8 @@ impl Link {
     }
 
     pub(crate) fn fail(&mut self, reason: &str) -> Result<(), TrainError> {
-        let request =
-            v1::FailRunRequest { run_id: self.run_id.clone(), fence: self.fence, reason: reason.to_owned() };
+        let reason = wire::reason(reason);
+        let request = v1::FailRunRequest { run_id: self.run_id.clone(), fence: self.fence, reason };
         call!(self, fail_run, request).map(|_: v1::FailRunResponse| ())
     }
 

@@ -26,6 +26,7 @@ pub mod convert;
 mod deadline;
 mod enums;
 mod estimate;
+mod fitting;
 mod jobs;
 mod ledger;
 mod records;
@@ -42,11 +43,13 @@ pub use convert::{
 };
 pub use deadline::{TIMEOUT_HEADER, timeout_of};
 pub use enums::filter;
+pub use fitting::{CHUNK_BYTES_MAX, bytes_of, fitting, parts};
 pub use jobs::{Watched, ledger_entry};
 pub use ledger::{LedgerFields, rejudged_message};
+pub use prost::Message;
 pub use runs::{lease_request, run_draft};
 pub use spec::draft;
-pub use status::{fault_of, invalid, status, violations_of};
+pub use status::{fault_of, invalid, reason, status, violations_of};
 
 /// The generated messages, clients and servers of `proto/distillery/v1`.
 #[allow(missing_docs, unreachable_pub, unused_qualifications, clippy::all, clippy::pedantic, reason = "generated")]
@@ -69,3 +72,11 @@ pub const DESCRIPTORS: &[u8] = include_bytes!("gen/distillery.v1.bin");
 pub const MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Most rows of one streamed chunk.
 pub const CHUNK_ROWS_MAX: usize = 1_000;
+/// Longest specification, in bytes of its message.
+pub const SPEC_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Longest reason of a call, in bytes.
+pub const REASON_BYTES_MAX: usize = 4 * 1024;
+/// Longest path or hash that is reported, in bytes.
+pub const PATH_BYTES_MAX: usize = 1_024;
+/// Longest name of a metric, in bytes.
+pub const METRIC_BYTES_MAX: usize = 64;

@@ -14,6 +14,9 @@ const WORDS_BYTES_MAX: usize = 512;
 /// Most bytes of all violations in the details.
 const DETAILS_BYTES_MAX: usize = 5_000;
 
+/// What stands at the end of a text that was cut.
+const ELLIPSIS: &str = "...";
+
 /// `text`, or its beginning where it is longer than `bytes`.
 fn clipped(text: String, bytes: usize) -> String {
     if text.len() <= bytes {
@@ -23,7 +26,12 @@ fn clipped(text: String, bytes: usize) -> String {
     while !text.is_char_boundary(end) {
         end -= 1;
     }
-    format!("{}...", text.get(..end).unwrap_or_default())
+    format!("{}{ELLIPSIS}", text.get(..end).unwrap_or_default())
+}
+
+/// A reason as a call takes it and a list shows it: what is longer than [`REASON_BYTES_MAX`](crate::REASON_BYTES_MAX) is cut.
+pub fn reason(text: impl Into<String>) -> String {
+    clipped(text.into(), crate::REASON_BYTES_MAX - ELLIPSIS.len())
 }
 
 /// The status of a fault. Of an internal one the caller learns only that it happened: the words are for the log.

@@ -23,7 +23,7 @@ pub(crate) struct Found {
 }
 
 fn client(channel: &Channel) -> DistillationsServiceClient<Channel> {
-    DistillationsServiceClient::new(channel.clone())
+    DistillationsServiceClient::new(channel.clone()).max_decoding_message_size(wire::MESSAGE_BYTES_MAX)
 }
 
 /// The job of that id, or the newest of that name.

@@ -1,6 +1,6 @@
 //! Datasets: staged, uploaded, committed.
 
-use super::respond::{Answer, CHUNK_ROWS, Stream, fail, id, page, stream};
+use super::respond::{Answer, CHUNK_ROWS, Stream, fail, fitted, id, page, stream};
 use crate::shared::Shared;
 use domain::fingerprint::RowsHash;
 use domain::ids::DatasetId;
@@ -92,12 +92,10 @@ impl DatasetsService for Datasets {
         &self,
         request: Request<v1::ListDatasetsRequest>,
     ) -> Answer<v1::ListDatasetsResponse> {
-        let found =
-            self.0.stores.datasets.list_datasets(&page(request.into_inner().page)).await.map_err(fail)?;
-        Ok(Response::new(v1::ListDatasetsResponse {
-            datasets: found.items.into_iter().map(Into::into).collect(),
-            next_page_token: found.next.unwrap_or_default(),
-        }))
+        let store = &self.0.stores.datasets;
+        let read = |page| async move { store.list_datasets(&page).await };
+        let (datasets, next_page_token) = fitted(page(request.into_inner().page), read).await?;
+        Ok(Response::new(v1::ListDatasetsResponse { datasets, next_page_token }))
     }
 
     type StreamRowsStream = Stream<v1::StreamRowsResponse>;
@@ -116,7 +114,7 @@ impl DatasetsService for Datasets {
                 let Some(last) = rows.last() else { return Ok(()) };
                 from = last.index + 1;
                 let rows = rows.into_iter().map(Into::into).collect();
-                if !sink.send(v1::StreamRowsResponse { rows }).await {
+                if !sink.send_all(rows, |rows| v1::StreamRowsResponse { rows }).await {
                     return Ok(());
                 }
             }

@@ -1,6 +1,6 @@
 //! Jobs: submitted, watched, cancelled, resumed.
 
-use super::respond::{Answer, Stream, StreamSender, fail, id, page, stream};
+use super::respond::{Answer, Stream, StreamSender, check_bytes, fail, fitted, id, page, stream};
 use crate::batches;
 use crate::estimate;
 use crate::plan;
@@ -80,12 +80,10 @@ impl DistillationsService for Distillations {
             states.extend(wire::filter::<DistillationState>("states", number).map_err(wire::invalid)?);
         }
         let filter = DistillationFilter { states, name: (!request.name.is_empty()).then_some(request.name) };
-        let found =
-            self.0.stores.jobs.list_distillations(&filter, &page(request.page)).await.map_err(fail)?;
-        Ok(Response::new(v1::ListDistillationsResponse {
-            distillations: found.items.into_iter().map(Into::into).collect(),
-            next_page_token: found.next.unwrap_or_default(),
-        }))
+        let (store, filter) = (&self.0.stores.jobs, &filter);
+        let read = |page| async move { store.list_distillations(filter, &page).await };
+        let (distillations, next_page_token) = fitted(page(request.page), read).await?;
+        Ok(Response::new(v1::ListDistillationsResponse { distillations, next_page_token }))
     }
 
     type WatchDistillationStream = Stream<v1::WatchDistillationResponse>;
@@ -108,6 +106,7 @@ impl DistillationsService for Distillations {
     ) -> Answer<v1::CancelDistillationResponse> {
         let request = request.into_inner();
         let job = id("distillation_id", &request.distillation_id)?;
+        check_bytes("reason", request.reason.len(), wire::REASON_BYTES_MAX)?;
         let job = self.0.stores.jobs.cancel(job, &request.reason).await.map_err(fail)?;
         self.0.changed.notify_waiters();
         Ok(Response::new(v1::CancelDistillationResponse { distillation: Some(job.into()) }))
@@ -145,6 +144,7 @@ fn asked(
         let of_rows = dataset.as_ref().err().cloned().unwrap_or_default();
         wire::invalid([std::mem::take(&mut mistakes), absent, of_rows].concat())
     })?;
+    check_bytes("spec", wire::bytes_of(&spec), wire::SPEC_BYTES_MAX)?;
     let (draft, found) = wire::draft(spec);
     mistakes.extend(found);
     Ok(Asked { draft, dataset, mistakes })

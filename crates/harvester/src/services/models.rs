@@ -1,6 +1,6 @@
 //! Published students and base checkpoints.
 
-use super::respond::{Answer, Stream, fail, id, page, stream};
+use super::respond::{Answer, Stream, check_bytes, fail, fitted, id, page, stream};
 use crate::shared::Shared;
 use domain::ports::{PageRequest, StoreError, StoreResult};
 use domain::records::Model;
@@ -38,11 +38,10 @@ impl ModelsService for Models {
     async fn list_models(&self, request: Request<v1::ListModelsRequest>) -> Answer<v1::ListModelsResponse> {
         let request = request.into_inner();
         let name = (!request.name.is_empty()).then_some(request.name.as_str());
-        let found = self.0.stores.models.list_models(name, &page(request.page)).await.map_err(fail)?;
-        Ok(Response::new(v1::ListModelsResponse {
-            models: found.items.into_iter().map(Into::into).collect(),
-            next_page_token: found.next.unwrap_or_default(),
-        }))
+        let store = &self.0.stores.models;
+        let read = |page| async move { store.list_models(name, &page).await };
+        let (models, next_page_token) = fitted(page(request.page), read).await?;
+        Ok(Response::new(v1::ListModelsResponse { models, next_page_token }))
     }
 
     type WatchModelsStream = Stream<v1::WatchModelsResponse>;
@@ -86,6 +85,7 @@ impl ModelsService for Models {
                 "is not a valid checkpoint name: use 1 to 64 of [A-Za-z0-9._-]",
             )]));
         }
+        check_bytes("manifest_sha256", request.manifest_sha256.len(), wire::PATH_BYTES_MAX)?;
         let base = self
             .0
             .stores

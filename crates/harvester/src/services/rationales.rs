@@ -6,7 +6,8 @@ use crate::shared::Shared;
 use domain::Violation;
 use domain::ids::DistillationId;
 use domain::ports::LedgerFilter;
-use domain::records::ParkedPrompt;
+use domain::records::{ParkedPrompt, Prompt};
+use domain::rows::whole_rows;
 use domain::spec::JudgingDraft;
 use domain::state::PromptState;
 use std::sync::Arc;
@@ -16,25 +17,39 @@ use wire::{LedgerFields, v1};
 
 pub(super) struct Rationales(pub(super) Arc<Shared>);
 
-/// Pages of a ledger contain whole rows: the token names the last row of the previous page.
+/// Where a page of whole rows begins: the token names the last row of the previous page.
 fn after_row(cursor: Option<String>) -> Result<Option<u64>, Status> {
-    let read = |token: String| token.strip_prefix("row-").and_then(|row| row.parse().ok());
-    match cursor {
-        None => Ok(None),
-        Some(token) => read(token).map(Some).ok_or_else(|| {
-            wire::invalid(vec![Violation::new(
-                "page.page_token",
-                "is not a page token of this list; omit it to start from the first page",
-            )])
-        }),
-    }
+    let Some(token) = cursor else { return Ok(None) };
+    Ok(Some(token.strip_prefix("row-").and_then(|row| row.parse().ok()).ok_or_else(foreign_token)?))
 }
 
-fn token(full: bool, last: Option<u64>) -> String {
-    match last {
-        Some(row) if full => format!("row-{row}"),
-        _ => String::new(),
+/// Where a page of the ledger begins: behind a row, or within one that does not go into one message, behind so many of its
+/// entries.
+fn place(cursor: Option<String>) -> Result<(Option<u64>, usize), Status> {
+    let Some((row, entries)) = cursor.as_deref().and_then(|token| token.split_once('+')) else {
+        return Ok((after_row(cursor)?, 0));
+    };
+    let row = after_row(Some(row.to_owned()))?;
+    Ok((row.and_then(|row| row.checked_sub(1)), entries.parse().map_err(|_| foreign_token())?))
+}
+
+fn foreign_token() -> Status {
+    let words = "is not a page token of this list; omit it to start from the first page";
+    wire::invalid(vec![Violation::new("page.page_token", words)])
+}
+
+/// Cuts entries to what goes into one message, behind the first `sent` of them; returns the token of what follows.
+fn cut(entries: &mut Vec<v1::Rationale>, sent: usize) -> String {
+    let behind = entries.split_off(sent.min(entries.len()));
+    let sent = std::mem::replace(entries, behind);
+    let rest = entries.split_off(wire::fitting(entries));
+    let Some(row) = entries.last().map(|last| last.row) else { return String::new() };
+    // A page that is not full may have been cut at the end of a row, so only an empty one is the last.
+    if rest.first().is_none_or(|next| next.row != row) {
+        return format!("row-{row}");
     }
+    let of_row = sent.iter().chain(entries.iter()).filter(|entry| entry.row == row).count();
+    format!("row-{row}+{of_row}")
 }
 
 fn read_filter(fields: LedgerFields) -> Result<LedgerFilter, Status> {
@@ -52,12 +67,12 @@ impl RationalesService for Rationales {
         let v1::ListRationalesRequest { verdict, reasons, model, rows, page: wanted, .. } = request;
         let page = page(wanted);
         let mut filter = read_filter(LedgerFields { verdict, reasons, model, rows })?;
-        filter.after_row = filter.after_row.max(after_row(page.cursor)?);
+        let (after, sent) = place(page.cursor)?;
+        filter.after_row = filter.after_row.max(after);
         self.0.stores.jobs.distillation(job).await.map_err(fail)?;
         let entries = self.0.stores.prompts.ledger(job, &filter, page.size).await.map_err(fail)?;
-        // A page that is not full may have been cut at the end of a row, so only an empty one is the last.
-        let next_page_token = token(!entries.is_empty(), entries.last().map(|entry| entry.row));
-        let rationales = entries.into_iter().map(Into::into).collect();
+        let mut rationales: Vec<v1::Rationale> = entries.into_iter().map(Into::into).collect();
+        let next_page_token = cut(&mut rationales, sent);
         Ok(Response::new(v1::ListRationalesResponse { rationales, next_page_token }))
     }
 
@@ -79,7 +94,8 @@ impl RationalesService for Rationales {
                 let Some(last) = entries.last() else { return Ok(()) };
                 filter.after_row = Some(last.row);
                 let rationales = entries.into_iter().map(Into::into).collect();
-                if !sink.send(v1::StreamRationalesResponse { rationales }).await {
+                if !sink.send_all(rationales, |rationales| v1::StreamRationalesResponse { rationales }).await
+                {
                     return Ok(());
                 }
             }
@@ -149,8 +165,53 @@ impl RationalesService for Rationales {
             .prompts_in_state(job, PromptState::Parked, after, page.size)
             .await
             .map_err(fail)?;
-        let next_page_token = token(!prompts.is_empty(), prompts.last().map(|prompt| prompt.row));
-        let prompts = prompts.into_iter().map(|prompt| ParkedPrompt::from(prompt).into()).collect();
+        let shown = |prompt: Prompt| Prompt { error: wire::reason(prompt.error.as_str()), ..prompt };
+        let prompts = prompts.into_iter().map(|prompt| ParkedPrompt::from(shown(prompt)).into());
+        let mut prompts: Vec<v1::ParkedPrompt> = prompts.collect();
+        let fitting = wire::fitting(&prompts);
+        whole_rows(&mut prompts, fitting, |prompt| prompt.row);
+        let next_page_token = prompts.last().map(|last| format!("row-{}", last.row)).unwrap_or_default();
         Ok(Response::new(v1::ListParkedPromptsResponse { prompts, next_page_token }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A row of many long samples is more than a message.
+    #[test]
+    fn pages_together_are_every_entry_once() {
+        let lengths = [(0, vec![10, 20]), (1, vec![900_000; 7]), (2, vec![5]), (4, vec![3_000_000, 1])];
+        let entry = |row: u64, sample: usize, bytes: usize| v1::Rationale {
+            row,
+            sample: u32::try_from(sample).unwrap(),
+            rationale: "x".repeat(bytes),
+            ..Default::default()
+        };
+        let ledger: Vec<v1::Rationale> = lengths
+            .iter()
+            .flat_map(|(row, of_row)| {
+                of_row.iter().enumerate().map(move |(sample, bytes)| entry(*row, sample, *bytes))
+            })
+            .collect();
+        let (mut listed, mut pages, mut cursor) = (Vec::new(), 0, None);
+        loop {
+            let (after, sent) = place(cursor).unwrap();
+            let mut page: Vec<v1::Rationale> =
+                ledger.iter().filter(|entry| after.is_none_or(|after| entry.row > after)).cloned().collect();
+            let token = cut(&mut page, sent);
+            if token.is_empty() {
+                assert_eq!(page, []);
+                break;
+            }
+            pages += 1;
+            listed.extend(page);
+            cursor = Some(token);
+        }
+        assert_eq!((listed, pages), (ledger, 6));
+        for token in ["row", "row-", "row-x", "row-1+", "row-1+x", "1+2", "+"] {
+            assert!(place(Some(token.to_owned())).is_err(), "{token}");
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! What the services share: ids and pages of requests, failures and streams of answers.
 
-use domain::ports::{BATCH_MAX, PageRequest, StoreError};
+use domain::Violation;
+use domain::ports::{BATCH_MAX, Page, PageRequest, StoreError, StoreResult};
 use tonic::{Response, Status};
 use tracing::Instrument;
 use wire::v1;
@@ -38,6 +39,36 @@ pub(super) fn page(request: Option<v1::PageRequest>) -> PageRequest {
     PageRequest { size, cursor: (!request.page_token.is_empty()).then_some(request.page_token) }
 }
 
+/// Refuses a text that is kept and longer than `bytes_max`: whatever lists it could not be sent.
+pub(super) fn check_bytes(field: &str, bytes: usize, bytes_max: usize) -> Result<(), Status> {
+    if bytes <= bytes_max {
+        return Ok(());
+    }
+    let words = format!("is {bytes} bytes long: the limit is {bytes_max}; shorten it");
+    Err(wire::invalid(vec![Violation::new(field, words)]))
+}
+
+/// A page of a list, and the token of the next: `read` is asked for fewer items where those of a whole page do not go into one
+/// message.
+pub(super) async fn fitted<T, M, Reading>(
+    mut page: PageRequest,
+    read: impl Fn(PageRequest) -> Reading,
+) -> Result<(Vec<M>, String), Status>
+where
+    M: wire::Message + From<T>,
+    Reading: Future<Output = StoreResult<Page<T>>>,
+{
+    loop {
+        let found = read(page.clone()).await.map_err(fail)?;
+        let items: Vec<M> = found.items.into_iter().map(M::from).collect();
+        let fitting = wire::fitting(&items);
+        if fitting == items.len() {
+            return Ok((items, found.next.unwrap_or_default()));
+        }
+        page.size = fitting;
+    }
+}
+
 /// A bounded stream fed by a task of its own, which ends when the caller leaves.
 pub(super) fn stream<T, F, Task>(feed: F) -> Stream<T>
 where
@@ -64,6 +95,20 @@ impl<T> StreamSender<T> {
     /// Sends one message. Returns whether the caller is still there.
     pub(super) async fn send(&self, message: T) -> bool {
         self.0.send(Ok(message)).await.is_ok()
+    }
+
+    /// Sends items in as many messages as they need. Returns whether the caller is still there.
+    pub(super) async fn send_all<M: wire::Message>(
+        &self,
+        items: Vec<M>,
+        message: impl Fn(Vec<M>) -> T,
+    ) -> bool {
+        for part in wire::parts(items) {
+            if !self.send(message(part)).await {
+                return false;
+            }
+        }
+        true
     }
 
     /// Whether the caller left.

@@ -1,6 +1,6 @@
 //! Runs: created, listed, leased, fed, reported on and published.
 
-use super::respond::{Answer, Stream, fail, id, page, stream};
+use super::respond::{Answer, Stream, check_bytes, fail, fitted, id, page, stream};
 use crate::runs::{self, Examples};
 use crate::shared::Shared;
 use domain::event::EventKind;
@@ -83,11 +83,9 @@ impl RunsService for Runs {
         let job = id("distillation_id", &request.distillation_id)?;
         let stores = &self.0.stores;
         stores.jobs.distillation(job).await.map_err(fail)?;
-        let found = stores.runs.list_runs(job, &page(request.page)).await.map_err(fail)?;
-        Ok(Response::new(v1::ListRunsResponse {
-            runs: found.items.into_iter().map(Into::into).collect(),
-            next_page_token: found.next.unwrap_or_default(),
-        }))
+        let read = |page| async move { stores.runs.list_runs(job, &page).await };
+        let (runs, next_page_token) = fitted(page(request.page), read).await?;
+        Ok(Response::new(v1::ListRunsResponse { runs, next_page_token }))
     }
 
     async fn lease_run(&self, request: Request<v1::LeaseRunRequest>) -> Answer<v1::LeaseRunResponse> {
@@ -119,7 +117,7 @@ impl RunsService for Runs {
                 Examples::open(&shared, &job, &run.plan, split, request.from_index).await.map_err(fail)?;
             while let Some(chunk) = examples.next(CHUNK_ROWS).await.map_err(fail)? {
                 let examples = chunk.into_iter().map(Into::into).collect();
-                if !sink.send(v1::StreamExamplesResponse { examples }).await {
+                if !sink.send_all(examples, |examples| v1::StreamExamplesResponse { examples }).await {
                     return Ok(());
                 }
             }
@@ -133,6 +131,9 @@ impl RunsService for Runs {
         if request.metrics.len() > REPORT_METRICS_MAX {
             let words = format!("has more than {REPORT_METRICS_MAX} entries: report more often");
             return Err(wire::invalid(vec![Violation::new("metrics", words)]));
+        }
+        for (place, point) in request.metrics.iter().enumerate() {
+            check_bytes(&format!("metrics[{place}].name"), point.name.len(), wire::METRIC_BYTES_MAX)?;
         }
         let lease = lease(request.lease)?;
         let points: Vec<MetricPoint> = request.metrics.into_iter().map(Into::into).collect();
@@ -162,6 +163,7 @@ impl RunsService for Runs {
     ) -> Answer<v1::SaveResumePointResponse> {
         let request = request.into_inner();
         let run = id("run_id", &request.run_id)?;
+        check_bytes("path", request.path.len(), wire::PATH_BYTES_MAX)?;
         let orphaned = self
             .0
             .stores
@@ -186,6 +188,8 @@ impl RunsService for Runs {
         let request = request.into_inner();
         let run = id("run_id", &request.run_id)?;
         let result = wire::present("result", request.result).map_err(wire::invalid)?;
+        check_bytes("result.path", result.path.len(), wire::PATH_BYTES_MAX)?;
+        check_bytes("result.manifest_sha256", result.manifest_sha256.len(), wire::PATH_BYTES_MAX)?;
         let result = wire::under("result", result.try_into()).map_err(wire::invalid)?;
         let outcomes = wire::under("outcomes", request.outcomes.unwrap_or_default().try_into());
         let outcomes = outcomes.map_err(wire::invalid)?;
@@ -199,6 +203,7 @@ impl RunsService for Runs {
     async fn fail_run(&self, request: Request<v1::FailRunRequest>) -> Answer<v1::FailRunResponse> {
         let request = request.into_inner();
         let run = id("run_id", &request.run_id)?;
+        check_bytes("reason", request.reason.len(), wire::REASON_BYTES_MAX)?;
         self.0.stores.runs.fail_run(run, request.fence, &request.reason).await.map_err(fail)?;
         Ok(Response::new(v1::FailRunResponse {}))
     }

@@ -2,7 +2,7 @@
 /// Which page of a list.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PageRequest {
-    /// Most entries of the page; 0 means 100, more than 1000 means 1000.
+    /// Most entries of the page; 0 means 100, more than 1000 means 1000. A page ends earlier where its entries have 2 MiB.
     #[prost(uint32, tag = "1")]
     pub page_size: u32,
     /// The `next_page_token` of the previous page; empty for the first page.
@@ -34,7 +34,7 @@ pub mod answer {
     }
 }
 /// One example: what the student reads, and the gold label where there is one. Either `input` is set, or `premise` and
-/// `hypothesis` both are.
+/// `hypothesis` both are. All texts of a row together, answers included, have at most 1 MiB.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Example {
     /// The caller's own id, unique in the dataset; empty for none.
@@ -97,7 +97,7 @@ pub struct MetricPoint {
     /// The optimiser step.
     #[prost(uint64, tag = "1")]
     pub step: u64,
-    /// The metric's name, such as `loss_label`.
+    /// The metric's name, such as `loss_label`, at most 64 bytes.
     #[prost(string, tag = "2")]
     pub name: ::prost::alloc::string::String,
     /// Its value.
@@ -201,7 +201,7 @@ pub struct UploadRowsRequest {
     /// The index of the first row of the chunk.
     #[prost(uint64, tag = "2")]
     pub offset: u64,
-    /// At most 1000 rows.
+    /// At most 1000 rows. A message has at most 16 MiB; 2 MiB of rows are a good length.
     #[prost(message, repeated, tag = "3")]
     pub examples: ::prost::alloc::vec::Vec<Example>,
 }
@@ -426,7 +426,8 @@ pub mod datasets_service_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
-        /// Begins an upload. The same request id again returns the same dataset.
+        /// Begins an upload. The same request id again returns the same dataset. An upload that is not committed within seven days is
+        /// removed.
         pub async fn create_dataset(
             &mut self,
             request: impl tonic::IntoRequest<super::CreateDatasetRequest>,
@@ -625,7 +626,8 @@ pub mod datasets_service_server {
     /// Generated trait containing gRPC methods that should be implemented for use with DatasetsServiceServer.
     #[async_trait]
     pub trait DatasetsService: std::marker::Send + std::marker::Sync + 'static {
-        /// Begins an upload. The same request id again returns the same dataset.
+        /// Begins an upload. The same request id again returns the same dataset. An upload that is not committed within seven days is
+        /// removed.
         async fn create_dataset(
             &self,
             request: tonic::Request<super::CreateDatasetRequest>,
@@ -1935,7 +1937,7 @@ pub struct ListRationalesRequest {
 /// See ListRationales.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ListRationalesResponse {
-    /// The page: whole rows.
+    /// The page: whole rows, but for one that is more than a page.
     #[prost(message, repeated, tag = "1")]
     pub rationales: ::prost::alloc::vec::Vec<Rationale>,
     /// The next page's token; empty at the end.
@@ -3086,7 +3088,7 @@ pub struct SubmitDistillationRequest {
     /// A UUID that the caller chooses; repeating a call with it creates nothing new.
     #[prost(string, tag = "1")]
     pub request_id: ::prost::alloc::string::String,
-    /// The specification.
+    /// The specification, at most 2 MiB.
     #[prost(message, optional, tag = "2")]
     pub spec: ::core::option::Option<DistillationSpec>,
     /// The committed dataset to read.
@@ -3406,7 +3408,7 @@ pub struct CancelDistillationRequest {
     /// The job's id.
     #[prost(string, tag = "1")]
     pub distillation_id: ::prost::alloc::string::String,
-    /// Why, for the records; may be empty.
+    /// Why, for the records, at most 4 KiB; may be empty.
     #[prost(string, tag = "2")]
     pub reason: ::prost::alloc::string::String,
 }
@@ -6096,7 +6098,8 @@ pub struct RunOutcomes {
 /// What a run came to.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct RunResult {
-    /// The folder of its checkpoint in the object store, complete with its manifest; its predictions lie in it.
+    /// The folder of its checkpoint in the object store, complete with its manifest; its predictions lie in it. At most
+    /// 1024 bytes.
     #[prost(string, tag = "1")]
     pub path: ::prost::alloc::string::String,
     /// sha256 (hex) of the manifest.
@@ -6334,7 +6337,7 @@ pub struct SaveResumePointRequest {
     /// Optimiser steps done.
     #[prost(uint64, tag = "3")]
     pub step: u64,
-    /// The folder in the checkpoint store, complete with its manifest.
+    /// The folder in the checkpoint store, complete with its manifest; at most 1024 bytes.
     #[prost(string, tag = "4")]
     pub path: ::prost::alloc::string::String,
 }
@@ -6390,7 +6393,7 @@ pub struct FailRunRequest {
     /// The fence of the lease.
     #[prost(uint64, tag = "2")]
     pub fence: u64,
-    /// Why: what, where, and what to do.
+    /// Why: what, where, and what to do. At most 4 KiB.
     #[prost(string, tag = "3")]
     pub reason: ::prost::alloc::string::String,
 }
