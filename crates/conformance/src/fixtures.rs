@@ -7,7 +7,7 @@ use domain::budget::{CallBound, CallEnd, Usage};
 use domain::completion::{FinishReason, Parsed};
 use domain::ids::{CallId, CompletionKey, DatasetId, DistillationId, PromptId, RequestId, RunId};
 use domain::metric::Accuracy;
-use domain::ports::{CallGrant, CallRequest, QueuedPrompt};
+use domain::ports::{CallGrant, CallRequest, PLAN_MAX, QueuedPrompt};
 use domain::ports::{StoreError, StoreResult};
 use domain::records::{
     Completion, Dataset, Distillation, Harvested, LeasedPrompt, LeasedRun, NewDistillation, NewPrompt, Run,
@@ -217,7 +217,12 @@ pub async fn harvest_of(store: &dyn Store, spec: Spec, prompts: Vec<NewPrompt>) 
     let last = prompts.iter().map(|prompt| prompt.row).max().unwrap_or(0);
     let dataset = dataset(store, rows(last + 1)).await.id;
     let job = job(store, spec, dataset).await.id;
-    store.plan_prompts(job, prompts.clone()).await.unwrap();
+    for part in prompts.chunks(PLAN_MAX) {
+        store.plan_prompts(job, part.to_vec()).await.unwrap();
+    }
+    if prompts.is_empty() {
+        store.plan_prompts(job, Vec::new()).await.unwrap();
+    }
     Harvest { job, dataset, prompts }
 }
 

@@ -54,6 +54,7 @@ macro_rules! store_cases {
                 planning_writes_prompts_with_their_outbox_and_moves_the_job
                 planning_again_adds_only_what_is_new
                 a_plan_that_fails_writes_nothing
+                one_call_plans_so_many_prompts_and_no_more
                 only_a_queued_or_harvesting_job_is_planned
                 a_move_is_dated_and_tells_what_happened
                 pausing_from_every_state

@@ -13,7 +13,7 @@ use domain::ids::{CompletionKey, DistillationId, PromptId, RequestId};
 use domain::lifecycle;
 use domain::ports::{
     Address, AttemptFailure, BATCH_MAX, ForgetOutcome, HarvestOutcome, LeaseOutcome, LedgerFilter,
-    PromptStore, QueuedPrompt, StoreError, StoreResult,
+    PromptStore, QueuedPrompt, StoreError, StoreResult, check_plan,
 };
 use domain::records::{
     Completion, HarvestProgress, Harvested, LedgerEntry, NewPrompt, Prompt, VerdictUpdate,
@@ -43,6 +43,7 @@ macro_rules! prompts {
 #[async_trait]
 impl PromptStore for PostgresStore {
     async fn plan_prompts(&self, id: DistillationId, prompts: Vec<NewPrompt>) -> StoreResult<()> {
+        check_plan(&prompts)?;
         self.call(|| async {
             let new = PromptColumns::of(prompts.iter())?;
             let mut tx = self.begin().await?;

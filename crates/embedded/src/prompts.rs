@@ -11,7 +11,7 @@ use domain::ids::{CompletionKey, DistillationId, PromptId, RequestId};
 use domain::lifecycle;
 use domain::ports::{
     Address, AttemptFailure, BATCH_MAX, ForgetOutcome, HarvestOutcome, LeaseOutcome, LedgerFilter,
-    PromptStore, QueuedPrompt, StoreError, StoreResult,
+    PromptStore, QueuedPrompt, StoreError, StoreResult, check_plan,
 };
 use domain::records::{
     Completion, Distillation, HarvestProgress, Harvested, LeasedPrompt, LedgerEntry, NewPrompt, Prompt,
@@ -109,6 +109,7 @@ async fn keep(transaction: &mut Tx<'_>, now: i64, completion: &Completion) -> St
 #[async_trait]
 impl PromptStore for SqliteStore {
     async fn plan_prompts(&self, id: DistillationId, prompts: Vec<NewPrompt>) -> StoreResult<()> {
+        check_plan(&prompts)?;
         let mut writer = self.write().await?;
         let mut transaction = writer.begin().await?;
         let job = jobs::fetch(&mut transaction, id).await?;

@@ -22,7 +22,7 @@ use domain::fingerprint::imported_key;
 use domain::ids::PromptId;
 use domain::judge;
 use domain::policy::{self, Ask, Fate, Known, Rules, Smoke, WAVE_MAX};
-use domain::ports::{BATCH_MAX, StoreResult};
+use domain::ports::{BATCH_MAX, PLAN_MAX, StoreResult};
 use domain::records::{
     Batch, Completion, Distillation, HarvestProgress, Harvested, LedgerEntry, NewPrompt, Prompt,
 };
@@ -64,7 +64,7 @@ pub(crate) async fn begin(shared: &Shared, job: &PreparedJob) -> Result<(), Harv
                 wave.extend(measured(shared, &asking).await?);
             }
             let wave = asking.askers.settle(shared, wave).await?;
-            shared.stores.prompts.plan_prompts(job.id, wave).await?;
+            write(shared, job, wave).await?;
         }
     }
     shared.changed.notify_waiters();
@@ -204,9 +204,31 @@ impl<'a> Asking<'a> {
 /// Writes a wave. Returns whether any of it is new: a prompt that was planned before is not planned twice.
 async fn plan(shared: &Shared, job: &PreparedJob, wave: Vec<NewPrompt>) -> Result<bool, HarvestError> {
     let before = shared.stores.prompts.harvest_progress(job.id).await?.total();
-    shared.stores.prompts.plan_prompts(job.id, wave).await?;
+    write(shared, job, wave).await?;
     shared.changed.notify_waiters();
     Ok(shared.stores.prompts.harvest_progress(job.id).await?.total() > before)
+}
+
+/// Writes prompts, part by part. One that breaks off in between is planned again from where it began, and finds what is there.
+async fn write(shared: &Shared, job: &PreparedJob, wave: Vec<NewPrompt>) -> StoreResult<()> {
+    for part in parts(wave) {
+        shared.stores.prompts.plan_prompts(job.id, part).await?;
+    }
+    Ok(())
+}
+
+/// What is written at once, at least one part: whole rows, so that no row is asked about in part.
+fn parts(wave: Vec<NewPrompt>) -> Vec<Vec<NewPrompt>> {
+    let mut parts = vec![Vec::new()];
+    for row in wave.chunk_by(|one, next| one.row == next.row) {
+        match parts.last_mut() {
+            Some(part) if part.is_empty() || part.len() + row.len() <= PLAN_MAX => {
+                part.extend_from_slice(row)
+            }
+            Some(_) | None => parts.push(row.to_vec()),
+        }
+    }
+    parts
 }
 
 /// Prompts without an answer: those that wait, and those that were given up.
@@ -495,4 +517,29 @@ fn imported(
     };
     let calls = Vec::new();
     (prompt, Harvested { prompt: id, attempt: 0, completion, cached: true, calls, parsed, verdict, reason })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use conformance::fixtures::question;
+
+    #[test]
+    fn a_wave_is_written_in_parts_of_whole_rows() {
+        let check = |rows: u64, samples: u32, expected: &[usize]| {
+            let wave: Vec<NewPrompt> =
+                (0..rows).flat_map(|row| (0..samples).map(move |sample| question(row, sample))).collect();
+            let parts = parts(wave.clone());
+            assert_eq!(
+                parts.iter().map(Vec::len).collect::<Vec<_>>(),
+                expected,
+                "{rows} rows, {samples} samples"
+            );
+            assert_eq!(parts.concat(), wave);
+        };
+        check(0, 1, &[0]);
+        check(1_000, 1, &[1_000]);
+        check(2_500, 1, &[1_000, 1_000, 500]);
+        check(40, 64, &[960, 960, 640]);
+    }
 }

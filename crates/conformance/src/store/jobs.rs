@@ -12,7 +12,7 @@ use domain::event::{Event, EventKind};
 use domain::ids::{DatasetId, DistillationId, ModelId, RequestId, RunId};
 use domain::lifecycle::RunInstruction;
 use domain::metric::Accuracy;
-use domain::ports::{AttemptFailure, DistillationFilter, LedgerFilter, PageRequest};
+use domain::ports::{AttemptFailure, DistillationFilter, LedgerFilter, PLAN_MAX, PageRequest};
 use domain::records::{HarvestProgress, NewDistillation, NewPrompt, PhaseSeconds};
 use domain::state::{DistillationState, PromptState, Purpose, Reason, Verdict};
 use std::time::Duration;
@@ -116,6 +116,17 @@ pub async fn a_plan_that_fails_writes_nothing(harness: &dyn StoreHarness) {
     assert_eq!(prompts_of(store.outbox(100).await.unwrap()), []);
     assert_eq!(store.harvest_progress(job).await.unwrap(), HarvestProgress::default());
     assert_eq!(kinds(store.as_ref(), job).await.len(), 1);
+}
+
+pub async fn one_call_plans_so_many_prompts_and_no_more(harness: &dyn StoreHarness) {
+    let store = harness.store();
+    let dataset = dataset(store.as_ref(), rows(1)).await.id;
+    let job = job(store.as_ref(), spec(NAME), dataset).await.id;
+    let prompts = |count: u64| (0..count).map(|row| question(row, 0)).collect();
+    invalid(store.plan_prompts(job, prompts(PLAN_MAX as u64 + 1)).await);
+    assert_eq!(store.distillation(job).await.unwrap().state, Queued);
+    store.plan_prompts(job, prompts(PLAN_MAX as u64)).await.unwrap();
+    assert_eq!(store.harvest_progress(job).await.unwrap().total(), PLAN_MAX as u64);
 }
 
 pub async fn only_a_queued_or_harvesting_job_is_planned(harness: &dyn StoreHarness) {

@@ -30,7 +30,8 @@ pub use jobs::{DistillationFilter, JobStore};
 pub use models::ModelStore;
 pub use page::{BATCH_MAX, Page, PageRequest};
 pub use prompts::{
-    Address, AttemptFailure, ForgetOutcome, HarvestOutcome, LeaseOutcome, LedgerFilter, PromptStore,
+    Address, AttemptFailure, ForgetOutcome, HarvestOutcome, LeaseOutcome, LedgerFilter, PLAN_MAX,
+    PromptStore, check_plan,
 };
 pub use queue::{Delivery, Queue, QueueError, QueuedPrompt};
 pub use rate_limiter::{

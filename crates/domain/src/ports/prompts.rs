@@ -1,6 +1,6 @@
 //! The port of prompts and the ledger.
 
-use super::error::StoreResult;
+use super::error::{StoreError, StoreResult};
 use super::queue::QueuedPrompt;
 use crate::ids::{CompletionKey, DistillationId, PromptId, RequestId};
 use crate::records::{
@@ -96,12 +96,26 @@ pub struct HarvestOutcome {
     pub stale: Vec<PromptId>,
 }
 
+/// Most prompts that one call plans, and so one transaction writes.
+pub const PLAN_MAX: usize = 1_000;
+
+/// Refuses a plan of more than [`PLAN_MAX`] prompts.
+///
+/// # Errors
+/// It is one.
+pub fn check_plan(prompts: &[NewPrompt]) -> StoreResult<()> {
+    if prompts.len() <= PLAN_MAX {
+        return Ok(());
+    }
+    Err(StoreError::Invalid(format!("a plan has {} prompts: the limit is {PLAN_MAX}", prompts.len())))
+}
+
 /// Prompts from their planning to their answer, and the ledger of the answers.
 #[async_trait]
 pub trait PromptStore: Send + Sync + 'static {
     /// Plans a stage of a harvest: writes the prompts (an already known (row, sample, hinted, purpose) is left as it is)
     /// with their outbox rows, and moves the job as [`lifecycle::plan`](crate::lifecycle::plan) says. A driver's claim
-    /// outlasts it.
+    /// outlasts it. More than [`PLAN_MAX`] prompts are invalid.
     async fn plan_prompts(&self, distillation: DistillationId, prompts: Vec<NewPrompt>) -> StoreResult<()>;
     /// Numbers of a job's harvest.
     async fn harvest_progress(&self, distillation: DistillationId) -> StoreResult<HarvestProgress>;
