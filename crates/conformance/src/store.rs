@@ -36,6 +36,7 @@ macro_rules! store_cases {
                 a_committed_dataset_is_immutable
                 a_commit_is_repeated_only_with_the_same_fingerprint
                 a_staged_dataset_is_invisible
+                what_is_staged_for_long_is_removed
                 the_newest_of_a_name_or_a_fingerprint_is_found
                 rows_are_read_by_split_and_place
                 rows_are_counted_by_split

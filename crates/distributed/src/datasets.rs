@@ -1,7 +1,7 @@
 //! Datasets and their rows.
 
 use crate::failure::TransactionResult;
-use crate::row::{Text, record, records, text};
+use crate::row::{Text, milliseconds, record, records, text};
 use crate::store::{PostgresStore, Tx};
 use async_trait::async_trait;
 use domain::example::Row;
@@ -12,6 +12,7 @@ use domain::rows::{Cursor, DatasetRow, ExampleRow, integer, named, number, to_js
 use domain::state::DatasetState;
 use domain::{Example, Split};
 use std::collections::HashMap;
+use std::time::Duration;
 
 /// Datasets; what is given continues the statement after `FROM datasets`.
 macro_rules! datasets {
@@ -229,6 +230,30 @@ impl DatasetStore for PostgresStore {
             Ok(tx.commit().await?)
         })
         .await
+    }
+
+    async fn remove_staged(&self, age: Duration) -> StoreResult<u64> {
+        let mut removed = 0;
+        loop {
+            // One at a time; what is being appended to or committed at this moment is not waited for.
+            let deleted = self.call_deletion(|| async {
+                let mut tx = self.begin_deletion().await?;
+                let result = sqlx::query!(
+                    "DELETE FROM datasets WHERE id = (
+                         SELECT id FROM datasets WHERE state = 'staged' AND created_at < now_ms() - $1::bigint
+                         LIMIT 1 FOR UPDATE SKIP LOCKED)",
+                    milliseconds(age)
+                )
+                .execute(&mut *tx)
+                .await?;
+                tx.commit().await?;
+                Ok(result.rows_affected())
+            });
+            match deleted.await? {
+                0 => return Ok(removed),
+                more => removed += more,
+            }
+        }
     }
 
     async fn rows(

@@ -12,6 +12,7 @@ use domain::state::DatasetState;
 use domain::{Example, Split};
 use sqlx::{Sqlite, Transaction};
 use std::collections::HashMap;
+use std::time::Duration;
 
 async fn fetch(transaction: &mut Transaction<'_, Sqlite>, id: DatasetId) -> StoreResult<Dataset> {
     let row = sqlx::query_file_as!(DatasetRow, "../../statements/dataset.sql", id.as_uuid())
@@ -156,6 +157,30 @@ impl DatasetStore for SqliteStore {
             .await
             .map_err(internal)?;
         transaction.commit().await.map_err(internal)
+    }
+
+    async fn remove_staged(&self, age: Duration) -> StoreResult<u64> {
+        let age = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
+        let before = self.now().saturating_sub(age);
+        let mut removed = 0;
+        loop {
+            let mut writer = self.write().await?;
+            let mut transaction = writer.begin().await?;
+            // One at a time: others write in between.
+            let result = sqlx::query!(
+                "DELETE FROM datasets WHERE id = (
+                     SELECT id FROM datasets WHERE state = 'staged' AND created_at < ? LIMIT 1)",
+                before
+            )
+            .execute(&mut *transaction)
+            .await
+            .map_err(internal)?;
+            transaction.commit().await.map_err(internal)?;
+            match result.rows_affected() {
+                0 => return Ok(removed),
+                more => removed += more,
+            }
+        }
     }
 
     async fn rows(

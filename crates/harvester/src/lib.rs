@@ -50,6 +50,7 @@ mod services;
 mod shared;
 mod shares;
 mod stage;
+mod staged;
 mod strata;
 mod submit;
 mod worker;
@@ -97,6 +98,7 @@ impl Harvester {
         let tracker = TaskTracker::new();
         tracker.spawn(relay::run(Arc::clone(&self.shared), shutdown.clone()));
         tracker.spawn(batches::run(Arc::clone(&self.shared), shutdown.clone()));
+        tracker.spawn(staged::run(Arc::clone(&self.shared), shutdown.clone()));
         tracker.spawn(driver::run(Arc::clone(&self.shared), shutdown.clone()));
         tracker.spawn(worker::run(Arc::clone(&self.shared), shutdown));
         tracker.close();

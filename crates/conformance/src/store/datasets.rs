@@ -10,6 +10,7 @@ use domain::ports::{BATCH_MAX, PageRequest};
 use domain::records::{Dataset, RowCounts};
 use domain::state::{DatasetState, DistillationState};
 use domain::{Answer, Example, Split};
+use std::time::Duration;
 
 async fn staged(store: &dyn Store) -> DatasetId {
     store.create_dataset(RequestId::generate(), "numbers").await.unwrap().id
@@ -153,12 +154,42 @@ pub async fn a_staged_dataset_is_invisible(harness: &dyn StoreHarness) {
     assert_eq!(store.list_datasets(&PageRequest { size: 10, cursor: None }).await.unwrap().items, [dataset]);
 }
 
+pub async fn what_is_staged_for_long_is_removed(harness: &dyn StoreHarness) {
+    let store = harness.store();
+    let age = Duration::from_secs(3_600);
+    let kept = dataset(store.as_ref(), rows(2)).await;
+    let mut left = Vec::new();
+    for count in 0..3 {
+        let id = staged(store.as_ref()).await;
+        store.append_rows(id, 0, rows(count)).await.unwrap();
+        left.push(id);
+    }
+    let late = staged(store.as_ref()).await;
+    store.append_rows(late, 0, rows(1)).await.unwrap();
+    harness.advance(age / 2).await;
+    let young = staged(store.as_ref()).await;
+    store.append_rows(young, 0, rows(3)).await.unwrap();
+    assert_eq!(store.remove_staged(age).await.unwrap(), 0);
+    harness.advance(age / 2 + Duration::from_secs(1)).await;
+    let late = store.commit_dataset(late, "cc33").await.unwrap();
+    assert_eq!(store.remove_staged(age).await.unwrap(), 3);
+    assert_eq!(store.remove_staged(age).await.unwrap(), 0);
+    for id in left {
+        not_found(store.dataset(id).await, id);
+        not_found(store.append_rows(id, 0, rows(1)).await, id);
+        assert_eq!(contents(store.as_ref(), id).await, []);
+    }
+    assert_eq!(store.dataset(kept.id).await.unwrap(), kept);
+    assert_eq!(store.dataset(late.id).await.unwrap(), late);
+    assert_eq!(contents(store.as_ref(), young).await, rows(3), "it can be continued");
+}
+
 pub async fn the_newest_of_a_name_or_a_fingerprint_is_found(harness: &dyn StoreHarness) {
     let store = harness.store();
     let mut made = Vec::new();
     for (name, fingerprint) in [("numbers", "aa"), ("words", "bb"), ("numbers", "bb"), ("words", "aa")] {
         made.push(committed(store.as_ref(), name, rows(1), fingerprint).await);
-        harness.advance(std::time::Duration::from_millis(5)).await;
+        harness.advance(Duration::from_millis(5)).await;
     }
     staged(store.as_ref()).await;
     for (name, newest) in [("numbers", Some(2)), ("words", Some(3)), ("Numbers", None), ("nothing", None)] {
@@ -324,7 +355,7 @@ pub async fn a_page_goes_on_where_it_ended_whatever_was_added(harness: &dyn Stor
     let second = committed(store.as_ref(), "second", rows(1), "aa").await;
     let page = store.list_datasets(&PageRequest { size: 1, cursor: None }).await.unwrap();
     assert_eq!(page.items, [second]);
-    harness.advance(std::time::Duration::from_millis(5)).await;
+    harness.advance(Duration::from_millis(5)).await;
     committed(store.as_ref(), "third", rows(1), "aa").await;
     let page = store.list_datasets(&PageRequest { size: 1, cursor: page.next }).await.unwrap();
     assert_eq!(page.items, [first]);

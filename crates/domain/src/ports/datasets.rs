@@ -6,6 +6,7 @@ use crate::example::{Example, Row, Split};
 use crate::ids::{DatasetId, RequestId};
 use crate::records::{Dataset, RowCounts};
 use async_trait::async_trait;
+use std::time::Duration;
 
 /// Datasets: staged, appended to, committed; invisible to `find_dataset` and to distillations until then.
 #[async_trait]
@@ -28,6 +29,8 @@ pub trait DatasetStore: Send + Sync + 'static {
     async fn list_datasets(&self, page: &PageRequest) -> StoreResult<Page<Dataset>>;
     /// Deletes it; a conflict while a distillation that is not terminal reads it.
     async fn delete_dataset(&self, dataset: DatasetId) -> StoreResult<()>;
+    /// Removes staged datasets whose upload began longer than `age` ago. Returns how many.
+    async fn remove_staged(&self, age: Duration) -> StoreResult<u64>;
     /// Up to `limit` rows with index >= `from`, in order, of one split or of all.
     async fn rows(
         &self,
