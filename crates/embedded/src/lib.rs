@@ -23,6 +23,7 @@
 
 mod batches;
 mod calls;
+mod clock;
 mod datasets;
 mod forgotten;
 mod jobs;
@@ -39,6 +40,7 @@ mod store;
 /// variable unseen by cargo; named here, a change of it recompiles this crate.
 const _: Option<&str> = option_env!("DISTILLERY_SQLITE_URL");
 
+pub use clock::Clock;
 pub use queue::MemoryQueue;
 pub use rate_limiter::MemoryRateLimiter;
-pub use store::{Clock, OpenError, SqliteStore};
+pub use store::{OpenError, SqliteStore};

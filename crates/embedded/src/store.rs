@@ -1,5 +1,6 @@
 //! Opening the database, and the one way to write to it.
 
+use crate::clock::{Clock, ForwardClock};
 use crate::row::internal;
 use domain::Fault;
 use domain::ports::{StoreError, StoreResult};
@@ -27,9 +28,6 @@ const LOCK_PAUSE: Duration = Duration::from_millis(50);
 const HOLDER_BYTES_MAX: u64 = 32;
 
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations/sqlite");
-
-/// Milliseconds since the Unix epoch, from wherever tests want them.
-pub type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
 
 /// Why a data folder cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -107,7 +105,7 @@ pub struct SqliteStore {
     /// `None` once the store is closed, and where it is only read.
     writer: Mutex<Option<SqliteConnection>>,
     readers: SqlitePool,
-    clock: Clock,
+    clock: ForwardClock,
     /// Held for as long as the store lives; `None` where it is only read.
     _lock: Option<File>,
 }
@@ -148,7 +146,8 @@ impl SqliteStore {
         })?;
         end_leases(&mut writer).await.map_err(database)?;
         let readers = readers(&path).await.map_err(database)?;
-        Ok(Self { writer: Mutex::new(Some(writer)), readers, clock, _lock: Some(lock) })
+        let (writer, clock) = (Mutex::new(Some(writer)), ForwardClock::new(clock));
+        Ok(Self { writer, readers, clock, _lock: Some(lock) })
     }
 
     /// Opens the data folder to read it, also while another process works in it. Where its database is absent or of an older
@@ -165,7 +164,8 @@ impl SqliteStore {
                 return Err(OpenError::Newer(path));
             }
             if version == Some(Self::version()) {
-                return Ok(Self { writer: Mutex::new(None), readers, clock: system_clock(), _lock: None });
+                let (writer, clock) = (Mutex::new(None), ForwardClock::new(system_clock()));
+                return Ok(Self { writer, readers, clock, _lock: None });
             }
             readers.close().await;
         }
@@ -193,7 +193,7 @@ impl SqliteStore {
     }
 
     pub(crate) fn now(&self) -> i64 {
-        (self.clock)()
+        self.clock.now()
     }
 
     pub(crate) fn readers(&self) -> &SqlitePool {
@@ -250,7 +250,10 @@ async fn end_leases(writer: &mut SqliteConnection) -> sqlx::Result<()> {
     )
     .execute(&mut *writer)
     .await?;
-    sqlx::query!("UPDATE batches SET lease_until = 0 WHERE lease_until > 0").execute(&mut *writer).await?;
+    // Nor for a time that lies ahead of a clock that was set back since.
+    sqlx::query!("UPDATE batches SET lease_until = 0, next_at = 0 WHERE state <> 'ended'")
+        .execute(&mut *writer)
+        .await?;
     sqlx::query!("UPDATE runs SET lease_until = 0 WHERE state = 'leased'").execute(&mut *writer).await?;
     Ok(())
 }

@@ -8,18 +8,19 @@
 )]
 
 use conformance::fixtures::{self, NAME, harvest, question, row, rows, spec};
-use domain::ids::{DatasetId, DistillationId, RequestId};
-use domain::ports::{BATCH_MAX, LedgerFilter, StoreError};
+use domain::ids::{BatchId, DatasetId, DistillationId, RequestId};
+use domain::ports::{BATCH_MAX, LedgerFilter, NewBatch, StoreError};
 use domain::records::NewDistillation;
 use domain::state::PromptState;
-use domain::{DatasetStore, Fault, JobStore, ModelStore, PromptStore, RunStore};
-use embedded::{OpenError, SqliteStore};
+use domain::{BatchStore, DatasetStore, Fault, JobStore, ModelStore, PromptStore, RunStore};
+use embedded::{Clock, OpenError, SqliteStore};
 use sqlx::Connection;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 const DATABASE: &str = "distillery.db";
@@ -224,6 +225,69 @@ async fn leases_end_with_the_process_that_gave_them() {
         assert_eq!((leased.id, leased.fence), (run, u64::from(attempt)));
         drop(store);
         store = SqliteStore::open(folder.path()).await.unwrap();
+    }
+}
+
+const HOUR_MS: i64 = 3_600_000;
+
+/// A clock that the test sets.
+fn clock() -> (Arc<AtomicI64>, Clock) {
+    let now = Arc::new(AtomicI64::new(1_767_225_600_000));
+    let clock = Arc::clone(&now);
+    (now, Arc::new(move || clock.load(Ordering::SeqCst)))
+}
+
+/// Leases run out, and times of things go up, whatever the machine's clock does.
+#[tokio::test]
+async fn a_clock_that_is_set_back_prolongs_no_lease() {
+    let folder = tempfile::tempdir().unwrap();
+    let (now, clock) = clock();
+    let store = SqliteStore::open_with_clock(folder.path(), clock).await.unwrap();
+    let harvest = harvest(&store, 1).await;
+    let lease = Duration::from_secs(60);
+    for attempt in 1..=4 {
+        let outcome = store.lease_prompts(&harvest.ids(), "worker", lease).await.unwrap();
+        assert_eq!(outcome.leased.len(), 1, "attempt {attempt}: {outcome:?}");
+        let before = store.create_dataset(RequestId::generate(), "before").await.unwrap().created_at;
+        now.fetch_sub(HOUR_MS, Ordering::SeqCst);
+        let after = store.create_dataset(RequestId::generate(), "after").await.unwrap().created_at;
+        assert!(after >= before, "{} and then {}", before.0, after.0);
+        now.fetch_add(30_000, Ordering::SeqCst);
+        let outcome = store.lease_prompts(&harvest.ids(), "another", lease).await.unwrap();
+        assert_eq!(outcome.busy, harvest.ids(), "after half of the lease");
+        now.fetch_add(31_000, Ordering::SeqCst);
+    }
+    // Where the clock is right again, its time is taken.
+    now.fetch_add(100 * HOUR_MS, Ordering::SeqCst);
+    let right = store.create_dataset(RequestId::generate(), "right").await.unwrap().created_at;
+    assert_eq!(right.0, now.load(Ordering::SeqCst));
+}
+
+/// What was to be done at a time that lies ahead of a clock that was set back is done at the next start.
+#[tokio::test]
+async fn a_start_with_an_earlier_clock_waits_for_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let (now, clock) = clock();
+    let mut store = SqliteStore::open_with_clock(folder.path(), Arc::clone(&clock)).await.unwrap();
+    let mut batched = spec(NAME);
+    batched.teacher.as_mut().unwrap().batch = true;
+    let planned = fixtures::harvest_of(&store, batched, vec![question(0, 0)]).await;
+    let into = NewBatch { id: BatchId::generate(), distillation: planned.job, profile: 0, lines_max: 10 };
+    store.fill_batch(&into, &planned.ids()).await.unwrap();
+    store.seal_batches(planned.job).await.unwrap();
+    let waiting = harvest(&store, 1).await;
+    for process in ["first", "second", "third"] {
+        let batches = store.claim_batches(process, fixtures::LONG, 10).await.unwrap();
+        assert_eq!(batches.len(), 1, "{process}");
+        store.postpone_batch(into.id, process, fixtures::LONG).await.unwrap();
+        assert_eq!(store.claim_batches(process, fixtures::LONG, 10).await.unwrap(), []);
+        let jobs = store.claim_distillations(process, fixtures::LONG, 10).await.unwrap();
+        assert_eq!(jobs.len(), 2, "{process}");
+        let prompts = store.lease_prompts(&waiting.ids(), process, fixtures::LONG).await.unwrap();
+        assert_eq!(prompts.leased.len(), 1, "{process}");
+        drop(store);
+        now.fetch_sub(1_000 * HOUR_MS, Ordering::SeqCst);
+        store = SqliteStore::open_with_clock(folder.path(), Arc::clone(&clock)).await.unwrap();
     }
 }
 
