@@ -104,6 +104,8 @@ async fn hold(folder: &Path) -> Result<File, OpenError> {
 pub struct SqliteStore {
     /// `None` once the store is closed, and where it is only read.
     writer: Mutex<Option<SqliteConnection>>,
+    /// How the writer is opened again.
+    options: SqliteConnectOptions,
     readers: SqlitePool,
     clock: ForwardClock,
     /// Held for as long as the store lives; `None` where it is only read.
@@ -147,7 +149,7 @@ impl SqliteStore {
         end_leases(&mut writer).await.map_err(database)?;
         let readers = readers(&path).await.map_err(database)?;
         let (writer, clock) = (Mutex::new(Some(writer)), ForwardClock::new(clock));
-        Ok(Self { writer, readers, clock, _lock: Some(lock) })
+        Ok(Self { writer, options, readers, clock, _lock: Some(lock) })
     }
 
     /// Opens the data folder to read it, also while another process works in it. Where its database is absent or of an older
@@ -165,7 +167,7 @@ impl SqliteStore {
             }
             if version == Some(Self::version()) {
                 let (writer, clock) = (Mutex::new(None), ForwardClock::new(system_clock()));
-                return Ok(Self { writer, readers, clock, _lock: None });
+                return Ok(Self { writer, options: options(&path), readers, clock, _lock: None });
             }
             readers.close().await;
         }
@@ -201,8 +203,16 @@ impl SqliteStore {
     }
 
     pub(crate) async fn write(&self) -> StoreResult<WriteConnection<'_>> {
-        let connection = MutexGuard::try_map(self.writer.lock().await, Option::as_mut)
+        let mut connection = MutexGuard::try_map(self.writer.lock().await, Option::as_mut)
             .map_err(|_| StoreError::Unavailable("the store is closed, or only read".to_owned()))?;
+        // SQLite itself ends a transaction that a full disk broke off, and its connection may still count it as open. The
+        // one before may also be ending at this moment: whoever asks the connection waits for that.
+        if connection.is_in_transaction()
+            && (connection.ping().await.is_err() || connection.is_in_transaction())
+        {
+            tracing::warn!("a write broke off and left its connection unusable: it is opened again");
+            *connection = SqliteConnection::connect_with(&self.options).await.map_err(internal)?;
+        }
         Ok(WriteConnection { connection })
     }
 }
@@ -267,5 +277,33 @@ impl WriteConnection<'_> {
     /// A transaction that holds the database's write lock from its beginning: it never fails half-way because another connection writes.
     pub(crate) async fn begin(&mut self) -> StoreResult<Transaction<'_, Sqlite>> {
         self.connection.begin_with("BEGIN IMMEDIATE").await.map_err(internal)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use domain::ModelStore;
+
+    /// A database that may not grow refuses a write as a full disk does, and ends its transaction.
+    #[tokio::test]
+    async fn writes_go_on_when_a_full_disk_has_space_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(folder.path()).await.unwrap();
+        let long = "x".repeat(100_000);
+        let limit = async |pages: u32| {
+            let mut writer = store.write().await.unwrap();
+            let pragma = sqlx::AssertSqlSafe(format!("PRAGMA max_page_count = {pages}"));
+            sqlx::query(pragma).execute(&mut *writer.connection).await.unwrap();
+        };
+        for name in ["first", "second", "third"] {
+            for _ in 0..2 {
+                limit(1).await;
+                let full = store.register_base_model(name, &long).await;
+                assert!(matches!(full, Err(StoreError::Unavailable(_))), "{full:?}");
+            }
+            limit(1_000_000).await;
+            store.register_base_model(name, &long).await.unwrap();
+        }
     }
 }
