@@ -2,7 +2,8 @@
 //! of those that wait for their time.
 //!
 //! An index of (prompt, entry) says which prompts have an entry. Whatever changes stream, set and index is one script or
-//! one MULTI, so that they agree at any instant; FLUSHALL takes all three.
+//! one MULTI, so that they agree at any instant: the index has as many members as stream and set have entries. Where it has
+//! not, a key was lost, and it is made again from what is there; FLUSHALL takes all three.
 
 use crate::redis_server::RedisServer;
 use async_trait::async_trait;
@@ -31,6 +32,7 @@ static PUBLISH: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("sc
 static POSTPONE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/postpone.lua")));
 static WAKE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/wake.lua")));
 static FORGET: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/forget.lua")));
+static MEND: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/mend.lua")));
 
 /// The queue that the replicas of a cluster share.
 pub struct RedisQueue {
@@ -253,6 +255,23 @@ impl RedisQueue {
         }
     }
 
+    /// Makes the index again where it does not agree with what it is of: one of the three keys was lost.
+    async fn mend(&self) -> RedisResult<()> {
+        let mut invocation = MEND.prepare_invoke();
+        invocation.key(&self.stream).key(&self.postponed).key(&self.index).arg(BATCH_MAX);
+        let (indexed, entries): (usize, usize) =
+            invocation.invoke_async(&mut self.server.connection()).await?;
+        if indexed != entries {
+            tracing::warn!(
+                index = self.index,
+                indexed,
+                entries,
+                "Redis lost a key of the work queue: its index is made again; with `maxmemory-policy noeviction` Redis keeps its keys"
+            );
+        }
+        Ok(())
+    }
+
     async fn publish_batch(&self, work: &[QueuedPrompt]) -> RedisResult<Option<usize>> {
         let mut invocation = PUBLISH.prepare_invoke();
         invocation.key(&self.stream).key(&self.postponed).key(&self.index).arg(self.capacity);
@@ -341,6 +360,7 @@ impl Queue for RedisQueue {
     }
 
     async fn missing(&self, prompts: &[PromptId]) -> Result<Vec<PromptId>, QueueError> {
+        self.mend().await.map_err(unavailable)?;
         let mut missing = Vec::new();
         for batch in prompts.chunks(BATCH_MAX) {
             let mut ask = redis::pipe();

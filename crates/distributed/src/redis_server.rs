@@ -1,8 +1,8 @@
 //! The Redis that the replicas of one cluster share, and its failures.
 
 use domain::Fault;
-use redis::aio::{ConnectionManager, ConnectionManagerConfig, MultiplexedConnection};
-use redis::{AsyncConnectionConfig, Client};
+use redis::aio::{ConnectionLike, ConnectionManager, ConnectionManagerConfig, MultiplexedConnection};
+use redis::{AsyncConnectionConfig, Client, InfoDict};
 use std::time::Duration;
 
 /// The oldest version that has every command in use.
@@ -31,6 +31,11 @@ pub enum RedisError {
     /// It is too old.
     #[error("Redis has version {0}, and {OLDEST}.0 is needed: use a newer one")]
     Older(String),
+    /// It removes keys of ours when its memory is full.
+    #[error(
+        "Redis removes keys when its memory is full (`maxmemory-policy {0}`): set `maxmemory-policy noeviction` in its configuration"
+    )]
+    Evicts(String),
 }
 
 impl RedisError {
@@ -39,7 +44,7 @@ impl RedisError {
         match self {
             Self::Url | Self::Prefix(_) => Fault::Invalid,
             Self::Unavailable(_) => Fault::Unavailable,
-            Self::Older(_) => Fault::Conflict,
+            Self::Older(_) | Self::Evicts(_) => Fault::Conflict,
         }
     }
 }
@@ -81,17 +86,16 @@ impl RedisServer {
         let connection =
             ConnectionManager::new_with_config(client.clone(), settings).await.map_err(unavailable)?;
         let server = Self { client, connection, prefix: prefix.to_owned() };
-        let info: redis::InfoDict = redis::cmd("INFO")
-            .arg("server")
-            .query_async(&mut server.connection())
-            .await
-            .map_err(unavailable)?;
+        let info = info(&mut server.connection(), "server").await.map_err(unavailable)?;
         let version: String = info.get("redis_version").unwrap_or_default();
         let major = version.split('.').next().and_then(|major| major.parse::<u32>().ok());
         if major.is_none_or(|major| major < OLDEST) {
             return Err(RedisError::Older(version));
         }
-        Ok(server)
+        match evicts(&mut server.connection()).await.map_err(unavailable)? {
+            Some(policy) => Err(RedisError::Evicts(policy)),
+            None => Ok(server),
+        }
     }
 
     /// A handle of the shared connection, for commands that are answered at once.
@@ -107,11 +111,27 @@ impl RedisServer {
         let settings = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(CONNECT_MAX))
             .set_response_timeout(Some(block + RESPONSE_MAX));
-        self.client.get_multiplexed_async_connection_with_config(&settings).await
+        let mut connection = self.client.get_multiplexed_async_connection_with_config(&settings).await?;
+        // One is opened after every loss of the server, which may have come back with other settings.
+        if let Some(policy) = evicts(&mut connection).await? {
+            tracing::warn!(error = %RedisError::Evicts(policy), "the work queue may lose keys, and is filled again when it does");
+        }
+        Ok(connection)
     }
 
     /// One of our keys. The braces keep all of them on one node of a Redis Cluster, as scripts over several keys need.
     pub(crate) fn key(&self, name: &str) -> String {
         format!("{{{}}}:{name}", self.prefix)
     }
+}
+
+async fn info(connection: &mut impl ConnectionLike, section: &str) -> redis::RedisResult<InfoDict> {
+    redis::cmd("INFO").arg(section).query_async(connection).await
+}
+
+/// The policy by which the server removes keys when its memory is full; `None` where it removes none.
+async fn evicts(connection: &mut impl ConnectionLike) -> redis::RedisResult<Option<String>> {
+    let memory = info(connection, "memory").await?;
+    let is_bounded = memory.get::<u64>("maxmemory").is_some_and(|bytes| bytes > 0);
+    Ok(memory.get::<String>("maxmemory_policy").filter(|policy| is_bounded && policy != "noeviction"))
 }

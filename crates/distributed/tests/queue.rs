@@ -16,7 +16,8 @@ use domain::{Fault, Queue};
 use redis::AsyncCommands;
 use server::{Prefix, connect, prefix, shared};
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::io::Write;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tests::redis::Redis;
 
@@ -25,6 +26,21 @@ conformance::queue_suite!(Prefix::open);
 /// A wait that no test reaches the end of, unless it is never woken.
 const PATIENCE: Duration = Duration::from_secs(20);
 const SHORT: Duration = Duration::from_millis(200);
+
+/// A log in memory.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
 
 fn work(count: usize) -> Vec<QueuedPrompt> {
     (0..count)
@@ -89,6 +105,77 @@ async fn what_flushall_took_is_missing_and_can_be_published_again() {
     assert_eq!(prompts(after.iter().map(|delivery| &delivery.work)), prompts(&work));
     queue.acknowledge(&handles(&after)).await.unwrap();
     assert_eq!(queue.depth().await.unwrap(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_single_lost_key_keeps_a_prompt_from_being_published_again() {
+    for lost in ["work", "postponed", "index"] {
+        let (queue, prefix) = queue(shared(), CAPACITY, SHORT).await;
+        let work = work(12);
+        let all: Vec<PromptId> = work.iter().map(|work| work.prompt).collect();
+        queue.publish(&work).await.unwrap();
+        let held = queue.take("worker", 6, Duration::ZERO).await.unwrap();
+        queue.acknowledge(&handles(&held[..1])).await.unwrap();
+        for delivery in &held[1..4] {
+            queue.postpone(delivery, SHORT / 4).await.unwrap();
+        }
+        let removed: usize = commands(shared()).await.del(format!("{{{prefix}}}:{lost}")).await.unwrap();
+        assert_eq!(removed, 1, "{lost}");
+        // As the reconciler does: what is missing is published again.
+        let unfinished = &all[1..];
+        let missing: BTreeSet<PromptId> = queue.missing(unfinished).await.unwrap().into_iter().collect();
+        let gone = match lost {
+            "work" => [&all[4..]].concat(),
+            "postponed" => all[1..4].to_vec(),
+            _ => Vec::new(),
+        };
+        assert_eq!(missing, gone.iter().copied().collect(), "{lost}");
+        let again: Vec<QueuedPrompt> =
+            work.iter().filter(|work| missing.contains(&work.prompt)).cloned().collect();
+        assert_eq!(queue.publish(&again).await.unwrap(), again.len());
+        assert_eq!(queue.missing(unfinished).await.unwrap(), [], "{lost}");
+        assert_eq!(queue.depth().await.unwrap(), unfinished.len(), "{lost}: no entry twice");
+        let (mut found, began) = (BTreeSet::new(), Instant::now());
+        while found.len() < unfinished.len() {
+            assert!(began.elapsed() < PATIENCE, "{lost}: {} were delivered", found.len());
+            let taken = queue.take("other", 50, SHORT).await.unwrap();
+            queue.acknowledge(&handles(&taken)).await.unwrap();
+            found.extend(taken.iter().map(|delivery| delivery.work.prompt));
+        }
+        assert_eq!(found, unfinished.iter().copied().collect(), "{lost}");
+        assert_eq!(queue.depth().await.unwrap(), 0, "{lost}");
+        assert_eq!(queue.missing(&all).await.unwrap(), all, "{lost}: what is done has no entry");
+    }
+}
+
+#[tokio::test]
+async fn a_redis_that_removes_keys_is_refused_at_the_start_and_told_of_when_it_comes_back() {
+    let redis = Redis::start().unwrap();
+    let (queue, prefix) = queue(&redis, CAPACITY, VISIBILITY).await;
+    let mut settings = commands(&redis).await;
+    let mut set = async |name: &str, value: &str| {
+        let _ok: String =
+            redis::cmd("CONFIG").arg(("SET", name, value)).query_async(&mut settings).await.unwrap();
+    };
+    set("maxmemory-policy", "volatile-lru").await;
+    connect(&redis, &prefix).await;
+    set("maxmemory", "100mb").await;
+    let error: RedisError = RedisServer::connect(&redis.url(), &prefix).await.unwrap_err();
+    assert!(error.to_string().contains("maxmemory-policy noeviction"), "{error}");
+    assert_eq!(error.fault(), Fault::Conflict);
+    // The connection of before goes on, and says so as soon as it opens another.
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).finish();
+    assert_eq!(queue.take("worker", 1, Duration::ZERO).await.unwrap(), []);
+    queue.publish(&work(1)).await.unwrap();
+    let logging = tracing::subscriber::set_default(subscriber);
+    assert_eq!(queue.take("worker", 1, PATIENCE).await.unwrap().len(), 1);
+    drop(logging);
+    let logged = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    assert!(logged.contains("WARN") && logged.contains("maxmemory-policy noeviction"), "{logged}");
+    set("maxmemory-policy", "noeviction").await;
+    connect(&redis, &prefix).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
