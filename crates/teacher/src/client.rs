@@ -5,9 +5,9 @@ use crate::dialect::{self, Counts, Meaning, Reading, Received, Words};
 use crate::error::{Failure, TeacherError};
 use crate::headers::{self, RateLimitHeaders};
 use crate::profile::{Prices, Profile, shown_url};
+use crate::redact::Secrets;
 use crate::{Question, Reply, Tokens, estimate_tokens};
 use bytes::{Bytes, BytesMut};
-use domain::Secret;
 use domain::budget::{CallEnd, Usage};
 use domain::completion::FinishReason;
 use domain::ids::CallId;
@@ -16,6 +16,7 @@ use http::HeaderMap;
 use hyper_util::client::proxy::matcher::Matcher;
 use reqwest::{Method, RequestBuilder, Url};
 use serde_json::Value;
+use std::borrow::Cow;
 use std::error::Error;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -36,8 +37,6 @@ const WAIT_MAX: Duration = Duration::from_secs(15 * 60);
 const MODELS_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long that name is used: a process that serves for months sees that another model is behind the profile.
 const MODELS_KEPT: Duration = Duration::from_secs(10);
-/// Fewest bytes of a secret; what is shorter also stands in common words.
-const SECRET_BYTES_MIN: usize = 4;
 /// Longest name of a model.
 const MODEL_CHARACTERS: usize = 512;
 
@@ -69,8 +68,8 @@ pub(crate) struct Client {
     profile: Profile,
     endpoint: Url,
     headers: HeaderMap,
-    /// What no message may repeat, longest first.
-    secrets: Vec<Secret>,
+    /// What no text of the server's may repeat.
+    secrets: Secrets,
     /// The proxy that stands between, without its user and password. As everywhere, it also stands before loopback addresses
     /// unless NO_PROXY names them.
     proxy: Option<String>,
@@ -81,10 +80,9 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) fn new(profile: Profile) -> Result<Self, TeacherError> {
-        let secrets = secrets(&profile);
-        let invalid = |what: &str| {
-            TeacherError::Invalid(format!("teacher `{}`: {}", profile.name, redact(&secrets, what)))
-        };
+        let secrets = Secrets::of(&profile);
+        let invalid =
+            |what: &str| TeacherError::Invalid(format!("teacher `{}`: {}", profile.name, secrets.cut(what)));
         let endpoint = dialect::endpoint(&profile)
             .map_err(|error| invalid(&format!("url `{}`: {error}", shown_url(&profile.url))))?;
         let headers = dialect::headers(&profile).map_err(|error| invalid(&error))?;
@@ -183,7 +181,7 @@ impl Client {
     }
 
     async fn read_json(&self, response: reqwest::Response) -> Result<Value, TeacherError> {
-        let body = match read_body(response).await {
+        let body = match self.body(response).await {
             Ok(body) => body,
             Err(BodyError::Transport(error)) => return Err(self.transport(&error)),
             Err(BodyError::TooLong) => {
@@ -202,7 +200,7 @@ impl Client {
         let limits = RateLimitHeaders::read(response.headers(), now);
         let wait = headers::retry_after(response.headers(), now).or_else(|| limits.used_up_for());
         let status = response.status();
-        let body = read_body(response).await.unwrap_or_default();
+        let body = self.body(response).await.unwrap_or_default();
         let received =
             Received { status: status.as_u16(), content_type: "application/json", body: &body, wait, now };
         let nothing = Question::default();
@@ -248,7 +246,7 @@ impl Client {
         if status.is_server_error() || status.as_u16() == 429 {
             return Err(Away);
         }
-        let body = read_body(response).await.map_err(|_| Away)?;
+        let body = self.body(response).await.map_err(|_| Away)?;
         let list: Value = serde_json::from_slice(&body).unwrap_or_default();
         Ok(served(&list, &self.profile.model))
     }
@@ -266,7 +264,7 @@ impl Client {
         };
         let (content_type, encoding) =
             (text(http::header::CONTENT_TYPE), text(http::header::CONTENT_ENCODING));
-        let body = match read_body(response).await {
+        let body = match self.body(response).await {
             Ok(body) => body,
             // What the status says stands, whatever became of the body.
             Err(_) if !status.is_success() => Bytes::new(),
@@ -313,9 +311,11 @@ impl Client {
                 if *finish_reason == FinishReason::Length && text.is_empty() {
                     self.warn_of_thoughts(reading.counts.thoughts, thoughts, question);
                 }
+                // Pieces of a stream are put together by now.
+                let cut = |text: &str| self.secrets.cut_answer(text).into_owned();
                 return Ok(Reply {
-                    text: text.clone(),
-                    thoughts: thoughts.clone(),
+                    text: cut(text),
+                    thoughts: cut(thoughts),
                     finish_reason: *finish_reason,
                     model: reading.model.clone().unwrap_or_else(|| self.profile.model.clone()),
                     call: CallId::generate(),
@@ -332,7 +332,7 @@ impl Client {
             }
             Meaning::WrongRequest { words, parameter } => TeacherError::WrongRequest {
                 failure: failure(words, CallEnd::Refused),
-                parameter: parameter.clone(),
+                parameter: parameter.as_ref().map(|parameter| self.secrets.cut(parameter).into_owned()),
             },
             Meaning::Malformed(words) => TeacherError::Malformed(failure(words, CallEnd::Failed)),
             Meaning::Permanent(words) => TeacherError::Permanent(failure(words, CallEnd::Refused)),
@@ -400,6 +400,36 @@ impl Client {
         TeacherError::Unavailable { failure: self.failure(&words, end), wait: None }
     }
 
+    /// The body of an answer, without what the server repeats of our secrets: every text of a server's comes through here, or
+    /// through [`Client::line`].
+    async fn body(&self, response: reqwest::Response) -> Result<Bytes, BodyError> {
+        let is_success = response.status().is_success();
+        let mut body = BytesMut::new();
+        let mut chunks = response.bytes_stream();
+        while let Some(chunk) = chunks.next().await {
+            let chunk = chunk.map_err(BodyError::Transport)?;
+            if body.len().saturating_add(chunk.len()) > BODY_BYTES_MAX {
+                return Err(BodyError::TooLong);
+            }
+            body.extend_from_slice(&chunk);
+        }
+        let text = String::from_utf8_lossy(&body);
+        let cut = match if is_success { self.secrets.cut_answer(&text) } else { self.secrets.cut(&text) } {
+            Cow::Owned(cut) => Some(cut),
+            Cow::Borrowed(_) => None,
+        };
+        Ok(cut.map_or_else(|| body.freeze(), Bytes::from))
+    }
+
+    /// The same for a line of a file of answers.
+    pub(crate) fn line(&self, line: Bytes) -> Bytes {
+        let cut = match self.secrets.cut_answer(&String::from_utf8_lossy(&line)) {
+            Cow::Owned(cut) => Some(cut),
+            Cow::Borrowed(_) => None,
+        };
+        cut.map_or(line, Bytes::from)
+    }
+
     fn unreachable(&self) -> String {
         match &self.proxy {
             Some(proxy) => format!(
@@ -411,10 +441,10 @@ impl Client {
     }
 
     fn failure(&self, words: &Words, end: CallEnd) -> Box<Failure> {
-        let what = redact(&self.secrets, &words.what);
+        let what = self.secrets.cut(&words.what);
         let message = match quoted(&self.secrets, &words.said) {
             Some(said) => format!("{what}: `{said}`"),
-            None => what,
+            None => what.into_owned(),
         };
         let url = shown_url(self.endpoint.as_str());
         Box::new(Failure { profile: self.profile.name.clone(), url, message, end })
@@ -425,19 +455,6 @@ impl Client {
 enum BodyError {
     TooLong,
     Transport(reqwest::Error),
-}
-
-async fn read_body(response: reqwest::Response) -> Result<Bytes, BodyError> {
-    let mut body = BytesMut::new();
-    let mut chunks = response.bytes_stream();
-    while let Some(chunk) = chunks.next().await {
-        let chunk = chunk.map_err(BodyError::Transport)?;
-        if body.len().saturating_add(chunk.len()) > BODY_BYTES_MAX {
-            return Err(BodyError::TooLong);
-        }
-        body.extend_from_slice(&chunk);
-    }
-    Ok(body.freeze())
 }
 
 /// Whether a body holds what cannot be decompressed, rather than ending early.
@@ -465,30 +482,9 @@ fn proxy_of(proxies: &Matcher, endpoint: &Url) -> Option<String> {
     Some(shown_url(proxy.uri().to_string().trim_end_matches('/')))
 }
 
-/// What a profile sends that nobody else may see: its key, the values of its headers, and those of its address's query.
-fn secrets(profile: &Profile) -> Vec<Secret> {
-    let mut secrets = vec![profile.api_key.clone()];
-    secrets.extend(profile.headers.iter().map(|(_, value)| value.clone()));
-    if let Ok(url) = Url::parse(&profile.url) {
-        secrets.extend(url.query_pairs().map(|(_, value)| Secret::new(&value)));
-        let written = url.query().unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
-        secrets.extend(written.map(|(_, value)| Secret::new(value)));
-    }
-    secrets.retain(|secret| secret.expose().len() >= SECRET_BYTES_MIN);
-    // What a secret begins with may be another one.
-    secrets.sort_by_key(|secret| std::cmp::Reverse(secret.expose().len()));
-    secrets
-}
-
-/// `text` without `secrets`: a server may repeat what it was sent.
-fn redact(secrets: &[Secret], text: &str) -> String {
-    secrets.iter().fold(text.to_owned(), |text, secret| text.replace(secret.expose(), "***"))
-}
-
 /// The beginning of a server's text on one line, for a message; `None` where there is none.
-fn quoted(secrets: &[Secret], said: &str) -> Option<String> {
-    let said = said.get(..said.floor_char_boundary(QUOTED_BYTES_MAX)).unwrap_or_default();
-    let said = redact(secrets, said);
+fn quoted(secrets: &Secrets, said: &str) -> Option<String> {
+    let said = secrets.cut(said.get(..said.floor_char_boundary(QUOTED_BYTES_MAX)).unwrap_or_default());
     let line = said.split_whitespace().collect::<Vec<_>>().join(" ");
     let shown = |character: char| if character.is_control() { '\u{fffd}' } else { character };
     let line: String = line.chars().take(SHOWN_CHARACTERS).map(shown).collect();

@@ -6,7 +6,7 @@
 //! # Invariants
 //!
 //! - A job names a profile; it contains no URL and no key.
-//! - A secret ([`domain::Secret`]) does not print.
+//! - A secret ([`domain::Secret`]) does not print, and is cut from every text that a server sends before it is read.
 //! - Every wait, retry, body and template is bounded.
 //!
 //! # Example
@@ -32,6 +32,7 @@ mod error;
 mod headers;
 mod meters;
 mod profile;
+mod redact;
 mod render;
 mod retry_after;
 mod stack;

@@ -75,7 +75,7 @@ impl Results {
             self.buffer.advance(1);
             self.looked = 0;
             if !std::mem::take(&mut self.is_skipping) {
-                return Some(line);
+                return Some(self.api.client().line(line));
             }
         }
     }
