@@ -41,6 +41,8 @@ const WHOLE: &str = "";
 const LIVES: &str = "grpc.health.v1.Health";
 /// What every service accepts, and sends to callers who ask for it.
 const GZIP: CompressionEncoding = CompressionEncoding::Gzip;
+/// Most bytes of a question to server reflection.
+const REFLECTION_BYTES_MAX: usize = 4 * 1024;
 /// The services that every process has.
 const COMMON: &[&str] =
     &[LIVES, "grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"];
@@ -286,6 +288,8 @@ fn reflection(which: Roles, routes: Routes) -> anyhow::Result<Routes> {
         builder().register_encoded_file_descriptor_set(tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET);
     let (newer, older) =
         (newer.build_v1().context("server reflection")?, older.build_v1alpha().context("server reflection")?);
+    let newer = newer.max_decoding_message_size(REFLECTION_BYTES_MAX);
+    let older = older.max_decoding_message_size(REFLECTION_BYTES_MAX);
     Ok(routes
         .add_service(newer.accept_compressed(GZIP).send_compressed(GZIP))
         .add_service(older.accept_compressed(GZIP).send_compressed(GZIP)))

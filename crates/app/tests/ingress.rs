@@ -10,6 +10,7 @@
 mod common;
 
 use app::config::Config;
+use app::serve::Roles;
 use common::{HARVESTER, PATIENCE, Server, add_token, call};
 use domain::Fault;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
@@ -27,6 +28,7 @@ use wire::v1;
 use wire::v1::datasets_service_client::DatasetsServiceClient;
 use wire::v1::models_service_client::ModelsServiceClient;
 
+const INFERENCE: Roles = Roles { harvester: false, trainer: false, inference: true };
 const LIST_MODELS: &str = "/distillery.v1.ModelsService/ListModels";
 
 /// An authority, and what it signed.
@@ -370,6 +372,57 @@ async fn a_message_that_is_too_long_or_none_is_the_callers_mistake() {
     assert_eq!(garbage.code(), Code::InvalidArgument, "{garbage}");
     assert!(garbage.message().starts_with("the message cannot be read"), "{garbage}");
     list_models(&channel).await.unwrap();
+    server.stop().await.unwrap();
+}
+
+/// A message of `length` bytes as it is framed, of which only `sent` have come.
+fn begun(length: u32, sent: usize) -> Vec<u8> {
+    [&[0], length.to_be_bytes().as_slice(), &vec![0xff; sent]].concat()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nobody_answers_for_costs_little_and_is_the_callers_mistake() {
+    const LONG: u32 = 3_900_000;
+    const INVALID: i32 = Code::InvalidArgument as i32;
+    let server = Server::start(INFERENCE, |config, folder| {
+        add_token(config, folder, "read", "");
+        config.client.harvester_url = "http://127.0.0.1:1".to_owned();
+    })
+    .await;
+    let probes = [
+        "/grpc.health.v1.Health/Check",
+        "/grpc.health.v1.Health/Watch",
+        "/inference.GRPCInferenceService/ServerLive",
+        "/inference.GRPCInferenceService/ServerReady",
+    ];
+    for path in probes {
+        let ask = async |body: Vec<u8>, ends: bool| exchange(&server.url, path, &[], body, ends).await.0;
+        // The rest never comes: the answer is there before it.
+        assert_eq!(ask(begun(LONG, 8 * 1024), false).await, Code::OutOfRange as i32, "{path}");
+        for garbage in
+            [Vec::new(), begun(5, 3), begun(40, 40), vec![7; 40], vec![1, 0, 0, 0, 1, 7], vec![0; 3]]
+        {
+            assert_eq!(ask(garbage.clone(), true).await, INVALID, "{path} after {garbage:?}");
+        }
+    }
+    // Before a token is looked at, nothing of a message is.
+    let refused =
+        exchange(&server.url, "/inference.GRPCInferenceService/ModelInfer", &[], begun(LONG, 9), false);
+    assert_eq!(refused.await.0, Code::Unauthenticated as i32);
+    let token =
+        format!("Bearer {}", std::fs::read_to_string(server.folder.path().join("token-read")).unwrap());
+    let known = [("authorization", token.as_str())];
+    let reflection = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
+    let answered = exchange(&server.url, reflection, &known, begun(LONG, 9), false).await.0;
+    assert_ne!(answered, Code::Internal as i32, "it is not waited for");
+    for garbage in [Vec::new(), begun(5, 3), vec![7; 40], vec![1, 0, 0, 0, 1, 7]] {
+        let path = "/inference.GRPCInferenceService/ModelInfer";
+        assert_eq!(
+            exchange(&server.url, path, &known, garbage.clone(), true).await.0,
+            INVALID,
+            "{garbage:?}"
+        );
+    }
     server.stop().await.unwrap();
 }
 

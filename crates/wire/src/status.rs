@@ -4,6 +4,9 @@ use domain::{Fault, Violation};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
+/// What a caller is told of an internal error, and nothing else.
+pub const INTERNAL: &str = "an internal error: the server's log has the details";
+
 /// How many violations a message names; more of them are in the details.
 const SHOWN_MAX: usize = 8;
 
@@ -46,7 +49,7 @@ pub fn status(fault: Fault, message: impl Into<String>) -> Status {
         Fault::Denied => Status::new(Code::PermissionDenied, message),
         Fault::Internal => {
             tracing::error!(fault = "internal", message);
-            Status::new(Code::Internal, "an internal error: the server's log has the details")
+            Status::new(Code::Internal, INTERNAL)
         }
     }
 }

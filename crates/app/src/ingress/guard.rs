@@ -7,6 +7,7 @@ use super::tokens::Guests;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use http::{HeaderMap, HeaderValue, Request, Response, header};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -14,8 +15,8 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tonic::Status;
 use tonic::body::Body;
+use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 use tower::Service;
 use tracing::Span;
@@ -24,6 +25,10 @@ use tracing::Span;
 const REQUEST_ID: &str = "x-request-id";
 /// The longest id that is taken from a caller.
 const REQUEST_ID_BYTES_MAX: usize = 128;
+/// Most bytes of a call that needs no token, and the longest time that it may take to come: whatever anybody sends costs next
+/// to nothing.
+const PROBE_BYTES_MAX: usize = 4 * 1024;
+const PROBE_WITHIN: Duration = Duration::from_secs(10);
 /// When a caller that was refused at the limit of calls may retry.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -67,6 +72,7 @@ impl Guard {
             deadline,
             closing: closing.filter(|_| method.lasts == Lasts::UntilLeft),
             place: self.place(method)?,
+            is_probe: method.needs == Needs::Nothing,
         })
     }
 
@@ -87,7 +93,7 @@ impl Guard {
         );
         let mut details = ErrorDetails::new();
         details.set_retry_info(Some(RETRY_AFTER));
-        Status::with_error_details(tonic::Code::ResourceExhausted, words, details)
+        Status::with_error_details(Code::ResourceExhausted, words, details)
     }
 }
 
@@ -108,6 +114,7 @@ struct Pass {
     deadline: Option<Instant>,
     closing: Option<CancellationToken>,
     place: Option<OwnedSemaphorePermit>,
+    is_probe: bool,
 }
 
 impl Pass {
@@ -116,18 +123,49 @@ impl Pass {
     where
         S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
     {
-        let called = inner.call(request);
+        let called = async {
+            let request = if self.is_probe { whole(request).await } else { Ok(request) };
+            match request {
+                Ok(request) => inner.call(request).await,
+                Err(status) => Ok(status.into_http()),
+            }
+        };
         let answered = match self.deadline {
             Some(deadline) => tokio::time::timeout_at(deadline, called).await,
             None => Ok(called.await),
         };
         match answered {
-            Ok(Ok(response)) => {
-                response.map(|body| Body::new(Outgoing::new(body, self.deadline, self.closing, self.place)))
-            }
+            Ok(Ok(response)) => unread(response)
+                .map(|body| Body::new(Outgoing::new(body, self.deadline, self.closing, self.place))),
             Ok(Err(never)) => match never {},
             Err(_) => late().into_http(),
         }
+    }
+}
+
+/// A request with all of its body, which is one short message. Services would set aside as much as a message says that it is
+/// long, and wait for it.
+async fn whole(request: Request<Body>) -> Result<Request<Body>, Status> {
+    let (head, body) = request.into_parts();
+    let collected = Limited::new(body, PROBE_BYTES_MAX).collect();
+    match tokio::time::timeout(PROBE_WITHIN, collected).await {
+        Ok(Ok(body)) => Ok(Request::from_parts(head, Body::new(Full::new(body.to_bytes())))),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+            Err(Status::out_of_range(format!("this call takes a message of at most {PROBE_BYTES_MAX} bytes")))
+        }
+        Ok(Err(error)) => Err(Status::invalid_argument(format!("the message cannot be read: {error}"))),
+        Err(_) => Err(Status::deadline_exceeded("the message did not come in time")),
+    }
+}
+
+/// An internal error that is not one of ours was found by the library that reads messages: frames that are none, no message where
+/// one belongs, or bytes that are none of its kind. That is the caller's mistake, and no alert counts it.
+fn unread(response: Response<Body>) -> Response<Body> {
+    match Status::from_header_map(response.headers()) {
+        Some(status) if status.code() == Code::Internal && status.message() != wire::INTERNAL => {
+            Status::invalid_argument(format!("the message cannot be read: {}", status.message())).into_http()
+        }
+        _ => response,
     }
 }
 
