@@ -200,8 +200,8 @@ inspect() {
 # Serve, check health as the image's HEALTHCHECK does, and stop with SIGTERM. Inference is ready only when a harvester has
 # listed the models, and there is none here: check liveness instead.
 serve() {
-    local target=$1 ask='distillery health --server http://127.0.0.1:7070'
-    [[ $target != inference ]] || ask+=' --service grpc.health.v1.Health'
+    local target=$1 ask='distillery health --admin'
+    [[ $target != inference ]] || ask='distillery health --server http://127.0.0.1:7070 --service grpc.health.v1.Health'
     # shellcheck disable=SC2016 # the words are for the inner shell
     run "$target" '
         refused=$(distillery serve --role '"$target"' 2>&1 || true)

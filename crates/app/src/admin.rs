@@ -1,26 +1,31 @@
 //! The admin port: metrics for Prometheus, and probes. Plain HTTP, apart from the ingress, so that an orchestrator needs
-//! neither a token nor a certificate; it tells nothing of a row, a prompt or a secret.
+//! neither a token nor a certificate; it tells nothing of a row, a prompt or a secret. Whoever connects is answered, however
+//! many others have connected and say nothing: where all places are taken, the oldest connection ends.
 
+use crate::client::{self, Health};
 use crate::config::AdminSection;
 use crate::exposition::{CONTENT_TYPE, Exposition};
-use anyhow::Context;
+use anyhow::{Context, anyhow, bail};
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_TYPE as TYPE};
+use http::header::{ALLOW, CONTENT_TYPE as TYPE, HOST};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
-use http_body_util::Full;
+use http_body_util::{Empty, Full};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-/// Connections at once; more wait to be accepted.
+/// Where it is asked whether the process serves.
+const READY: &str = "/readyz";
+/// Connections at once; for one more the oldest ends.
 const CONNECTIONS_MAX: usize = 64;
 /// How long a connection may take to say what it wants, and rest between two questions.
 const HEADERS_WITHIN: Duration = Duration::from_secs(30);
@@ -30,6 +35,8 @@ const CONNECTION_AGE: Duration = Duration::from_secs(600);
 const REQUEST_BYTES_MAX: usize = 16 * 1024;
 /// How long to wait when no connection can be accepted, for example without free file descriptors.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+/// How long a probe waits for its answer.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// How often observations are put into their buckets, without a scraper.
 const TIDY_EVERY: Duration = Duration::from_secs(5);
 
@@ -73,7 +80,7 @@ impl Admin {
     pub(crate) async fn serve(self, exposition: Exposition, readiness: watch::Receiver<Readiness>) {
         let closing = CancellationToken::new();
         let _closes = closing.clone().drop_guard();
-        let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let mut places = Places::default();
         let mut tidying = tokio::time::interval(TIDY_EVERY);
         loop {
             let accepted = tokio::select! {
@@ -81,35 +88,86 @@ impl Admin {
                     exposition.tidy_up();
                     continue;
                 }
-                accepted = accept(&self.listener, &places) => accepted,
+                accepted = accept(&self.listener) => accepted,
             };
-            let Some((place, stream)) = accepted else { continue };
-            let (exposition, readiness, closing) = (exposition.clone(), readiness.clone(), closing.clone());
+            let Some(stream) = accepted else { continue };
+            let place = places.take(&closing);
+            let (exposition, readiness) = (exposition.clone(), readiness.clone());
             tokio::spawn(async move {
                 tokio::select! {
-                    () = closing.cancelled() => {}
+                    () = place.ends.cancelled() => {}
                     () = tokio::time::sleep(CONNECTION_AGE) => {}
                     () = speak(stream, exposition, readiness) => {}
                 }
-                drop(place);
             });
         }
     }
 }
 
-/// The next connection with its place; `None` where none can be accepted for a moment.
-async fn accept(
-    listener: &TcpListener,
-    places: &Arc<Semaphore>,
-) -> Option<(tokio::sync::OwnedSemaphorePermit, TcpStream)> {
-    let place = Arc::clone(places).acquire_owned().await.ok()?;
+/// The connections that are open, the oldest first.
+#[derive(Debug, Default)]
+struct Places(VecDeque<Weak<Place>>);
+
+/// A connection's place, for as long as it is kept.
+#[derive(Debug)]
+struct Place {
+    ends: CancellationToken,
+}
+
+impl Places {
+    /// A place for one more; the oldest connection ends where all of them are taken.
+    fn take(&mut self, closing: &CancellationToken) -> Arc<Place> {
+        self.0.retain(|place| place.strong_count() > 0);
+        while self.0.len() >= CONNECTIONS_MAX {
+            if let Some(oldest) = self.0.pop_front().and_then(|place| place.upgrade()) {
+                oldest.ends.cancel();
+            }
+        }
+        let place = Arc::new(Place { ends: closing.child_token() });
+        self.0.push_back(Arc::downgrade(&place));
+        place
+    }
+}
+
+/// The next connection; `None` where none can be accepted for a moment.
+async fn accept(listener: &TcpListener) -> Option<TcpStream> {
     match listener.accept().await {
-        Ok((stream, _)) => Some((place, stream)),
+        Ok((stream, _)) => Some(stream),
         Err(error) => {
             tracing::warn!(%error, "a connection to the admin port cannot be accepted");
             tokio::time::sleep(ACCEPT_AGAIN).await;
             None
         }
+    }
+}
+
+/// Asks the admin port of this machine's process whether it serves, as a probe does.
+///
+/// # Errors
+/// The configuration names no address; nobody answers there in time, or something else does.
+pub async fn ask(section: &AdminSection) -> anyhow::Result<(SocketAddr, Health)> {
+    let words = "admin.listen is empty: there is no admin port to ask; name its address, or ask the server by --server";
+    let address = client::on_this_machine(section.address()?.context(words)?);
+    let asked = tokio::time::timeout(ANSWER_WITHIN, status(address)).await;
+    let status = asked
+        .map_err(|_| anyhow!("there was no answer within {ANSWER_WITHIN:?}"))
+        .flatten()
+        .with_context(|| format!("the admin port at {address}"))?;
+    match status {
+        StatusCode::OK => Ok((address, Health::Serving)),
+        StatusCode::SERVICE_UNAVAILABLE => Ok((address, Health::NotServing)),
+        other => bail!("{address} answered {other} to {READY}: that is no admin port"),
+    }
+}
+
+async fn status(address: SocketAddr) -> anyhow::Result<StatusCode> {
+    let stream = TcpStream::connect(address).await.context("cannot be reached")?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    let request = Request::get(READY).header(HOST, address.to_string()).body(Empty::<Bytes>::new())?;
+    let answered = async { anyhow::Ok(sender.send_request(request).await?.status()) };
+    tokio::select! {
+        answered = answered => answered,
+        ended = connection => bail!("the connection ended before an answer: {ended:?}"),
     }
 }
 
@@ -147,7 +205,7 @@ fn answer(
             metrics
         }
         "/healthz" => plain(StatusCode::OK, "alive\n"),
-        "/readyz" => match readiness {
+        READY => match readiness {
             Readiness::Starting => plain(StatusCode::SERVICE_UNAVAILABLE, "starting\n"),
             Readiness::Ready => plain(StatusCode::OK, "ready\n"),
             Readiness::Draining => plain(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),

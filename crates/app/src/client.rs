@@ -4,7 +4,7 @@ use crate::config::ClientSection;
 use crate::secret;
 use anyhow::{Context, anyhow, bail};
 use http::Uri;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
@@ -116,6 +116,17 @@ pub async fn health(channel: Channel, service: &str) -> anyhow::Result<Health> {
         Err(status) if status.code() == tonic::Code::NotFound => Ok(Health::Unknown),
         Err(status) => Err(anyhow!("{}", status.message())),
     }
+}
+
+/// Where what listens at `address` is reached from its own machine.
+pub fn on_this_machine(mut address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() {
+        address.set_ip(match address.ip() {
+            IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
+            IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        });
+    }
+    address
 }
 
 fn unusable(error: anyhow::Error) -> anyhow::Error {

@@ -23,7 +23,7 @@
 //! # }
 //! ```
 
-mod admin;
+pub mod admin;
 pub mod base;
 mod checkpoint_store;
 pub mod client;

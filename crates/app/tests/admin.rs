@@ -107,6 +107,32 @@ async fn only_what_is_there_is_answered() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn probes_are_answered_however_many_say_nothing() {
+    let server = Server::start(HARVESTER, |config, _| config.admin.listen = "127.0.0.1:0".to_owned()).await;
+    let admin = server.admin.clone().unwrap();
+    let connect = async || TcpStream::connect(admin.strip_prefix("http://").unwrap()).await.unwrap();
+    let mut silent = Vec::new();
+    for begun in [&b""[..], b"G", b"GET /healthz HTTP/1.1\r\nhost:"].into_iter().cycle().take(200) {
+        let mut stream = connect().await;
+        stream.write_all(begun).await.unwrap();
+        silent.push(stream);
+    }
+    // Sooner than a silent connection ends by itself.
+    let answered = tokio::time::timeout(Duration::from_secs(10), ask(&admin, "GET", "/healthz")).await;
+    assert_eq!(answered.expect("no place for a probe"), Some((200, "alive\n".to_owned())));
+    let mut said = Vec::new();
+    let first = silent.first_mut().unwrap().read_to_end(&mut said);
+    let _ = tokio::time::timeout(Duration::from_secs(10), first).await.expect("the oldest is still there");
+    let section = app::config::AdminSection { listen: admin.strip_prefix("http://").unwrap().to_owned() };
+    assert_eq!(app::admin::ask(&section).await.unwrap().1, app::client::Health::Serving);
+    server.stop().await.unwrap();
+    let error = format!("{:#}", app::admin::ask(&section).await.unwrap_err());
+    assert!(error.contains("cannot be reached"), "{error}");
+    let off = app::config::AdminSection { listen: String::new() };
+    assert!(app::admin::ask(&off).await.unwrap_err().to_string().contains("admin.listen is empty"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_address_that_cannot_be_had_is_told_with_its_key() {
     let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let check = async |listen: String, wanted: &str| {

@@ -105,6 +105,9 @@ def check_start(tree: Tree, place: str, name: str, service: dict, services: dict
     is_one_shot = str(service.get("restart", "no")).startswith(("no", "on-failure"))
     if not (service.get("healthcheck") or {}).get("test") and not is_one_shot and name not in WITHOUT_HEALTH:
         tree.complain(place, "has no health check")
+    asked = (service.get("healthcheck") or {}).get("test")
+    if asked and images.is_role(service.get("image", "")) and "--admin" not in asked:
+        tree.complain(place, f"its health check {images.NOT_ADMIN}")
 
 
 def check_rights(tree: Tree, place: str, service: dict) -> None:

@@ -15,6 +15,8 @@ LABELS = {"title", "description", "version", "revision", "vendor", "documentatio
 # Sent to the builder with every build.
 CONTEXT_BYTES_MAX = 8 * 1024 * 1024
 NO_LIBTORCH = "harvester"
+# What is wrong with a probe of a role: callers can take every place of its gRPC port.
+NOT_ADMIN = "does not ask the admin port (`distillery health --admin`), which answers however many callers there are"
 
 
 class Stage:
@@ -31,6 +33,12 @@ class Stage:
                 words = shlex.split(rest)
                 origin = next((word.split("=", 1)[1] for word in words if word.startswith("--from=")), None)
                 yield origin, [word for word in words if not word.startswith("--")][:-1]
+
+
+def is_role(image: str) -> bool:
+    """Whether an image serves one of our roles, or all of them."""
+    name = image.partition(":")[0].removeprefix("distillery-")
+    return image.startswith("distillery-") and name in TARGETS - {"teacher"}
 
 
 def instructions(text: str) -> list[tuple[str, str]]:
@@ -152,6 +160,8 @@ def check_target(tree: Tree, found: dict[str, Stage], name: str) -> None:
     for instruction in ("HEALTHCHECK", "ENTRYPOINT", "CMD", "EXPOSE", "STOPSIGNAL"):
         if instruction not in ends:
             tree.complain(place, f"has no {instruction}")
+    if is_role(f"distillery-{name}") and '"--admin"' not in ends.get("HEALTHCHECK", ""):
+        tree.complain(place, f"its HEALTHCHECK {NOT_ADMIN}")
     for missing in sorted(LABELS - labels):
         tree.complain(place, f"has no label org.opencontainers.image.{missing}")
     role = re.search(r'"--role", "(\w+)"', ends.get("CMD", ""))

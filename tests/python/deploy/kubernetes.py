@@ -72,13 +72,3 @@ def queries(tree: Tree) -> list[dict]:
                 key = (item["metadata"]["name"], metadata["query"])
                 found[key] = {"scales": key[0], "query": key[1], "target": metadata["targetQueryValue"]}
     return [found[key] for key in sorted(found)]
-
-
-def services_of_proto(tree: Tree) -> set[str]:
-    """The gRPC services of the public API, by full name."""
-    found = set()
-    for path in sorted((tree.root / "proto").rglob("*.proto")):
-        text = path.read_text()
-        package = re.search(r"^package ([\w.]+);", text, re.M)
-        found |= {f"{package[1]}.{service}" for service in re.findall(r"^service (\w+)", text, re.M)} if package else set()
-    return found

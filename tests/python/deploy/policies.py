@@ -7,8 +7,6 @@ from tree import Tree, last_call_seconds, secret_in
 
 WORKLOADS = {"Deployment", "StatefulSet", "Job"}
 PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
-# Serving while the process is alive; the empty name only while everything is ready.
-LIVES = "grpc.health.v1.Health"
 DATA = "/var/lib/distillery"
 CONFIG = "/etc/distillery/distillery.toml"
 
@@ -61,14 +59,13 @@ def selects(selector: dict, labels: dict) -> bool:
 
 def check(tree: Tree, place: str, found: list[dict], targets: set[str]) -> None:
     cluster = Cluster(found)
-    services = kubernetes.services_of_proto(tree) | {LIVES}
     for item in cluster.workloads():
         where = f"{place}: {kubernetes.name(item)}"
         check_pod(tree, where, item)
         check_images(tree, where, item, targets)
         check_references(tree, where, item, cluster)
         if item["kind"] != "Job" or is_role(item):
-            check_probes(tree, where, item, services)
+            check_probes(tree, where, item)
         if is_role(item):
             check_role(tree, where, item, cluster)
     check_secrecy(tree, place, cluster)
@@ -177,7 +174,7 @@ def check_references(tree: Tree, where: str, item: dict, cluster: Cluster) -> No
         tree.complain(where, f"there is no ServiceAccount `{account}`")
 
 
-def check_probes(tree: Tree, where: str, item: dict, services: set[str]) -> None:
+def check_probes(tree: Tree, where: str, item: dict) -> None:
     for probe in PROBES:
         asked = container(item).get(probe)
         if not asked:
@@ -185,18 +182,21 @@ def check_probes(tree: Tree, where: str, item: dict, services: set[str]) -> None
             continue
         if not is_role(item):
             continue
-        listens = environment(item).get("DISTILLERY_SERVER_LISTEN", "").rpartition(":")[2]
-        grpc = asked.get("grpc")
-        if not grpc:
-            tree.complain(where, f"{probe} does not ask the gRPC health service")
-        elif str(grpc["port"]) != listens:
-            tree.complain(where, f"{probe} asks port {grpc['port']}, and it listens at {listens}")
-        elif grpc.get("service", "") not in services | {""}:
-            tree.complain(where, f"{probe} asks for `{grpc['service']}`, which is no service of proto/")
-        elif (grpc.get("service", "") == LIVES) != (probe != "readinessProbe"):
-            tree.complain(
-                where, f"{probe} asks for `{grpc.get('service', '')}`: {LIVES} tells that it lives, another that it is ready"
-            )
+        listens = environment(item).get("DISTILLERY_ADMIN_LISTEN", "").rpartition(":")[2]
+        wanted = "/readyz" if probe == "readinessProbe" else "/healthz"
+        http = asked.get("httpGet")
+        if not http:
+            tree.complain(where, f"{probe} does not ask the admin port, which answers however many callers there are")
+        elif str(named_port(item, http["port"])) != listens:
+            tree.complain(where, f"{probe} asks port {http['port']}, and the admin port is {listens or 'off'}")
+        elif http["path"] != wanted:
+            tree.complain(where, f"{probe} asks for `{http['path']}`, and not for {wanted}")
+
+
+def named_port(item: dict, port: str | int) -> str | int:
+    """The number of a container's port."""
+    ports = {each.get("name"): each["containerPort"] for each in container(item).get("ports", [])}
+    return ports.get(port, port)
 
 
 def settings(tree: Tree, where: str, item: dict, cluster: Cluster) -> dict | None:

@@ -208,6 +208,7 @@ pub(crate) struct DeleteArguments {
 pub(crate) const HEALTH_EXAMPLES: &str = "Examples:
   distillery health
   distillery health --server https://host:7070 --service distillery.v1.InferenceService
+  distillery health --admin
 
 Without --server it checks the server on this machine, at the address that its configuration listens at.";
 
@@ -217,6 +218,9 @@ pub(crate) struct HealthArguments {
     /// Check only this service, such as distillery.v1.InferenceService [default: the whole server]
     #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
     pub(crate) service: String,
+    /// Ask the admin port on this machine (admin.listen), as probes do, and no server: it answers however many callers there are
+    #[arg(long, conflicts_with = "service")]
+    pub(crate) admin: bool,
     /// Print one JSON object on standard output, and nothing else
     #[arg(long)]
     pub(crate) json: bool,

@@ -5,9 +5,9 @@ use crate::exit::Usage;
 use crate::target::{connect, each, unless_interrupted};
 use crate::terminal::{print_json, print_line};
 use anyhow::bail;
-use app::client::Health;
+use app::admin;
+use app::client::{Health, on_this_machine};
 use app::config::{Config, ServerSection};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use tokio_util::sync::CancellationToken;
 
 /// See [`crate::args::Verb::Health`].
@@ -16,6 +16,10 @@ pub(crate) async fn health(
     arguments: HealthArguments,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
+    if arguments.admin {
+        let (address, health) = unless_interrupted(&shutdown, admin::ask(&config.admin)).await?;
+        return told(&arguments, &format!("http://{address}"), health);
+    }
     let urls = arguments.server.url().map_or_else(|| here(&config.server), str::to_owned);
     let mut last = None;
     // Where several are named, all of them have to serve: the first that does not is told.
@@ -65,15 +69,7 @@ fn told(arguments: &HealthArguments, url: &str, health: Health) -> anyhow::Resul
 /// Where a server with this section is reached from its own machine.
 fn here(section: &ServerSection) -> String {
     let scheme = if section.tls_certificate.as_os_str().is_empty() { "http" } else { "https" };
-    let mut address = section.listen;
-    if address.ip().is_unspecified() {
-        let loopback = match address.ip() {
-            IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
-            IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
-        };
-        address.set_ip(loopback);
-    }
-    format!("{scheme}://{address}")
+    format!("{scheme}://{}", on_this_machine(section.listen))
 }
 
 #[cfg(test)]
