@@ -53,6 +53,7 @@ mod stage;
 mod staged;
 mod strata;
 mod submit;
+mod watching;
 mod worker;
 mod writing;
 

@@ -3,16 +3,21 @@
 use crate::job::{PreparedJobs, Teachers};
 use crate::position::Positions;
 use crate::stage::Stages;
+use crate::watching::{JobSeen, Models, Watching};
 use domain::ids::DistillationId;
 use domain::ports::{StoreError, StoreResult};
 use domain::{Queue, Stores};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 /// Most prompts asked at once by one process.
 pub(crate) const WORKERS_MAX: usize = 1024;
+
+/// Callers that watch jobs at once in one process, and as many that watch the models.
+const WATCHERS_MAX: usize = 1_000;
 
 /// What the operator decides.
 #[derive(Debug, Clone)]
@@ -33,6 +38,8 @@ pub struct Settings {
     pub batch_poll: Duration,
     /// Prompts asked at once by this process; 0 where it only answers the API.
     pub workers: usize,
+    /// Callers that watch jobs at once, and as many that watch the models.
+    pub watchers_max: usize,
 }
 
 impl Settings {
@@ -47,6 +54,7 @@ impl Settings {
             poll: Duration::from_millis(50),
             batch_poll: Duration::from_secs(15),
             workers: WORKERS_MAX,
+            watchers_max: WATCHERS_MAX,
         }
     }
 }
@@ -62,6 +70,11 @@ pub(crate) struct Shared {
     pub(crate) positions: Positions,
     /// What each job asks about that stops early.
     pub(crate) stages: Stages,
+    /// Jobs and models that are watched.
+    pub(crate) watched_jobs: Watching<DistillationId, Arc<JobSeen>>,
+    pub(crate) watched_models: Watching<(), Models>,
+    /// How many models this process has deleted.
+    pub(crate) deleted_models: AtomicU64,
     /// Something changed: the driver and the relay look at once.
     pub(crate) changed: Notify,
 }
@@ -70,6 +83,7 @@ impl Shared {
     pub(crate) fn new(settings: Settings, stores: Stores, queue: Arc<dyn Queue>, teachers: Teachers) -> Self {
         let teachers = Arc::new(teachers);
         let jobs = PreparedJobs::new(Arc::clone(&stores.jobs), Arc::clone(&teachers));
+        let watchers_max = settings.watchers_max;
         Self {
             settings,
             stores,
@@ -78,6 +92,9 @@ impl Shared {
             jobs,
             positions: Positions::default(),
             stages: Stages::default(),
+            watched_jobs: Watching::new(watchers_max),
+            watched_models: Watching::new(watchers_max),
+            deleted_models: AtomicU64::new(0),
             changed: Notify::new(),
         }
     }

@@ -6,10 +6,13 @@ use crate::estimate;
 use crate::plan;
 use crate::shared::Shared;
 use crate::submit::{self, Asked};
+use crate::watching::{JobSeen, Look, Watcher};
+use domain::event::EventKind;
 use domain::ids::DistillationId;
 use domain::ports::DistillationFilter;
 use domain::state::DistillationState;
 use domain::{Timestamp, Violation};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tonic::{Request, Response, Status};
@@ -18,8 +21,8 @@ use wire::{Watched, v1};
 
 /// Most events of one read.
 const EVENTS: usize = 100;
-/// Interval at which a watcher polls for events.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// Events of a job that are kept for its watchers; who is further behind reads the records.
+const EVENTS_KEPT: usize = 200;
 /// Interval of harvest snapshots.
 const SNAPSHOT_EVERY: Duration = Duration::from_secs(1);
 
@@ -97,7 +100,10 @@ impl DistillationsService for Distillations {
         self.0.stores.jobs.distillation(job).await.map_err(fail)?;
         let shared = Arc::clone(&self.0);
         let after = request.after_sequence;
-        Ok(Response::new(stream(move |sink| async move { watch(&shared, job, after, &sink).await })))
+        let look =
+            || JobLook { shared: Arc::clone(&shared), job, after, seen: None, snapshot_at: Instant::now() };
+        let watcher = shared.watched_jobs.watch(job, look)?;
+        Ok(Response::new(stream(move |sink| async move { watch(&shared, watcher, job, after, &sink).await })))
     }
 
     async fn cancel_distillation(
@@ -153,56 +159,119 @@ fn asked(
 /// Sends events in order, with harvest snapshots between them, until the job has ended or is paused.
 async fn watch(
     shared: &Shared,
+    mut watcher: Watcher<Arc<JobSeen>>,
     job: DistillationId,
     mut after: u64,
     sink: &StreamSender<v1::WatchDistillationResponse>,
 ) -> Result<(), Status> {
-    let mut snapshot: Option<Instant> = None;
-    while !sink.is_closed() {
-        // The state is read before the events: a job that has ended or is paused here has no further events.
-        let state = shared.stores.jobs.distillation(job).await.map_err(fail)?.state;
-        let harvesting = matches!(state, DistillationState::Queued | DistillationState::Harvesting);
-        if harvesting && snapshot.is_none_or(|last| last.elapsed() >= SNAPSHOT_EVERY) {
-            snapshot = Some(Instant::now());
-            send_snapshot(shared, job, None, sink).await?;
+    let mut told = 0;
+    loop {
+        let seen = tokio::select! {
+            seen = watcher.next() => seen?,
+            () = sink.closed() => return Ok(()),
+        };
+        if seen.snapshot != told && is_harvesting(seen.state) {
+            told = seen.snapshot;
+            sink.send(Watched::Snapshot { at: None, progress: seen.progress.clone() }.into()).await;
         }
-        let events = shared.stores.jobs.events(job, after, EVENTS).await.map_err(fail)?;
-        let more = events.len() == EVENTS;
-        for event in events {
-            after = event.sequence;
-            if ends_harvest(&event.kind) {
-                send_snapshot(shared, job, Some(event.at), sink).await?;
+        while after < seen.sequence {
+            let events = match seen.events_after(after) {
+                Some(events) => events,
+                None => shared.stores.jobs.events(job, after, EVENTS).await.map_err(fail)?,
+            };
+            if events.is_empty() {
+                break;
             }
-            if !sink.send(Watched::Event(event).into()).await {
-                return Ok(());
+            for event in events {
+                after = event.sequence;
+                if ends_harvest(&event.kind) {
+                    let (at, progress) = (Some(event.at), seen.progress.clone());
+                    sink.send(Watched::Snapshot { at, progress }.into()).await;
+                }
+                if !sink.send(Watched::Event(event).into()).await {
+                    return Ok(());
+                }
             }
         }
-        if more {
-            continue;
-        }
-        if state.is_terminal() || state == DistillationState::Paused {
+        if seen.state.is_terminal() || seen.state == DistillationState::Paused {
             return Ok(());
         }
-        tokio::time::sleep(LOOK_EVERY).await;
     }
-    Ok(())
+}
+
+fn is_harvesting(state: DistillationState) -> bool {
+    matches!(state, DistillationState::Queued | DistillationState::Harvesting)
 }
 
 /// Sends the final snapshot of a harvest that ended between two snapshots.
-fn ends_harvest(kind: &domain::event::EventKind) -> bool {
-    matches!(kind, domain::event::EventKind::StateChanged { from: Some(DistillationState::Harvesting), .. })
+fn ends_harvest(kind: &EventKind) -> bool {
+    matches!(kind, EventKind::StateChanged { from: Some(DistillationState::Harvesting), .. })
 }
 
-/// A harvest snapshot; a final one carries its time, so that a watcher recognises an old one.
-async fn send_snapshot(
-    shared: &Shared,
+/// Who looks at a job for all of its watchers.
+struct JobLook {
+    shared: Arc<Shared>,
     job: DistillationId,
-    at: Option<Timestamp>,
-    sink: &StreamSender<v1::WatchDistillationResponse>,
-) -> Result<(), Status> {
-    let job = shared.stores.jobs.distillation(job).await.map_err(fail)?;
-    let batches = batches::of_job(shared, &job).await.map_err(fail)?;
-    let progress = plan::progress(shared, &job, &batches).await.map_err(fail)?;
-    sink.send(Watched::Snapshot { at, progress }.into()).await;
-    Ok(())
+    /// The last event that was read; at first, the one that the first watcher says that it has.
+    after: u64,
+    seen: Option<JobSeen>,
+    snapshot_at: Instant,
+}
+
+impl JobLook {
+    async fn is_there(&self, event: u64) -> Result<bool, Status> {
+        let Some(before) = event.checked_sub(1) else { return Ok(true) };
+        let found = self.shared.stores.jobs.events(self.job, before, 1).await.map_err(fail)?;
+        Ok(found.first().is_some_and(|found| found.sequence == event))
+    }
+}
+
+impl Look for JobLook {
+    type Seen = Arc<JobSeen>;
+    const EVERY: Duration = Duration::from_millis(100);
+
+    async fn look(&mut self) -> Result<Option<Self::Seen>, Status> {
+        let store = &self.shared.stores.jobs;
+        // The state is read before the events: a job that has ended or is paused here has no further events.
+        let job = store.distillation(self.job).await.map_err(fail)?;
+        if self.seen.is_none() && !self.is_there(self.after).await? {
+            self.after = 0;
+        }
+        let mut new = Vec::new();
+        loop {
+            let page = store.events(self.job, self.after, EVENTS).await.map_err(fail)?;
+            let is_last = page.len() < EVENTS;
+            self.after = page.last().map_or(self.after, |event| event.sequence);
+            new.extend(page);
+            new.drain(..new.len().saturating_sub(EVENTS_KEPT));
+            if is_last {
+                break;
+            }
+        }
+        let is_old = self.snapshot_at.elapsed() >= SNAPSHOT_EVERY && is_harvesting(job.state);
+        let needs_snapshot =
+            is_old || self.seen.is_none() || new.iter().any(|event| ends_harvest(&event.kind));
+        if !needs_snapshot && new.is_empty() && self.seen.as_ref().is_some_and(|seen| seen.state == job.state)
+        {
+            return Ok(None);
+        }
+        let (mut events, progress, snapshot) = match self.seen.take() {
+            Some(seen) => (seen.events, Some(seen.progress), seen.snapshot),
+            None => (VecDeque::new(), None, 0),
+        };
+        events.extend(new);
+        events.drain(..events.len().saturating_sub(EVENTS_KEPT));
+        let (progress, snapshot) = match progress.filter(|_| !needs_snapshot) {
+            Some(progress) => (progress, snapshot),
+            None => {
+                self.snapshot_at = Instant::now();
+                let batches = batches::of_job(&self.shared, &job).await.map_err(fail)?;
+                let progress = plan::progress(&self.shared, &job, &batches).await.map_err(fail)?;
+                (progress, snapshot.saturating_add(1))
+            }
+        };
+        let seen = JobSeen { state: job.state, sequence: self.after, events, progress, snapshot };
+        self.seen = Some(seen.clone());
+        Ok(Some(Arc::new(seen)))
+    }
 }

@@ -36,7 +36,7 @@ pub(crate) fn routes(shared: &Arc<Shared>) -> Routes {
         DistillationsServiceServer(distillations::Distillations(Arc::clone(shared))),
         RationalesServiceServer(rationales::Rationales(Arc::clone(shared))),
         RunsServiceServer(runs::Runs(Arc::clone(shared))),
-        ModelsServiceServer(models::Models(Arc::clone(shared))),
+        ModelsServiceServer(models::ModelsOf(Arc::clone(shared))),
     );
     routes.routes()
 }

@@ -2,25 +2,28 @@
 
 use super::respond::{Answer, Stream, check_bytes, fail, fitted, id, page, stream};
 use crate::shared::Shared;
+use crate::watching::{Look, Models};
+use domain::ids::ModelId;
 use domain::ports::{PageRequest, StoreError, StoreResult};
 use domain::records::Model;
 use domain::spec::is_name;
 use domain::{ModelStore, Violation};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
-use tonic::{Request, Response};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+use tonic::{Request, Response, Status};
 use wire::v1;
 use wire::v1::get_model_request::Which;
 use wire::v1::models_service_server::ModelsService;
 
-/// Interval at which a watcher polls for models.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// How often all models are read, so that it is seen that one was deleted elsewhere.
+const READ_EVERY: Duration = Duration::from_secs(5);
 
-pub(super) struct Models(pub(super) Arc<Shared>);
+pub(super) struct ModelsOf(pub(super) Arc<Shared>);
 
 #[tonic::async_trait]
-impl ModelsService for Models {
+impl ModelsService for ModelsOf {
     async fn get_model(&self, request: Request<v1::GetModelRequest>) -> Answer<v1::GetModelResponse> {
         let which = wire::present("which", request.into_inner().which).map_err(wire::invalid)?;
         let store = &self.0.stores.models;
@@ -47,21 +50,26 @@ impl ModelsService for Models {
     type WatchModelsStream = Stream<v1::WatchModelsResponse>;
 
     async fn watch_models(&self, _: Request<v1::WatchModelsRequest>) -> Answer<Self::WatchModelsStream> {
-        let shared = Arc::clone(&self.0);
+        let shared = &self.0;
+        let look =
+            || ModelsLook { shared: Arc::clone(shared), seen: None, read_at: Instant::now(), deleted: 0 };
+        let mut watcher = shared.watched_models.watch((), look)?;
         Ok(Response::new(stream(move |sink| async move {
-            let mut sent = None;
-            while !sink.is_closed() {
-                let models = newest(shared.stores.models.as_ref()).await.map_err(fail)?;
-                if sent.as_ref() != Some(&models) {
-                    let message = models.values().cloned().map(Into::into).collect();
-                    if !sink.send(v1::WatchModelsResponse { models: message }).await {
-                        break;
-                    }
-                    sent = Some(models);
+            let mut sent: Option<Models> = None;
+            loop {
+                let models = tokio::select! {
+                    models = watcher.next() => models?,
+                    () = sink.closed() => return Ok(()),
+                };
+                if sent.as_ref().is_some_and(|sent| Arc::ptr_eq(sent, &models)) {
+                    continue;
                 }
-                tokio::time::sleep(LOOK_EVERY).await;
+                let message = models.values().cloned().map(Into::into).collect();
+                if !sink.send(v1::WatchModelsResponse { models: message }).await {
+                    return Ok(());
+                }
+                sent = Some(models);
             }
-            Ok(())
         })))
     }
 
@@ -71,6 +79,7 @@ impl ModelsService for Models {
     ) -> Answer<v1::DeleteModelResponse> {
         let model = id("model_id", &request.into_inner().model_id)?;
         self.0.stores.models.delete_model(model).await.map_err(fail)?;
+        self.0.deleted_models.fetch_add(1, Ordering::SeqCst);
         Ok(Response::new(v1::DeleteModelResponse {}))
     }
 
@@ -94,6 +103,49 @@ impl ModelsService for Models {
             .await
             .map_err(fail)?;
         Ok(Response::new(v1::RegisterBaseModelResponse { base_model: Some(base.into()) }))
+    }
+}
+
+/// Who looks at the models for all of their watchers.
+struct ModelsLook {
+    shared: Arc<Shared>,
+    seen: Option<Seen>,
+    read_at: Instant,
+    /// How many models had been deleted by this process.
+    deleted: u64,
+}
+
+/// The models that were read, and the last one that was published then.
+struct Seen {
+    models: Models,
+    last: Option<ModelId>,
+}
+
+impl Look for ModelsLook {
+    type Seen = Models;
+    const EVERY: Duration = Duration::from_millis(500);
+
+    /// Whether a model was published is asked every time; all of them are read where one was, or was deleted here, and now
+    /// and then, for those that were deleted elsewhere.
+    async fn look(&mut self) -> Result<Option<Models>, Status> {
+        let store = self.shared.stores.models.as_ref();
+        let deleted = self.shared.deleted_models.load(Ordering::SeqCst);
+        let newest_first =
+            store.list_models(None, &PageRequest { size: 1, cursor: None }).await.map_err(fail)?;
+        let last = newest_first.items.first().map(|model| model.id);
+        let is_known = self.seen.as_ref().is_some_and(|seen| seen.last == last) && self.deleted == deleted;
+        if is_known && self.read_at.elapsed() < READ_EVERY {
+            return Ok(None);
+        }
+        (self.read_at, self.deleted) = (Instant::now(), deleted);
+        let read = newest(store).await.map_err(fail)?;
+        if let Some(seen) = self.seen.as_mut().filter(|seen| *seen.models == read) {
+            seen.last = last;
+            return Ok(None);
+        }
+        let models = Arc::new(read);
+        self.seen = Some(Seen { models: Arc::clone(&models), last });
+        Ok(Some(models))
     }
 }
 

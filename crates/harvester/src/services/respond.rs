@@ -111,8 +111,8 @@ impl<T> StreamSender<T> {
         true
     }
 
-    /// Whether the caller left.
-    pub(super) fn is_closed(&self) -> bool {
-        self.0.is_closed()
+    /// Waits until the caller has left.
+    pub(super) async fn closed(&self) {
+        self.0.closed().await;
     }
 }
