@@ -5,12 +5,15 @@ use crate::job::PreparedJob;
 use crate::plan::Next;
 use crate::shared::Shared;
 use crate::{batches, judging, plan, shares};
+use domain::ids::DistillationId;
 use domain::records::Distillation;
 use domain::share::Share;
 use domain::state::DistillationState;
 use domain::telemetry::span;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
@@ -20,28 +23,40 @@ const JOBS_MAX: usize = 32;
 const BATCHED_LOOK_EVERY: Duration = Duration::from_secs(5);
 
 pub(crate) async fn run(shared: Arc<Shared>, shutdown: CancellationToken) {
+    // Each job on its own: one that waits for its teacher, or has much to plan, holds up no other. Claiming goes on meanwhile, and
+    // keeps the leases.
+    let (mut driven, mut at_work) = (JoinSet::new(), HashMap::new());
     while shared.idle(&shutdown).await {
+        while let Some(ended) = driven.try_join_next_with_id() {
+            at_work.remove(&ended.map_or_else(|broken| broken.id(), |(task, ())| task));
+        }
         let claimed = shared
             .stores
             .jobs
             .claim_distillations(&shared.settings.name, shared.settings.lease, JOBS_MAX)
             .await;
-        let jobs = match claimed {
-            Ok(jobs) => jobs,
-            Err(error) => {
-                tracing::warn!(%error, "jobs cannot be claimed");
-                continue;
+        match claimed {
+            Ok(jobs) => {
+                for job in jobs {
+                    if !at_work.values().any(|id| *id == job.id) {
+                        let id = job.id;
+                        at_work.insert(driven.spawn(drive(Arc::clone(&shared), job)).id(), id);
+                    }
+                }
             }
-        };
-        for job in jobs {
-            let id = job.id;
-            // In a task of its own: a panic over one job pauses that job, and stops nothing else.
-            match tokio::spawn(advance(Arc::clone(&shared), job)).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => handle_error(&shared, id, &error).await,
-                Err(broken) => handle_error(&shared, id, &HarvestError::Broken(broken.to_string())).await,
-            }
+            Err(error) => tracing::warn!(%error, "jobs cannot be claimed"),
         }
+    }
+    while driven.join_next().await.is_some() {}
+}
+
+async fn drive(shared: Arc<Shared>, job: Distillation) {
+    let id = job.id;
+    // In a task of its own: a panic over one job pauses that job, and stops nothing else.
+    match tokio::spawn(advance(Arc::clone(&shared), job)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => handle_error(&shared, id, &error).await,
+        Err(broken) => handle_error(&shared, id, &HarvestError::Broken(broken.to_string())).await,
     }
 }
 
@@ -93,7 +108,7 @@ async fn finish(shared: &Shared, job: &PreparedJob, record: &Distillation) -> Re
 }
 
 /// Transient failures are retried; anything else pauses the job for an operator.
-async fn handle_error(shared: &Shared, id: domain::ids::DistillationId, error: &HarvestError) {
+async fn handle_error(shared: &Shared, id: DistillationId, error: &HarvestError) {
     use domain::Fault;
     match error.fault() {
         Fault::Unavailable | Fault::Overloaded => {
@@ -111,7 +126,7 @@ async fn handle_error(shared: &Shared, id: domain::ids::DistillationId, error: &
     }
 }
 
-async fn has_moved_on(shared: &Shared, id: domain::ids::DistillationId) -> bool {
+async fn has_moved_on(shared: &Shared, id: DistillationId) -> bool {
     let found = shared.stores.jobs.distillation(id).await;
     found.is_ok_and(|job| !matches!(job.state, DistillationState::Queued | DistillationState::Harvesting))
 }

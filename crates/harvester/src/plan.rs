@@ -455,6 +455,8 @@ async fn each_row(
         from = last.index + 1;
         left -= rows.len();
         for row in rows {
+            // As in a wave: others get their turn between rows.
+            tokio::task::yield_now().await;
             visit(row)?;
         }
     }

@@ -382,3 +382,44 @@ async fn a_job_that_paused_over_bad_answers_asks_again_and_goes_on() {
     assert_eq!(progress.in_state(PromptState::Answered), ROWS);
     assert!(bench.entries(job).await.iter().all(|entry| entry.reason.is_none()));
 }
+
+/// The address of a server that takes every call and answers none.
+async fn silent() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/v1", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        let mut kept = Vec::new();
+        while let Ok((stream, _)) = listener.accept().await {
+            kept.push(stream);
+        }
+    });
+    url
+}
+
+#[tokio::test]
+async fn a_teacher_that_does_not_answer_holds_up_no_other_job() {
+    let (bench, server) = (Bench::open().await, Server::start().await);
+    let away = Profile::new("away", Provider::OpenAiChat, &silent().await, "default");
+    let teacher = |profile| Teacher::new(profile, Arc::new(MemoryRateLimiter::default())).unwrap();
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let teachers =
+        BTreeMap::from([("away".to_owned(), teacher(away)), ("local".to_owned(), teacher(profile(&server)))]);
+    let dataset = fixtures::dataset(bench.store.as_ref(), fixtures::rows(ROWS)).await;
+    for _job in 0..4 {
+        let mut spec = fixtures::spec(fixtures::NAME);
+        spec.teacher.as_mut().unwrap().profiles = Some(vec!["away".to_owned()]);
+        fixtures::job(bench.store.as_ref(), spec, dataset.id).await;
+    }
+    let job = fixtures::job(bench.store.as_ref(), fixtures::spec(fixtures::NAME), dataset.id).await.id;
+    let queue: Arc<dyn Queue> = Arc::new(MemoryQueue::new(1_000, Duration::from_secs(30)));
+    let harvester = Harvester::new(Settings::new("test"), Stores::of(&bench.store), queue, teachers);
+    let running = tokio::spawn(async move { harvester.run(CancellationToken::new()).await });
+    let done = async {
+        while bench.store.distillation(job).await.unwrap().state != DistillationState::Training {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    // Each of the others asks its teacher for five seconds which model it has.
+    tokio::time::timeout(Duration::from_secs(15), done).await.expect("it waits for the other jobs' teacher");
+    running.abort();
+}

@@ -11,7 +11,7 @@ use domain::event::EventKind;
 use domain::ids::DistillationId;
 use domain::ports::DistillationFilter;
 use domain::state::DistillationState;
-use domain::{Timestamp, Violation};
+use domain::Violation;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
