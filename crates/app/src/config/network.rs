@@ -102,6 +102,8 @@ pub struct ServerSection {
     pub connection_calls_max: u32,
     /// Calls at once over all connections.
     pub calls_max: usize,
+    /// Bytes of the messages that are received, over all calls.
+    pub messages_bytes_max: usize,
     /// Seconds between pings.
     pub keepalive_seconds: u64,
     /// Seconds of NOT_SERVING before new connections are refused.

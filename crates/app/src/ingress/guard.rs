@@ -2,6 +2,7 @@
 //! an end at its deadline.
 
 use super::access::{self, Lasts, Method, Needs};
+use super::incoming::{Incoming, Room, Taken};
 use super::outgoing::{Outgoing, late};
 use super::tokens::Guests;
 use futures::FutureExt;
@@ -44,12 +45,14 @@ pub(super) struct Guard {
     callers: Arc<Semaphore>,
     workers: Arc<Semaphore>,
     calls_max: usize,
+    room: Room,
 }
 
 impl Guard {
-    pub(super) fn new(guests: Guests, calls_max: usize) -> Self {
+    pub(super) fn new(guests: Guests, calls_max: usize, messages_bytes_max: usize) -> Self {
         let places = || Arc::new(Semaphore::new(calls_max.clamp(1, Semaphore::MAX_PERMITS)));
-        Self { guests, callers: places(), workers: places(), calls_max }
+        let room = Room::new(messages_bytes_max);
+        Self { guests, callers: places(), workers: places(), calls_max, room }
     }
 
     /// The same services, guarded.
@@ -73,6 +76,7 @@ impl Guard {
             closing: closing.filter(|_| method.lasts == Lasts::UntilLeft),
             place: self.place(method)?,
             is_probe: method.needs == Needs::Nothing,
+            room: self.room.clone(),
         })
     }
 
@@ -115,6 +119,7 @@ struct Pass {
     closing: Option<CancellationToken>,
     place: Option<OwnedSemaphorePermit>,
     is_probe: bool,
+    room: Room,
 }
 
 impl Pass {
@@ -123,8 +128,13 @@ impl Pass {
     where
         S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
     {
+        let taken = Taken::default();
+        let room = (self.room, taken.clone());
         let called = async {
-            let request = if self.is_probe { whole(request).await } else { Ok(request) };
+            let request = match self.is_probe {
+                true => whole(request).await,
+                false => Ok(request.map(|body| Body::new(Incoming::new(body, room)))),
+            };
             match request {
                 Ok(request) => inner.call(request).await,
                 Err(status) => Ok(status.into_http()),
@@ -135,8 +145,10 @@ impl Pass {
             None => Ok(called.await),
         };
         match answered {
-            Ok(Ok(response)) => unread(response)
-                .map(|body| Body::new(Outgoing::new(body, self.deadline, self.closing, self.place))),
+            Ok(Ok(response)) => {
+                let held = (self.place, taken);
+                unread(response).map(|body| Body::new(Outgoing::new(body, self.deadline, self.closing, held)))
+            }
             Ok(Err(never)) => match never {},
             Err(_) => late().into_http(),
         }

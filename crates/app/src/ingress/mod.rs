@@ -1,5 +1,6 @@
 //! The ingress: the one way in from outside. `tls` says what is shown, `connections` accepts and ends, `calls` counts and
-//! traces, `guard` lets calls in by `tokens` and `access`, `outgoing` ends answers in time.
+//! traces, `guard` lets calls in by `tokens` and `access`, `incoming` bounds what their
+//! messages take, `outgoing` ends answers in time.
 //!
 //! Invariants: a method that `access` does not know reaches no service; a secret is kept as its digest and compared in
 //! constant time; every wait has a bound.
@@ -8,6 +9,7 @@ mod access;
 mod calls;
 mod connections;
 mod guard;
+mod incoming;
 mod outgoing;
 mod tls;
 mod tokens;
@@ -59,7 +61,7 @@ impl Ingress {
             listener,
             tls,
             limits: Limits::of(section),
-            guard: Guard::new(guests, section.calls_max),
+            guard: Guard::new(guests, section.calls_max, section.messages_bytes_max),
         })
     }
 

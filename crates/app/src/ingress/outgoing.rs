@@ -1,6 +1,7 @@
-//! An answer on its way out: it keeps the call's place until it ends, and ends at the deadline, or when its connection
+//! An answer on its way out: it keeps the call's place and room until it ends, and ends at the deadline, or when its connection
 //! closes and it would last for ever.
 
+use super::incoming::Taken;
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
@@ -21,6 +22,9 @@ fn closing() -> Status {
     Status::unavailable("the server is closing this connection: call again")
 }
 
+/// The call's place, and the room of its request.
+pub(super) type Held = (Option<OwnedSemaphorePermit>, Taken);
+
 /// The body of an answer.
 pub(super) struct Outgoing {
     inner: tonic::body::Body,
@@ -28,7 +32,7 @@ pub(super) struct Outgoing {
     closing: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
     ended: bool,
     /// Given back when the answer is over, or its caller left.
-    _place: Option<OwnedSemaphorePermit>,
+    _held: Held,
 }
 
 impl Outgoing {
@@ -37,14 +41,14 @@ impl Outgoing {
         inner: tonic::body::Body,
         deadline: Option<Instant>,
         closing: Option<CancellationToken>,
-        place: Option<OwnedSemaphorePermit>,
+        held: Held,
     ) -> Self {
         Self {
             inner,
             deadline: deadline.map(|deadline| Box::pin(tokio::time::sleep_until(deadline))),
             closing: closing.map(|closing| Box::pin(closing.cancelled_owned())),
             ended: false,
-            _place: place,
+            _held: held,
         }
     }
 

@@ -6,10 +6,10 @@ use tonic::{Response, Status};
 use tracing::Instrument;
 use wire::v1;
 
-/// Messages that wait in one stream.
-const STREAM_BUFFER: usize = 8;
+/// Messages that wait in one stream. They are few and short: a caller need not read what it asked for.
+const STREAM_BUFFER: usize = 2;
 /// Rows of one streamed chunk.
-pub(super) const CHUNK_ROWS: usize = 200;
+pub(super) const CHUNK_ROWS: usize = 32;
 /// Page size where the caller names none.
 const PAGE_DEFAULT: usize = 100;
 

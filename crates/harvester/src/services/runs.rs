@@ -1,6 +1,6 @@
 //! Runs: created, listed, leased, fed, reported on and published.
 
-use super::respond::{Answer, Stream, check_bytes, fail, fitted, id, page, stream};
+use super::respond::{Answer, CHUNK_ROWS, Stream, check_bytes, fail, fitted, id, page, stream};
 use crate::runs::{self, Examples};
 use crate::shared::Shared;
 use domain::event::EventKind;
@@ -22,8 +22,6 @@ const LEASE_MAX: Duration = Duration::from_secs(600);
 const REPORT_METRICS_MAX: usize = 1_000;
 /// Most metrics of one answer.
 const METRICS_MAX: usize = 100_000;
-/// Rows of one chunk for a trainer.
-const CHUNK_ROWS: usize = 500;
 
 pub(super) struct Runs(pub(super) Arc<Shared>);
 
