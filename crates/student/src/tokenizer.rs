@@ -7,6 +7,7 @@ use checkpoints::CheckpointError;
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeSet;
+use std::panic::catch_unwind;
 use std::path::Path;
 use tokenizers::AddedToken;
 
@@ -56,7 +57,7 @@ impl Tokenizer {
         let wrong = |message: String| StudentError::Tokenizer(format!("{}: {message}", path.display()));
         let bytes = std::fs::read(&path).map_err(|source| CheckpointError::io(&path, source))?;
         let invalid = |error: &dyn std::fmt::Display| wrong(format!("is not a tokenizer: {error}"));
-        let mut inner = tokenizers::Tokenizer::from_bytes(&bytes).map_err(|error| invalid(&error))?;
+        let mut inner = read(&bytes).map_err(|error| invalid(&error))?;
         let file: File = serde_json::from_slice(&bytes).map_err(|error| invalid(&error))?;
         inner.with_truncation(None).map_err(|error| invalid(&error))?;
         inner.with_padding(None);
@@ -172,6 +173,17 @@ impl Tokenizer {
         let path = folder.join(SETTINGS);
         std::fs::write(&path, format!("{settings:#}\n"))
             .map_err(|source| CheckpointError::io(&path, source).into())
+    }
+}
+
+/// Reads a file of the library, which panics at parts of it that it cannot use, such as a damaged `precompiled_charsmap`.
+fn read(bytes: &[u8]) -> Result<tokenizers::Tokenizer, String> {
+    match catch_unwind(|| tokenizers::Tokenizer::from_bytes(bytes)) {
+        Ok(read) => read.map_err(|error| error.to_string()),
+        Err(panic) => {
+            let words = panic.downcast_ref::<String>().map_or("a part of it is damaged", String::as_str);
+            Err(words.to_owned())
+        }
     }
 }
 
