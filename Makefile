@@ -1,6 +1,6 @@
 # Commands for developers and continuous integration. `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint advisories bench check-cuda
+.PHONY: help demo test soak lint advisories bench check-cuda
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -10,6 +10,9 @@ demo: ## distil two students from a small real teacher, end to end (half an hour
 
 test: ## fetch what the tests need, build, and run every test
 	scripts/test.sh
+
+soak: ## hostile messages, floods, kills and cut lines for an hour or two (MESSAGES=1000000 MINUTES=30)
+	scripts/soak.sh
 
 lint: ## formatting, clippy, documentation, edges, unused dependencies, licences, generated code, protocol, spelling, scripts
 	scripts/lint.sh

@@ -370,33 +370,3 @@ impl Cluster {
         self.teacher.requests() - self.work.prompts()
     }
 }
-
-/// Pseudorandom numbers, reproducible by their seed (splitmix64).
-#[derive(Debug)]
-pub struct Dice(u64);
-
-impl Dice {
-    /// Seeded with `DISTILLERY_TEST_SEED`, otherwise with the time. Prints the seed.
-    #[allow(clippy::disallowed_methods, reason = "the environment may choose the seed")]
-    #[allow(clippy::print_stdout, reason = "a failure is reproducible by its seed")]
-    pub fn new() -> Self {
-        let now = std::time::UNIX_EPOCH.elapsed().unwrap().subsec_nanos().into();
-        let seed = std::env::var("DISTILLERY_TEST_SEED").map_or(now, |seed| seed.parse().unwrap());
-        println!("DISTILLERY_TEST_SEED={seed}");
-        Self(seed)
-    }
-
-    /// Below `end`.
-    pub fn below(&mut self, end: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % end
-    }
-}
-
-impl Default for Dice {
-    fn default() -> Self {
-        Self::new()
-    }
-}

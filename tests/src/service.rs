@@ -66,6 +66,11 @@ impl Service {
         self.url.rsplit('/').next().unwrap_or_default()
     }
 
+    /// The number of the process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// The process.
     pub fn child(&mut self) -> &mut Child {
         &mut self.child

@@ -12,9 +12,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 use tests::binary;
 use tests::cluster::{
-    Cluster, Dice, FinalState, LIMIT, NOBODY, Workload, alone, done, resumable, students, wait_for,
+    Cluster, FinalState, LIMIT, NOBODY, Workload, alone, done, resumable, students, wait_for,
 };
 use tests::data::SpecText;
+use tests::dice::Dice;
+use tests::effort::Effort;
 use tests::service::Service;
 
 /// Harvesters in the smaller tests.
@@ -224,14 +226,20 @@ fn random_kills_change_nothing() {
     // The end does not depend on how long the teacher thinks.
     let calm = undisturbed(Workload { delay: Workload::SMALL.delay, ..work });
     assert_eq!(calm.paid_twice, 0);
+    for _ in 0..Effort::rounds() {
+        kill_at_random(work, &mut dice, &calm.end);
+    }
+}
 
+/// Kills the services of a job at random, and compares its end with that of the same job in calm.
+fn kill_at_random(work: Workload, dice: &mut Dice, calm: &FinalState) {
     let cluster = Cluster::new(work);
     let mut seats = seats(&cluster);
     let urls: Vec<String> = seats.iter().map(|seat| seat.service.url().to_owned()).collect();
     let began = Instant::now();
     cluster.submit(&urls[0]);
     wait_for("a harvest", || (cluster.teacher.answered() > 0).then_some(()));
-    let harvest = disturb(&cluster, &mut seats, &mut dice, |kills| match kills {
+    let harvest = disturb(&cluster, &mut seats, dice, |kills| match kills {
         FLUSH_AFTER => cluster.redis.flush_all().unwrap(),
         CRASH_AFTER => {
             cluster.postgres.kill().unwrap();
@@ -241,11 +249,11 @@ fn random_kills_change_nothing() {
     });
     assert_eq!(cluster.state(&urls[0]).as_deref(), Some("harvesting"), "too small a job for so many kills");
     cluster.wait_until(&urls[1], "training");
-    let training = disturb(&cluster, &mut seats, &mut dice, |_| {});
+    let training = disturb(&cluster, &mut seats, dice, |_| {});
     assert_eq!(cluster.state(&urls[0]).as_deref(), Some("training"), "too small a job for so many kills");
     let stormy = ClusterOutcome::of(&cluster, &seats, began);
 
-    let lost = stormy.end.lost(&calm.end).len();
+    let lost = stormy.end.lost(calm).len();
     println!(
         "{} rows, lost {lost}, doubled 0, paid twice {}; kills in the harvest {harvest:?}, in training \
          {training:?}; {:.1?}",
@@ -253,7 +261,7 @@ fn random_kills_change_nothing() {
         stormy.paid_twice,
         stormy.wall
     );
-    stormy.end.check(&calm.end);
+    stormy.end.check(calm);
     // Answers in flight when a harvester was killed, and in all harvesters when a server lost data or crashed.
     let losses = harvest.get("harvester").unwrap_or(&0) + 2 * SEATS[0].1;
     assert!(stormy.paid_twice <= losses * work.lost_max(), "{}", stormy.paid_twice);

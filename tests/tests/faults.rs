@@ -16,8 +16,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tests::binary;
-use tests::cluster::{Cluster, Dice, LEASE_SECONDS, NOBODY, Workload, alone, done, resumable, wait_for};
+use tests::cluster::{
+    Cluster, FinalState, LEASE_SECONDS, NOBODY, Workload, alone, done, resumable, wait_for,
+};
 use tests::data::{SpecText, question, teach, write_problems};
+use tests::dice::Dice;
+use tests::effort::Effort;
 use tests::proxy::Proxy;
 use tests::teacher::Reply;
 
@@ -51,6 +55,13 @@ fn lines_that_are_cut_slow_and_dead_change_nothing() {
     let _alone = alone();
     let mut dice = Dice::new();
     let undisturbed = LONG.on_one_machine();
+    for _ in 0..Effort::rounds() {
+        cut_lines(&mut dice, &undisturbed);
+    }
+}
+
+/// Cuts, slows and stalls the lines between services while they work at a job.
+fn cut_lines(dice: &mut Dice, undisturbed: &FinalState) {
     let cluster = Cluster::new(LONG);
     let (database, redis) = (cluster.postgres.url(), cluster.redis.url());
     let postgres_line = Proxy::start(after_scheme(&database)).unwrap();
@@ -66,15 +77,14 @@ fn lines_that_are_cut_slow_and_dead_change_nothing() {
     cluster.submit(witness.url());
 
     wait_for("a harvest", || (cluster.teacher.answered() > 0).then_some(()));
-    let in_harvest =
-        cut(&cluster, witness.url(), "harvesting", &[&postgres_line, &redis_line], &mut dice, 20);
+    let in_harvest = cut(&cluster, witness.url(), "harvesting", &[&postgres_line, &redis_line], dice, 20);
     // The database accepts connections and does not answer.
     postgres_line.stall();
     outlive_the_lease();
     postgres_line.open();
     cluster.wait_until(witness.url(), "training");
     let all = [&postgres_line, &redis_line, &trainer_line];
-    let in_training = cut(&cluster, witness.url(), "training", &all, &mut dice, 20);
+    let in_training = cut(&cluster, witness.url(), "training", &all, dice, 20);
     assert_eq!(cluster.state(witness.url()).as_deref(), Some("training"), "too small a job for so many cuts");
     // The harvester does not answer for longer than a lease.
     trainer_line.stall();
@@ -82,7 +92,7 @@ fn lines_that_are_cut_slow_and_dead_change_nothing() {
     trainer_line.open();
     cluster.watch(witness.url());
 
-    cluster.end(witness.url()).check(&undisturbed);
+    cluster.end(witness.url()).check(undisturbed);
     let ended: usize = all.iter().map(|line| line.cuts()).sum();
     let paid_twice = cluster.paid_twice();
     println!(
