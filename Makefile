@@ -1,6 +1,6 @@
 # Commands for developers and continuous integration. `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak lint advisories bench check-cuda
+.PHONY: help demo test soak fuzz lint advisories bench check-cuda
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -13,6 +13,9 @@ test: ## fetch what the tests need, build, and run every test
 
 soak: ## hostile messages, floods, kills and cut lines for an hour or two (MESSAGES=1000000 MINUTES=30)
 	scripts/soak.sh
+
+fuzz: ## search for bytes that break a reader, with libFuzzer, a minute each (SECONDS_EACH=60)
+	scripts/fuzz.sh
 
 lint: ## formatting, clippy, documentation, edges, unused dependencies, licences, generated code, protocol, spelling, scripts
 	scripts/lint.sh
