@@ -242,7 +242,7 @@ async fn a_text_that_is_too_long_is_refused_by_its_field() {
     let store = bench.store.as_ref();
     let text = || "x".repeat(9_000_000);
     let run = fixtures::training(store, fixtures::NAME).await;
-    let leased = store.lease_run("trainer", fixtures::LONG).await.unwrap().unwrap().run;
+    let leased = store.lease_run("trainer", fixtures::LONG, fixtures::LOST_MAX).await.unwrap().unwrap().run;
     let (run_id, fence) = (run.id.to_string(), leased.fence);
     let job = run.distillation.to_string();
     let routes = || bench.routes();
