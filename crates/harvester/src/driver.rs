@@ -1,6 +1,6 @@
 //! The driver moves jobs from stage to stage. Any replica may drive; a lease in the store says which one does.
 
-use crate::error::HarvestError;
+use crate::error::{HarvestError, guarded};
 use crate::job::PreparedJob;
 use crate::plan::Next;
 use crate::shared::Shared;
@@ -17,8 +17,8 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-/// Jobs that one driver moves at a time.
-const JOBS_MAX: usize = 32;
+/// Jobs that one driver moves at a time: the oldest, for as long as they are not done. More than wait for a teacher that is away.
+const JOBS_MAX: usize = 128;
 /// How often a job is looked at that waits for batches, unless one of them ends here.
 const BATCHED_LOOK_EVERY: Duration = Duration::from_secs(5);
 
@@ -52,17 +52,13 @@ pub(crate) async fn run(shared: Arc<Shared>, shutdown: CancellationToken) {
 
 async fn drive(shared: Arc<Shared>, job: Distillation) {
     let id = job.id;
-    // In a task of its own: a panic over one job pauses that job, and stops nothing else.
-    match tokio::spawn(advance(Arc::clone(&shared), job)).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => handle_error(&shared, id, &error).await,
-        Err(broken) => handle_error(&shared, id, &HarvestError::Broken(broken.to_string())).await,
+    if let Err(error) = guarded(Box::pin(advance(&shared, job))).await {
+        handle_error(&shared, id, &error).await;
     }
 }
 
 /// Moves a job as far as it can go without waiting.
-async fn advance(shared: Arc<Shared>, record: Distillation) -> Result<(), HarvestError> {
-    let shared = shared.as_ref();
+async fn advance(shared: &Shared, record: Distillation) -> Result<(), HarvestError> {
     let job = shared.jobs.get(record.id).await?;
     // An import is many writes, and a crash may have cut it short: what was written already stays as it is.
     if record.state == DistillationState::Queued || job.is_imported() {

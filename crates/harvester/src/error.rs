@@ -2,6 +2,8 @@
 
 use domain::ports::StoreError;
 use domain::{Fault, Violation};
+use futures::FutureExt;
+use std::panic::AssertUnwindSafe;
 use teacher::TeacherError;
 
 /// A failure of the harvester.
@@ -45,6 +47,17 @@ impl HarvestError {
             Self::Broken(_) => Fault::Internal,
         }
     }
+}
+
+/// What `work` at a job comes to; a panic in it is an error, which pauses that job, and stops nothing else.
+pub(crate) async fn guarded<T>(
+    work: impl Future<Output = Result<T, HarvestError>>,
+) -> Result<T, HarvestError> {
+    AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|panic| {
+        let words = panic.downcast_ref::<String>().map(String::as_str);
+        let words = words.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic");
+        Err(HarvestError::Broken(words.to_owned()))
+    })
 }
 
 impl From<HarvestError> for tonic::Status {

@@ -6,7 +6,7 @@
 mod together;
 
 use crate::calls::{Calls, PromptAccount};
-use crate::error::HarvestError;
+use crate::error::{HarvestError, guarded};
 use crate::job::{self, PreparedJob, TOKENS_MAX};
 use crate::meters::{self, NoAnswer};
 use crate::obstacles;
@@ -258,7 +258,7 @@ impl Worker {
         for (member, place) in alone.into_iter().zip(1..) {
             let span = member.span.clone();
             let answered = match &slot {
-                Some(_) => self.ask(&member.leased).instrument(span.clone()).await,
+                Some(_) => guarded(self.ask(&member.leased)).instrument(span.clone()).await,
                 None => Err(HarvestError::Unasked),
             };
             // A slot is free again before its last answer is written.
@@ -272,7 +272,7 @@ impl Worker {
     /// Asks prompts by one call. Returns those that are to be asked alone.
     async fn harvest_together(&self, members: Vec<Member>) -> Vec<Member> {
         let Some(span) = members.first().map(|member| member.span.clone()) else { return members };
-        let (job, reply, account) = match self.ask_together(&members).instrument(span).await {
+        let (job, reply, account) = match guarded(self.ask_together(&members)).instrument(span).await {
             Ok(asked) => asked,
             // The budget may have room for fewer rows.
             Err(HarvestError::Teacher(TeacherError::BudgetExhausted)) => return members,

@@ -11,10 +11,12 @@
 use bytes::Bytes;
 use conformance::fixtures;
 use domain::ids::{CompletionKey, DistillationId, RequestId};
-use domain::ports::LedgerFilter;
+use domain::ports::{
+    CallCost, CallOutcome, LedgerFilter, Pace, RateLimitError, RateLimits, Reservation, SeenLimit, WaitReason,
+};
 use domain::records::{LedgerEntry, NewPrompt};
 use domain::state::{DistillationState, PromptState};
-use domain::{JobStore, PromptStore, Queue, Stores};
+use domain::{JobStore, PromptStore, Queue, RateLimiter, Stores};
 use embedded::{MemoryQueue, MemoryRateLimiter, SqliteStore};
 use harvester::{Harvester, Settings};
 use http_body_util::{BodyExt, Full};
@@ -405,7 +407,7 @@ async fn a_teacher_that_does_not_answer_holds_up_no_other_job() {
     let teachers =
         BTreeMap::from([("away".to_owned(), teacher(away)), ("local".to_owned(), teacher(profile(&server)))]);
     let dataset = fixtures::dataset(bench.store.as_ref(), fixtures::rows(ROWS)).await;
-    for _job in 0..4 {
+    for _job in 0..40 {
         let mut spec = fixtures::spec(fixtures::NAME);
         spec.teacher.as_mut().unwrap().profiles = Some(vec!["away".to_owned()]);
         fixtures::job(bench.store.as_ref(), spec, dataset.id).await;
@@ -422,4 +424,70 @@ async fn a_teacher_that_does_not_answer_holds_up_no_other_job() {
     // Each of the others asks its teacher for five seconds which model it has.
     tokio::time::timeout(Duration::from_secs(15), done).await.expect("it waits for the other jobs' teacher");
     running.abort();
+}
+
+/// Limits that break down whenever a call is to be made.
+struct Broken;
+
+#[async_trait::async_trait]
+impl RateLimiter for Broken {
+    async fn reserve(&self, _: &str, _: &RateLimits, _: CallCost) -> Result<Reservation, RateLimitError> {
+        panic!("for a test");
+    }
+
+    async fn start(&self, _: &str, _: u64) -> Result<Option<(Duration, WaitReason)>, RateLimitError> {
+        Ok(None)
+    }
+
+    async fn settle(&self, _: &str, _: u64, _: CallOutcome, _: &[SeenLimit]) -> Result<(), RateLimitError> {
+        Ok(())
+    }
+
+    async fn renew(&self, _: &str, _: &[u64]) -> Result<(), RateLimitError> {
+        Ok(())
+    }
+
+    async fn pace(&self, profile: &str) -> Result<Pace, RateLimitError> {
+        MemoryRateLimiter::default().pace(profile).await
+    }
+}
+
+#[tokio::test]
+async fn a_panic_while_asking_pauses_the_job_and_no_other() {
+    let (bench, server) = (Bench::open().await, Server::start().await);
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    // Another model: what the third job is answered is not the others' answer.
+    let broken = Profile { name: "broken".into(), identity: "broken".into(), ..profile(&server) };
+    let teachers = BTreeMap::from([
+        ("broken".to_owned(), Teacher::new(broken, Arc::new(Broken)).unwrap()),
+        ("local".to_owned(), Teacher::new(profile(&server), Arc::new(MemoryRateLimiter::default())).unwrap()),
+    ]);
+    let dataset = fixtures::dataset(bench.store.as_ref(), fixtures::rows(ROWS)).await;
+    let mut jobs = Vec::new();
+    for (profile, rows_per_call) in [("broken", 1), ("broken", 4), ("local", 1)] {
+        let mut spec = fixtures::spec(fixtures::NAME);
+        let teacher = spec.teacher.as_mut().unwrap();
+        (teacher.profiles, teacher.rows_per_call) = (Some(vec![profile.to_owned()]), rows_per_call);
+        jobs.push(fixtures::job(bench.store.as_ref(), spec, dataset.id).await.id);
+    }
+    let queue: Arc<dyn Queue> = Arc::new(MemoryQueue::new(1_000, Duration::from_secs(30)));
+    let harvester = Harvester::new(Settings::new("test"), Stores::of(&bench.store), queue, teachers);
+    let (shutdown, began) = (CancellationToken::new(), Instant::now());
+    let end = shutdown.clone();
+    let running = tokio::spawn(async move { harvester.run(end).await });
+    let wanted = [DistillationState::Paused, DistillationState::Paused, DistillationState::Training];
+    for (job, wanted) in jobs.iter().zip(wanted) {
+        loop {
+            let found = bench.store.distillation(*job).await.unwrap();
+            if found.state == wanted {
+                let is_told = found.reason.contains("for a test");
+                assert_eq!(is_told, wanted == DistillationState::Paused, "{found:?}");
+                break;
+            }
+            assert!(began.elapsed() < WAIT_MAX, "{found:?}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+    shutdown.cancel();
+    tokio::time::timeout(WAIT_MAX, running).await.expect("it waits for what nobody asks").unwrap();
 }
