@@ -142,9 +142,8 @@ impl<Seen: Clone> Watcher<Seen> {
             let gone = |_| Status::unavailable("what was watched is looked at no more: call again");
             self.seen.changed().await.map_err(gone)?;
             let outcome = self.seen.borrow_and_update().clone();
-            match outcome {
-                Some(outcome) if outcome.look >= self.first => return outcome.seen,
-                _ => {}
+            if let Some(outcome) = outcome.filter(|outcome| outcome.look >= self.first) {
+                return outcome.seen;
             }
         }
     }
