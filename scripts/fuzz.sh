@@ -18,9 +18,9 @@ printf 'fuzz: building\n' >&2
 cargo build --quiet --release --manifest-path fuzz/Cargo.toml --target "$host"
 
 readers=("$@")
-[[ ${#readers[@]} -gt 0 ]] || mapfile -t readers < <(
-    sed -n 's/.*Target { name: "\([a-z_]*\)".*/\1/p; s/^ *name: "\([a-z_]*\)",$/\1/p' tests/tests/parsers/targets.rs
-)
+if [[ ${#readers[@]} -eq 0 ]]; then
+    mapfile -t readers < <(sed -n 's/.*name: "\([a-z_]*\)".*/\1/p' tests/tests/parsers/targets.rs)
+fi
 broken=0
 for reader in "${readers[@]}"; do
     printf 'fuzz: %s\n' "$reader" >&2

@@ -211,7 +211,7 @@ fn misframed(dice: &mut Dice, message: Vec<u8>) -> (Vec<u8>, Option<&'static str
         }
         _ if dice.happens(20) => {
             let mut body = framed(&[zip_bomb()]);
-            body[0] = 1;
+            body.splice(..1, [1]);
             return (body, Some("gzip"));
         }
         _ => body.extend(dice.bytes(3)),

@@ -12,8 +12,9 @@ use serde_json::{Value, json};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tests::binary;
-use tests::cluster::{Cluster, Dice, NOBODY, Workload, alone, wait_for};
+use tests::cluster::{Cluster, NOBODY, Workload, alone, wait_for};
 use tests::data::{SpecText, teach};
+use tests::dice::Dice;
 use tests::folder::Folder;
 use tests::teacher::{Reply, Teacher, TeacherRequest};
 

@@ -411,12 +411,13 @@ fn no_message_and_no_frame_harms_a_service() {
     assert!(answered.accepted.len() > never.len(), "too few messages were accepted");
 
     let began = Instant::now();
-    let mut floods = 0;
+    let (mut floods, mut repelled) = (0, 0);
     while floods == 0 || began.elapsed() < Duration::from_secs(60 * effort.minutes) {
-        let repelled = flood(&services, &dice.part(floods), FRAMES);
+        repelled += flood(&services, &dice.part(floods), FRAMES);
         floods += 1;
-        println!("flood {floods}: {repelled} of {} attacks repelled", services.targets.len() * ATTACKS.len());
     }
+    let attacks = floods as usize * services.targets.len() * ATTACKS.len();
+    println!("{attacks} attacks within {:.1?}, {repelled} of which were cut off", began.elapsed());
     check(&mut services, &before, &witnesses);
     println!("the teacher was asked {} times", services.teacher.requests());
 }

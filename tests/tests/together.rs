@@ -13,8 +13,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tests::binary;
-use tests::cluster::Dice;
 use tests::data::{SpecText, questions, teach};
+use tests::dice::Dice;
 use tests::folder::{Folder, Said};
 use tests::teacher::{Reply, Teacher, TeacherRequest};
 

@@ -12,8 +12,8 @@
 use serde_json::Value;
 use std::time::Duration;
 use tests::binary;
-use tests::cluster::Dice;
 use tests::data::{SpecText, teach};
+use tests::dice::Dice;
 use tests::folder::{Folder, NOBODY};
 use tests::teacher::Teacher;
 
