@@ -161,7 +161,10 @@ fn without_a_teacher_the_rationales_are_placeholders_that_are_refused_by_line() 
             format!("my/task/task.toml:{line}: exemplars[{place}].rationale: is a placeholder: write in a");
         assert!(init.out.contains(&words), "wanted {words:?} in {}", init.out);
         for verb in ["plan", "run"] {
-            refused(&folder, &[verb, "my/task/spec.toml"], &["my/task/spec.toml:8: task: ", &words]);
+            // It stands in the task's file, which is the one to be edited.
+            let said = folder.say(NOBODY, &[verb, "my/task/spec.toml"]).unwrap();
+            assert_eq!(said.code, 2, "{}", said.err);
+            assert!(said.err.contains(&words) && !said.err.contains("spec.toml"), "{}", said.err);
         }
     }
     // Nothing is overwritten, unless that is asked for.
