@@ -7,7 +7,7 @@ use checkpoints::CheckpointError;
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeSet;
-use std::panic::catch_unwind;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use tokenizers::AddedToken;
 
@@ -57,7 +57,8 @@ impl Tokenizer {
         let wrong = |message: String| StudentError::Tokenizer(format!("{}: {message}", path.display()));
         let bytes = std::fs::read(&path).map_err(|source| CheckpointError::io(&path, source))?;
         let invalid = |error: &dyn std::fmt::Display| wrong(format!("is not a tokenizer: {error}"));
-        let mut inner = read(&bytes).map_err(|error| invalid(&error))?;
+        let read = guarded(|| tokenizers::Tokenizer::from_bytes(&bytes));
+        let mut inner = read.map_err(|error| invalid(&error))?;
         let file: File = serde_json::from_slice(&bytes).map_err(|error| invalid(&error))?;
         inner.with_truncation(None).map_err(|error| invalid(&error))?;
         inner.with_padding(None);
@@ -95,7 +96,7 @@ impl Tokenizer {
     /// # Errors
     /// The library's.
     pub fn encode(&self, text: &str) -> Result<Vec<i64>, StudentError> {
-        let encoding = self.inner.encode(text, true).map_err(failed)?;
+        let encoding = guarded(|| self.inner.encode(text, true)).map_err(failed)?;
         let mut ids: Vec<i64> = encoding.get_ids().iter().map(|id| i64::from(*id)).collect();
         if !self.appends_end {
             ids.push(self.end);
@@ -138,7 +139,7 @@ impl Tokenizer {
     /// The library's.
     pub fn decode(&self, ids: &[i64]) -> Result<String, StudentError> {
         let ids: Vec<u32> = ids.iter().filter_map(|id| u32::try_from(*id).ok()).collect();
-        self.inner.decode(&ids, true).map_err(failed)
+        guarded(|| self.inner.decode(&ids, true)).map_err(failed)
     }
 
     /// Whether an id adds nothing to a text: a special token, or an id without a token.
@@ -176,15 +177,14 @@ impl Tokenizer {
     }
 }
 
-/// Reads a file of the library, which panics at parts of it that it cannot use, such as a damaged `precompiled_charsmap`.
-fn read(bytes: &[u8]) -> Result<tokenizers::Tokenizer, String> {
-    match catch_unwind(|| tokenizers::Tokenizer::from_bytes(bytes)) {
-        Ok(read) => read.map_err(|error| error.to_string()),
-        Err(panic) => {
-            let words = panic.downcast_ref::<String>().map_or("a part of it is damaged", String::as_str);
-            Err(words.to_owned())
-        }
-    }
+/// What the library says. It panics at what it cannot use of a file, such as a damaged `precompiled_charsmap`: some of it is
+/// found when the file is read, some when a text needs it.
+fn guarded<T>(call: impl FnOnce() -> tokenizers::Result<T>) -> tokenizers::Result<T> {
+    catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|panic| {
+        let words =
+            panic.downcast_ref::<String>().map_or("a part of the tokenizer is damaged", String::as_str);
+        Err(words.into())
+    })
 }
 
 fn failed(error: tokenizers::Error) -> StudentError {
@@ -248,8 +248,7 @@ fn check_end(
         ));
     }
     let ids = |special: bool| -> Result<Vec<u32>, String> {
-        inner
-            .encode(PROBE, special)
+        guarded(|| inner.encode(PROBE, special))
             .map(|encoding| encoding.get_ids().to_vec())
             .map_err(|error| error.to_string())
     };

@@ -57,7 +57,11 @@ pub(crate) const TARGETS: &[Target] = &[
         seeds: &["crates/t5/tests/golden/kinds/head-only/model.safetensors"],
     },
     Target { name: "tokenizers", read: tokenizers, seeds: &["fuzz/seeds/tokenizers"] },
-    Target { name: "pieces", read: pieces, seeds: &["crates/checkpoints/tests/golden/t5/spiece.model"] },
+    Target {
+        name: "pieces",
+        read: pieces,
+        seeds: &["crates/checkpoints/tests/golden/t5/spiece.model", "fuzz/seeds/pieces"],
+    },
     Target { name: "manifests", read: manifests, seeds: &["tests/compat/0.1.0/manifest.json"] },
 ];
 const MODEL_CONFIG: &str = "crates/t5/tests/golden/kinds/head-only/config.json";
