@@ -21,6 +21,7 @@ use tests::teacher::{Reply, Teacher};
 const SKIPPED: &[(&str, &str)] = &[
     ("make demo", "fetches a teacher, and trains for minutes: its commands are those of scripts/demo.sh"),
     ("make test", "is what runs this test"),
+    ("make soak", "runs for an hour or two: tests/tests/soak.rs is its short form"),
     ("make lint", "runs for minutes, and is checked next to this test"),
     ("make bench", "measures for an hour, and fetches its peers"),
     (

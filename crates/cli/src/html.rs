@@ -34,7 +34,7 @@ article{border-top:1px solid var(--line);padding:.6rem 0}article p{margin:.2rem 
 pre{background:var(--tint);padding:.8rem;overflow-x:auto;font-size:.82rem;line-height:1.45;white-space:pre-wrap;overflow-wrap:anywhere}\
 @media(max-width:36rem){table{font-size:.78rem}th{font-size:.72rem}th,td{padding:.3rem .22rem}td small{font-size:.66rem}}\
 @media print{:root{color-scheme:light;--ink:#000;--soft:#444;--line:#bbb;--paper:#fff;--tint:#fff}main{max-width:none;padding:0}\
-h2{break-after:avoid}figure,article,tr{break-inside:avoid}.wide{overflow:visible}body{font-size:11pt}}";
+h2,h2+p{break-after:avoid}figure,article,table,tr{break-inside:avoid}.wide{overflow:visible}body{font-size:11pt}}";
 
 /// A whole page.
 pub(crate) fn document(subject: &str, title: &str, body: &str) -> String {

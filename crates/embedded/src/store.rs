@@ -140,7 +140,7 @@ impl SqliteStore {
         let lock = hold(folder).await?;
         let path = folder.join(DATABASE);
         let database = |error: sqlx::Error| damaged(&path, &error);
-        let options = options(&path).create_if_missing(true);
+        let options = options(&path).create_if_missing(true).journal_mode(SqliteJournalMode::Wal);
         let mut writer = SqliteConnection::connect_with(&options).await.map_err(database)?;
         MIGRATIONS.run_direct(None, &mut writer, false).await.map_err(|error| match error {
             sqlx::migrate::MigrateError::VersionMissing(_) => OpenError::Newer(path.clone()),
@@ -224,12 +224,12 @@ fn system_clock() -> Clock {
 fn options(path: &Path) -> SqliteConnectOptions {
     SqliteConnectOptions::new()
         .filename(path)
-        .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Normal)
         .busy_timeout(BUSY_TIMEOUT)
         .foreign_keys(true)
 }
 
+/// In the journal mode that the database has: to set it is to write, which a copy that was restored in another would refuse.
 async fn readers(path: &Path) -> sqlx::Result<SqlitePool> {
     SqlitePoolOptions::new().max_connections(READERS).connect_with(options(path).read_only(true)).await
 }
