@@ -291,7 +291,7 @@ fn expected_numbers(results: &Results) -> Vec<String> {
     expected.push(points(gain.difference.value));
     expected.extend(["95".to_owned(), points(gain.difference.low), points(gain.difference.high)]);
     expected.extend([control.difference.value, control.difference.low, control.difference.high].map(points));
-    expected.push(format!("{:.1}", gain.smallest_difference * 100.0));
+    expected.push(format!("{:.1}", control.smallest_difference * 100.0));
     expected.push(percent(teacher.accuracy));
     for arm in 0..3 {
         for measured in [&settings[arm], &settings[arm + 3]] {

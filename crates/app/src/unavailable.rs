@@ -17,6 +17,8 @@ const UNAVAILABLE: &str = "this program was built without the harvester: name a 
 pub struct Scope;
 
 impl Scope {
+    /// The records to look things up in.
+    pub const READ: Self = Self;
     /// The records alone.
     pub const RECORDS: Self = Self;
     /// The records, and the teachers to plan with.
