@@ -61,7 +61,7 @@ fn unframed(mut body: &[u8]) -> Vec<Vec<u8>> {
 /// Sends `body` to the method at `path` with these headers added, and returns at most `answers` messages.
 ///
 /// # Errors
-/// The status that the server ended the call with; one of [`ended_badly`] where there is none, or no end.
+/// The status that the server ended the call with; DATA_LOSS where there is none, or no end.
 pub async fn send(
     channel: &Channel,
     path: &str,

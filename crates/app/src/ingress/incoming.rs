@@ -2,7 +2,7 @@
 //! would take more than there is ends its call. A message counts until the next one begins, the last one until its answer
 //! ends.
 //!
-//! Messages are framed as gRPC does (https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md): a byte that says whether
+//! Messages are framed as gRPC does (<https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>): a byte that says whether
 //! it is compressed, and its length in four.
 
 use bytes::Bytes;
