@@ -1,7 +1,6 @@
 """Every overlay as built by `kubectl kustomize`: each object by its schema, and our own rules."""
 
 import pathlib
-import re
 import subprocess
 import sys
 
