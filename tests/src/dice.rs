@@ -1,8 +1,10 @@
 //! Pseudorandom numbers of tests.
 
-/// Pseudorandom numbers, reproducible by their seed (splitmix64).
+use domain::metric::SplitMix;
+
+/// Pseudorandom numbers, reproducible by their seed.
 #[derive(Debug, Clone)]
-pub struct Dice(u64);
+pub struct Dice(SplitMix);
 
 impl Dice {
     /// Seeded with `DISTILLERY_TEST_SEED`, otherwise with the time. Prints the seed.
@@ -13,28 +15,24 @@ impl Dice {
         let now = std::time::UNIX_EPOCH.elapsed().unwrap().subsec_nanos().into();
         let seed = std::env::var("DISTILLERY_TEST_SEED").map_or(now, |seed| seed.parse().unwrap());
         println!("DISTILLERY_TEST_SEED={seed}");
-        Self(seed)
+        Self(SplitMix::new(seed))
     }
 
     /// The dice of the part `number` of what these decide: parts that run at once do not depend on each other.
     #[must_use]
     pub fn part(&self, number: u64) -> Self {
-        let mut part = Self(self.0 ^ number.wrapping_mul(0xd6e8_feb8_6659_fd93));
-        part.any();
-        part
+        let seed = self.clone().any();
+        Self(SplitMix::new(seed ^ number.wrapping_mul(0xd6e8_feb8_6659_fd93)))
     }
 
     /// Any number.
     pub fn any(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
+        self.0.next_u64()
     }
 
     /// Below `end`; 0 where that is 0.
     pub fn below(&mut self, end: u64) -> u64 {
-        self.any().checked_rem(end).unwrap_or(0)
+        self.0.below(end)
     }
 
     /// A place among so many; 0 where there is none.

@@ -32,7 +32,19 @@ struct Form {
 
 /// What no text may repeat. It does not print.
 #[derive(Clone)]
-pub(crate) struct Secrets(Vec<Form>);
+pub(crate) struct Secrets {
+    /// Every form.
+    all: Forms,
+    /// Those of secrets that are long enough to be cut from answers.
+    long: Forms,
+}
+
+/// Forms, the longest first, and the characters that they begin with.
+#[derive(Clone)]
+struct Forms {
+    forms: Vec<Form>,
+    firsts: BTreeSet<char>,
+}
 
 impl Secrets {
     /// What a profile sends that nobody else may see: its key, the values of its headers, and those of its address's query.
@@ -47,35 +59,41 @@ impl Secrets {
         // What a secret begins with may be another one.
         forms.sort_by_key(|form| std::cmp::Reverse(form.characters.len()));
         forms.dedup();
-        Self(forms)
+        let long = forms.iter().filter(|form| form.bytes >= ANSWER_BYTES_MIN).cloned().collect();
+        Self { all: Forms::new(forms), long: Forms::new(long) }
     }
 
     /// Words of a server, without any secret, nor the beginning of one where they end.
     pub(crate) fn cut<'a>(&self, text: &'a str) -> Cow<'a, str> {
-        self.cut_forms(text, SECRET_BYTES_MIN, true)
+        self.all.cut(text, true)
     }
 
     /// An answer without any secret that is none by chance.
     pub(crate) fn cut_answer<'a>(&self, text: &'a str) -> Cow<'a, str> {
-        self.cut_forms(text, ANSWER_BYTES_MIN, false)
+        self.long.cut(text, false)
+    }
+}
+
+impl Forms {
+    fn new(forms: Vec<Form>) -> Self {
+        let firsts = forms.iter().filter_map(|form| form.characters.first()).copied().collect();
+        Self { forms, firsts }
     }
 
-    fn cut_forms<'a>(&self, text: &'a str, bytes_min: usize, at_end: bool) -> Cow<'a, str> {
-        let forms: Vec<&Form> = self.0.iter().filter(|form| form.bytes >= bytes_min).collect();
+    /// `text` without them; where `at_end`, without the beginning of one where it ends, too.
+    fn cut<'a>(&self, text: &'a str, at_end: bool) -> Cow<'a, str> {
         // A server on this machine is sent none.
-        if forms.is_empty() {
+        if self.forms.is_empty() {
             return Cow::Borrowed(text);
         }
-        let firsts: BTreeSet<char> =
-            forms.iter().filter_map(|form| form.characters.first()).copied().collect();
         let (mut out, mut kept, mut at) = (String::new(), 0, 0);
         while let Some(here) = text.get(at..).and_then(|rest| rest.chars().next()) {
             let layers = if matches!(here, '%' | '\\') { LAYERS } else { 0 };
             // Most characters begin no form: only where one does, all of them are tried.
             let begins = (0..=layers)
                 .filter_map(|layer| character(text, at, layer))
-                .any(|(first, _)| firsts.contains(&first.to_ascii_lowercase()));
-            let end = begins.then(|| forms.iter().find_map(|form| form.end(text, at, at_end))).flatten();
+                .any(|(first, _)| self.firsts.contains(&first.to_ascii_lowercase()));
+            let end = begins.then(|| self.forms.iter().find_map(|form| form.end(text, at, at_end))).flatten();
             if let Some(end) = end {
                 out.push_str(text.get(kept..at).unwrap_or_default());
                 out.push_str(CUT);

@@ -1,6 +1,7 @@
 //! Faults as gRPC statuses, and back.
 
 use domain::{Fault, Violation};
+use std::time::Duration;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
@@ -52,6 +53,13 @@ pub fn status(fault: Fault, message: impl Into<String>) -> Status {
             Status::new(Code::Internal, INTERNAL)
         }
     }
+}
+
+/// RESOURCE_EXHAUSTED at a limit that all callers share, with when to call again.
+pub fn busy(message: impl Into<String>, retry_after: Duration) -> Status {
+    let mut details = ErrorDetails::new();
+    details.set_retry_info(Some(retry_after));
+    Status::with_error_details(Code::ResourceExhausted, clipped(message.into(), MESSAGE_BYTES_MAX), details)
 }
 
 /// INVALID_ARGUMENT with one `BadRequest` field violation each, as many as a status can carry.

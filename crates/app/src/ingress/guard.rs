@@ -2,7 +2,7 @@
 //! an end at its deadline.
 
 use super::access::{self, Lasts, Method, Needs};
-use super::incoming::{Incoming, Room, Taken};
+use super::incoming::{Incoming, RETRY_AFTER, Room, Taken};
 use super::outgoing::{Outgoing, late};
 use super::tokens::Guests;
 use futures::FutureExt;
@@ -18,7 +18,6 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tonic::{Code, Status};
-use tonic_types::{ErrorDetails, StatusExt};
 use tower::Service;
 use tracing::Span;
 
@@ -30,8 +29,6 @@ const REQUEST_ID_BYTES_MAX: usize = 128;
 /// to nothing.
 const PROBE_BYTES_MAX: usize = 4 * 1024;
 const PROBE_WITHIN: Duration = Duration::from_secs(10);
-/// When a caller that was refused at the limit of calls may retry.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Cancelled when the connection that a request came by is asked to end; accept loops put it on their requests.
 #[derive(Debug, Clone)]
@@ -95,9 +92,7 @@ impl Guard {
             "{} calls are answered already, which is the limit: try again in a second",
             self.calls_max
         );
-        let mut details = ErrorDetails::new();
-        details.set_retry_info(Some(RETRY_AFTER));
-        Status::with_error_details(Code::ResourceExhausted, words, details)
+        wire::busy(words, RETRY_AFTER)
     }
 }
 

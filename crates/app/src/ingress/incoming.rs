@@ -13,7 +13,6 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::{Code, Status};
-use tonic_types::{ErrorDetails, StatusExt};
 
 /// Bytes of what stands before a message.
 const PREFIX_BYTES: usize = 5;
@@ -23,8 +22,8 @@ const SMALL_BYTES: usize = 32 * 1024;
 const GZIP_RATIO: usize = 1_032;
 /// What memory is counted in.
 const UNIT_BYTES: usize = 1024;
-/// When a caller whose message found no room may retry.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// When a caller that was refused at a limit of all calls may retry.
+pub(super) const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// The memory that the messages of all calls share.
 #[derive(Debug, Clone)]
@@ -60,9 +59,7 @@ impl Room {
             "messages take {} MiB already, which is the limit (server.messages_bytes_max): try again in a second",
             self.bytes_max >> 20
         );
-        let mut details = ErrorDetails::new();
-        details.set_retry_info(Some(RETRY_AFTER));
-        Status::with_error_details(Code::ResourceExhausted, words, details)
+        wire::busy(words, RETRY_AFTER)
     }
 }
 
@@ -161,6 +158,7 @@ impl Body for Incoming {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tonic_types::StatusExt;
 
     /// The room that is left, in KiB, after each piece of a body.
     fn check(pieces: &[Vec<u8>], wanted: &[usize]) {

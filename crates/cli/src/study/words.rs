@@ -208,27 +208,18 @@ fn p_value(value: f64) -> String {
 /// What all rows say of each arm with rationales of its own, where fewer rows say more, with how many fewer rows they do as well, and
 /// what the control and the size of the study leave open.
 pub(crate) fn sentences(results: &Results) -> Vec<String> {
-    let explained = |measured: &&Measured| {
-        let arm = measured.setting.arm;
-        arm.rationales == Rationales::Own && arm.objective.needs_rationales()
-    };
-    let Some(largest) = results.settings.iter().rev().find(explained).map(|measured| measured.setting) else {
-        return Vec::new();
-    };
-    let of_all: Vec<&Measured> = results
-        .settings
-        .iter()
-        .filter(explained)
-        .filter(|measured| measured.setting == Setting { arm: measured.setting.arm, ..largest })
-        .collect();
+    let explained = || results.settings.iter().map(|measured| measured.setting).filter(is_explained);
+    let Some(largest) = explained().next_back() else { return Vec::new() };
+    let of_all: Vec<Setting> =
+        explained().filter(|setting| *setting == Setting { arm: setting.arm, ..largest }).collect();
     let mut sentences: Vec<String> =
-        of_all.iter().filter_map(|measured| beside_labels_only(results, measured)).collect();
+        of_all.iter().filter_map(|setting| beside_labels_only(results, *setting)).collect();
     if sentences.is_empty() {
         return sentences;
     }
     sentences.extend(most_gained(results, largest));
     sentences.extend(as_good_with_less(results, largest.size));
-    let Some(first) = of_all.first().map(|measured| measured.setting) else { return sentences };
+    let Some(&first) = of_all.first() else { return sentences };
     let control = results.questions.iter().find(|answer| {
         answer.first == first && answer.against.rationales == Rationales::Shuffled && !answer.is_of_less()
     });
@@ -246,11 +237,15 @@ pub(crate) fn sentences(results: &Results) -> Vec<String> {
     sentences
 }
 
-/// An arm beside labels only, from the same rows.
-fn beside_labels_only(results: &Results, measured: &Measured) -> Option<String> {
-    let setting = measured.setting;
-    let labels_only = Setting { arm: Arm::NONE, ..setting };
-    let control = results.settings.iter().find(|measured| measured.setting == labels_only)?;
+/// Whether a setting's students learn rationales, and those of their own rows.
+fn is_explained(setting: &Setting) -> bool {
+    setting.arm.rationales == Rationales::Own && setting.arm.objective.needs_rationales()
+}
+
+/// An arm and labels only, from the same rows.
+fn beside_labels_only(results: &Results, setting: Setting) -> Option<String> {
+    let measured = results.measured(setting)?;
+    let control = results.measured(Setting { arm: Arm::NONE, ..setting })?;
     let gain = results.answer(setting, Arm::NONE)?;
     let rows = if setting.fraction() < 1.0 {
         format!("{} of the rows", fraction(setting))
@@ -274,6 +269,7 @@ fn beside_labels_only(results: &Results, measured: &Measured) -> Option<String> 
 fn most_gained(results: &Results, largest: Setting) -> Option<String> {
     let gains = results.questions.iter().filter(|answer| {
         answer.against == Arm::NONE
+            && is_explained(&answer.first)
             && !answer.is_of_less()
             && answer.first.size == largest.size
             && answer.finding == Finding::Better
@@ -282,8 +278,7 @@ fn most_gained(results: &Results, largest: Setting) -> Option<String> {
     if most.first.millionths == largest.millionths {
         return None;
     }
-    let measured = results.settings.iter().find(|measured| measured.setting == most.first)?;
-    beside_labels_only(results, measured)
+    beside_labels_only(results, most.first)
 }
 
 /// The first part of the rows that is enough with rationales.
@@ -329,6 +324,72 @@ pub(crate) fn power(results: &Results) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use domain::objective::Objective;
+    use domain::paired::Difference;
+
+    const QUARTER: u32 = 250_000;
+    const ALL: u32 = 1_000_000;
+    const STEP_BY_STEP: Arm = Arm { objective: Objective::StepByStep, rationales: Rationales::Own };
+    const SHUFFLED: Arm = Arm { objective: Objective::StepByStep, rationales: Rationales::Shuffled };
+
+    fn measured(arm: Arm, millionths: u32) -> Measured {
+        Measured {
+            setting: Setting { arm, millionths, size: None },
+            parameters: 1,
+            accuracy: 0.5,
+            low: 0.4,
+            high: 0.6,
+            parsed: 1.0,
+            on_teachers_rows: None,
+            classes: Vec::new(),
+            trust: None,
+        }
+    }
+
+    /// An arm less labels only, from the same rows.
+    fn gain(arm: Arm, millionths: u32, value: f64, finding: Finding) -> Answer {
+        Answer {
+            first: Setting { arm, millionths, size: None },
+            against: Arm::NONE,
+            against_fraction: f64::from(millionths) / 1e6,
+            difference: Difference { value, low: value - 0.02, high: value + 0.02, p_value: 0.01 },
+            p_table: 0.01,
+            finding,
+            discordance: 0.1,
+            smallest_difference: 0.03,
+            rows_for_one_point: None,
+        }
+    }
+
+    #[test]
+    fn where_most_is_gained_is_told_of_rationales_and_not_of_their_control() {
+        let arms = [Arm::NONE, STEP_BY_STEP, SHUFFLED];
+        let results = Results {
+            format: 1,
+            study: "s".to_owned(),
+            task: "t".to_owned(),
+            test_rows: 2_000,
+            seeds: vec![0],
+            margin: 0.02,
+            teacher: None,
+            settings: [QUARTER, ALL].iter().flat_map(|part| arms.map(|arm| measured(arm, *part))).collect(),
+            questions: vec![
+                gain(STEP_BY_STEP, QUARTER, 0.05, Finding::Better),
+                gain(SHUFFLED, QUARTER, 0.09, Finding::Better),
+                gain(STEP_BY_STEP, ALL, 0.01, Finding::NotDecided),
+                gain(SHUFFLED, ALL, 0.08, Finding::Better),
+            ],
+            routing: Vec::new(),
+            cells: Vec::new(),
+        };
+        let said = sentences(&results);
+        assert_eq!(said.len(), 2, "{said:?}");
+        assert!(
+            said[0].starts_with("Learning step by step from all rows") && said[0].contains("+1.0 points")
+        );
+        assert!(said[1].starts_with("Learning step by step from 25% of the rows"), "{said:?}");
+        assert!(said[1].contains("+5.0 points"), "{said:?}");
+    }
 
     #[test]
     fn points_have_a_sign_and_no_negative_zero() {

@@ -194,6 +194,11 @@ impl Results {
         })
     }
 
+    /// What was measured in a setting; `None` where it is not in the study.
+    pub fn measured(&self, setting: Setting) -> Option<&Measured> {
+        self.settings.iter().find(|measured| measured.setting == setting)
+    }
+
     /// The answer to a question about an arm beside another on the same rows.
     pub fn answer(&self, first: Setting, against: super::grid::Arm) -> Option<&Answer> {
         self.questions
