@@ -10,8 +10,12 @@ use crate::shared::Shared;
 use domain::fingerprint::{CompletionRequest, Sampled, TeacherIdentity};
 use domain::ids::CompletionKey;
 use domain::ports::Address;
-use domain::records::NewPrompt;
+use domain::records::{Completion, LeasedPrompt, NewPrompt};
+use std::time::Duration;
 use teacher::{Parameters, Profile, Question, Sampling, Teacher};
+
+/// How long a server is waited for that is asked its model's name again: it may be away, and many prompts wait at once.
+const NAME_WAIT: Duration = Duration::from_secs(1);
 
 /// Who answers a job's questions, as far as that can be told when they are planned: each of its teachers, in order.
 pub(crate) struct Askers(Vec<Asked>);
@@ -38,12 +42,7 @@ impl Askers {
     pub(crate) async fn of(job: &PreparedJob) -> Self {
         let mut askers = Vec::with_capacity(job.teachers.len());
         for teacher in &job.teachers {
-            let mut asked = Asked::of(teacher).await;
-            // What a row is answered beside others is not what it is answered alone.
-            if job.rows_per_call() > 1 {
-                asked.parameters.push(("rows_per_call".to_owned(), job.rows_per_call().to_string()));
-            }
-            askers.push(asked);
+            askers.push(Asked::of(job, teacher).await);
         }
         Self(askers)
     }
@@ -113,21 +112,59 @@ impl Askers {
     }
 }
 
+/// The answer to a question that was planned while its server was away and did not tell who answers, under the name that it
+/// tells now: it was paid for by another job.
+pub(crate) async fn told_since(
+    shared: &Shared,
+    job: &PreparedJob,
+    leased: &LeasedPrompt,
+) -> Result<Option<Completion>, HarvestError> {
+    let prompt = &leased.prompt;
+    let Some(teacher) = job.teacher(prompt.profile) else { return Ok(None) };
+    let question = job.question_of(prompt, &leased.example)?;
+    // Nothing is asked of the server about the many prompts that were planned with its name.
+    if Asked::unnamed(job, teacher).keys(&question).0 != prompt.key {
+        return Ok(None);
+    }
+    let Ok(identity) = tokio::time::timeout(NAME_WAIT, served(teacher)).await else { return Ok(None) };
+    let asked = Asked { identity, ..Asked::unnamed(job, teacher) };
+    let named = asked.keys(&question).0;
+    if named == prompt.key {
+        return Ok(None);
+    }
+    let found = shared.stores.prompts.addresses(&[named]).await?;
+    let Some(found) = found.first().filter(|address| address.model.is_some()) else { return Ok(None) };
+    let Some(completion) = shared.stores.prompts.completion(found.key).await? else { return Ok(None) };
+    let completion = Completion { key: prompt.key, ..completion };
+    shared.stores.prompts.keep_completions(vec![completion.clone()]).await?;
+    Ok(Some(completion))
+}
+
 impl Asked {
-    /// Asks the server once for the name of its model, unless the profile says who answers.
-    async fn of(teacher: &Teacher) -> Self {
+    /// A teacher of a job, before anybody asked who it is.
+    fn unnamed(job: &PreparedJob, teacher: &Teacher) -> Self {
         let profile = teacher.profile();
-        let identity = match profile.identity() {
-            Some(stated) => TeacherIdentity::Stated(stated.to_owned()),
-            None => served(teacher).await,
-        };
+        let mut parameters = changed(&profile.parameters);
+        // What a row is answered beside others is not what it is answered alone.
+        if job.rows_per_call() > 1 {
+            parameters.push(("rows_per_call".to_owned(), job.rows_per_call().to_string()));
+        }
         Self {
-            identity,
-            parameters: changed(&profile.parameters),
+            identity: unnamed(profile),
+            parameters,
             profile: profile.name.clone(),
             model: profile.model.clone(),
             host: host(profile),
         }
+    }
+
+    /// Asks the server once for the name of its model, unless the profile says who answers.
+    async fn of(job: &PreparedJob, teacher: &Teacher) -> Self {
+        let identity = match teacher.profile().identity() {
+            Some(stated) => TeacherIdentity::Stated(stated.to_owned()),
+            None => served(teacher).await,
+        };
+        Self { identity, ..Self::unnamed(job, teacher) }
     }
 
     /// Whether an answer that was found elsewhere is this teacher's.
@@ -162,11 +199,14 @@ impl Asked {
 
 /// The model that the server names, or where it is.
 async fn served(teacher: &Teacher) -> TeacherIdentity {
-    let profile = teacher.profile();
     match teacher.served_model().await {
         Some(name) => TeacherIdentity::Served(name),
-        None => TeacherIdentity::Unnamed { model: profile.model.clone(), host: host(profile) },
+        None => unnamed(teacher.profile()),
     }
+}
+
+fn unnamed(profile: &Profile) -> TeacherIdentity {
+    TeacherIdentity::Unnamed { model: profile.model.clone(), host: host(profile) }
 }
 
 /// The host of a profile's address, with its port where it has one.

@@ -5,6 +5,7 @@
 
 mod together;
 
+use crate::address;
 use crate::calls::{Calls, PromptAccount};
 use crate::error::{HarvestError, guarded};
 use crate::job::{self, PreparedJob, TOKENS_MAX};
@@ -249,10 +250,14 @@ impl Worker {
             () = self.shutdown.cancelled() => None,
         };
         drop(ahead);
-        let alone = match (&slot, members.len()) {
+        let (mut alone, members) = match &slot {
+            Some(_) => self.told_since(members).await,
+            None => (Vec::new(), members),
+        };
+        alone.extend(match (&slot, members.len()) {
             (Some(_), 2..) => self.harvest_together(members).await,
             (Some(_) | None, _) => members,
-        };
+        });
         let mut slot = slot;
         let count = alone.len();
         for (member, place) in alone.into_iter().zip(1..) {
@@ -267,6 +272,23 @@ impl Worker {
             }
             self.finish(member, answered).instrument(span).await;
         }
+    }
+
+    /// Prompts that are answered already, now that their server tells who answers; and the others.
+    async fn told_since(&self, members: Vec<Member>) -> (Vec<Member>, Vec<Member>) {
+        let (mut known, mut asked) = (Vec::new(), Vec::new());
+        for mut member in members {
+            if member.leased.cached.is_none() {
+                let found = guarded(async {
+                    let job = self.shared.jobs.get(member.leased.prompt.distillation).await?;
+                    address::told_since(&self.shared, &job, &member.leased).await
+                });
+                // A question that cannot be made, or a store that is away, is met again where it is asked.
+                member.leased.cached = found.await.unwrap_or_default();
+            }
+            if member.leased.cached.is_some() { known.push(member) } else { asked.push(member) }
+        }
+        (known, asked)
     }
 
     /// Asks prompts by one call. Returns those that are to be asked alone.

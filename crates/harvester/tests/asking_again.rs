@@ -45,6 +45,8 @@ const WAIT_MAX: Duration = Duration::from_secs(60);
 struct Served {
     /// The model in its list, and in its answers; none for a server that does not tell.
     model: Option<&'static str>,
+    /// It is loading its model, and answers nothing until it was called so often.
+    loading: u32,
     /// Rows that it answers in prose, without an answer.
     prose: Vec<u64>,
     /// The rows that it was asked about, in any order.
@@ -99,6 +101,16 @@ async fn answer(
         response.headers_mut().insert("content-type", "application/json".parse().unwrap());
         Ok(response)
     };
+    {
+        let mut served = served.lock().unwrap();
+        if served.loading > 0 {
+            served.loading -= 1;
+            return respond(
+                StatusCode::SERVICE_UNAVAILABLE,
+                serde_json::json!({"error": {"message": "Loading model"}}),
+            );
+        }
+    }
     if request.method() == Method::GET {
         let model = served.lock().unwrap().model;
         return match model {
@@ -258,6 +270,21 @@ async fn where_no_server_names_its_model_the_host_or_the_operator_does() {
     server.set(|served| served.model = Some("small-1"));
     bench.new_job(&profile(&server)).await;
     assert_eq!(server.asked(), NOTHING, "what was paid for is kept: nothing says that it was another model");
+}
+
+#[tokio::test]
+async fn a_server_that_loads_its_model_is_not_paid_again() {
+    let (bench, server) = (Bench::open().await, Server::start().await);
+    server.set(|served| served.model = Some("small-1"));
+    bench.new_job(&profile(&server)).await;
+    assert_eq!(server.asked(), all());
+    // The first call of a new process asks who answers, and the prompts are planned without that.
+    server.set(|served| served.loading = 1);
+    let job = bench.new_job(&profile(&server)).await;
+    assert_eq!(server.asked(), NOTHING, "answered, under the name that the server tells now");
+    assert_eq!(bench.entries(job).await.len(), all().len());
+    bench.new_job(&profile(&server)).await;
+    assert_eq!(server.asked(), NOTHING);
 }
 
 #[tokio::test]
