@@ -1,0 +1,214 @@
+//! C++ over libtorch for what its bindings lack: the optimiser and the norm of gradients over flat buffers, dropout by counter,
+//! and memory that is kept for the next tensor.
+//!
+//! `step.cpp` and `memory.cpp` are the only C++ of the training side. They are linked against `libtorch_cpu` and `libc10`
+//! alone, and have bodies for the CPU; on other devices the same functions are made of the library's operators.
+//!
+//! # Invariants
+//!
+//! - No crate of this workspace is imported.
+//! - No exception crosses into Rust, and no panic into C++: what fails comes back as an error.
+//! - The result is the same for every number of threads.
+//!
+//! # Safety
+//!
+//! Everything here is safe to call. The C++ reads a tensor through the pointer that its Rust value holds, only while it is
+//! borrowed, and checks shapes, formats and devices itself.
+
+#![allow(unsafe_code, reason = "calls into C++")]
+
+use std::ffi::{CStr, c_char};
+use tch::{TchError, Tensor};
+use torch_sys::C_tensor;
+
+/// The result of this crate's functions; an error has the words of the tensor library.
+pub type Result<T> = std::result::Result<T, TchError>;
+
+/// One AdamW update: see Loshchilov and Hutter 2019, algorithm 2.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Update {
+    /// The learning rate.
+    pub rate: f64,
+    /// How much of the rate weights lose of themselves.
+    pub weight_decay: f64,
+    /// How much of the first moment is kept.
+    pub beta_first: f64,
+    /// How much of the second moment is kept.
+    pub beta_second: f64,
+    /// What is added to the denominator.
+    pub epsilon: f64,
+    /// What gradients are multiplied by: below 1 where they were clipped.
+    pub scale: f64,
+    /// Which update it is, from 1.
+    pub step: u64,
+}
+
+/// The buffers of one update: float32, contiguous, `[count]`.
+#[derive(Debug)]
+pub struct Buffers<'a> {
+    /// Changed.
+    pub weights: &'a mut Tensor,
+    /// Read.
+    pub gradients: &'a Tensor,
+    /// First moments, changed.
+    pub firsts: &'a mut Tensor,
+    /// Second moments, changed.
+    pub seconds: &'a mut Tensor,
+}
+
+/// Updates weights and moments in place.
+///
+/// # Errors
+/// The buffers do not fit each other.
+pub fn adamw(buffers: Buffers<'_>, update: &Update) -> Result<()> {
+    let Buffers { weights, gradients, firsts, seconds } = buffers;
+    let step = i64::try_from(update.step).unwrap_or(i64::MAX);
+    // SAFETY: four tensors that are borrowed for the call; the C++ checks that they are flat and of one length.
+    check(unsafe {
+        distillery_adamw(
+            weights.as_mut_ptr(),
+            gradients.as_ptr(),
+            firsts.as_mut_ptr(),
+            seconds.as_mut_ptr(),
+            update.rate,
+            update.weight_decay,
+            update.beta_first,
+            update.beta_second,
+            update.epsilon,
+            update.scale,
+            step,
+        )
+    })
+}
+
+/// The Euclidean norm of a flat float32 buffer, summed in float64.
+///
+/// # Errors
+/// The tensor is none.
+pub fn norm(values: &Tensor) -> Result<f64> {
+    let mut norm = 0.0;
+    // SAFETY: a tensor that is borrowed for the call, and a number to write to.
+    check(unsafe { distillery_norm(values.as_ptr(), &raw mut norm) })?;
+    Ok(norm)
+}
+
+/// Adds bfloat16 gradients, `[count]`, to float32 ones, and sets them to nothing.
+///
+/// # Errors
+/// The buffers do not fit each other.
+pub fn collect(gradients: &mut Tensor, of_pass: &mut Tensor) -> Result<()> {
+    // SAFETY: two tensors that are borrowed for the call; the C++ checks that they are flat and of one length.
+    check(unsafe { distillery_collect(gradients.as_mut_ptr(), of_pass.as_mut_ptr()) })
+}
+
+/// Makes `gradient` the place where passes add the gradient of `weight`: both see each other's changes from now on.
+///
+/// # Errors
+/// They differ in shape, number format or device.
+pub fn set_gradient(weight: &mut Tensor, gradient: &Tensor) -> Result<()> {
+    // SAFETY: two tensors that are borrowed for the call; the weight keeps a counted reference of its own to the gradient.
+    check(unsafe { distillery_set_gradient(weight.as_mut_ptr(), gradient.as_ptr()) })
+}
+
+/// Where a dropout's numbers come from: they depend on nothing else, so that they are the same after a resume, and in the pass
+/// back, which draws them again instead of keeping a mask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Draw {
+    /// One for every run and step.
+    pub key: u64,
+    /// Which dropout of the pass.
+    pub place: u32,
+    /// Which pass of the step.
+    pub part: u32,
+}
+
+/// `x` with a share `rate` of its elements dropped and the others scaled up, added to `residual` where there is one. Numbers
+/// have 16 bits: the rate is rounded to them, and the scale is of the rounded rate.
+///
+/// # Errors
+/// The rate is not in `0..1`, or `residual` has another shape or number format.
+pub fn dropout(x: &Tensor, residual: Option<&Tensor>, rate: f64, draw: Draw) -> Result<Tensor> {
+    if !(0.0..1.0).contains(&rate) {
+        return Err(TchError::Torch(format!("a dropout rate of {rate}: it must be from 0 to below 1")));
+    }
+    let threshold = (rate * 65536.0).round().min(65535.0) as u32;
+    let residual = residual.map_or(std::ptr::null(), Tensor::as_ptr);
+    let mut result = std::ptr::null_mut();
+    // SAFETY: tensors that are borrowed for the call, the second of which may be null, and a place for the result, which the
+    // C++ sets to a tensor of its own where it does not fail.
+    check(unsafe {
+        distillery_dropout(x.as_ptr(), residual, draw.key, draw.place, draw.part, threshold, &raw mut result)
+    })?;
+    // SAFETY: the call succeeded, so that `result` points to a tensor that nobody else owns.
+    Ok(unsafe { Tensor::from_ptr(result) })
+}
+
+/// While one of these lives, the memory of tensors on the CPU is kept for the next tensors instead of being given back to the
+/// system, which clears every page before it hands it out again. What is kept is bounded by a quarter of the most that was in
+/// use at once; the last one to go gives it back.
+#[derive(Debug)]
+pub struct KeptMemory(());
+
+impl KeptMemory {
+    /// Begins to keep memory.
+    #[must_use]
+    pub fn new() -> Self {
+        // SAFETY: it takes no arguments, and may be called at any time and from any thread.
+        unsafe { distillery_hold_memory() };
+        Self(())
+    }
+}
+
+impl Default for KeptMemory {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for KeptMemory {
+    fn drop(&mut self) {
+        // SAFETY: it takes no arguments, and this value's own hold is still there to be released.
+        unsafe { distillery_release_memory() };
+    }
+}
+
+fn check(words: *const c_char) -> Result<()> {
+    if words.is_null() {
+        return Ok(());
+    }
+    // SAFETY: the C++ returns null or a string that ends in 0 and stays until this thread's next call.
+    let words = unsafe { CStr::from_ptr(words) };
+    Err(TchError::Torch(words.to_string_lossy().into_owned()))
+}
+
+// SAFETY of every function: pointers are to tensors of the bindings and valid for the call; those that are not `const` are to
+// tensors that nothing else uses meanwhile. They return null, or words that stay until the thread's next call.
+unsafe extern "C" {
+    fn distillery_hold_memory();
+    fn distillery_release_memory();
+    fn distillery_adamw(
+        weights: *mut C_tensor,
+        gradients: *const C_tensor,
+        firsts: *mut C_tensor,
+        seconds: *mut C_tensor,
+        rate: f64,
+        weight_decay: f64,
+        beta_first: f64,
+        beta_second: f64,
+        epsilon: f64,
+        scale: f64,
+        step: i64,
+    ) -> *const c_char;
+    fn distillery_norm(values: *const C_tensor, norm: *mut f64) -> *const c_char;
+    fn distillery_collect(gradients: *mut C_tensor, of_pass: *mut C_tensor) -> *const c_char;
+    fn distillery_set_gradient(weight: *mut C_tensor, gradient: *const C_tensor) -> *const c_char;
+    fn distillery_dropout(
+        x: *const C_tensor,
+        residual: *const C_tensor,
+        key: u64,
+        place: u32,
+        part: u32,
+        threshold: u32,
+        result: *mut *mut C_tensor,
+    ) -> *const c_char;
+}

@@ -1,0 +1,396 @@
+// What a training step needs and the Rust bindings of the tensor library lack: the optimiser and the norm over flat buffers,
+// and dropout by counter. Linked against libtorch_cpu and libc10 alone.
+//
+// The loops are plain C++ that the compiler turns into vectors, once for each instruction set that it may meet. Products and
+// sums are not contracted (build.rs), so that every one of them gives the same bits; what is summed over threads is summed
+// by chunks of a fixed size, so that the number of threads does not matter either.
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <torch/csrc/autograd/function.h>
+#include <torch/csrc/autograd/functions/utils.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <exception>
+#include <memory>
+#include <string>
+#include <vector>
+
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#define EVERY_INSTRUCTION_SET __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
+#define EVERY_INSTRUCTION_SET
+#endif
+#define INLINE inline __attribute__((always_inline))
+
+namespace {
+
+// Elements that one thread takes at least: below that, waking another costs more than it saves.
+constexpr int64_t GRAIN = 32768;
+// Elements whose squares are summed together.
+constexpr int64_t CHUNK = 65536;
+
+// ---- errors ----
+
+thread_local std::string last_error;
+
+// An exception must not reach Rust: its words are kept for the thread, and a pointer to them says that it failed.
+template <typename Body> const char *guarded(Body body) {
+    try {
+        body();
+        return nullptr;
+    } catch (const c10::Error &error) {
+        last_error = error.what_without_backtrace();
+    } catch (const std::exception &error) {
+        last_error = error.what();
+    } catch (...) {
+        last_error = "an exception without words";
+    }
+    return last_error.c_str();
+}
+
+void check_flat(const at::Tensor &tensor, const at::Tensor &like, at::ScalarType type = at::kFloat) {
+    TORCH_CHECK(tensor.scalar_type() == type && tensor.is_contiguous() && tensor.dim() == 1,
+                "a flat buffer must be ", type, ", contiguous and of one dimension");
+    TORCH_CHECK(tensor.numel() == like.numel() && tensor.device() == like.device(),
+                "flat buffers must have one length and one device");
+}
+
+// ---- AdamW ----
+
+struct Update {
+    float scale, keep, first, second_kept, second, correction, epsilon, rate;
+};
+
+EVERY_INSTRUCTION_SET
+void adamw_range(float *__restrict weights, const float *__restrict gradients, float *__restrict firsts,
+                 float *__restrict seconds, int64_t count, const Update *update) {
+    const Update by = *update;
+    for (int64_t at = 0; at < count; at++) {
+        const float gradient = gradients[at] * by.scale;
+        const float first = firsts[at] + by.first * (gradient - firsts[at]);
+        const float second = seconds[at] * by.second_kept + gradient * gradient * by.second;
+        firsts[at] = first;
+        seconds[at] = second;
+        const float denominator = std::sqrt(second) / by.correction + by.epsilon;
+        weights[at] = weights[at] * by.keep - first / denominator * by.rate;
+    }
+}
+
+// ---- the norm ----
+
+EVERY_INSTRUCTION_SET
+double sum_of_squares(const float *values, int64_t count) {
+    // Sixteen sums side by side: an order that a vector can follow.
+    double sums[16] = {};
+    int64_t at = 0;
+    for (; at + 16 <= count; at += 16) {
+        for (int lane = 0; lane < 16; lane++) {
+            const double value = values[at + lane];
+            sums[lane] += value * value;
+        }
+    }
+    for (; at < count; at++) {
+        const double value = values[at];
+        sums[at % 16] += value * value;
+    }
+    double sum = 0;
+    for (double lane : sums) sum += lane;
+    return sum;
+}
+
+// ---- dropout by counter ----
+
+// One block of 128 elements: 16 counters of Philox 4x32 (Salmon et al. 2011) give 8 numbers of 16 bits each.
+constexpr int64_t LANES = 16;
+constexpr int64_t BLOCK = LANES * 8;
+
+// Words stand in lanes of 64 bits: a product of two words is one instruction then.
+INLINE void philox(uint64_t key, uint64_t block, uint32_t place, uint32_t part, uint16_t *__restrict numbers) {
+    constexpr uint64_t WORD = 0xFFFFFFFF;
+    uint64_t a[LANES], b[LANES], c[LANES], d[LANES];
+    for (int lane = 0; lane < LANES; lane++) {
+        a[lane] = (block * LANES + lane) & WORD;
+        b[lane] = (block * LANES) >> 32;
+        c[lane] = place;
+        d[lane] = part;
+    }
+    uint32_t low = static_cast<uint32_t>(key), high = static_cast<uint32_t>(key >> 32);
+    for (int round = 0; round < 10; round++) {
+        for (int lane = 0; lane < LANES; lane++) {
+            const uint64_t first = static_cast<uint64_t>(static_cast<uint32_t>(a[lane])) * 0xD2511F53u;
+            const uint64_t second = static_cast<uint64_t>(static_cast<uint32_t>(c[lane])) * 0xCD9E8D57u;
+            a[lane] = (second >> 32) ^ b[lane] ^ low;
+            c[lane] = (first >> 32) ^ d[lane] ^ high;
+            b[lane] = second & WORD;
+            d[lane] = first & WORD;
+        }
+        low += 0x9E3779B9u;
+        high += 0xBB67AE85u;
+    }
+    for (int lane = 0; lane < LANES; lane++) {
+        numbers[lane] = static_cast<uint16_t>(a[lane]);
+        numbers[LANES + lane] = static_cast<uint16_t>(a[lane] >> 16);
+        numbers[2 * LANES + lane] = static_cast<uint16_t>(b[lane]);
+        numbers[3 * LANES + lane] = static_cast<uint16_t>(b[lane] >> 16);
+        numbers[4 * LANES + lane] = static_cast<uint16_t>(c[lane]);
+        numbers[5 * LANES + lane] = static_cast<uint16_t>(c[lane] >> 16);
+        numbers[6 * LANES + lane] = static_cast<uint16_t>(d[lane]);
+        numbers[7 * LANES + lane] = static_cast<uint16_t>(d[lane] >> 16);
+    }
+}
+
+struct Draw {
+    uint64_t key;
+    uint32_t place, part;
+    // An element falls where its number is below this, of 65,536.
+    uint32_t threshold;
+    float scale;
+};
+
+INLINE float to_float(float value) { return value; }
+INLINE float to_float(uint16_t value) {
+    const uint32_t bits = static_cast<uint32_t>(value) << 16;
+    float wide;
+    std::memcpy(&wide, &bits, sizeof wide);
+    return wide;
+}
+INLINE void store(float value, float *to) { *to = value; }
+INLINE void store(float value, uint16_t *to) {
+    uint32_t bits;
+    std::memcpy(&bits, &value, sizeof bits);
+    // To the nearest, ties to even; a number that is none stays one.
+    const uint32_t rounded = (bits + 0x7FFFu + ((bits >> 16) & 1)) >> 16;
+    const uint32_t none = (bits & 0x7FFFFFFFu) > 0x7F800000u ? 0x7FC0u : 0u;
+    *to = static_cast<uint16_t>(rounded | none);
+}
+
+template <typename Number, bool Adds>
+INLINE void drop_some(const Draw &draw, const uint16_t *numbers, int64_t length, const Number *__restrict x,
+                      const Number *__restrict residual, Number *__restrict out) {
+    const uint32_t threshold = draw.threshold;
+    const float scale = draw.scale;
+    float factors[BLOCK];
+    for (int64_t at = 0; at < BLOCK; at++) factors[at] = numbers[at] >= threshold ? scale : 0.0f;
+    for (int64_t at = 0; at < length; at++) {
+        float value = to_float(x[at]) * factors[at];
+        if (Adds) value += to_float(residual[at]);
+        store(value, &out[at]);
+    }
+}
+
+template <typename Number, bool Adds>
+INLINE void drop_blocks(const Draw &draw, int64_t first, int64_t last, int64_t count, const Number *x,
+                        const Number *residual, Number *out) {
+    for (int64_t block = first; block < last; block++) {
+        uint16_t numbers[BLOCK];
+        philox(draw.key, static_cast<uint64_t>(block), draw.place, draw.part, numbers);
+        const int64_t at = block * BLOCK;
+        const Number *added = Adds ? residual + at : nullptr;
+        // Nearly every block is whole, and a length that is known makes it vectors throughout.
+        if (count - at >= BLOCK) {
+            drop_some<Number, Adds>(draw, numbers, BLOCK, x + at, added, out + at);
+        } else {
+            drop_some<Number, Adds>(draw, numbers, count - at, x + at, added, out + at);
+        }
+    }
+}
+
+EVERY_INSTRUCTION_SET
+void drop_float(const Draw *draw, int64_t first, int64_t last, int64_t count, const float *x, float *out) {
+    drop_blocks<float, false>(*draw, first, last, count, x, nullptr, out);
+}
+EVERY_INSTRUCTION_SET
+void drop_bfloat16(const Draw *draw, int64_t first, int64_t last, int64_t count, const uint16_t *x, uint16_t *out) {
+    drop_blocks<uint16_t, false>(*draw, first, last, count, x, nullptr, out);
+}
+EVERY_INSTRUCTION_SET
+void drop_add_float(const Draw *draw, int64_t first, int64_t last, int64_t count, const float *x, const float *residual,
+                    float *out) {
+    drop_blocks<float, true>(*draw, first, last, count, x, residual, out);
+}
+EVERY_INSTRUCTION_SET
+void drop_add_bfloat16(const Draw *draw, int64_t first, int64_t last, int64_t count, const uint16_t *x,
+                       const uint16_t *residual, uint16_t *out) {
+    drop_blocks<uint16_t, true>(*draw, first, last, count, x, residual, out);
+}
+
+EVERY_INSTRUCTION_SET
+void collect_range(float *__restrict gradients, uint16_t *__restrict of_pass, int64_t count) {
+    for (int64_t at = 0; at < count; at++) {
+        gradients[at] += to_float(of_pass[at]);
+        of_pass[at] = 0;
+    }
+}
+
+at::Tensor drop_on_cpu(const Draw &draw, const at::Tensor &given, const at::Tensor &residual) {
+    const at::Tensor x = given.contiguous(), added = residual.defined() ? residual.contiguous() : residual;
+    TORCH_CHECK(!added.defined() || (added.sizes() == x.sizes() && added.scalar_type() == x.scalar_type()),
+                "what is added to must have the shape and the number format of what is dropped");
+    at::Tensor out = at::empty_like(x);
+    const int64_t count = x.numel(), blocks = at::divup(count, BLOCK);
+    const bool wide = x.scalar_type() == at::kFloat;
+    TORCH_CHECK(wide || x.scalar_type() == at::kBFloat16, "dropout is made for float32 and bfloat16");
+    at::parallel_for(0, blocks, GRAIN / BLOCK, [&](int64_t first, int64_t last) {
+        if (wide) {
+            const float *from = x.const_data_ptr<float>();
+            float *to = out.mutable_data_ptr<float>();
+            if (added.defined()) {
+                drop_add_float(&draw, first, last, count, from, added.const_data_ptr<float>(), to);
+            } else {
+                drop_float(&draw, first, last, count, from, to);
+            }
+        } else {
+            const auto *from = static_cast<const uint16_t *>(x.const_data_ptr());
+            auto *to = static_cast<uint16_t *>(out.mutable_data_ptr());
+            if (added.defined()) {
+                drop_add_bfloat16(&draw, first, last, count, from,
+                                  static_cast<const uint16_t *>(added.const_data_ptr()), to);
+            } else {
+                drop_bfloat16(&draw, first, last, count, from, to);
+            }
+        }
+    });
+    return out;
+}
+
+// What fell in the pass forward is drawn again from its counter: no mask is kept.
+struct DropBackward : torch::autograd::Node {
+    Draw draw;
+
+    torch::autograd::variable_list apply(torch::autograd::variable_list &&gradients) override {
+        at::AutoDispatchBelowAutograd below;
+        const at::Tensor &gradient = gradients.at(0);
+        if (!gradient.defined()) return {at::Tensor(), at::Tensor()};
+        return {drop_on_cpu(draw, gradient, at::Tensor()), gradient};
+    }
+};
+
+at::Tensor drop(const Draw &draw, const at::Tensor &x, const at::Tensor &residual) {
+    if (!x.is_cpu()) {
+        // Other devices draw from the library's own generator.
+        const at::Tensor dropped = at::dropout(x, draw.threshold / 65536.0, true);
+        return residual.defined() ? dropped + residual : dropped;
+    }
+    at::Tensor out;
+    {
+        at::AutoDispatchBelowAutograd below;
+        out = drop_on_cpu(draw, x, residual);
+    }
+    const bool recorded = x.requires_grad() || (residual.defined() && residual.requires_grad());
+    if (at::GradMode::is_enabled() && recorded) {
+        std::shared_ptr<DropBackward> node(new DropBackward(), torch::autograd::deleteNode);
+        node->draw = draw;
+        node->set_next_edges(torch::autograd::collect_next_edges(x, residual));
+        torch::autograd::set_history(out, node);
+    }
+    return out;
+}
+} // namespace
+
+// What Rust calls. Every function returns null, or the words of what failed, valid until the thread's next call. Pointers to
+// tensors are those that the bindings hold: they are read and never kept.
+extern "C" {
+
+// One AdamW update (Loshchilov and Hutter 2019) of flat float32 buffers of one length. `step` counts from 1.
+const char *distillery_adamw(at::Tensor *weights, const at::Tensor *gradients, at::Tensor *firsts, at::Tensor *seconds,
+                             double rate, double weight_decay, double beta_first, double beta_second, double epsilon,
+                             double scale, int64_t step) {
+    return guarded([&] {
+        c10::AutoGradMode no_gradients(false);
+        for (const at::Tensor *tensor : {const_cast<const at::Tensor *>(weights), gradients,
+                                         const_cast<const at::Tensor *>(firsts),
+                                         const_cast<const at::Tensor *>(seconds)}) {
+            check_flat(*tensor, *weights);
+        }
+        if (!weights->is_cpu()) {
+            const at::Tensor steps = at::full({}, static_cast<double>(step), weights->options());
+            at::_fused_adamw_({*weights}, {*gradients * scale}, {*firsts}, {*seconds}, {}, {steps}, rate, beta_first,
+                              beta_second, weight_decay, epsilon, false, false);
+            return;
+        }
+        const double taken = static_cast<double>(step);
+        const Update update = {
+            static_cast<float>(scale),
+            static_cast<float>(1.0 - rate * weight_decay),
+            static_cast<float>(1.0 - beta_first),
+            static_cast<float>(beta_second),
+            static_cast<float>(1.0 - beta_second),
+            static_cast<float>(std::sqrt(1.0 - std::pow(beta_second, taken))),
+            static_cast<float>(epsilon),
+            static_cast<float>(rate / (1.0 - std::pow(beta_first, taken))),
+        };
+        float *weight = weights->mutable_data_ptr<float>();
+        const float *gradient = gradients->const_data_ptr<float>();
+        float *first = firsts->mutable_data_ptr<float>(), *second = seconds->mutable_data_ptr<float>();
+        at::parallel_for(0, weights->numel(), GRAIN, [&](int64_t from, int64_t to) {
+            adamw_range(weight + from, gradient + from, first + from, second + from, to - from, &update);
+        });
+    });
+}
+
+// The Euclidean norm of a flat float32 buffer.
+const char *distillery_norm(const at::Tensor *values, double *norm) {
+    return guarded([&] {
+        c10::AutoGradMode no_gradients(false);
+        check_flat(*values, *values);
+        if (!values->is_cpu()) {
+            *norm = values->norm().item<double>();
+            return;
+        }
+        const float *value = values->const_data_ptr<float>();
+        const int64_t count = values->numel(), chunks = at::divup(count, CHUNK);
+        std::vector<double> sums(static_cast<size_t>(chunks));
+        at::parallel_for(0, chunks, 1, [&](int64_t from, int64_t to) {
+            for (int64_t chunk = from; chunk < to; chunk++) {
+                const int64_t at = chunk * CHUNK;
+                sums[static_cast<size_t>(chunk)] = sum_of_squares(value + at, std::min(CHUNK, count - at));
+            }
+        });
+        double sum = 0;
+        for (double chunk : sums) sum += chunk;
+        *norm = std::sqrt(sum);
+    });
+}
+
+// Adds the bfloat16 gradients of a pass to the float32 ones, and sets them to nothing.
+const char *distillery_collect(at::Tensor *gradients, at::Tensor *of_pass) {
+    return guarded([&] {
+        c10::AutoGradMode no_gradients(false);
+        check_flat(*gradients, *gradients);
+        check_flat(*of_pass, *gradients, at::kBFloat16);
+        if (!gradients->is_cpu()) {
+            gradients->add_(*of_pass);
+            of_pass->zero_();
+            return;
+        }
+        float *sum = gradients->mutable_data_ptr<float>();
+        auto *added = static_cast<uint16_t *>(of_pass->mutable_data_ptr());
+        at::parallel_for(0, gradients->numel(), GRAIN,
+                         [&](int64_t from, int64_t to) { collect_range(sum + from, added + from, to - from); });
+    });
+}
+
+// Makes `gradient` the place where passes add the gradient of `weight`.
+const char *distillery_set_gradient(at::Tensor *weight, const at::Tensor *gradient) {
+    return guarded([&] {
+        TORCH_CHECK(weight->sizes() == gradient->sizes() && weight->scalar_type() == gradient->scalar_type() &&
+                        weight->device() == gradient->device(),
+                    "a gradient must have the shape, the number format and the device of its weight");
+        weight->mutable_grad() = *gradient;
+    });
+}
+
+// Dropout of `x`, added to `residual` where that is not null. The result is a new tensor that the caller owns.
+const char *distillery_dropout(const at::Tensor *x, const at::Tensor *residual, uint64_t key, uint32_t place, uint32_t part,
+                               uint32_t threshold, at::Tensor **result) {
+    return guarded([&] {
+        TORCH_CHECK(threshold < 65536, "a dropout rate must be below 1");
+        const Draw draw = {key, place, part, threshold, 65536.0f / static_cast<float>(65536 - threshold)};
+        *result = new at::Tensor(drop(draw, *x, residual ? *residual : at::Tensor()));
+    });
+}
+}

@@ -1,0 +1,186 @@
+//! Every kernel against its plain form.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests fail loudly")]
+
+use kernels::{Buffers, Draw, Update, adamw, collect, dropout, norm, set_gradient};
+use tch::{Device, Kind, Tensor};
+
+const FLOAT: (Kind, Device) = (Kind::Float, Device::Cpu);
+const DRAW: Draw = Draw { key: 0x0123_4567_89AB_CDEF, place: 3, part: 1 };
+
+/// Numbers between -1 and 1, always the same for a length.
+fn numbers(count: i64) -> Tensor {
+    (Tensor::arange(count, FLOAT) * 12.9898).sin()
+}
+
+fn apart(left: &Tensor, right: &Tensor) -> f64 {
+    (left.to_kind(Kind::Double) - right.to_kind(Kind::Double)).abs().max().double_value(&[])
+}
+
+#[test]
+fn an_update_is_that_of_the_formula() {
+    for count in [1, 7, 16, 1000, 100_003] {
+        let gradients = numbers(count) * 3.0;
+        let (mut weights, mut firsts, mut seconds) =
+            (numbers(count).cos(), numbers(count) * 0.1, numbers(count).square() * 0.01);
+        let update = Update {
+            rate: 0.01,
+            weight_decay: 0.1,
+            beta_first: 0.9,
+            beta_second: 0.999,
+            epsilon: 1e-8,
+            scale: 0.25,
+            step: 3,
+        };
+        let gradient = &gradients * update.scale;
+        let first = &firsts * 0.9 + &gradient * 0.1;
+        let second = &seconds * 0.999 + gradient.square() * 0.001;
+        let denominator = second.sqrt() / (1.0 - 0.999_f64.powi(3)).sqrt() + 1e-8;
+        let weight = &weights * (1.0 - 0.01 * 0.1) - &first / denominator * (0.01 / (1.0 - 0.9_f64.powi(3)));
+        let buffers = Buffers {
+            weights: &mut weights,
+            gradients: &gradients,
+            firsts: &mut firsts,
+            seconds: &mut seconds,
+        };
+        adamw(buffers, &update).unwrap();
+        for (found, expected) in [(&weights, &weight), (&firsts, &first), (&seconds, &second)] {
+            assert!(apart(found, expected) < 2e-7, "{count}: {:e}", apart(found, expected));
+        }
+    }
+}
+
+#[test]
+fn a_norm_is_that_of_the_library_and_threads_do_not_matter() {
+    for count in [0, 1, 17, 65_536, 200_001] {
+        let values = numbers(count);
+        let expected = values.to_kind(Kind::Double).norm().double_value(&[]);
+        let found: Vec<f64> = [1, 2, 3]
+            .into_iter()
+            .map(|threads| {
+                tch::set_num_threads(threads);
+                norm(&values).unwrap()
+            })
+            .collect();
+        assert!((found[0] - expected).abs() < 1e-9 * expected.max(1.0), "{count}: {found:?} {expected}");
+        assert_eq!([found[0]; 3], found.as_slice());
+    }
+    assert!(norm(&(numbers(9) * f64::NAN)).unwrap().is_nan());
+}
+
+#[test]
+fn buffers_that_do_not_fit_are_refused() {
+    let said = norm(&numbers(6).reshape([2, 3])).unwrap_err().to_string();
+    assert!(said.contains("one dimension"), "{said}");
+    let (mut sum, mut other) = (numbers(6), numbers(5).to_kind(Kind::BFloat16));
+    let said = collect(&mut sum, &mut other).unwrap_err().to_string();
+    assert!(said.contains("one length"), "{said}");
+    let said = set_gradient(&mut sum, &other).unwrap_err().to_string();
+    assert!(said.contains("of its weight"), "{said}");
+    let said = dropout(&sum, None, 1.0, DRAW).unwrap_err().to_string();
+    assert!(said.contains("a dropout rate of 1"), "{said}");
+    let said = dropout(&sum, Some(&numbers(5)), 0.5, DRAW).unwrap_err().to_string();
+    assert!(said.contains("the shape"), "{said}");
+}
+
+#[test]
+fn gradients_of_a_pass_are_added_and_forgotten() {
+    let mut sum = numbers(1003);
+    let mut of_pass = (numbers(1003) * 2.0).to_kind(Kind::BFloat16);
+    let expected = &sum + of_pass.to_kind(Kind::Float);
+    collect(&mut sum, &mut of_pass).unwrap();
+    assert_eq!(apart(&sum, &expected), 0.0);
+    assert_eq!(of_pass.abs().max().double_value(&[]), 0.0);
+}
+
+#[test]
+fn a_gradient_goes_where_it_was_told_to() {
+    let place = Tensor::zeros([6], FLOAT);
+    let mut weight = numbers(6).set_requires_grad(true);
+    set_gradient(&mut weight, &place).unwrap();
+    for _ in 0..2 {
+        (&weight * 3.0).sum(Kind::Float).backward();
+    }
+    assert_eq!(Vec::<f32>::try_from(&place).unwrap(), [6.0; 6]);
+}
+
+/// The first numbers of Philox 4x32-10 for a key and a counter of nothing, as its authors give them.
+#[test]
+fn numbers_are_those_of_philox() {
+    let known: [u32; 4] = [0x6627_E8D5, 0xE169_C58D, 0xBC57_AC4C, 0x9B00_DBD8];
+    let x = Tensor::ones([128], FLOAT);
+    let draw = Draw { key: 0, place: 0, part: 0 };
+    // Counter 0 gives elements 0, 16, .. 112: the halves of its four words, lower ones first.
+    let halves = known.iter().flat_map(|word| [word & 0xFFFF, word >> 16]);
+    for (place, half) in halves.enumerate() {
+        for (threshold, kept) in [(half, true), (half + 1, false)] {
+            let dropped = dropout(&x, None, f64::from(threshold) / 65536.0, draw).unwrap();
+            assert_eq!(dropped.double_value(&[place as i64 * 16]) != 0.0, kept, "{place} at {threshold}");
+        }
+    }
+}
+
+#[test]
+fn dropout_keeps_the_mean_and_its_backward_is_its_own() {
+    for kind in [Kind::Float, Kind::BFloat16] {
+        for count in [1_i64, 127, 128, 129, 70_001] {
+            let x = (numbers(count) + 2.0).to_kind(kind).set_requires_grad(true);
+            let residual = numbers(count).to_kind(kind).set_requires_grad(true);
+            let out = dropout(&x, Some(&residual), 0.25, DRAW).unwrap();
+            let alone = dropout(&x, None, 0.25, DRAW).unwrap();
+            let mask = dropout(&x.ones_like(), None, 0.25, DRAW).unwrap().to_kind(Kind::Float);
+            // The rate has 16 bits, and a quarter is exact in them.
+            let scale = mask.max().double_value(&[]);
+            assert!(count < 8 || (scale - 4.0 / 3.0).abs() < 3e-3, "{scale}");
+            let keeps = mask.ne(0.0).to_kind(Kind::Float) * (4.0 / 3.0);
+            let tolerance = if kind == Kind::Float { 1e-6 } else { 0.02 };
+            let expected = x.to_kind(Kind::Float) * &keeps;
+            assert!(apart(&alone, &expected) < tolerance);
+            assert!(apart(&out, &(&expected + residual.to_kind(Kind::Float))) < tolerance);
+            let weight = numbers(count).to_kind(kind);
+            (&out * &weight).sum(Kind::Float).backward();
+            assert!(apart(&x.grad(), &(weight.to_kind(Kind::Float) * &keeps)) < tolerance);
+            assert_eq!(apart(&residual.grad(), &weight), 0.0);
+        }
+    }
+}
+
+#[test]
+fn as_many_fall_as_are_said_to_and_every_draw_is_its_own() {
+    let x = Tensor::ones([1 << 20], FLOAT);
+    let drawn = |draw: Draw| dropout(&x, None, 0.1, draw).unwrap().ne(0.0);
+    let first = drawn(DRAW);
+    let share = |mask: &Tensor| mask.to_kind(Kind::Double).mean(Kind::Double).double_value(&[]);
+    assert!((share(&first) - 0.9).abs() < 1.5e-3, "{}", share(&first));
+    let others = [Draw { key: 1, ..DRAW }, Draw { place: 4, ..DRAW }, Draw { part: 2, ..DRAW }].map(drawn);
+    for other in others {
+        // Two masks that know nothing of each other agree in 0.9^2 + 0.1^2 of all places.
+        let agree = share(&first.eq_tensor(&other));
+        assert!((agree - 0.82).abs() < 2e-3, "{agree}");
+    }
+    for threads in [1, 2, 3] {
+        tch::set_num_threads(threads);
+        assert!(first.equal(&drawn(DRAW)));
+    }
+}
+
+#[test]
+fn memory_that_is_kept_holds_what_the_next_tensor_writes() {
+    let kept = kernels::KeptMemory::new();
+    for round in 0..4 {
+        let tensors: Vec<Tensor> =
+            (1..9).map(|size| Tensor::full([size * 70_001], size + round, FLOAT)).collect();
+        for (size, tensor) in (1..9).zip(&tensors) {
+            assert_eq!(tensor.sum(Kind::Double).double_value(&[]), ((size + round) * size * 70_001) as f64);
+        }
+    }
+    // A tensor that lives on after it.
+    let left = Tensor::ones([100_000], FLOAT);
+    drop(kept);
+    assert_eq!(left.sum(Kind::Double).double_value(&[]), 100_000.0);
+    let again = kernels::KeptMemory::new();
+    drop(left);
+    assert_eq!(Tensor::zeros([100_000], FLOAT).max().double_value(&[]), 0.0);
+    // Too much stays an error, not an abort.
+    assert!(Tensor::f_zeros([1 << 50], FLOAT).is_err());
+    drop(again);
+}
