@@ -1,6 +1,7 @@
 //! Speed of whole optimiser steps on the CPU, by student size, row lengths and number format; and where a step's time goes.
 //!
-//! `training [SECONDS]` measures every case for about SECONDS (default 3) after a warm-up and prints one JSON object a line:
+//! `training [SECONDS [WORDS]]` measures every case whose name has WORDS for about SECONDS (default 3), after a warm-up, and
+//! prints one JSON object a line:
 //! `{"case", "examples_per_second", "pass", "norm", "update", "zero", "padded"}`, times in milliseconds a step, `padded` the
 //! padded tokens over the real ones. One process measures one build: to compare two builds, run them by turns, pinned to the
 //! same core, with `OMP_NUM_THREADS=1` (benches/TRAINING.md).
@@ -9,12 +10,13 @@ use domain::Task;
 use domain::metric::SplitMix;
 use domain::objective::Objective;
 use domain::spec::{Draft, JudgingDraft, Precision, StudentDraft, TeacherDraft, TrainingDraft, TrainingSpec};
+use kernels::Draw;
 use serde_json::json;
 use std::error::Error;
 use std::time::{Duration, Instant};
-use t5::{Compute, ForwardOptions, Model, Size};
+use t5::{Compute, Model, Size};
 use tch::Device;
-use trainer::batches::{micro_batches, padded, weighted_rows};
+use trainer::batches::{WeightedRow, micro_batches, padded, weighted_rows};
 use trainer::data::{TokenizedExample, TokenizedRow};
 use trainer::optimizer::AdamW;
 use trainer::step::{optimise, pass};
@@ -90,13 +92,25 @@ const CASES: [Case; 5] = [
 #[allow(clippy::print_stdout, reason = "the figures are this program's output")]
 fn main() -> Outcome<()> {
     let seconds = std::env::args().nth(1).map_or(Ok(3.0), |text| text.parse())?;
+    let _kept = kernels::KeptMemory::new();
+    let words = std::env::args().nth(2).unwrap_or_default();
     tch::set_num_threads(1);
     for case in &CASES {
         for compute in [Compute::Float32, Compute::BFloat16] {
-            println!("{}", measure(case, compute, Duration::from_secs_f64(seconds))?);
+            let name = format!("{} {}", case.name, number_format(compute));
+            if name.contains(&words) {
+                println!("{}", measure(&name, case, compute, Duration::from_secs_f64(seconds))?);
+            }
         }
     }
     Ok(())
+}
+
+fn number_format(compute: Compute) -> &'static str {
+    match compute {
+        Compute::Float32 => "float32",
+        Compute::BFloat16 => "bfloat16",
+    }
 }
 
 fn training() -> Outcome<TrainingSpec> {
@@ -134,12 +148,11 @@ fn examples(case: &Case) -> Vec<TokenizedExample> {
         .collect()
 }
 
-fn measure(case: &Case, compute: Compute, length: Duration) -> Outcome<serde_json::Value> {
+fn measure(name: &str, case: &Case, compute: Compute, length: Duration) -> Outcome<serde_json::Value> {
     let training = training()?;
     let mut model = Model::from_scratch(case.size.config(case.vocabulary), 0, Device::Cpu)?;
-    model.set_trainable(true);
-    let mut optimizer = AdamW::new(&model, 0.01, true);
-    let options = ForwardOptions { compute, dropout: DROPOUT };
+    let (flat, weights) = model.flatten(compute)?;
+    let mut optimizer = AdamW::new(flat, 0.01, true);
     let items = examples(case);
     let items: Vec<&TokenizedExample> = items.iter().collect();
     let mut tokens_max = training.batch_tokens_max;
@@ -147,10 +160,10 @@ fn measure(case: &Case, compute: Compute, length: Duration) -> Outcome<serde_jso
     let mut step = 0;
     let mut began = Instant::now();
     loop {
-        let mut real = pass(&model, options);
-        let mut timed = |part: &[trainer::batches::WeightedRow<'_>]| {
+        let mut real = pass(&model, &weights, DROPOUT);
+        let mut timed = |part: &[WeightedRow<'_>], draw: Draw| {
             let began = Instant::now();
-            let sums = real(part);
+            let sums = real(part, draw);
             passes += began.elapsed();
             sums
         };
@@ -181,8 +194,8 @@ fn measure(case: &Case, compute: Compute, length: Duration) -> Outcome<serde_jso
         "examples_per_second": round(items.len() as f64 / whole),
         "pass": round(passes.as_secs_f64() / steps * 1e3),
         "norm": round(timed(&mut optimizer, |optimizer| drop(optimizer.gradient_norm()))),
-        "update": round(timed(&mut optimizer, |optimizer| optimizer.step(1e-9, 1.0))),
-        "zero": round(timed(&mut optimizer, AdamW::zero_gradients)),
+        "update": round(timed(&mut optimizer, |optimizer| drop(optimizer.step(1e-9, 1.0)))),
+        "zero": round(timed(&mut optimizer, |optimizer| drop(optimizer.begin()))),
         "step": round(whole * 1e3),
         "parts": parts.len(),
         "padded": round(padding),

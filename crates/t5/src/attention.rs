@@ -1,5 +1,7 @@
 //! Attention without the 1/sqrt(d) scaling: the initialisation of the queries includes it.
 
+use crate::Result;
+use crate::dropout::Dropout;
 use tch::{Kind, Tensor};
 
 /// Projections of one attention, in the pass's number format. Input projections that read the same states are one
@@ -61,14 +63,20 @@ impl Attention {
 
     /// The attended values, projected: `[batch, query, d_model]`. `bias` is float32 and broadcasts to
     /// `[batch, heads, query, key]`; masked positions hold a large negative number.
-    pub(crate) fn attend(&self, query: &Tensor, cached: &KeyValue, bias: &Tensor, dropout: f64) -> Tensor {
+    pub(crate) fn attend(
+        &self,
+        query: &Tensor,
+        cached: &KeyValue,
+        bias: &Tensor,
+        dropout: &Dropout,
+    ) -> Result<Tensor> {
         let kind = query.kind();
         let scores = query.matmul(&cached.key.transpose(-1, -2)).to_kind(Kind::Float) + bias;
-        let weights = drop(&scores.softmax(-1, Kind::Float).to_kind(kind), dropout);
+        let weights = dropout.of(&scores.softmax(-1, Kind::Float).to_kind(kind))?;
         let (batch, length) =
             (query.size().first().copied().unwrap_or(0), query.size().get(2).copied().unwrap_or(0));
         let attended = weights.matmul(&cached.value).transpose(1, 2).reshape([batch, length, -1]);
-        attended.linear(&self.output_projection, None::<&Tensor>)
+        Ok(attended.linear(&self.output_projection, None::<&Tensor>))
     }
 
     fn heads_of(&self, x: &Tensor) -> Tensor {
@@ -81,9 +89,4 @@ impl Attention {
         let mut parts = parts.into_iter();
         std::array::from_fn(|_| parts.next().map_or_else(Tensor::new, |part| self.heads_of(&part)))
     }
-}
-
-/// Dropout where `rate` is above 0. It draws from the library's generator: seed that before the pass.
-pub(crate) fn drop(x: &Tensor, rate: f64) -> Tensor {
-    if rate > 0.0 { x.dropout(rate, true) } else { x.shallow_clone() }
 }

@@ -1,7 +1,8 @@
 //! The feed-forward layer, gated or not.
 
-use crate::attention::drop;
+use crate::Result;
 use crate::config::{Activation, FeedForwardKind};
+use crate::dropout::Dropout;
 use tch::Tensor;
 
 /// Projections in the pass's number format.
@@ -16,7 +17,7 @@ pub(crate) struct FeedForward {
 
 impl FeedForward {
     /// `x` and the result are `[batch, length, d_model]`.
-    pub(crate) fn forward(&self, x: &Tensor, dropout: f64) -> Tensor {
+    pub(crate) fn forward(&self, x: &Tensor, dropout: &Dropout) -> Result<Tensor> {
         let wide = x.linear(&self.input, None::<&Tensor>);
         let active = if self.kind.gated {
             let half = wide.size().last().copied().unwrap_or(0) / 2;
@@ -24,7 +25,7 @@ impl FeedForward {
         } else {
             activate(self.kind.activation, &wide)
         };
-        drop(&active, dropout).linear(&self.output, None::<&Tensor>)
+        Ok(dropout.of(&active)?.linear(&self.output, None::<&Tensor>))
     }
 }
 

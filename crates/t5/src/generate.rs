@@ -1,5 +1,6 @@
 //! Writing text: greedy, beam and sampled decoding, and the likelihood of given answers.
 
+use crate::dropout::Dropout;
 use crate::model::{EncoderOutput, Model};
 use crate::weights::Weights;
 use crate::{Compute, Error, IGNORED, Result, token_losses};
@@ -370,9 +371,8 @@ pub fn score(
     let shape = [candidates.len() as i64, length as i64];
     let labels = Tensor::from_slice(&labels).reshape(shape).to_device(model.device());
     let inputs = Tensor::from_slice(&inputs).reshape(shape).to_device(model.device());
-    let logits = tch::no_grad(|| {
-        model.decode_with(weights, &encoded.select(&vec![row; candidates.len()]), &inputs, 0.0)
-    });
+    let encoded = encoded.select(&vec![row; candidates.len()]);
+    let logits = tch::no_grad(|| model.decode_with(weights, &encoded, &inputs, &Dropout::none()))?;
     let losses: Vec<f64> =
         Vec::try_from(token_losses(&logits, &labels).sum_dim_intlist(&[-1_i64][..], false, Kind::Double))?;
     Ok(losses.into_iter().map(|loss| -loss).collect())

@@ -30,8 +30,10 @@ mod attention;
 pub mod checkpoint;
 pub mod config;
 pub mod device;
+mod dropout;
 pub mod error;
 mod feed_forward;
+pub mod flat;
 pub mod generate;
 mod initialise;
 pub mod loss;
@@ -43,6 +45,7 @@ mod weights;
 
 pub use config::{Activation, Config, FeedForwardKind, Size};
 pub use error::Error;
+pub use flat::{Flat, Group, Span};
 pub use generate::{GenerateOptions, Step, Strategy, generate, generate_with, score};
 pub use loss::{mean_loss, token_losses};
 pub use model::{Batch, DecoderState, EncoderOutput, ForwardOptions, Model};

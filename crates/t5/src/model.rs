@@ -2,10 +2,12 @@
 
 use crate::checkpoint;
 use crate::config::Config;
+use crate::dropout::Dropout;
 use crate::initialise::{draw, parameter_shapes};
 use crate::stack::KeyValueCache;
-use crate::weights::{WeightSource, Weights};
+use crate::weights::{Part, WeightSource, Weights};
 use crate::{Compute, Error, IGNORED, Result};
+use kernels::Draw;
 use std::collections::HashMap;
 use std::path::Path;
 use tch::{Device, Kind, Tensor};
@@ -168,8 +170,7 @@ impl Model {
     /// A weight is absent or has another shape.
     pub fn copy_from(&mut self, snapshot: &[(String, Tensor)]) -> Result<()> {
         for (name, source) in snapshot {
-            let parameter = self.indices.get(name).and_then(|index| self.parameters.get_mut(*index));
-            let Some((_, target)) = parameter else {
+            let Some(target) = self.parameter_mut(name) else {
                 return Err(Error::Input(format!("the model has no weight `{name}`")));
             };
             if target.size() != source.size() {
@@ -185,27 +186,60 @@ impl Model {
     /// # Errors
     /// The tensor library's.
     pub fn weights(&self, compute: Compute) -> Result<Weights> {
-        let find = |name: &str| {
-            self.indices
-                .get(name)
-                .and_then(|index| self.parameters.get(*index))
-                .map(|(_, tensor)| tensor.shallow_clone())
-                .ok_or_else(|| Error::Input(format!("the model has no weight `{name}`")))
-        };
-        WeightSource { config: &self.config, find: &find, kind: compute.kind() }.weights()
+        let find = |part: &Part| self.made(part, compute.kind());
+        WeightSource { config: &self.config, find: &find }.weights()
     }
 
-    /// Logits `[batch, target, vocab]` in float32, teacher-forced on the labels.
+    /// A part of a pass, made of the weights' values.
+    fn made(&self, part: &Part, kind: Kind) -> Result<Tensor> {
+        let weights = part.names.iter().map(|name| {
+            self.parameter(name).ok_or_else(|| Error::Input(format!("the model has no weight `{name}`")))
+        });
+        let made = match weights.collect::<Result<Vec<_>>>()?.as_slice() {
+            [weight] => weight.shallow_clone(),
+            weights => Tensor::f_cat(weights, 0)?,
+        };
+        Ok(if part.cast { made.to_kind(kind) } else { made })
+    }
+
+    pub(crate) fn parameter(&self, name: &str) -> Option<&Tensor> {
+        self.indices.get(name).and_then(|index| self.parameters.get(*index)).map(|(_, weight)| weight)
+    }
+
+    pub(crate) fn parameter_mut(&mut self, name: &str) -> Option<&mut Tensor> {
+        self.indices.get(name).and_then(|index| self.parameters.get_mut(*index)).map(|(_, weight)| weight)
+    }
+
+    /// Logits `[batch, target, vocab]` in float32, teacher-forced on the labels: the plain version, which makes its weights
+    /// anew and draws dropout from the library's generator.
     ///
     /// # Errors
     /// Ids outside the vocabulary, or parts of the batch that do not fit each other.
     pub fn forward(&self, batch: &Batch, options: &ForwardOptions) -> Result<Tensor> {
         let weights = self.weights(options.compute)?;
+        self.forward_with(&weights, batch, &Dropout::by_library(options.dropout))
+    }
+
+    /// Logits as those of [`Model::forward`], over the weights of [`Model::flatten`] and with dropout drawn by counter.
+    ///
+    /// # Errors
+    /// Those of [`Model::forward`], and a dropout rate that is not in `0..1`.
+    pub fn forward_drawn(
+        &self,
+        weights: &Weights,
+        batch: &Batch,
+        dropout: f64,
+        draw: Draw,
+    ) -> Result<Tensor> {
+        self.forward_with(weights, batch, &Dropout::counted(dropout, draw))
+    }
+
+    fn forward_with(&self, weights: &Weights, batch: &Batch, dropout: &Dropout) -> Result<Tensor> {
         self.check(&batch.input_ids, &batch.input_mask)?;
         let labels = batch.labels.to_device(self.device);
         self.check_labels(&labels, &batch.input_ids)?;
-        let encoded = self.encode_with(&weights, &batch.input_ids, &batch.input_mask, options.dropout);
-        Ok(self.decode_with(&weights, &encoded, &self.shifted(&labels), options.dropout))
+        let encoded = self.encode_with(weights, &batch.input_ids, &batch.input_mask, dropout)?;
+        self.decode_with(weights, &encoded, &self.shifted(&labels), dropout)
     }
 
     /// The decoder's inputs: labels shifted one position to the right, after the start token. `[batch, target]`.
@@ -228,7 +262,7 @@ impl Model {
         input_mask: &Tensor,
     ) -> Result<EncoderOutput> {
         self.check(input_ids, input_mask)?;
-        Ok(tch::no_grad(|| self.encode_with(weights, input_ids, input_mask, 0.0)))
+        tch::no_grad(|| self.encode_with(weights, input_ids, input_mask, &Dropout::none()))
     }
 
     fn encode_with(
@@ -236,13 +270,13 @@ impl Model {
         weights: &Weights,
         input_ids: &Tensor,
         input_mask: &Tensor,
-        dropout: f64,
-    ) -> EncoderOutput {
+        dropout: &Dropout,
+    ) -> Result<EncoderOutput> {
         let ids = input_ids.to_device(self.device);
         let hidden = input_mask.to_device(self.device).to_kind(Kind::Bool).logical_not();
         let mask = hidden.to_kind(Kind::Float).unsqueeze(1).unsqueeze(1) * MASKED;
         let x = Tensor::embedding(&weights.encoder_embedding, &ids, -1, false, false);
-        EncoderOutput { states: weights.encoder.encode(&x, &mask, dropout), mask }
+        Ok(EncoderOutput { states: weights.encoder.encode(&x, &mask, dropout)?, mask })
     }
 
     /// Logits `[batch, target, vocab]` of whole targets.
@@ -251,14 +285,14 @@ impl Model {
         weights: &Weights,
         encoded: &EncoderOutput,
         ids: &Tensor,
-        dropout: f64,
-    ) -> Tensor {
+        dropout: &Dropout,
+    ) -> Result<Tensor> {
         let length = ids.size().get(1).copied().unwrap_or(0);
         let causal = Tensor::full([length, length], MASKED, (Kind::Float, self.device)).triu(1);
         let causal = causal.unsqueeze(0).unsqueeze(0);
         let x = Tensor::embedding(&weights.decoder_embedding, ids, -1, false, false);
-        let states = weights.decoder.decode(&x, &encoded.states, &causal, &encoded.mask, dropout);
-        project(weights, &states)
+        let states = weights.decoder.decode(&x, &encoded.states, &causal, &encoded.mask, dropout)?;
+        Ok(project(weights, &states))
     }
 
     /// The decoder before its first token.
@@ -282,13 +316,13 @@ impl Model {
         if let Some(token) = tokens.iter().find(|token| !(0..self.config.vocab_size).contains(*token)) {
             return Err(self.outside("a token", *token));
         }
-        Ok(tch::no_grad(|| {
+        tch::no_grad(|| {
             let ids = Tensor::from_slice(tokens).to_device(self.device).unsqueeze(1);
             let x = Tensor::embedding(&weights.decoder_embedding, &ids, -1, false, false);
-            let states = weights.decoder.step(&x, &mut state.caches, state.position, &state.mask);
+            let states = weights.decoder.step(&x, &mut state.caches, state.position, &state.mask)?;
             state.position += 1;
-            project(weights, &states).squeeze_dim(1)
-        }))
+            Ok(project(weights, &states).squeeze_dim(1))
+        })
     }
 
     fn check(&self, input_ids: &Tensor, input_mask: &Tensor) -> Result<()> {

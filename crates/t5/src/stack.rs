@@ -1,6 +1,8 @@
 //! A stack of blocks: the encoder, or the decoder.
 
-use crate::attention::{Attention, KeyValue, drop};
+use crate::Result;
+use crate::attention::{Attention, KeyValue};
+use crate::dropout::Dropout;
 use crate::feed_forward::FeedForward;
 use crate::norm::norm;
 use crate::position_bias::Buckets;
@@ -38,17 +40,17 @@ pub(crate) struct KeyValueCache {
 
 impl Stack {
     /// The encoder's pass. `x` is `[batch, length, d_model]`, `mask` float32 `[batch, 1, 1, length]`.
-    pub(crate) fn encode(&self, x: &Tensor, mask: &Tensor, dropout: f64) -> Tensor {
+    pub(crate) fn encode(&self, x: &Tensor, mask: &Tensor, dropout: &Dropout) -> Result<Tensor> {
         let length = mask.size().last().copied().unwrap_or(0);
         let bias = self.buckets.bias(&self.position_bias, 0, length, length) + mask;
-        let mut x = drop(x, dropout);
+        let mut x = dropout.of(x)?;
         for block in &self.blocks {
             let normed = self.norm(&x, &block.attention_norm);
             let (query, key_value) = block.attention.project(&normed);
-            x = &x + drop(&block.attention.attend(&query, &key_value, &bias, dropout), dropout);
-            x = self.feed_forward(&x, block, dropout);
+            x = dropout.added(&block.attention.attend(&query, &key_value, &bias, dropout)?, &x)?;
+            x = self.feed_forward(&x, block, dropout)?;
         }
-        drop(&self.norm(&x, &self.final_norm), dropout)
+        dropout.of(&self.norm(&x, &self.final_norm))
     }
 
     /// The decoder's pass over whole targets. `causal` is float32 `[1, 1, length, length]`; `mask` is the encoder's.
@@ -58,22 +60,23 @@ impl Stack {
         encoded: &Tensor,
         causal: &Tensor,
         mask: &Tensor,
-        dropout: f64,
-    ) -> Tensor {
+        dropout: &Dropout,
+    ) -> Result<Tensor> {
         let length = causal.size().last().copied().unwrap_or(0);
         let bias = self.buckets.bias(&self.position_bias, 0, length, length) + causal;
-        let mut x = drop(x, dropout);
+        let mut x = dropout.of(x)?;
         for block in &self.blocks {
             let normed = self.norm(&x, &block.attention_norm);
             let (query, key_value) = block.attention.project(&normed);
-            x = &x + drop(&block.attention.attend(&query, &key_value, &bias, dropout), dropout);
+            x = dropout.added(&block.attention.attend(&query, &key_value, &bias, dropout)?, &x)?;
             if let Some((cross_norm, cross)) = &block.cross {
                 let query = cross.query(&self.norm(&x, cross_norm));
-                x = &x + drop(&cross.attend(&query, &cross.project_kv(encoded), mask, dropout), dropout);
+                let attended = cross.attend(&query, &cross.project_kv(encoded), mask, dropout)?;
+                x = dropout.added(&attended, &x)?;
             }
-            x = self.feed_forward(&x, block, dropout);
+            x = self.feed_forward(&x, block, dropout)?;
         }
-        drop(&self.norm(&x, &self.final_norm), dropout)
+        dropout.of(&self.norm(&x, &self.final_norm))
     }
 
     /// The cache of every block before the first step: keys and values of the encoder's output.
@@ -90,7 +93,8 @@ impl Stack {
         caches: &mut [KeyValueCache],
         position: i64,
         mask: &Tensor,
-    ) -> Tensor {
+    ) -> Result<Tensor> {
+        let none = Dropout::none();
         let bias = self.buckets.bias(&self.position_bias, position, 1, position + 1);
         let mut x = x.shallow_clone();
         for (block, cache) in self.blocks.iter().zip(caches) {
@@ -100,20 +104,20 @@ impl Stack {
                 Some(past) => past.append(&next),
                 None => next,
             };
-            x = &x + block.attention.attend(&query, &own, &bias, 0.0);
+            x = &x + block.attention.attend(&query, &own, &bias, &none)?;
             cache.own = Some(own);
             if let Some((cross_norm, cross)) = &block.cross {
                 let query = cross.query(&self.norm(&x, cross_norm));
-                x = &x + cross.attend(&query, &cache.encoded, mask, 0.0);
+                x = &x + cross.attend(&query, &cache.encoded, mask, &none)?;
             }
-            x = self.feed_forward(&x, block, 0.0);
+            x = self.feed_forward(&x, block, &none)?;
         }
-        self.norm(&x, &self.final_norm)
+        Ok(self.norm(&x, &self.final_norm))
     }
 
-    fn feed_forward(&self, x: &Tensor, block: &Block, dropout: f64) -> Tensor {
+    fn feed_forward(&self, x: &Tensor, block: &Block, dropout: &Dropout) -> Result<Tensor> {
         let normed = self.norm(x, &block.feed_forward_norm);
-        x + drop(&block.feed_forward.forward(&normed, dropout), dropout)
+        dropout.added(&block.feed_forward.forward(&normed, dropout)?, x)
     }
 
     fn norm(&self, x: &Tensor, weight: &Tensor) -> Tensor {

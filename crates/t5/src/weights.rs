@@ -7,7 +7,7 @@ use crate::feed_forward::FeedForward;
 use crate::initialise::{DECODER_EMBEDDING, EMBEDDING, HEAD};
 use crate::position_bias::Buckets;
 use crate::stack::{Block, Stack};
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 /// The weights of one pass. Where the master weights require gradients, those of the pass reach them.
 #[derive(Debug)]
@@ -24,11 +24,19 @@ pub struct Weights {
     pub(crate) head_scale: Option<f64>,
 }
 
-/// Where the master weights are looked up.
+/// What a pass reads as one tensor.
+#[derive(Debug)]
+pub(crate) struct Part {
+    /// The weights of which it consists, stacked along their first dimension.
+    pub(crate) names: Vec<String>,
+    /// Whether it is in the pass's number format; else in float32.
+    pub(crate) cast: bool,
+}
+
+/// Where the parts of a pass come from.
 pub(crate) struct WeightSource<'a> {
     pub(crate) config: &'a Config,
-    pub(crate) find: &'a dyn Fn(&str) -> Result<Tensor>,
-    pub(crate) kind: Kind,
+    pub(crate) find: &'a dyn Fn(&Part) -> Result<Tensor>,
 }
 
 impl WeightSource<'_> {
@@ -49,13 +57,13 @@ impl WeightSource<'_> {
         let first = format!("{name}.block.0.layer.0.SelfAttention.relative_attention_bias.weight");
         Ok(Stack {
             blocks: (0..layers).map(|layer| self.block(name, layer)).collect::<Result<_>>()?,
-            position_bias: (self.find)(&first)?,
+            position_bias: self.whole(first)?,
             buckets: Buckets {
                 count: self.config.relative_attention_num_buckets,
                 distance_max: self.config.relative_attention_max_distance,
                 two_sided: name == "encoder",
             },
-            final_norm: (self.find)(&format!("{name}.final_layer_norm.weight"))?,
+            final_norm: self.whole(format!("{name}.final_layer_norm.weight"))?,
             epsilon: self.config.layer_norm_epsilon,
         })
     }
@@ -66,7 +74,7 @@ impl WeightSource<'_> {
         let cross = (stack == "decoder").then(|| self.cross(&format!("{block}.1"))).transpose()?;
         let last = format!("{block}.{}", if stack == "decoder" { 2 } else { 1 });
         Ok(Block {
-            attention_norm: (self.find)(&format!("{block}.0.layer_norm.weight"))?,
+            attention_norm: self.whole(format!("{block}.0.layer_norm.weight"))?,
             attention: Attention {
                 query_projection: None,
                 fused_projection: self.fused(&attention, &["q", "k", "v"])?,
@@ -74,7 +82,7 @@ impl WeightSource<'_> {
                 heads: self.config.num_heads,
             },
             cross,
-            feed_forward_norm: (self.find)(&format!("{last}.layer_norm.weight"))?,
+            feed_forward_norm: self.whole(format!("{last}.layer_norm.weight"))?,
             feed_forward: self.feed_forward(&format!("{last}.DenseReluDense"))?,
         })
     }
@@ -87,7 +95,7 @@ impl WeightSource<'_> {
             output_projection: self.cast(&format!("{name}.o.weight"))?,
             heads: self.config.num_heads,
         };
-        Ok(((self.find)(&format!("{layer}.layer_norm.weight"))?, attention))
+        Ok((self.whole(format!("{layer}.layer_norm.weight"))?, attention))
     }
 
     fn feed_forward(&self, name: &str) -> Result<FeedForward> {
@@ -98,15 +106,16 @@ impl WeightSource<'_> {
         })
     }
 
+    fn whole(&self, name: String) -> Result<Tensor> {
+        (self.find)(&Part { names: vec![name], cast: false })
+    }
+
     fn cast(&self, name: &str) -> Result<Tensor> {
-        Ok((self.find)(name)?.to_kind(self.kind))
+        (self.find)(&Part { names: vec![name.to_owned()], cast: true })
     }
 
     fn fused(&self, name: &str, parts: &[&str]) -> Result<Tensor> {
-        let parts = parts
-            .iter()
-            .map(|part| (self.find)(&format!("{name}.{part}.weight")))
-            .collect::<Result<Vec<_>>>()?;
-        Ok(Tensor::cat(&parts, 0).to_kind(self.kind))
+        let names = parts.iter().map(|part| format!("{name}.{part}.weight")).collect();
+        (self.find)(&Part { names, cast: true })
     }
 }

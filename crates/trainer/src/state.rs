@@ -14,7 +14,7 @@ use domain::spec::{Precision, Spec, Start, StudentSize};
 use domain::{Split, shuffle};
 use std::path::PathBuf;
 use student::{Codec, Limits, Tokenizer};
-use t5::{Compute, ForwardOptions, Model};
+use t5::{Compute, Model, Weights};
 use tch::Device;
 
 /// Validation rows that are measured while training; the final measurement takes all.
@@ -34,7 +34,9 @@ pub(crate) struct TrainState {
     pub label_tokens_max: Option<u32>,
     /// The weights.
     pub model: Model,
-    /// The optimiser.
+    /// The weights as passes read them.
+    pub weights: Weights,
+    /// The optimiser, which owns the weights' numbers.
     pub optimizer: AdamW,
     /// Train rows as ids.
     pub items: Vec<TokenizedExample>,
@@ -99,9 +101,10 @@ impl TrainState {
         let label_tokens_max = label_tokens_max(&spec, &items);
         let limits = Limits::of(&spec.training, label_tokens_max);
         let codec = Codec::new(spec.task.clone(), spec.training.objective, limits, tokenizer)?;
-        model.set_trainable(true);
+        let compute = compute(&spec, &progress, model.device());
+        let (flat, weights) = model.flatten(compute)?;
         let from_scratch = matches!(spec.start, Start::Scratch { .. });
-        let mut optimizer = AdamW::new(&model, spec.training.weight_decay, from_scratch);
+        let mut optimizer = AdamW::new(flat, spec.training.weight_decay, from_scratch);
         if let Some(folder) = &resumed {
             optimizer.load(&folder.join(resume::MOMENTS), progress.step)?;
             progress.best = resume::read_best(folder)?.or(progress.best);
@@ -110,7 +113,6 @@ impl TrainState {
         if progress.batch_tokens_max == 0 {
             progress.batch_tokens_max = spec.training.batch_tokens_max;
         }
-        let compute = compute(&spec, &progress, model.device());
         progress.bfloat16 = Some(compute == Compute::BFloat16);
         tracing::info!(device = ?model.device(), ?compute, threads, rows = items.len(), step = progress.step, "training");
         let mut order: Vec<usize> = (0..validation.len()).collect();
@@ -123,6 +125,7 @@ impl TrainState {
             codec,
             label_tokens_max,
             model,
+            weights,
             optimizer,
             items,
             validation,
@@ -144,10 +147,9 @@ impl TrainState {
         resume::save(&parts, link, checkpoints)
     }
 
-    /// How the passes are made; dropout is the specification's, else the checkpoint's.
-    pub(crate) fn options(&self) -> ForwardOptions {
-        let dropout = self.spec.training.dropout.unwrap_or(self.model.config().dropout_rate);
-        ForwardOptions { compute: self.compute, dropout }
+    /// The specification's dropout, else the checkpoint's.
+    pub(crate) fn dropout(&self) -> f64 {
+        self.spec.training.dropout.unwrap_or(self.model.config().dropout_rate)
     }
 }
 

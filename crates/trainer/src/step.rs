@@ -7,7 +7,8 @@ use crate::optimizer::AdamW;
 use crate::out_of_memory::catch_out_of_memory;
 use crate::schedule::learning_rate;
 use domain::spec::TrainingSpec;
-use t5::{ForwardOptions, Model};
+use kernels::Draw;
+use t5::{Model, Weights};
 use tch::{Kind, Tensor};
 
 /// Losses of one step; `None` where no row counts in one.
@@ -22,33 +23,31 @@ pub struct Losses {
 }
 
 /// Takes a part of a batch forward and backward: its gradients are added to the weights', and what it adds to L_label and
-/// to L_rationale is returned.
-pub type Pass<'a> = dyn FnMut(&[WeightedRow<'_>]) -> Result<[Tensor; 2], TrainError> + 'a;
+/// to L_rationale is returned. Dropout draws its numbers from where the second argument says.
+pub type Pass<'a> = dyn FnMut(&[WeightedRow<'_>], Draw) -> Result<[f64; 2], TrainError> + 'a;
 
-/// The pass of a model.
+/// The pass of a model over its flat weights.
 pub fn pass(
     model: &Model,
-    options: ForwardOptions,
-) -> impl FnMut(&[WeightedRow<'_>]) -> Result<[Tensor; 2], TrainError> {
-    move |part| {
+    weights: &Weights,
+    dropout: f64,
+) -> impl FnMut(&[WeightedRow<'_>], Draw) -> Result<[f64; 2], TrainError> {
+    move |part, draw| {
         let rows: Vec<(&[i64], &[i64])> =
             part.iter().map(|share| (share.row.source.as_slice(), share.row.target.as_slice())).collect();
         let batch = tensors(&rows);
-        let logits = model.forward(&batch, &options)?;
+        let logits = model.forward_drawn(weights, &batch, dropout, draw)?;
         // `[rows]`: the sum of each row's token losses.
         let losses =
             t5::token_losses(&logits, &batch.labels).sum_dim_intlist(&[-1_i64][..], false, Kind::Float);
-        let weighed = |of: &dyn Fn(&WeightedRow<'_>) -> f64| {
-            let factors: Vec<f32> = part.iter().map(|share| of(share) as f32).collect();
-            &losses * Tensor::from_slice(&factors).to_device(losses.device())
-        };
+        let factors: Vec<f32> = part.iter().map(|share| share.factor as f32).collect();
+        losses.f_dot(&Tensor::from_slice(&factors).to_device(losses.device()))?.f_backward()?;
+        let losses = Vec::<f64>::try_from(losses.detach().to_kind(Kind::Double))?;
         let own = |term: LossTerm| {
-            let counted = weighed(&|share| if share.term == term { share.own } else { 0.0 });
-            counted.detach().sum(Kind::Double).to_device(tch::Device::Cpu)
+            let rows = part.iter().zip(&losses).filter(|(share, _)| share.term == term);
+            rows.map(|(share, loss)| share.own * loss).sum()
         };
-        let sums = [own(LossTerm::Label), own(LossTerm::Rationale)];
-        weighed(&|share| share.factor).sum(Kind::Float).f_backward()?;
-        Ok(sums)
+        Ok([own(LossTerm::Label), own(LossTerm::Rationale)])
     }
 }
 
@@ -70,11 +69,13 @@ pub fn optimise(
     let counts = |term: LossTerm| weighted_rows.iter().any(|share| share.term == term);
     let (labels, rationales) = (counts(LossTerm::Label), counts(LossTerm::Rationale));
     let [label, rationale] = loop {
-        // The library's generator cannot be saved: it is set anew at every step, so that dropout is the same after a resume.
-        tch::manual_seed((training.seed ^ (step + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15)) as i64);
-        optimizer.zero_gradients();
+        // What is drawn depends on the step alone, so that dropout is the same after a resume. The library's generator, from
+        // which devices other than the CPU draw, cannot be saved: it is set anew at every step.
+        let key = training.seed ^ (step + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        tch::manual_seed(key as i64);
+        optimizer.begin()?;
         let micro_batches = micro_batches(weighted_rows.clone(), *tokens_max as usize);
-        match catch_out_of_memory(|| accumulate(&micro_batches, pass))? {
+        match catch_out_of_memory(|| accumulate(optimizer, &micro_batches, key, pass))? {
             Some(sums) => break sums,
             None => *tokens_max = smaller(&micro_batches, step)?,
         }
@@ -83,24 +84,30 @@ pub fn optimise(
     if !label.is_finite() || !rationale.is_finite() {
         return Err(not_finite("loss"));
     }
-    let gradient_norm = optimizer.gradient_norm();
+    let gradient_norm = optimizer.gradient_norm()?;
     if !gradient_norm.is_finite() {
         return Err(not_finite("gradient"));
     }
     let scale = (training.clip_norm / (gradient_norm + 1e-6)).min(1.0);
-    optimizer.step(learning_rate(training, step), scale);
+    optimizer.step(learning_rate(training, step), scale)?;
     Ok(Losses { label: labels.then_some(label), rationale: rationales.then_some(rationale), gradient_norm })
 }
 
 /// Every part forward and backward; the two losses of the whole batch.
-fn accumulate(micro_batches: &[Vec<WeightedRow<'_>>], pass: &mut Pass<'_>) -> Result<[f64; 2], TrainError> {
-    let mut sums = [Tensor::from(0.0_f64), Tensor::from(0.0_f64)];
-    for part in micro_batches {
-        for (sum, own) in sums.iter_mut().zip(pass(part)?) {
-            *sum = &*sum + own;
+fn accumulate(
+    optimizer: &mut AdamW,
+    micro_batches: &[Vec<WeightedRow<'_>>],
+    key: u64,
+    pass: &mut Pass<'_>,
+) -> Result<[f64; 2], TrainError> {
+    let mut sums = [0.0; 2];
+    for (number, part) in (0_u32..).zip(micro_batches) {
+        for (sum, own) in sums.iter_mut().zip(pass(part, Draw { key, place: 0, part: number })?) {
+            *sum += own;
         }
+        optimizer.collect()?;
     }
-    Ok(sums.map(|sum| f64::try_from(sum).unwrap_or(f64::NAN)))
+    Ok(sums)
 }
 
 /// Half of what the largest part took: the budget itself may have been far from reached.

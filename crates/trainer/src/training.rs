@@ -12,6 +12,7 @@ use crate::state::TrainState;
 use crate::step::{Losses, optimise, pass};
 use checkpoints::Checkpoints;
 use domain::Split;
+use kernels::KeptMemory;
 use std::time::Instant;
 
 /// Trains to the last step, or until nothing gets better. What it returns holds the best weights next to the last.
@@ -21,7 +22,8 @@ pub(crate) fn train(
     checkpoints: &Checkpoints,
 ) -> Result<TrainState, TrainError> {
     let training = state.spec.training.clone();
-    let (steps, options) = (u64::from(training.steps), state.options());
+    let (steps, dropout) = (u64::from(training.steps), state.dropout());
+    let _memory = KeptMemory::new();
     let mut batches = Batches::new(&state);
     let mut began = Instant::now();
     let mut pace = Pace::default();
@@ -32,8 +34,9 @@ pub(crate) fn train(
         let items: Vec<&TokenizedExample> =
             batch.iter().filter_map(|place| state.items.get(*place)).collect();
         let (optimizer, tokens_max) = (&mut state.optimizer, &mut state.progress.batch_tokens_max);
-        let losses =
-            optimise(&training, optimizer, &items, step, tokens_max, &mut pass(&state.model, options))?;
+        let mut pass = pass(&state.model, &state.weights, dropout);
+        let losses = optimise(&training, optimizer, &items, step, tokens_max, &mut pass)?;
+        drop(pass);
         state.progress.step = step + 1;
         pace.count(items.len());
         meters.count(items.len(), &losses, step_began.elapsed());

@@ -13,7 +13,7 @@
 mod common;
 
 use ::student::{Codec, Limits, Predictor, Tokenizer};
-use common::{chance, example, items, options, problems, spec, student, tokenizer};
+use common::{Learner, chance, example, items, problems, spec, student, tokenizer};
 use domain::label;
 use domain::objective::Objective;
 use domain::objective::TrainingExample;
@@ -22,8 +22,6 @@ use t5::{Compute, Model};
 use trainer::TrainError;
 use trainer::batches::tensors;
 use trainer::data::TokenizedExample;
-use trainer::optimizer::AdamW;
-use trainer::step::{optimise, pass};
 
 fn answers(spec: &Spec, tokenizer: &Tokenizer, model: &Model, examples: &[TrainingExample]) -> Vec<String> {
     asked(spec, tokenizer, model, examples, &mut || Ok(())).unwrap()
@@ -70,15 +68,13 @@ fn pairs() -> Vec<TrainingExample> {
 
 /// A student that has seen a little of the rows: it answers this and that, not always the same.
 fn taught(spec: &Spec, tokenizer: &Tokenizer, examples: &[TrainingExample], steps: u64) -> Model {
-    let model = student(tokenizer, 5);
-    let mut optimizer = AdamW::new(&model, 0.0, true);
+    let mut learner = Learner::new(student(tokenizer, 5), 0.0);
     let items = items(spec, tokenizer, examples);
     for step in 0..steps {
         let batch: Vec<&TokenizedExample> = items.iter().skip(step as usize * 8 % 64).take(8).collect();
-        let mut pass = pass(&model, options(0.0));
-        optimise(&spec.training, &mut optimizer, &batch, step, &mut 100_000, &mut pass).unwrap();
+        learner.step(spec, &batch, step, &mut 100_000, 0.0);
     }
-    model
+    learner.model
 }
 
 #[test]
@@ -163,28 +159,25 @@ fn eight_rows_are_learned_by_heart() {
         });
         let rows = problems();
         let tokenizer = tokenizer(&spec, &rows);
-        let model = student(&tokenizer, 2);
-        let mut optimizer = AdamW::new(&model, spec.training.weight_decay, true);
+        let mut learner = Learner::new(student(&tokenizer, 2), spec.training.weight_decay);
         let items = items(&spec, &tokenizer, &rows);
         let batch: Vec<&TokenizedExample> = items.iter().collect();
-        let right = || {
-            let answers = answers(&spec, &tokenizer, &model, &rows);
+        let right = |model: &Model| {
+            let answers = answers(&spec, &tokenizer, model, &rows);
             rows.iter()
                 .zip(answers)
                 .filter(|(row, answer)| label::same(spec.task.metric, answer, row.target.as_deref().unwrap()))
                 .count()
         };
-        assert!(right() < rows.len(), "nothing was to be learned");
+        assert!(right(&learner.model) < rows.len(), "nothing was to be learned");
         let mut step = 0;
         let mut loss = 0.0;
-        while step < STEPS_MAX && (step % 20 != 0 || right() < rows.len()) {
-            let mut pass = pass(&model, options(0.0));
-            let losses =
-                optimise(&spec.training, &mut optimizer, &batch, step, &mut 100_000, &mut pass).unwrap();
-            loss = losses.label.unwrap();
+        while step < STEPS_MAX && (step % 20 != 0 || right(&learner.model) < rows.len()) {
+            loss = learner.step(&spec, &batch, step, &mut 100_000, 0.0).label.unwrap();
             step += 1;
         }
-        println!("{objective}: {} of {} after {step} steps, label loss {loss:.3}", right(), rows.len());
-        assert_eq!(right(), rows.len(), "{objective}");
+        let right = right(&learner.model);
+        println!("{objective}: {right} of {} after {step} steps, label loss {loss:.3}", rows.len());
+        assert_eq!(right, rows.len(), "{objective}");
     }
 }

@@ -13,18 +13,20 @@
 mod common;
 
 use ::student::Tokenizer;
-use common::{chance, difference, gradients, items, options, problems, spec, student, tokenizer};
+use common::plain::PlainAdamW;
+use common::{Learner, PLAIN, chance, difference, gradients, items, problems, spec, student, tokenizer};
 use domain::objective::Objective;
 use domain::spec::Spec;
+use kernels::Draw;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use t5::{IGNORED, Model};
+use t5::{Config, FeedForwardKind, IGNORED, Model, Size, Weights};
 use tch::{Kind, Tensor};
 use trainer::TrainError;
-use trainer::batches::{epoch, padded, tensors};
+use trainer::batches::{WeightedRow, epoch, padded, tensors};
 use trainer::data::TokenizedExample;
-use trainer::optimizer::AdamW;
 use trainer::out_of_memory::catch_out_of_memory;
+use trainer::schedule::learning_rate;
 use trainer::step::{Losses, optimise, pass};
 
 struct Bench {
@@ -47,15 +49,10 @@ impl Bench {
 
     /// One step of a fresh student; its gradients stay.
     fn step(&self, tokens_max: u32) -> (Model, Losses) {
-        let model = student(&self.tokenizer, 1);
-        let mut optimizer = AdamW::new(&model, 0.0, true);
+        let mut learner = Learner::new(student(&self.tokenizer, 1), 0.0);
         let mut tokens_max = tokens_max;
-        let mut pass = pass(&model, options(0.0));
-        let losses =
-            optimise(&self.spec.training, &mut optimizer, &self.batch(), 0, &mut tokens_max, &mut pass)
-                .unwrap();
-        drop(pass);
-        (model, losses)
+        let losses = learner.step(&self.spec, &self.batch(), 0, &mut tokens_max, 0.0);
+        (learner.model, losses)
     }
 }
 
@@ -80,12 +77,59 @@ fn parts_give_the_gradients_and_losses_of_the_whole() {
     }
 }
 
+/// Version 1.0 and version 1.1 of the model.
+fn versions(tokenizer: &Tokenizer) -> [Config; 2] {
+    let config = Size::Tiny.config(tokenizer.vocabulary());
+    let gated = config.clone();
+    let old = Config {
+        feed_forward: FeedForwardKind::RELU,
+        own_head: false,
+        scale_decoder_outputs: true,
+        ..config
+    };
+    [old, gated]
+}
+
+#[test]
+fn steps_are_those_of_the_plain_version() {
+    const STEPS: u64 = 3;
+    let _turn = chance();
+    let bench = Bench::new(Objective::StepByStep);
+    for config in versions(&bench.tokenizer) {
+        let model = || Model::from_scratch(config.clone(), 1, tch::Device::Cpu).unwrap();
+        let mut learner = Learner::new(model(), 0.01);
+        let mut plain = model();
+        plain.set_trainable(true);
+        let mut optimizer = PlainAdamW::new(&plain, 0.01, true);
+        for step in 0..STEPS {
+            // In several parts, whose gradients are summed.
+            learner.step(&bench.spec, &bench.batch(), step, &mut 300, 0.0);
+            optimizer.zero_gradients();
+            let label = by_the_book(&plain, &rows(&bench, |item| &item.labels));
+            let rationale = by_the_book(&plain, &rows(&bench, |item| &item.rationales));
+            (label * 0.3 + rationale * 0.7).backward();
+            let scale = (bench.spec.training.clip_norm / (optimizer.gradient_norm() + 1e-6)).min(1.0);
+            optimizer.step(learning_rate(&bench.spec.training, step), scale);
+            let apart = difference(&learner.model.snapshot(), &plain.snapshot());
+            println!("gated {}, after step {step}: weights {apart:.1e} apart", config.feed_forward.gated);
+            assert!(apart < 1e-6, "after step {step}: {apart:e}");
+        }
+    }
+}
+
+fn rows<'a>(
+    bench: &'a Bench,
+    of: impl Fn(&'a TokenizedExample) -> &'a [trainer::data::TokenizedRow],
+) -> Vec<&'a trainer::data::TokenizedRow> {
+    bench.items.iter().flat_map(of).collect()
+}
+
 /// The loss by the book, all rows of one kind in one forward: each row's tokens weighed by its rationale's weight.
 fn by_the_book(model: &Model, rows: &[&trainer::data::TokenizedRow]) -> Tensor {
     let pairs: Vec<(&[i64], &[i64])> =
         rows.iter().map(|row| (row.source.as_slice(), row.target.as_slice())).collect();
     let batch = tensors(&pairs);
-    let losses = t5::token_losses(&model.forward(&batch, &options(0.0)).unwrap(), &batch.labels);
+    let losses = t5::token_losses(&model.forward(&batch, &PLAIN).unwrap(), &batch.labels);
     let weights: Vec<f32> = rows.iter().map(|row| row.weight as f32).collect();
     let weights = Tensor::from_slice(&weights).unsqueeze(1) * batch.labels.ne(IGNORED);
     (losses * &weights).sum(Kind::Float) / weights.sum(Kind::Float)
@@ -112,17 +156,16 @@ fn each_loss_is_a_mean_over_its_own_tokens_and_alpha_weighs_them() {
 fn a_loss_or_gradient_that_is_no_number_names_its_step_and_rows() {
     let _turn = chance();
     let bench = Bench::new(Objective::StepByStep);
-    let mut model = student(&bench.tokenizer, 1);
-    let mut optimizer = AdamW::new(&model, 0.0, true);
+    let Learner { mut model, weights, mut optimizer } = Learner::new(student(&bench.tokenizer, 1), 0.0);
     let before = model.snapshot();
     let rows = &bench.batch()[2..5];
     let mut step = |model: &Model, infinite: bool| {
-        let mut real = pass(model, options(0.0));
-        let mut pass = |part: &[trainer::batches::WeightedRow<'_>]| {
-            let sums = real(part)?;
+        let mut real = pass(model, &weights, 0.0);
+        let mut pass = |part: &[WeightedRow<'_>], draw: Draw| {
+            let sums = real(part, draw)?;
             if infinite {
                 // A gradient that overflows behind a loss that does not.
-                (&model.parameters()[0].1 * f64::INFINITY).sum(Kind::Float).backward();
+                let _ = model.parameters()[0].1.grad().fill_(f64::INFINITY);
             }
             Ok(sums)
         };
@@ -141,12 +184,13 @@ fn a_loss_or_gradient_that_is_no_number_names_its_step_and_rows() {
 /// A pass that runs out of memory above `most` padded tokens, after its gradients were half made.
 fn faulty<'a>(
     model: &'a Model,
+    weights: &'a Weights,
     most: usize,
     fail: &'a dyn Fn() -> TrainError,
-) -> impl FnMut(&[trainer::batches::WeightedRow<'_>]) -> Result<[Tensor; 2], TrainError> + 'a {
-    let mut real = pass(model, options(0.2));
-    move |part| {
-        let sums = real(part)?;
+) -> impl FnMut(&[WeightedRow<'_>], Draw) -> Result<[f64; 2], TrainError> + 'a {
+    let mut real = pass(model, weights, 0.2);
+    move |part, draw| {
+        let sums = real(part, draw)?;
         if padded(part) > most { Err(fail()) } else { Ok(sums) }
     }
 }
@@ -164,15 +208,14 @@ fn a_batch_that_does_not_fit_is_made_again_in_smaller_parts() {
     };
     for fail in [panics, says] {
         let run = |most: usize, tokens_max: &mut u32| {
-            let model = student(&bench.tokenizer, 1);
-            let mut optimizer = AdamW::new(&model, 0.0, true);
+            let Learner { model, weights, mut optimizer } = Learner::new(student(&bench.tokenizer, 1), 0.0);
             let losses = optimise(
                 &bench.spec.training,
                 &mut optimizer,
                 &bench.batch(),
                 7,
                 tokens_max,
-                &mut faulty(&model, most, fail),
+                &mut faulty(&model, &weights, most, fail),
             );
             (model, losses)
         };
@@ -255,21 +298,20 @@ fn only_what_is_dealt_with_is_kept_from_standard_error() {
 }
 
 /// Steps `from..to` over the epochs of the items, with dropout.
-fn go_on(bench: &Bench, model: &Model, optimizer: &mut AdamW, from: u64, to: u64) {
+fn go_on(bench: &Bench, learner: &mut Learner, from: u64, to: u64) {
     let lengths: Vec<usize> = bench.items.iter().map(TokenizedExample::length).collect();
     let mut tokens_max = 300;
     for step in from..to {
         let batches = epoch(&lengths, 4, 3, step / 2);
         let batch: Vec<&TokenizedExample> =
             batches[(step % 2) as usize].iter().map(|place| &bench.items[*place]).collect();
-        let mut pass = pass(model, options(0.1));
-        optimise(&bench.spec.training, optimizer, &batch, step, &mut tokens_max, &mut pass).unwrap();
+        learner.step(&bench.spec, &batch, step, &mut tokens_max, 0.1);
     }
 }
 
-fn written(model: &Model, optimizer: &AdamW, folder: &Path) -> (Vec<u8>, Vec<u8>) {
-    model.save(folder, u64::MAX).unwrap();
-    optimizer.save(&folder.join("moments.safetensors")).unwrap();
+fn written(learner: &Learner, folder: &Path) -> (Vec<u8>, Vec<u8>) {
+    learner.model.save(folder, u64::MAX).unwrap();
+    learner.optimizer.save(&folder.join("moments.safetensors")).unwrap();
     let read = |name: &str| std::fs::read(folder.join(name)).unwrap();
     (read("model.safetensors"), read("moments.safetensors"))
 }
@@ -279,23 +321,19 @@ fn steps_that_go_on_from_a_folder_are_the_same_bytes() {
     let _turn = chance();
     let bench = Bench::new(Objective::StepByStep);
     let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
-    let fresh = |model: &Model| AdamW::new(model, 0.01, true);
-    let model = student(&bench.tokenizer, 1);
-    let mut optimizer = fresh(&model);
-    go_on(&bench, &model, &mut optimizer, 0, 6);
-    let whole = written(&model, &optimizer, folders[0].path());
+    let fresh = || Learner::new(student(&bench.tokenizer, 1), 0.01);
+    let mut learner = fresh();
+    go_on(&bench, &mut learner, 0, 6);
+    let whole = written(&learner, folders[0].path());
 
-    let model = student(&bench.tokenizer, 1);
-    let mut optimizer = fresh(&model);
-    go_on(&bench, &model, &mut optimizer, 0, 3);
-    written(&model, &optimizer, folders[1].path());
+    let mut learner = fresh();
+    go_on(&bench, &mut learner, 0, 3);
+    written(&learner, folders[1].path());
     // Something else draws from the generator meanwhile.
     tch::manual_seed(99);
-    let mut model = Model::load(folders[1].path(), tch::Device::Cpu).unwrap();
-    model.set_trainable(true);
-    let mut optimizer = fresh(&model);
-    optimizer.load(&folders[1].path().join("moments.safetensors"), 3).unwrap();
-    go_on(&bench, &model, &mut optimizer, 3, 6);
-    let resumed = written(&model, &optimizer, folders[2].path());
+    let mut learner = Learner::new(Model::load(folders[1].path(), tch::Device::Cpu).unwrap(), 0.01);
+    learner.optimizer.load(&folders[1].path().join("moments.safetensors"), 3).unwrap();
+    go_on(&bench, &mut learner, 3, 6);
+    let resumed = written(&learner, folders[2].path());
     assert!(whole == resumed, "other bytes");
 }

@@ -1,15 +1,19 @@
 //! What the tests share: rows, specifications and small students.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
+pub mod plain;
+
 use ::student::Tokenizer;
 use domain::example::Row;
 use domain::objective::{AcceptedRationale, Objective, TrainingExample};
 use domain::spec::{Draft, JudgingDraft, Precision, Spec, StudentDraft, TeacherDraft, TrainingDraft};
 use domain::{Example, Task};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use t5::{Compute, ForwardOptions, Model};
+use t5::{Compute, ForwardOptions, Model, Weights};
 use tch::{Device, Tensor};
 use trainer::data::{TokenizedExample, encode};
+use trainer::optimizer::AdamW;
+use trainer::step::{Losses, optimise, pass};
 
 /// The library's generator is one for the whole process: tests that draw from it take turns. One thread each: these
 /// students are so small that threads would only wait for each other.
@@ -98,8 +102,34 @@ pub fn items(spec: &Spec, tokenizer: &Tokenizer, examples: &[TrainingExample]) -
     encode(spec, tokenizer, examples).unwrap()
 }
 
-pub fn options(dropout: f64) -> ForwardOptions {
-    ForwardOptions { compute: Compute::Float32, dropout }
+/// A pass without dropout, over weights that are made anew.
+pub const PLAIN: ForwardOptions = ForwardOptions { compute: Compute::Float32, dropout: 0.0 };
+
+/// A student that is trained.
+pub struct Learner {
+    pub model: Model,
+    pub weights: Weights,
+    pub optimizer: AdamW,
+}
+
+impl Learner {
+    /// In float32, from scratch.
+    pub fn new(mut model: Model, weight_decay: f64) -> Self {
+        let (flat, weights) = model.flatten(Compute::Float32).unwrap();
+        Self { model, weights, optimizer: AdamW::new(flat, weight_decay, true) }
+    }
+
+    pub fn step(
+        &mut self,
+        spec: &Spec,
+        items: &[&TokenizedExample],
+        step: u64,
+        tokens_max: &mut u32,
+        dropout: f64,
+    ) -> Losses {
+        let mut pass = pass(&self.model, &self.weights, dropout);
+        optimise(&spec.training, &mut self.optimizer, items, step, tokens_max, &mut pass).unwrap()
+    }
 }
 
 /// Every gradient, by name.
