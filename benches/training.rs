@@ -13,7 +13,6 @@ use domain::spec::{Draft, JudgingDraft, Precision, StudentDraft, TeacherDraft, T
 use kernels::Draw;
 use serde_json::json;
 use std::error::Error;
-use std::time::{Duration, Instant};
 use t5::{Compute, Model, Size};
 use tch::Device;
 use trainer::batches::{WeightedRow, micro_batches, padded, weighted_rows};
@@ -99,7 +98,7 @@ fn main() -> Outcome<()> {
         for compute in [Compute::Float32, Compute::BFloat16] {
             let name = format!("{} {}", case.name, number_format(compute));
             if name.contains(&words) {
-                println!("{}", measure(&name, case, compute, Duration::from_secs_f64(seconds))?);
+                println!("{}", measure(&name, case, compute, seconds)?);
             }
         }
     }
@@ -148,7 +147,7 @@ fn examples(case: &Case) -> Vec<TokenizedExample> {
         .collect()
 }
 
-fn measure(name: &str, case: &Case, compute: Compute, length: Duration) -> Outcome<serde_json::Value> {
+fn measure(name: &str, case: &Case, compute: Compute, length: f64) -> Outcome<serde_json::Value> {
     let training = training()?;
     let mut model = Model::from_scratch(case.size.config(case.vocabulary), 0, Device::Cpu)?;
     let (flat, weights) = model.flatten(compute)?;
@@ -156,29 +155,29 @@ fn measure(name: &str, case: &Case, compute: Compute, length: Duration) -> Outco
     let items = examples(case);
     let items: Vec<&TokenizedExample> = items.iter().collect();
     let mut tokens_max = training.batch_tokens_max;
-    let mut passes = Duration::ZERO;
+    let mut passes = 0.0;
     let mut step = 0;
-    let mut began = Instant::now();
+    let mut began = spent()?;
     loop {
         let mut real = pass(&model, &weights, DROPOUT);
         let mut timed = |part: &[WeightedRow<'_>], draw: Draw| {
-            let began = Instant::now();
+            let began = spent().unwrap_or(f64::NAN);
             let sums = real(part, draw);
-            passes += began.elapsed();
+            passes += spent().unwrap_or(f64::NAN) - began;
             sums
         };
         optimise(&training, &mut optimizer, &items, step, &mut tokens_max, &mut timed)?;
         step += 1;
         // Two steps warm up.
         if step == 2 {
-            (began, passes) = (Instant::now(), Duration::ZERO);
+            (began, passes) = (spent()?, 0.0);
         }
-        if step > 3 && began.elapsed() > length {
+        if step > 3 && spent()? - began > length {
             break;
         }
     }
     let steps = (step - 2) as f64;
-    let whole = began.elapsed().as_secs_f64() / steps;
+    let whole = (spent()? - began) / steps;
     let parts = micro_batches(weighted_rows(&items, Some(0.5)), tokens_max as usize);
     let real: usize = items
         .iter()
@@ -192,7 +191,7 @@ fn measure(name: &str, case: &Case, compute: Compute, length: Duration) -> Outco
             Compute::BFloat16 => "bfloat16",
         }),
         "examples_per_second": round(items.len() as f64 / whole),
-        "pass": round(passes.as_secs_f64() / steps * 1e3),
+        "pass": round(passes / steps * 1e3),
         "norm": round(timed(&mut optimizer, |optimizer| drop(optimizer.gradient_norm()))),
         "update": round(timed(&mut optimizer, |optimizer| drop(optimizer.step(1e-9, 1.0)))),
         "zero": round(timed(&mut optimizer, |optimizer| drop(optimizer.begin()))),
@@ -202,13 +201,20 @@ fn measure(name: &str, case: &Case, compute: Compute, length: Duration) -> Outco
     }))
 }
 
+/// Seconds that this thread has run, so that what else the machine does is not counted.
+fn spent() -> Outcome<f64> {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat")?;
+    let nanoseconds: f64 = text.split(' ').next().ok_or("the first number of schedstat")?.parse()?;
+    Ok(nanoseconds * 1e-9)
+}
+
 /// Milliseconds of one call, the least of five.
 fn timed(optimizer: &mut AdamW, mut call: impl FnMut(&mut AdamW)) -> f64 {
     let mut least = f64::INFINITY;
     for _ in 0..5 {
-        let began = Instant::now();
+        let began = spent().unwrap_or(f64::NAN);
         call(optimizer);
-        least = least.min(began.elapsed().as_secs_f64());
+        least = least.min(spent().unwrap_or(f64::NAN) - began);
     }
     least * 1e3
 }

@@ -7,6 +7,9 @@ use tch::{Kind, Tensor};
 
 /// Batches of one pool are alike in length: it is sorted before it is cut.
 const POOL_BATCHES: usize = 8;
+/// What a pass costs beside its tokens, in tokens: between 65 and 250 were measured on CPUs, from tiny students to small ones
+/// (benches/TRAINING.md).
+const PASS_TOKENS: usize = 192;
 /// Lengths are padded to a multiple of this.
 const LENGTH_MULTIPLE: usize = 8;
 
@@ -78,29 +81,49 @@ pub fn weighted_rows<'a>(items: &[&'a TokenizedExample], alpha: Option<f64>) -> 
     weighted_rows
 }
 
-/// Parts of at most `tokens_max` padded tokens, rows of like length together; a single longer row is a part of its own.
-pub fn micro_batches<'a>(
-    mut weighted_rows: Vec<WeightedRow<'a>>,
-    tokens_max: usize,
-) -> Vec<Vec<WeightedRow<'a>>> {
-    let mut micro_batches: Vec<Vec<WeightedRow<'a>>> = Vec::new();
-    // A stable sort: rows of the same length stay in the order of the batch.
-    weighted_rows.sort_by_key(|share| share.row.source.len() + share.row.target.len());
-    let (mut source, mut target) = (0, 0);
-    for share in weighted_rows {
-        let longer = (source.max(share.row.source.len()), target.max(share.row.target.len()));
-        match micro_batches.last_mut() {
-            Some(part) if area(longer, part.len() + 1) <= tokens_max => {
-                part.push(share);
-                (source, target) = longer;
+/// Parts of at most `tokens_max` padded tokens; a single longer row is a part of its own. They are cut where padding and
+/// passes together cost least, so that labels are not padded to rationales, nor short rows to long ones.
+pub fn micro_batches(weighted_rows: Vec<WeightedRow<'_>>, tokens_max: usize) -> Vec<Vec<WeightedRow<'_>>> {
+    let target_first = |share: &WeightedRow<'_>| (share.row.target.len(), share.row.source.len());
+    let source_first = |share: &WeightedRow<'_>| (share.row.source.len(), share.row.target.len());
+    // Stable sorts: rows of the same lengths stay in the order of the batch.
+    let (mut by_target, mut by_source) = (weighted_rows.clone(), weighted_rows);
+    by_target.sort_by_key(target_first);
+    by_source.sort_by_key(source_first);
+    let (target_cost, target_cuts) = cuts(&by_target, tokens_max);
+    let (source_cost, source_cuts) = cuts(&by_source, tokens_max);
+    let (rows, cuts) =
+        if target_cost <= source_cost { (by_target, target_cuts) } else { (by_source, source_cuts) };
+    let mut rows = rows.into_iter();
+    cuts.into_iter().map(|count| rows.by_ref().take(count).collect()).collect()
+}
+
+/// How many rows each part takes, of rows in their order, where the whole costs least; and that cost, in tokens.
+fn cuts(rows: &[WeightedRow<'_>], tokens_max: usize) -> (usize, Vec<usize>) {
+    // For the first rows up to each place: the least cost, and the rows of its last part.
+    let mut best: Vec<(usize, usize)> = vec![(0, 0)];
+    for end in 1..=rows.len() {
+        let (mut source, mut target) = (0, 0);
+        let mut least = (usize::MAX, 1);
+        for (count, share) in (1..).zip(rows.iter().take(end).rev()) {
+            (source, target) = (source.max(share.row.source.len()), target.max(share.row.target.len()));
+            let tokens = area((source, target), count);
+            if count > 1 && tokens > tokens_max {
+                break;
             }
-            _ => {
-                (source, target) = (share.row.source.len(), share.row.target.len());
-                micro_batches.push(vec![share]);
-            }
+            let before = best.get(end - count).map_or(0, |(cost, _)| *cost);
+            least = least.min((before + tokens + PASS_TOKENS, count));
         }
+        best.push(least);
     }
-    micro_batches
+    let mut cuts = Vec::new();
+    let mut end = rows.len();
+    while let Some((_, count)) = best.get(end).filter(|_| end > 0) {
+        cuts.push(*count);
+        end -= count;
+    }
+    cuts.reverse();
+    (best.last().map_or(0, |(cost, _)| *cost), cuts)
 }
 
 /// Tokens of a part with its padding.
@@ -202,6 +225,25 @@ mod tests {
             assert!(size <= 256 || part.len() == 1, "{size}");
         }
         assert_eq!(micro_batches.iter().map(Vec::len).sum::<usize>(), count);
+    }
+
+    #[test]
+    fn labels_are_not_padded_to_rationales() {
+        // Fifty rows of a label and a rationale, as in the paper's data sets.
+        let items: Vec<TokenizedExample> = (0..50)
+            .map(|row| item(row, 40 + row as usize % 16, 6, Some((40 + row as usize % 8, 1.0))))
+            .collect();
+        let parts = micro_batches(weighted_rows(&items.iter().collect::<Vec<_>>(), Some(0.5)), 100_000);
+        for part in &parts {
+            assert!(part.iter().all(|share| share.term == part[0].term), "labels and rationales together");
+        }
+        let real: usize =
+            items.iter().map(|item| item.length() * 2 + 6 + item.rationales[0].target.len()).sum();
+        let tokens: usize = parts.iter().map(|part| padded(part)).sum();
+        assert!((tokens as f64) < 1.2 * real as f64, "{tokens} of {real}");
+        // So few that another pass costs more than the padding.
+        let few = micro_batches(weighted_rows(&[&items[0], &items[1]], Some(0.5)), 100_000);
+        assert_eq!(few.len(), 1);
     }
 
     #[test]
