@@ -186,10 +186,7 @@ fn measure(name: &str, case: &Case, compute: Compute, length: f64) -> Outcome<se
         .sum();
     let padding = parts.iter().map(|part| padded(part)).sum::<usize>() as f64 / real as f64;
     Ok(json!({
-        "case": format!("{} {}", case.name, match compute {
-            Compute::Float32 => "float32",
-            Compute::BFloat16 => "bfloat16",
-        }),
+        "case": name,
         "examples_per_second": round(items.len() as f64 / whole),
         "pass": round(passes / steps * 1e3),
         "norm": round(timed(&mut optimizer, |optimizer| drop(optimizer.gradient_norm()))),

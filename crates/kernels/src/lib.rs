@@ -143,6 +143,33 @@ pub fn dropout(x: &Tensor, residual: Option<&Tensor>, rate: f64, draw: Draw) -> 
     Ok(unsafe { Tensor::from_ptr(result) })
 }
 
+/// `weight * x / sqrt(mean(x^2) + epsilon)` over the last dimension, in float32 within, on the CPU. `x` is float32 or bfloat16
+/// `[.., width]`, `weight` float32 `[width]`.
+///
+/// # Errors
+/// They do not fit each other, or are elsewhere.
+pub fn layer_norm(x: &Tensor, weight: &Tensor, epsilon: f64) -> Result<Tensor> {
+    let mut result = std::ptr::null_mut();
+    // SAFETY: tensors that are borrowed for the call, and a place for the result, which the C++ sets to a tensor of its own
+    // where it does not fail.
+    check(unsafe { distillery_layer_norm(x.as_ptr(), weight.as_ptr(), epsilon, &raw mut result) })?;
+    // SAFETY: the call succeeded, so that `result` points to a tensor that nobody else owns.
+    Ok(unsafe { Tensor::from_ptr(result) })
+}
+
+/// `gelu(left) * right`, where `wide` is `[.., left | right]`, float32 or bfloat16, on the CPU; GELU in its tanh form.
+///
+/// # Errors
+/// There are no two halves, or the tensor is elsewhere.
+pub fn gate(wide: &Tensor) -> Result<Tensor> {
+    let mut result = std::ptr::null_mut();
+    // SAFETY: a tensor that is borrowed for the call, and a place for the result, which the C++ sets to a tensor of its own
+    // where it does not fail.
+    check(unsafe { distillery_gate(wide.as_ptr(), &raw mut result) })?;
+    // SAFETY: the call succeeded, so that `result` points to a tensor that nobody else owns.
+    Ok(unsafe { Tensor::from_ptr(result) })
+}
+
 /// While one of these lives, the memory of tensors on the CPU is kept for the next tensors instead of being given back to the
 /// system, which clears every page before it hands it out again. What is kept is bounded by a quarter of the most that was in
 /// use at once; the last one to go gives it back.
@@ -211,4 +238,11 @@ unsafe extern "C" {
         threshold: u32,
         result: *mut *mut C_tensor,
     ) -> *const c_char;
+    fn distillery_layer_norm(
+        x: *const C_tensor,
+        weight: *const C_tensor,
+        epsilon: f64,
+        result: *mut *mut C_tensor,
+    ) -> *const c_char;
+    fn distillery_gate(wide: *const C_tensor, result: *mut *mut C_tensor) -> *const c_char;
 }

@@ -289,6 +289,283 @@ at::Tensor drop(const Draw &draw, const at::Tensor &x, const at::Tensor &residua
     }
     return out;
 }
+
+// ---- the norm of a layer ----
+
+// Rows whose gradients of the weight are summed together: a fixed number, so that threads do not matter.
+constexpr int64_t NORM_ROWS = 64;
+constexpr int64_t SUMS = 16;
+
+INLINE float sum_of(const float *sums) {
+    float sum = 0;
+    for (int64_t lane = 0; lane < SUMS; lane++) sum += sums[lane];
+    return sum;
+}
+
+template <typename Number>
+INLINE void norm_rows(const Number *__restrict x, const float *__restrict weight, Number *__restrict out,
+                      float *__restrict scales, int64_t rows, int64_t width, float epsilon) {
+    for (int64_t row = 0; row < rows; row++) {
+        const Number *from = x + row * width;
+        float sums[SUMS] = {};
+        for (int64_t at = 0; at + SUMS <= width; at += SUMS) {
+            for (int64_t lane = 0; lane < SUMS; lane++) sums[lane] += to_float(from[at + lane]) * to_float(from[at + lane]);
+        }
+        for (int64_t at = width / SUMS * SUMS; at < width; at++) sums[at % SUMS] += to_float(from[at]) * to_float(from[at]);
+        const float scale = 1.0f / std::sqrt(sum_of(sums) / static_cast<float>(width) + epsilon);
+        scales[row] = scale;
+        for (int64_t at = 0; at < width; at++) store(to_float(from[at]) * scale * weight[at], &out[row * width + at]);
+    }
+}
+
+// With y = w x r and r = 1 / sqrt(mean(x^2) + e): dx = r (w g - x r^2 mean(w g x)), dw = sum over rows of g x r.
+template <typename Number>
+INLINE void norm_rows_back(const Number *__restrict x, const float *__restrict weight, const float *__restrict scales,
+                           const Number *__restrict gradient, Number *__restrict to_x, float *__restrict to_weight,
+                           int64_t rows, int64_t width) {
+    for (int64_t row = 0; row < rows; row++) {
+        const Number *from = x + row * width, *back = gradient + row * width;
+        const float scale = scales[row];
+        float sums[SUMS] = {};
+        for (int64_t at = 0; at + SUMS <= width; at += SUMS) {
+            for (int64_t lane = 0; lane < SUMS; lane++) {
+                sums[lane] += to_float(back[at + lane]) * weight[at + lane] * to_float(from[at + lane]);
+            }
+        }
+        for (int64_t at = width / SUMS * SUMS; at < width; at++) {
+            sums[at % SUMS] += to_float(back[at]) * weight[at] * to_float(from[at]);
+        }
+        const float pull = sum_of(sums) / static_cast<float>(width) * scale * scale;
+        for (int64_t at = 0; at < width; at++) {
+            const float number = to_float(from[at]), slope = to_float(back[at]);
+            store(scale * (weight[at] * slope - number * pull), &to_x[row * width + at]);
+            to_weight[at] += slope * number * scale;
+        }
+    }
+}
+
+EVERY_INSTRUCTION_SET
+void norm_float(const float *x, const float *weight, float *out, float *scales, int64_t rows, int64_t width,
+                float epsilon) {
+    norm_rows(x, weight, out, scales, rows, width, epsilon);
+}
+EVERY_INSTRUCTION_SET
+void norm_bfloat16(const uint16_t *x, const float *weight, uint16_t *out, float *scales, int64_t rows, int64_t width,
+                   float epsilon) {
+    norm_rows(x, weight, out, scales, rows, width, epsilon);
+}
+EVERY_INSTRUCTION_SET
+void norm_back_float(const float *x, const float *weight, const float *scales, const float *gradient, float *to_x,
+                     float *to_weight, int64_t rows, int64_t width) {
+    norm_rows_back(x, weight, scales, gradient, to_x, to_weight, rows, width);
+}
+EVERY_INSTRUCTION_SET
+void norm_back_bfloat16(const uint16_t *x, const float *weight, const float *scales, const uint16_t *gradient,
+                        uint16_t *to_x, float *to_weight, int64_t rows, int64_t width) {
+    norm_rows_back(x, weight, scales, gradient, to_x, to_weight, rows, width);
+}
+
+const uint16_t *bits(const at::Tensor &tensor) { return static_cast<const uint16_t *>(tensor.const_data_ptr()); }
+uint16_t *bits_of(at::Tensor &tensor) { return static_cast<uint16_t *>(tensor.mutable_data_ptr()); }
+
+struct NormBackward : torch::autograd::Node {
+    at::Tensor x, weight, scales;
+
+    torch::autograd::variable_list apply(torch::autograd::variable_list &&gradients) override {
+        at::AutoDispatchBelowAutograd below;
+        if (!gradients.at(0).defined()) return {at::Tensor(), at::Tensor()};
+        const at::Tensor gradient = gradients.at(0).contiguous();
+        const int64_t width = weight.numel(), rows = scales.numel(), chunks = at::divup(rows, NORM_ROWS);
+        at::Tensor to_x = at::empty_like(x), sums = at::zeros({chunks, width}, weight.options());
+        float *sum = sums.mutable_data_ptr<float>();
+        at::parallel_for(0, chunks, std::max<int64_t>(1, GRAIN / (NORM_ROWS * width)), [&](int64_t from, int64_t to) {
+            for (int64_t chunk = from; chunk < to; chunk++) {
+                const int64_t row = chunk * NORM_ROWS, count = std::min(NORM_ROWS, rows - row), at = row * width;
+                const float *scale = scales.const_data_ptr<float>() + row, *by = weight.const_data_ptr<float>();
+                if (x.scalar_type() == at::kFloat) {
+                    norm_back_float(x.const_data_ptr<float>() + at, by, scale, gradient.const_data_ptr<float>() + at,
+                                    to_x.mutable_data_ptr<float>() + at, sum + chunk * width, count, width);
+                } else {
+                    norm_back_bfloat16(bits(x) + at, by, scale, bits(gradient) + at, bits_of(to_x) + at,
+                                       sum + chunk * width, count, width);
+                }
+            }
+        });
+        return {to_x, sums.sum(0)};
+    }
+
+    void release_variables() override {
+        x.reset();
+        weight.reset();
+        scales.reset();
+    }
+};
+
+void check_number(const at::Tensor &x) {
+    TORCH_CHECK(x.is_cpu() && (x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16),
+                "this kernel is made for float32 and bfloat16 on the CPU");
+}
+
+at::Tensor layer_norm(const at::Tensor &given, const at::Tensor &weight, float epsilon) {
+    check_number(given);
+    const int64_t width = weight.numel();
+    TORCH_CHECK(weight.is_cpu() && weight.scalar_type() == at::kFloat && weight.is_contiguous() && weight.dim() == 1 &&
+                    width > 0 && given.dim() > 0 && given.size(-1) == width,
+                "a norm's weight must be float32 and as long as the rows");
+    at::Tensor x, out, scales;
+    {
+        at::AutoDispatchBelowAutograd below;
+        x = given.contiguous();
+        const int64_t rows = x.numel() / width;
+        out = at::empty_like(x);
+        scales = at::empty({rows}, weight.options());
+        at::parallel_for(0, rows, std::max<int64_t>(1, GRAIN / width), [&](int64_t from, int64_t to) {
+            float *scale = scales.mutable_data_ptr<float>() + from;
+            const float *by = weight.const_data_ptr<float>();
+            const int64_t at = from * width;
+            if (x.scalar_type() == at::kFloat) {
+                norm_float(x.const_data_ptr<float>() + at, by, out.mutable_data_ptr<float>() + at, scale, to - from, width,
+                           epsilon);
+            } else {
+                norm_bfloat16(bits(x) + at, by, bits_of(out) + at, scale, to - from, width, epsilon);
+            }
+        });
+    }
+    if (at::GradMode::is_enabled() && (given.requires_grad() || weight.requires_grad())) {
+        std::shared_ptr<NormBackward> node(new NormBackward(), torch::autograd::deleteNode);
+        // Without their own histories, which are the edges.
+        node->x = x.detach();
+        node->weight = weight.detach();
+        node->scales = scales;
+        node->set_next_edges(torch::autograd::collect_next_edges(given, weight));
+        torch::autograd::set_history(out, node);
+    }
+    return out;
+}
+
+// ---- the gate of the feed-forward layer ----
+
+// e^x to about two units in the last place (Cephes), in a form that can be a vector.
+INLINE float exponential(float x) {
+    x = std::min(std::max(x, -87.0f), 88.0f);
+    // Adding this number rounds to a whole one.
+    const float turns = (x * 1.44269504f + 12582912.0f) - 12582912.0f;
+    const float rest = (x - turns * 0.693359375f) + turns * 2.12194440e-4f;
+    float sum = 1.9875691500e-4f;
+    sum = sum * rest + 1.3981999507e-3f;
+    sum = sum * rest + 8.3334519073e-3f;
+    sum = sum * rest + 4.1665795894e-2f;
+    sum = sum * rest + 1.6666665459e-1f;
+    sum = sum * rest + 5.0000001201e-1f;
+    sum = sum * rest * rest + rest + 1.0f;
+    int32_t exponent;
+    std::memcpy(&exponent, &sum, sizeof exponent);
+    exponent += static_cast<int32_t>(turns) * (1 << 23);
+    std::memcpy(&sum, &exponent, sizeof sum);
+    return sum;
+}
+
+constexpr float GELU_INNER = 0.7978845608f, GELU_CUBE = 0.044715f;
+
+// gelu(a) = a s with s = sigmoid(2 u), u = sqrt(2 / pi) (a + 0.044715 a^3): the tanh form.
+template <typename Number>
+INLINE void gate_rows(const Number *__restrict wide, Number *__restrict out, int64_t rows, int64_t width) {
+    for (int64_t row = 0; row < rows; row++) {
+        const Number *left = wide + row * 2 * width, *right = left + width;
+        Number *to = out + row * width;
+        for (int64_t at = 0; at < width; at++) {
+            const float a = to_float(left[at]);
+            const float inner = GELU_INNER * (a + GELU_CUBE * a * a * a);
+            const float share = 1.0f / (1.0f + exponential(-2.0f * inner));
+            store(a * share * to_float(right[at]), &to[at]);
+        }
+    }
+}
+
+template <typename Number>
+INLINE void gate_rows_back(const Number *__restrict wide, const Number *__restrict gradient, Number *__restrict out,
+                           int64_t rows, int64_t width) {
+    for (int64_t row = 0; row < rows; row++) {
+        const Number *left = wide + row * 2 * width, *right = left + width, *back = gradient + row * width;
+        Number *to_left = out + row * 2 * width, *to_right = to_left + width;
+        for (int64_t at = 0; at < width; at++) {
+            const float a = to_float(left[at]), slope = to_float(back[at]);
+            const float inner = GELU_INNER * (a + GELU_CUBE * a * a * a);
+            const float share = 1.0f / (1.0f + exponential(-2.0f * inner));
+            const float steep = 2.0f * GELU_INNER * (1.0f + 3.0f * GELU_CUBE * a * a);
+            store(slope * to_float(right[at]) * (share + a * share * (1.0f - share) * steep), &to_left[at]);
+            store(slope * a * share, &to_right[at]);
+        }
+    }
+}
+
+EVERY_INSTRUCTION_SET
+void gate_float(const float *wide, float *out, int64_t rows, int64_t width) { gate_rows(wide, out, rows, width); }
+EVERY_INSTRUCTION_SET
+void gate_bfloat16(const uint16_t *wide, uint16_t *out, int64_t rows, int64_t width) {
+    gate_rows(wide, out, rows, width);
+}
+EVERY_INSTRUCTION_SET
+void gate_back_float(const float *wide, const float *gradient, float *out, int64_t rows, int64_t width) {
+    gate_rows_back(wide, gradient, out, rows, width);
+}
+EVERY_INSTRUCTION_SET
+void gate_back_bfloat16(const uint16_t *wide, const uint16_t *gradient, uint16_t *out, int64_t rows, int64_t width) {
+    gate_rows_back(wide, gradient, out, rows, width);
+}
+
+struct GateBackward : torch::autograd::Node {
+    at::Tensor wide;
+
+    torch::autograd::variable_list apply(torch::autograd::variable_list &&gradients) override {
+        at::AutoDispatchBelowAutograd below;
+        if (!gradients.at(0).defined()) return {at::Tensor()};
+        const at::Tensor gradient = gradients.at(0).contiguous();
+        at::Tensor out = at::empty_like(wide);
+        const int64_t width = wide.size(-1) / 2, rows = wide.numel() / (2 * width);
+        at::parallel_for(0, rows, std::max<int64_t>(1, GRAIN / (4 * width)), [&](int64_t from, int64_t to) {
+            const int64_t half = from * width, at = 2 * half;
+            if (wide.scalar_type() == at::kFloat) {
+                gate_back_float(wide.const_data_ptr<float>() + at, gradient.const_data_ptr<float>() + half,
+                                out.mutable_data_ptr<float>() + at, to - from, width);
+            } else {
+                gate_back_bfloat16(bits(wide) + at, bits(gradient) + half, bits_of(out) + at, to - from, width);
+            }
+        });
+        return {out};
+    }
+
+    void release_variables() override { wide.reset(); }
+};
+
+at::Tensor gate(const at::Tensor &given) {
+    check_number(given);
+    TORCH_CHECK(given.dim() > 0 && given.size(-1) > 0 && given.size(-1) % 2 == 0, "a gate needs two halves of one width");
+    at::Tensor wide, out;
+    {
+        at::AutoDispatchBelowAutograd below;
+        wide = given.contiguous();
+        std::vector<int64_t> sizes = wide.sizes().vec();
+        const int64_t width = sizes.back() / 2, rows = wide.numel() / (2 * width);
+        sizes.back() = width;
+        out = at::empty(sizes, wide.options());
+        at::parallel_for(0, rows, std::max<int64_t>(1, GRAIN / (4 * width)), [&](int64_t from, int64_t to) {
+            const int64_t half = from * width;
+            if (wide.scalar_type() == at::kFloat) {
+                gate_float(wide.const_data_ptr<float>() + 2 * half, out.mutable_data_ptr<float>() + half, to - from, width);
+            } else {
+                gate_bfloat16(bits(wide) + 2 * half, bits_of(out) + half, to - from, width);
+            }
+        });
+    }
+    if (at::GradMode::is_enabled() && given.requires_grad()) {
+        std::shared_ptr<GateBackward> node(new GateBackward(), torch::autograd::deleteNode);
+        node->wide = wide.detach();
+        node->set_next_edges(torch::autograd::collect_next_edges(given));
+        torch::autograd::set_history(out, node);
+    }
+    return out;
+}
 } // namespace
 
 // What Rust calls. Every function returns null, or the words of what failed, valid until the thread's next call. Pointers to
@@ -392,5 +669,15 @@ const char *distillery_dropout(const at::Tensor *x, const at::Tensor *residual, 
         const Draw draw = {key, place, part, threshold, 65536.0f / static_cast<float>(65536 - threshold)};
         *result = new at::Tensor(drop(draw, *x, residual ? *residual : at::Tensor()));
     });
+}
+
+// `weight * x / sqrt(mean(x^2) + epsilon)` over the last dimension, in float32 within. A new tensor that the caller owns.
+const char *distillery_layer_norm(const at::Tensor *x, const at::Tensor *weight, double epsilon, at::Tensor **result) {
+    return guarded([&] { *result = new at::Tensor(layer_norm(*x, *weight, static_cast<float>(epsilon))); });
+}
+
+// `gelu(left) * right` over the halves of the last dimension, GELU in its tanh form. A new tensor that the caller owns.
+const char *distillery_gate(const at::Tensor *wide, at::Tensor **result) {
+    return guarded([&] { *result = new at::Tensor(gate(*wide)); });
 }
 }

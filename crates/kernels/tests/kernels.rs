@@ -1,7 +1,7 @@
 //! Every kernel against its plain form.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests fail loudly")]
 
-use kernels::{Buffers, Draw, Update, adamw, collect, dropout, norm, set_gradient};
+use kernels::{Buffers, Draw, Update, adamw, collect, dropout, gate, layer_norm, norm, set_gradient};
 use tch::{Device, Kind, Tensor};
 
 const FLOAT: (Kind, Device) = (Kind::Float, Device::Cpu);
@@ -183,4 +183,70 @@ fn memory_that_is_kept_holds_what_the_next_tensor_writes() {
     // Too much stays an error, not an abort.
     assert!(Tensor::f_zeros([1 << 50], FLOAT).is_err());
     drop(again);
+}
+
+/// The kernel's and the plain form's results and gradients, as close as the number format lets them be.
+fn check(
+    kind: Kind,
+    inputs: &[Tensor],
+    kernel: &dyn Fn(&[Tensor]) -> Tensor,
+    plain: &dyn Fn(&[Tensor]) -> Tensor,
+) {
+    let run = |operation: &dyn Fn(&[Tensor]) -> Tensor| {
+        let inputs: Vec<Tensor> =
+            inputs.iter().map(|input| input.detach().copy().set_requires_grad(true)).collect();
+        let out = operation(&inputs);
+        let slopes = (numbers(out.numel() as i64) * 0.7).reshape(out.size()).to_kind(out.kind());
+        (&out * slopes).sum(Kind::Float).backward();
+        let mut results = vec![out.detach()];
+        results.extend(inputs.iter().map(Tensor::grad));
+        results
+    };
+    let tolerance = if kind == Kind::Float { 3e-6 } else { 2e-2 };
+    for (found, expected) in run(kernel).iter().zip(run(plain)) {
+        assert_eq!((found.size(), found.kind()), (expected.size(), expected.kind()));
+        let largest = expected.abs().max().double_value(&[]).max(1.0);
+        let apart = apart(found, &expected);
+        assert!(apart < tolerance * largest, "{kind:?} {:?}: {apart:e} of {largest}", found.size());
+    }
+}
+
+#[test]
+fn a_layer_norm_is_that_of_the_formula() {
+    for kind in [Kind::Float, Kind::BFloat16] {
+        for (rows, width) in [(1, 1), (3, 7), (5, 16), (67, 64), (130, 519)] {
+            let x = (numbers(rows * width) * 3.0).reshape([1, rows, width]).to_kind(kind);
+            let weight = numbers(width) + 1.5;
+            check(
+                kind,
+                &[x, weight],
+                &|inputs| layer_norm(&inputs[0], &inputs[1], 1e-6).unwrap(),
+                &|inputs| {
+                    let x = inputs[0].to_kind(Kind::Float);
+                    let scale = (x.square().mean_dim(&[-1_i64][..], true, Kind::Float) + 1e-6).rsqrt();
+                    (x * scale * &inputs[1]).to_kind(kind)
+                },
+            );
+        }
+    }
+    let said = layer_norm(&numbers(6).reshape([2, 3]), &numbers(2), 1e-6).unwrap_err().to_string();
+    assert!(said.contains("as long as the rows"), "{said}");
+}
+
+#[test]
+fn a_gate_is_that_of_the_library() {
+    for kind in [Kind::Float, Kind::BFloat16] {
+        for (rows, width) in [(1, 1), (3, 7), (67, 64), (130, 519)] {
+            let wide = (numbers(rows * 2 * width) * 6.0).reshape([rows, 2 * width]).to_kind(kind);
+            check(kind, &[wide], &|inputs| gate(&inputs[0]).unwrap(), &|inputs| {
+                let width = inputs[0].size()[1] / 2;
+                inputs[0].narrow(-1, 0, width).gelu("tanh") * inputs[0].narrow(-1, width, width)
+            });
+        }
+    }
+    // Far out it is nothing, or the number itself; a number that is none stays none.
+    let far = Tensor::from_slice(&[-1e30_f32, 1e30, f32::NAN, 1.0, 1.0, 1.0]);
+    let far = Vec::<f32>::try_from(gate(&far).unwrap()).unwrap();
+    assert!(far[0].abs() < 1e-6 && far[1] == 1e30 && far[2].is_nan(), "{far:?}");
+    assert!(gate(&numbers(3)).unwrap_err().to_string().contains("two halves"));
 }

@@ -1,7 +1,7 @@
 //! Attention without the 1/sqrt(d) scaling: the initialisation of the queries includes it.
 
 use crate::Result;
-use crate::dropout::Dropout;
+use crate::pass::Pass;
 use tch::{Kind, Tensor};
 
 /// Projections of one attention, in the pass's number format. Input projections that read the same states are one
@@ -68,11 +68,11 @@ impl Attention {
         query: &Tensor,
         cached: &KeyValue,
         bias: &Tensor,
-        dropout: &Dropout,
+        pass: &Pass,
     ) -> Result<Tensor> {
         let kind = query.kind();
         let scores = query.matmul(&cached.key.transpose(-1, -2)).to_kind(Kind::Float) + bias;
-        let weights = dropout.of(&scores.softmax(-1, Kind::Float).to_kind(kind))?;
+        let weights = pass.drop(&scores.softmax(-1, Kind::Float).to_kind(kind))?;
         let (batch, length) =
             (query.size().first().copied().unwrap_or(0), query.size().get(2).copied().unwrap_or(0));
         let attended = weights.matmul(&cached.value).transpose(1, 2).reshape([batch, length, -1]);

@@ -2,7 +2,7 @@
 
 use crate::Result;
 use crate::config::{Activation, FeedForwardKind};
-use crate::dropout::Dropout;
+use crate::pass::Pass;
 use tch::Tensor;
 
 /// Projections in the pass's number format.
@@ -17,19 +17,23 @@ pub(crate) struct FeedForward {
 
 impl FeedForward {
     /// `x` and the result are `[batch, length, d_model]`.
-    pub(crate) fn forward(&self, x: &Tensor, dropout: &Dropout) -> Result<Tensor> {
+    pub(crate) fn forward(&self, x: &Tensor, pass: &Pass) -> Result<Tensor> {
         let wide = x.linear(&self.input, None::<&Tensor>);
-        let active = if self.kind.gated {
-            let half = wide.size().last().copied().unwrap_or(0) / 2;
-            activate(self.kind.activation, &wide.narrow(-1, 0, half)) * wide.narrow(-1, half, half)
-        } else {
-            activate(self.kind.activation, &wide)
-        };
-        Ok(dropout.of(&active)?.linear(&self.output, None::<&Tensor>))
+        let active = pass.activate(&wide, self.kind)?;
+        Ok(pass.drop(&active)?.linear(&self.output, None::<&Tensor>))
     }
 }
 
-fn activate(activation: Activation, x: &Tensor) -> Tensor {
+/// The activation of the input projection, or that of its first half times its second.
+pub(crate) fn activate(wide: &Tensor, kind: FeedForwardKind) -> Tensor {
+    if !kind.gated {
+        return apply(kind.activation, wide);
+    }
+    let half = wide.size().last().copied().unwrap_or(0) / 2;
+    apply(kind.activation, &wide.narrow(-1, 0, half)) * wide.narrow(-1, half, half)
+}
+
+fn apply(activation: Activation, x: &Tensor) -> Tensor {
     match activation {
         Activation::Relu => x.relu(),
         Activation::Gelu => x.gelu("none"),

@@ -52,6 +52,9 @@ impl Span {
     }
 }
 
+/// Each group that has weights, and where it stands.
+type Groups = Vec<(Group, Range<i64>)>;
+
 /// The weights of one model and their gradients, each in one float32 buffer.
 ///
 /// Where passes compute in bfloat16, the matrices have a copy in it, which is written once a step, and gradients of their
@@ -61,7 +64,7 @@ pub struct Flat {
     weights: Tensor,
     gradients: Tensor,
     spans: Vec<Span>,
-    groups: Vec<(Group, Range<i64>)>,
+    groups: Groups,
     /// The copy of the matrices and its gradients.
     cast: Option<(Tensor, Tensor)>,
 }
@@ -152,7 +155,7 @@ impl Model {
 
     /// Where each weight will stand: by group, and within it in the order in which a pass asks for them, so that what it reads
     /// as one matrix is one.
-    fn layout(&self) -> Result<(Vec<Span>, Vec<(Group, Range<i64>)>)> {
+    fn layout(&self) -> Result<(Vec<Span>, Groups)> {
         let asked = RefCell::new(Vec::new());
         let find = |part: &Part| {
             asked.borrow_mut().extend(part.names.iter().cloned());
@@ -172,7 +175,7 @@ impl Model {
         if asked.len() != self.parameters().len() {
             return Err(Error::Input("a pass does not read every weight once".to_owned()));
         }
-        let (mut spans, mut groups): (Vec<Span>, Vec<(Group, Range<i64>)>) = (Vec::new(), Vec::new());
+        let (mut spans, mut groups): (Vec<Span>, Groups) = (Vec::new(), Vec::new());
         let mut start = 0;
         for (group, name, shape) in asked {
             let end = start + shape.iter().product::<i64>();

@@ -1,7 +1,7 @@
 //! Writing text: greedy, beam and sampled decoding, and the likelihood of given answers.
 
-use crate::dropout::Dropout;
 use crate::model::{EncoderOutput, Model};
+use crate::pass::Pass;
 use crate::weights::Weights;
 use crate::{Compute, Error, IGNORED, Result, token_losses};
 use std::ops::ControlFlow;
@@ -372,7 +372,7 @@ pub fn score(
     let labels = Tensor::from_slice(&labels).reshape(shape).to_device(model.device());
     let inputs = Tensor::from_slice(&inputs).reshape(shape).to_device(model.device());
     let encoded = encoded.select(&vec![row; candidates.len()]);
-    let logits = tch::no_grad(|| model.decode_with(weights, &encoded, &inputs, &Dropout::none()))?;
+    let logits = tch::no_grad(|| model.decode_with(weights, &encoded, &inputs, &Pass::undropped()))?;
     let losses: Vec<f64> =
         Vec::try_from(token_losses(&logits, &labels).sum_dim_intlist(&[-1_i64][..], false, Kind::Double))?;
     Ok(losses.into_iter().map(|loss| -loss).collect())

@@ -2,8 +2,8 @@
 
 use crate::checkpoint;
 use crate::config::Config;
-use crate::dropout::Dropout;
 use crate::initialise::{draw, parameter_shapes};
+use crate::pass::Pass;
 use crate::stack::KeyValueCache;
 use crate::weights::{Part, WeightSource, Weights};
 use crate::{Compute, Error, IGNORED, Result};
@@ -217,7 +217,7 @@ impl Model {
     /// Ids outside the vocabulary, or parts of the batch that do not fit each other.
     pub fn forward(&self, batch: &Batch, options: &ForwardOptions) -> Result<Tensor> {
         let weights = self.weights(options.compute)?;
-        self.forward_with(&weights, batch, &Dropout::by_library(options.dropout))
+        self.forward_with(&weights, batch, &Pass::plain(options.dropout))
     }
 
     /// Logits as those of [`Model::forward`], over the weights of [`Model::flatten`] and with dropout drawn by counter.
@@ -231,15 +231,15 @@ impl Model {
         dropout: f64,
         draw: Draw,
     ) -> Result<Tensor> {
-        self.forward_with(weights, batch, &Dropout::counted(dropout, draw))
+        self.forward_with(weights, batch, &Pass::fast(dropout, draw))
     }
 
-    fn forward_with(&self, weights: &Weights, batch: &Batch, dropout: &Dropout) -> Result<Tensor> {
+    fn forward_with(&self, weights: &Weights, batch: &Batch, pass: &Pass) -> Result<Tensor> {
         self.check(&batch.input_ids, &batch.input_mask)?;
         let labels = batch.labels.to_device(self.device);
         self.check_labels(&labels, &batch.input_ids)?;
-        let encoded = self.encode_with(weights, &batch.input_ids, &batch.input_mask, dropout)?;
-        self.decode_with(weights, &encoded, &self.shifted(&labels), dropout)
+        let encoded = self.encode_with(weights, &batch.input_ids, &batch.input_mask, pass)?;
+        self.decode_with(weights, &encoded, &self.shifted(&labels), pass)
     }
 
     /// The decoder's inputs: labels shifted one position to the right, after the start token. `[batch, target]`.
@@ -262,7 +262,7 @@ impl Model {
         input_mask: &Tensor,
     ) -> Result<EncoderOutput> {
         self.check(input_ids, input_mask)?;
-        tch::no_grad(|| self.encode_with(weights, input_ids, input_mask, &Dropout::none()))
+        tch::no_grad(|| self.encode_with(weights, input_ids, input_mask, &Pass::undropped()))
     }
 
     fn encode_with(
@@ -270,13 +270,13 @@ impl Model {
         weights: &Weights,
         input_ids: &Tensor,
         input_mask: &Tensor,
-        dropout: &Dropout,
+        pass: &Pass,
     ) -> Result<EncoderOutput> {
         let ids = input_ids.to_device(self.device);
         let hidden = input_mask.to_device(self.device).to_kind(Kind::Bool).logical_not();
         let mask = hidden.to_kind(Kind::Float).unsqueeze(1).unsqueeze(1) * MASKED;
         let x = Tensor::embedding(&weights.encoder_embedding, &ids, -1, false, false);
-        Ok(EncoderOutput { states: weights.encoder.encode(&x, &mask, dropout)?, mask })
+        Ok(EncoderOutput { states: weights.encoder.encode(&x, &mask, pass)?, mask })
     }
 
     /// Logits `[batch, target, vocab]` of whole targets.
@@ -285,13 +285,13 @@ impl Model {
         weights: &Weights,
         encoded: &EncoderOutput,
         ids: &Tensor,
-        dropout: &Dropout,
+        pass: &Pass,
     ) -> Result<Tensor> {
         let length = ids.size().get(1).copied().unwrap_or(0);
         let causal = Tensor::full([length, length], MASKED, (Kind::Float, self.device)).triu(1);
         let causal = causal.unsqueeze(0).unsqueeze(0);
         let x = Tensor::embedding(&weights.decoder_embedding, ids, -1, false, false);
-        let states = weights.decoder.decode(&x, &encoded.states, &causal, &encoded.mask, dropout)?;
+        let states = weights.decoder.decode(&x, &encoded.states, &causal, &encoded.mask, pass)?;
         Ok(project(weights, &states))
     }
 

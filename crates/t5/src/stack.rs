@@ -2,9 +2,8 @@
 
 use crate::Result;
 use crate::attention::{Attention, KeyValue};
-use crate::dropout::Dropout;
 use crate::feed_forward::FeedForward;
-use crate::norm::norm;
+use crate::pass::Pass;
 use crate::position_bias::Buckets;
 use tch::Tensor;
 
@@ -40,17 +39,17 @@ pub(crate) struct KeyValueCache {
 
 impl Stack {
     /// The encoder's pass. `x` is `[batch, length, d_model]`, `mask` float32 `[batch, 1, 1, length]`.
-    pub(crate) fn encode(&self, x: &Tensor, mask: &Tensor, dropout: &Dropout) -> Result<Tensor> {
+    pub(crate) fn encode(&self, x: &Tensor, mask: &Tensor, pass: &Pass) -> Result<Tensor> {
         let length = mask.size().last().copied().unwrap_or(0);
         let bias = self.buckets.bias(&self.position_bias, 0, length, length) + mask;
-        let mut x = dropout.of(x)?;
+        let mut x = pass.drop(x)?;
         for block in &self.blocks {
-            let normed = self.norm(&x, &block.attention_norm);
+            let normed = self.norm(&x, &block.attention_norm, pass)?;
             let (query, key_value) = block.attention.project(&normed);
-            x = dropout.added(&block.attention.attend(&query, &key_value, &bias, dropout)?, &x)?;
-            x = self.feed_forward(&x, block, dropout)?;
+            x = pass.drop_added(&block.attention.attend(&query, &key_value, &bias, pass)?, &x)?;
+            x = self.feed_forward(&x, block, pass)?;
         }
-        dropout.of(&self.norm(&x, &self.final_norm))
+        pass.drop(&self.norm(&x, &self.final_norm, pass)?)
     }
 
     /// The decoder's pass over whole targets. `causal` is float32 `[1, 1, length, length]`; `mask` is the encoder's.
@@ -60,23 +59,23 @@ impl Stack {
         encoded: &Tensor,
         causal: &Tensor,
         mask: &Tensor,
-        dropout: &Dropout,
+        pass: &Pass,
     ) -> Result<Tensor> {
         let length = causal.size().last().copied().unwrap_or(0);
         let bias = self.buckets.bias(&self.position_bias, 0, length, length) + causal;
-        let mut x = dropout.of(x)?;
+        let mut x = pass.drop(x)?;
         for block in &self.blocks {
-            let normed = self.norm(&x, &block.attention_norm);
+            let normed = self.norm(&x, &block.attention_norm, pass)?;
             let (query, key_value) = block.attention.project(&normed);
-            x = dropout.added(&block.attention.attend(&query, &key_value, &bias, dropout)?, &x)?;
+            x = pass.drop_added(&block.attention.attend(&query, &key_value, &bias, pass)?, &x)?;
             if let Some((cross_norm, cross)) = &block.cross {
-                let query = cross.query(&self.norm(&x, cross_norm));
-                let attended = cross.attend(&query, &cross.project_kv(encoded), mask, dropout)?;
-                x = dropout.added(&attended, &x)?;
+                let query = cross.query(&self.norm(&x, cross_norm, pass)?);
+                let attended = cross.attend(&query, &cross.project_kv(encoded), mask, pass)?;
+                x = pass.drop_added(&attended, &x)?;
             }
-            x = self.feed_forward(&x, block, dropout)?;
+            x = self.feed_forward(&x, block, pass)?;
         }
-        dropout.of(&self.norm(&x, &self.final_norm))
+        pass.drop(&self.norm(&x, &self.final_norm, pass)?)
     }
 
     /// The cache of every block before the first step: keys and values of the encoder's output.
@@ -94,33 +93,33 @@ impl Stack {
         position: i64,
         mask: &Tensor,
     ) -> Result<Tensor> {
-        let none = Dropout::none();
+        let pass = &Pass::undropped();
         let bias = self.buckets.bias(&self.position_bias, position, 1, position + 1);
         let mut x = x.shallow_clone();
         for (block, cache) in self.blocks.iter().zip(caches) {
-            let normed = self.norm(&x, &block.attention_norm);
+            let normed = self.norm(&x, &block.attention_norm, pass)?;
             let (query, next) = block.attention.project(&normed);
             let own = match cache.own.take() {
                 Some(past) => past.append(&next),
                 None => next,
             };
-            x = &x + block.attention.attend(&query, &own, &bias, &none)?;
+            x = &x + block.attention.attend(&query, &own, &bias, pass)?;
             cache.own = Some(own);
             if let Some((cross_norm, cross)) = &block.cross {
-                let query = cross.query(&self.norm(&x, cross_norm));
-                x = &x + cross.attend(&query, &cache.encoded, mask, &none)?;
+                let query = cross.query(&self.norm(&x, cross_norm, pass)?);
+                x = &x + cross.attend(&query, &cache.encoded, mask, pass)?;
             }
-            x = self.feed_forward(&x, block, &none)?;
+            x = self.feed_forward(&x, block, pass)?;
         }
-        Ok(self.norm(&x, &self.final_norm))
+        self.norm(&x, &self.final_norm, pass)
     }
 
-    fn feed_forward(&self, x: &Tensor, block: &Block, dropout: &Dropout) -> Result<Tensor> {
-        let normed = self.norm(x, &block.feed_forward_norm);
-        dropout.added(&block.feed_forward.forward(&normed, dropout)?, x)
+    fn feed_forward(&self, x: &Tensor, block: &Block, pass: &Pass) -> Result<Tensor> {
+        let normed = self.norm(x, &block.feed_forward_norm, pass)?;
+        pass.drop_added(&block.feed_forward.forward(&normed, pass)?, x)
     }
 
-    fn norm(&self, x: &Tensor, weight: &Tensor) -> Tensor {
-        norm(x, weight, self.epsilon, x.kind())
+    fn norm(&self, x: &Tensor, weight: &Tensor, pass: &Pass) -> Result<Tensor> {
+        pass.norm(x, weight, self.epsilon)
     }
 }
