@@ -1,7 +1,7 @@
 //! The feed-forward layer, gated or not.
 
 use crate::Result;
-use crate::config::{Activation, FeedForwardKind};
+use crate::config::FeedForwardKind;
 use crate::pass::Pass;
 use tch::Tensor;
 
@@ -21,23 +21,5 @@ impl FeedForward {
         let wide = x.linear(&self.input, None::<&Tensor>);
         let active = pass.activate(&wide, self.kind)?;
         Ok(pass.drop(&active)?.linear(&self.output, None::<&Tensor>))
-    }
-}
-
-/// The activation of the input projection, or that of its first half times its second.
-pub(crate) fn activate(wide: &Tensor, kind: FeedForwardKind) -> Tensor {
-    if !kind.gated {
-        return apply(kind.activation, wide);
-    }
-    let half = wide.size().last().copied().unwrap_or(0) / 2;
-    apply(kind.activation, &wide.narrow(-1, 0, half)) * wide.narrow(-1, half, half)
-}
-
-fn apply(activation: Activation, x: &Tensor) -> Tensor {
-    match activation {
-        Activation::Relu => x.relu(),
-        Activation::Gelu => x.gelu("none"),
-        Activation::GeluTanh => x.gelu("tanh"),
-        Activation::Silu => x.silu(),
     }
 }

@@ -26,6 +26,7 @@
 //! # }
 //! ```
 
+mod activation;
 mod attention;
 pub mod checkpoint;
 pub mod config;

@@ -1,8 +1,8 @@
 //! How the operations of a pass are made: of the library's operators, one after another, or by kernels.
 
 use crate::Result;
+use crate::activation::activate;
 use crate::config::FeedForwardKind;
-use crate::feed_forward;
 use crate::norm::norm;
 use kernels::Draw;
 use std::cell::Cell;
@@ -64,7 +64,7 @@ impl Pass {
         if kind == FeedForwardKind::GATED_GELU && self.has_kernel(wide) {
             return Ok(kernels::gate(wide)?);
         }
-        Ok(feed_forward::activate(wide, kind))
+        Ok(activate(wide, kind))
     }
 
     fn has_kernel(&self, x: &Tensor) -> bool {
