@@ -20,11 +20,12 @@ use domain::spec::Spec;
 use kernels::Draw;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use t5::{Config, FeedForwardKind, IGNORED, Model, Size, Weights};
+use t5::{Compute, Config, FeedForwardKind, ForwardOptions, IGNORED, Model, Size, Weights};
 use tch::{Kind, Tensor};
 use trainer::TrainError;
 use trainer::batches::{WeightedRow, epoch, padded, tensors};
 use trainer::data::TokenizedExample;
+use trainer::optimizer::AdamW;
 use trainer::out_of_memory::catch_out_of_memory;
 use trainer::schedule::learning_rate;
 use trainer::step::{Losses, optimise, pass};
@@ -105,8 +106,8 @@ fn steps_are_those_of_the_plain_version() {
             // In several parts, whose gradients are summed.
             learner.step(&bench.spec, &bench.batch(), step, &mut 300, 0.0);
             optimizer.zero_gradients();
-            let label = by_the_book(&plain, &rows(&bench, |item| &item.labels));
-            let rationale = by_the_book(&plain, &rows(&bench, |item| &item.rationales));
+            let label = by_the_book(&plain, &rows(&bench, |item| &item.labels), &PLAIN);
+            let rationale = by_the_book(&plain, &rows(&bench, |item| &item.rationales), &PLAIN);
             (label * 0.3 + rationale * 0.7).backward();
             let scale = (bench.spec.training.clip_norm / (optimizer.gradient_norm() + 1e-6)).min(1.0);
             optimizer.step(learning_rate(&bench.spec.training, step), scale);
@@ -114,6 +115,38 @@ fn steps_are_those_of_the_plain_version() {
             println!("gated {}, after step {step}: weights {apart:.1e} apart", config.feed_forward.gated);
             assert!(apart < 1e-6, "after step {step}: {apart:e}");
         }
+    }
+}
+
+/// In bfloat16 two computations differ; neither may lie further from float32 than the other.
+#[test]
+fn a_bfloat16_pass_is_as_near_to_float32_as_the_plain_one() {
+    let _turn = chance();
+    let bench = Bench::new(Objective::StepByStep);
+    for config in versions(&bench.tokenizer) {
+        let model = || Model::from_scratch(config.clone(), 1, tch::Device::Cpu).unwrap();
+        let plain = |compute: Compute| {
+            let mut model = model();
+            model.set_trainable(true);
+            let options = ForwardOptions { compute, ..PLAIN };
+            let label = by_the_book(&model, &rows(&bench, |item| &item.labels), &options);
+            let rationale = by_the_book(&model, &rows(&bench, |item| &item.rationales), &options);
+            (label * 0.3 + rationale * 0.7).backward();
+            gradients(&model)
+        };
+        let (exact, rounded) = (plain(Compute::Float32), plain(Compute::BFloat16));
+        let mut fast = model();
+        let (flat, weights) = fast.flatten(Compute::BFloat16).unwrap();
+        let mut optimizer = AdamW::new(flat, 0.01, true);
+        let mut pass = pass(&fast, &weights, 0.0);
+        optimise(&bench.spec.training, &mut optimizer, &bench.batch(), 0, &mut 300, &mut pass).unwrap();
+        let distance = |found: &[(String, Tensor)]| {
+            let squares = found.iter().zip(&exact).map(|((_, found), (_, exact))| (found - exact).square());
+            squares.map(|square| square.sum(Kind::Double).double_value(&[])).sum::<f64>().sqrt()
+        };
+        let (fast, plain) = (distance(&gradients(&fast)), distance(&rounded));
+        println!("gated {}: {fast:.1e} from float32, the plain pass {plain:.1e}", config.feed_forward.gated);
+        assert!(fast < 1.2 * plain, "{fast:e} and {plain:e}");
     }
 }
 
@@ -125,11 +158,11 @@ fn rows<'a>(
 }
 
 /// The loss by the book, all rows of one kind in one forward: each row's tokens weighed by its rationale's weight.
-fn by_the_book(model: &Model, rows: &[&trainer::data::TokenizedRow]) -> Tensor {
+fn by_the_book(model: &Model, rows: &[&trainer::data::TokenizedRow], options: &ForwardOptions) -> Tensor {
     let pairs: Vec<(&[i64], &[i64])> =
         rows.iter().map(|row| (row.source.as_slice(), row.target.as_slice())).collect();
     let batch = tensors(&pairs);
-    let losses = t5::token_losses(&model.forward(&batch, &PLAIN).unwrap(), &batch.labels);
+    let losses = t5::token_losses(&model.forward(&batch, options).unwrap(), &batch.labels);
     let weights: Vec<f32> = rows.iter().map(|row| row.weight as f32).collect();
     let weights = Tensor::from_slice(&weights).unsqueeze(1) * batch.labels.ne(IGNORED);
     (losses * &weights).sum(Kind::Float) / weights.sum(Kind::Float)
@@ -141,9 +174,8 @@ fn each_loss_is_a_mean_over_its_own_tokens_and_alpha_weighs_them() {
     let bench = Bench::new(Objective::StepByStep);
     let (found, losses) = bench.step(300);
     let model = student(&bench.tokenizer, 1);
-    let label = by_the_book(&model, &bench.items.iter().flat_map(|item| &item.labels).collect::<Vec<_>>());
-    let rationale =
-        by_the_book(&model, &bench.items.iter().flat_map(|item| &item.rationales).collect::<Vec<_>>());
+    let label = by_the_book(&model, &rows(&bench, |item| &item.labels), &PLAIN);
+    let rationale = by_the_book(&model, &rows(&bench, |item| &item.rationales), &PLAIN);
     assert!((losses.label.unwrap() - label.double_value(&[])).abs() < 1e-6);
     assert!((losses.rationale.unwrap() - rationale.double_value(&[])).abs() < 1e-6);
     (label * 0.3 + rationale * 0.7).backward();
