@@ -425,6 +425,9 @@ fn beside_a_process_that_works_in_the_data_folder_records_are_read_and_not_writt
         assert_eq!(said.code, 0, "{verb:?}: {}", said.err);
         assert!(said.out.contains(wanted), "{verb:?}: wanted {wanted:?} in {}", said.out);
     }
+    let said = job.say(quick.url(), &["doctor"]).unwrap();
+    assert_eq!(said.code, 0, "{}: {}", said.out, said.err);
+    assert!(said.out.contains("works  database: SQLite in "), "{}", said.out);
     assert_eq!(teacher.requests(), CONCURRENCY, "another process asked something");
     assert!(child.try_wait().unwrap().is_none(), "the process that works is not disturbed");
     // Another data folder is independent.

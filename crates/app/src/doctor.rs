@@ -71,7 +71,8 @@ pub async fn examine(config: &Config) -> Vec<Finding> {
 /// The database and the queue, and the teachers, whose limits are kept there.
 #[cfg(feature = "harvester")]
 async fn records(config: &Config, found: &mut Vec<Finding>) {
-    let records = match records::open(config).await {
+    // Also while another process works in the data folder.
+    let records = match records::open_to_read(config).await {
         Ok(records) => records,
         Err(error) => {
             found.push(Finding::of("database", Err(error)));
