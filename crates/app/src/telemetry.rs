@@ -3,6 +3,7 @@
 
 mod export;
 mod lines;
+mod panics;
 
 use crate::config::{Config, ConfigError, LogFormat};
 use domain::telemetry::span;
@@ -52,6 +53,7 @@ pub fn start(config: &Config, name: &str) -> Result<Telemetry, ConfigError> {
         false => None,
     };
     install(config.log.format, filter, traces.as_ref().map(export::Traces::provider));
+    panics::log();
     Ok(Telemetry { traces, parent })
 }
 
