@@ -9,7 +9,7 @@
 
 use domain::ports::{DistillationFilter, PageRequest};
 use domain::state::PromptState;
-use domain::{DatasetStore, JobStore, PromptStore};
+use domain::{DatasetStore, JobStore, PromptStore, RunStore};
 use embedded::SqliteStore;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -378,6 +378,37 @@ fn a_finished_job_asks_nothing_and_says_the_same_again() {
         (Some(0), Some(PROMPTS as u64)),
         "{asked}"
     );
+}
+
+/// Processes that are lost in a row: more than a cluster would lose at one job.
+const LOST: usize = 5;
+
+/// Loses processes that work in the data folder of `job`, as `lose` has them lost.
+fn lose(job: &Folder, lose: impl AsyncFn(&SqliteStore, &str)) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    for lost in 0..LOST {
+        runtime.block_on(async {
+            // To open it ends the leases of the one before.
+            let store = SqliteStore::open(&job.join(".distillery")).await.unwrap();
+            lose(&store, &format!("lost {lost}")).await;
+            store.close().await;
+        });
+    }
+}
+
+#[test]
+fn whoever_runs_it_again_tries_again_whatever_was_lost_before() {
+    const LEASE: Duration = Duration::from_secs(3_600);
+    let (job, teacher) = (new_job(), slow_teacher());
+    let mut child = binary::start(job.path(), teacher.url(), RUN).unwrap();
+    let trains = || Until::Step(5).is_reached(&job, &teacher);
+    assert!(binary::wait_until(&mut child, LIMIT, trains).unwrap(), "{}", stderr(&job));
+    kill(&mut child);
+    child.wait().unwrap();
+    lose(&job, async |store, name| {
+        assert!(store.lease_run(name, LEASE, u64::MAX).await.unwrap().is_some());
+    });
+    assert_eq!(end_of(&job.say(teacher.url(), RUN).unwrap()).files, undisturbed().files);
 }
 
 #[test]

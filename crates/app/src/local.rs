@@ -62,7 +62,9 @@ impl Local {
     ///
     /// # Errors
     /// The folder is in use, damaged or cannot be written; a teacher profile is wrong.
-    pub async fn open(config: Config, which: Scope, shutdown: CancellationToken) -> anyhow::Result<Self> {
+    pub async fn open(mut config: Config, which: Scope, shutdown: CancellationToken) -> anyhow::Result<Self> {
+        // Whoever starts this once more is the retry: nothing is given up for the processes that were lost before.
+        config.harvester.lost_trainers_max = u64::MAX;
         let (records, writers) = if which.writes {
             (records::open(&config).await?, Writers::Alone)
         } else {
