@@ -91,7 +91,7 @@ async fn advance(shared: &Shared, record: Distillation) -> Result<(), HarvestErr
     finish(shared, &job, &record).await
 }
 
-async fn finish(shared: &Shared, job: &PreparedJob, record: &Distillation) -> Result<(), HarvestError> {
+async fn finish(shared: &Shared, job: &Arc<PreparedJob>, record: &Distillation) -> Result<(), HarvestError> {
     let judged = judging::judge(shared, job).await?;
     if judged.accepted == 0 && job.spec.training.objective.needs_rationales() {
         return Err(HarvestError::Stuck(judging::explain_nothing(shared, job).await?));

@@ -2,6 +2,7 @@
 //! what comes back.
 
 use crate::address::Askers;
+use crate::apart::apart;
 use crate::error::HarvestError;
 use crate::job::PreparedJob;
 use crate::plan;
@@ -41,13 +42,13 @@ pub(crate) async fn estimate(
     dataset: DatasetId,
     probe_rows: u32,
 ) -> Result<Estimate, HarvestError> {
-    let draft = submit::draft(&spec, dataset);
-    let job = PreparedJob::open(&shared.teachers, &draft)?;
+    let (draft, teachers) = (submit::draft(&spec, dataset), Arc::clone(&shared.teachers));
+    let job = Arc::new(apart(move || PreparedJob::open(&teachers, &draft)).await?);
     let asked = job.spec.teacher.clone().filter(|teacher| teacher.source != TeacherSource::Imported);
     let Some(teacher) = asked else { return Ok(Estimate::default()) };
     let mut estimate = Estimate::default();
     let askers = Askers::of(&job).await;
-    let probed = probe(shared, &job, &teacher, &askers, probe_rows.min(PROBE_MAX)).await?;
+    let probed = probe(shared, &job, &askers, probe_rows.min(PROBE_MAX)).await?;
     let wrong = wrong_share(&probed);
     let rules = Rules { teacher: &teacher, judging: &job.spec.judging, metric: job.spec.task.metric };
     let samples = rules.samples_first();
@@ -61,8 +62,12 @@ pub(crate) async fn estimate(
         }
         train.rows += 1;
         train.labelled += u64::from(row.example.label.is_some());
-        for sample in 0..samples {
-            let question = job.question(&teacher, &row.example, sample, hinted, false)?;
+        let example = row.example.clone();
+        let render = move |job: &PreparedJob| {
+            let asked = (0..samples).map(|sample| job.question(&example, sample, hinted, false));
+            asked.collect::<Result<Vec<Question>, HarvestError>>()
+        };
+        for (question, sample) in job.apart(render).await?.into_iter().zip(0..) {
             if estimate.prompts.len() < PROMPTS_SHOWN && sample == 0 {
                 estimate.prompts.push(rendered(&row, &question));
             }
@@ -70,7 +75,7 @@ pub(crate) async fn estimate(
         }
         train.keep(&job, row.example);
     }
-    train.measure_together(&job, &teacher, hinted)?;
+    train.measure_together(&job, hinted).await?;
     estimate.stages.push(train.stage(&job, Stage::Train, 0, 1.0));
     // A follow-up is asked about rows with a gold label only, of which some are wrong; its prompts are like the first ones.
     let follow_up = |share: f64, samples: u32| {
@@ -95,7 +100,7 @@ pub(crate) async fn estimate(
 /// The stage that measures the teacher.
 async fn evaluation(
     shared: &Shared,
-    job: &PreparedJob,
+    job: &Arc<PreparedJob>,
     teacher: &TeacherSpec,
     askers: &Askers,
 ) -> Result<StageEstimate, HarvestError> {
@@ -104,12 +109,13 @@ async fn evaluation(
     let mut rows = Rows::new(job, Split::Test);
     while let Some(row) = rows.next(shared).await? {
         if chosen.contains(&row.index) {
-            let question = job.question(teacher, &row.example, 0, false, true)?;
+            let example = row.example.clone();
+            let question = job.apart(move |job| job.question(&example, 0, false, true)).await?;
             counted.add(shared, job, askers, profile, &question).await?;
             counted.keep(job, row.example);
         }
     }
-    counted.measure_together(job, teacher, false)?;
+    counted.measure_together(job, false).await?;
     Ok(counted.stage(job, Stage::Evaluate, profile, 1.0))
 }
 
@@ -185,22 +191,20 @@ impl Counted {
     }
 
     /// Finds out what asking about several rows at once spares.
-    fn measure_together(
-        &mut self,
-        job: &PreparedJob,
-        teacher: &TeacherSpec,
-        hinted: bool,
-    ) -> Result<(), HarvestError> {
+    async fn measure_together(&mut self, job: &Arc<PreparedJob>, hinted: bool) -> Result<(), HarvestError> {
         if job.rows_per_call() < 2 || self.first.is_empty() {
             return Ok(());
         }
-        let mut alone = 0;
-        for example in &self.first {
-            alone += prompt_tokens(&job.question(teacher, example, 0, hinted, false)?);
-        }
-        let examples: Vec<&Example> = self.first.iter().collect();
-        let together = prompt_tokens(&job.question_together(teacher, &examples, 0, hinted, false)?);
-        self.together = Some(ratio(together, alone));
+        let examples = self.first.clone();
+        let measure = move |job: &PreparedJob| -> Result<f64, HarvestError> {
+            let mut alone = 0;
+            for example in &examples {
+                alone += prompt_tokens(&job.question(example, 0, hinted, false)?);
+            }
+            let examples: Vec<&Example> = examples.iter().collect();
+            Ok(ratio(prompt_tokens(&job.question_together(&examples, 0, hinted, false)?), alone))
+        };
+        self.together = Some(job.apart(measure).await?);
         Ok(())
     }
 
@@ -306,8 +310,7 @@ fn wrong_share(probed: &[Probed]) -> f64 {
 /// Asks about the first train rows, and keeps what is answered: it is not paid for again.
 async fn probe(
     shared: &Shared,
-    job: &PreparedJob,
-    teacher: &TeacherSpec,
+    job: &Arc<PreparedJob>,
     askers: &Askers,
     count: u32,
 ) -> Result<Vec<Probed>, HarvestError> {
@@ -316,21 +319,21 @@ async fn probe(
     let mut rows = Rows::new(job, Split::Train);
     while probed.len() < count as usize {
         let Some(row) = rows.next(shared).await? else { break };
-        probed.push(probe_row(shared, job, teacher, askers, &asked, &row).await?);
+        probed.push(probe_row(shared, job, askers, &asked, &row).await?);
     }
     Ok(probed)
 }
 
 async fn probe_row(
     shared: &Shared,
-    job: &PreparedJob,
-    teacher: &TeacherSpec,
+    job: &Arc<PreparedJob>,
     askers: &Askers,
     asked: &Teacher,
     row: &Row,
 ) -> Result<Probed, HarvestError> {
     let hinted = job.spec.judging.hint == Hint::First;
-    let question = job.question(teacher, &row.example, 0, hinted, false)?;
+    let example = row.example.clone();
+    let question = job.apart(move |job| job.question(&example, 0, hinted, false)).await?;
     let key = askers.find(shared, &question, 0).await?.key;
     let known = shared.stores.prompts.completion(key).await?;
     let from_store = known.is_some();

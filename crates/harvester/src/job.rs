@@ -1,5 +1,6 @@
 //! What it takes to ask a job's prompts: its specification, its compiled template, its teacher.
 
+use crate::apart::apart;
 use crate::error::HarvestError;
 use domain::budget::{CallBound, CallEnd};
 use domain::completion;
@@ -12,12 +13,15 @@ use domain::{Example, JobStore};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use teacher::{BatchTeacher, Profile, Question, Renderer, Reply, Sampling, Teacher};
+use tokio::sync::Semaphore;
 
 /// Most tokens that a call asks for where it asks for more than its task says: for several rows, or once more after a
 /// truncated answer.
 pub(crate) const TOKENS_MAX: u32 = 8192;
 /// Jobs kept at once; when it is full, the cache is emptied.
 const JOBS_MAX: usize = 256;
+/// Threads that one job may keep busy.
+const THREADS_MAX: usize = 2;
 
 /// A job, ready to be asked.
 pub(crate) struct PreparedJob {
@@ -27,6 +31,8 @@ pub(crate) struct PreparedJob {
     /// The trace context of its submission; empty for none.
     pub(crate) traceparent: String,
     renderer: Renderer,
+    /// Threads that may be busy with it at once, so that no job of slow templates takes them all.
+    threads: Semaphore,
     /// The teachers to ask, the cheapest first; none for imported answers.
     pub(crate) teachers: Vec<Teacher>,
 }
@@ -51,7 +57,9 @@ impl PreparedJobs {
         if let Some(job) = self.known().get(&id) {
             return Ok(Arc::clone(job));
         }
-        let job = Arc::new(PreparedJob::open(&self.teachers, &self.store.distillation(id).await?)?);
+        let record = self.store.distillation(id).await?;
+        let teachers = Arc::clone(&self.teachers);
+        let job = Arc::new(apart(move || PreparedJob::open(&teachers, &record)).await?);
         let mut known = self.known();
         if known.len() >= JOBS_MAX {
             known.clear();
@@ -83,8 +91,20 @@ impl PreparedJob {
             spec: job.spec.clone(),
             traceparent: job.traceparent.clone(),
             renderer,
+            threads: Semaphore::new(THREADS_MAX),
             teachers,
         })
+    }
+
+    /// Does work that takes long and waits for nothing away from the runtime's threads; of one job only a little at once.
+    pub(crate) async fn apart<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Self) -> T + Send + 'static,
+    ) -> T {
+        // Never closed.
+        let _thread = self.threads.acquire().await;
+        let job = Arc::clone(self);
+        apart(move || work(&job)).await
     }
 
     /// Whether its answers came with the data.
@@ -124,13 +144,16 @@ impl PreparedJob {
         self.teachers.get(usize::try_from(profile).ok()?)
     }
 
+    /// How its teacher is asked.
+    fn asks(&self) -> Result<&TeacherSpec, HarvestError> {
+        let teacher = self.spec.teacher.as_ref();
+        teacher.ok_or_else(|| HarvestError::Stuck("this job has no teacher to ask".to_owned()))
+    }
+
     /// The question that a prompt asks.
     pub(crate) fn question_of(&self, prompt: &Prompt, example: &Example) -> Result<Question, HarvestError> {
-        let Some(teacher) = self.spec.teacher.as_ref() else {
-            return Err(HarvestError::Stuck("this job has no teacher to ask".to_owned()));
-        };
         let greedy = prompt.purpose == Purpose::Evaluate;
-        self.question(teacher, example, prompt.sample, prompt.hinted, greedy)
+        self.question(example, prompt.sample, prompt.hinted, greedy)
     }
 
     /// What a completion comes to as the answer to a prompt; `calls` end with it.
@@ -152,12 +175,12 @@ impl PreparedJob {
     /// The question about `example`: sample number `sample`, with the gold label as a hint where `hinted`.
     pub(crate) fn question(
         &self,
-        teacher: &TeacherSpec,
         example: &Example,
         sample: u32,
         hinted: bool,
         greedy: bool,
     ) -> Result<Question, HarvestError> {
+        let teacher = self.asks()?;
         let rendered = self.renderer.render(example, hint(example, hinted))?;
         let sampling = self.sampling(teacher, sample, greedy);
         Ok(Question { instruction: rendered.instruction, prompt: rendered.prompt, sampling })
@@ -169,12 +192,12 @@ impl PreparedJob {
     /// them when they are read.
     pub(crate) fn question_together(
         &self,
-        teacher: &TeacherSpec,
         examples: &[&Example],
         sample: u32,
         hinted: bool,
         greedy: bool,
     ) -> Result<Question, HarvestError> {
+        let teacher = self.asks()?;
         let rows: Vec<(&Example, Option<&str>)> =
             examples.iter().map(|example| (*example, hint(example, hinted))).collect();
         let rendered = self.renderer.render_together(&rows)?;

@@ -6,11 +6,13 @@ use crate::ledger::Ledger;
 use crate::shared::Shared;
 use domain::example::Row;
 use domain::judge::{self, Fingerprint};
-use domain::label;
+use domain::label::{self, Comparison};
 use domain::metric::Accuracy;
-use domain::ports::BATCH_MAX;
-use domain::records::LedgerEntry;
+use domain::ports::{BATCH_MAX, StoreResult};
+use domain::records::{LedgerEntry, VerdictUpdate};
+use domain::spec::Judging as Rules;
 use domain::state::{PromptState, Purpose, Reason};
+use std::sync::Arc;
 
 /// The result of judging the whole ledger.
 pub(crate) struct Judged {
@@ -22,28 +24,49 @@ pub(crate) struct Judged {
     pub(crate) teacher: Option<Accuracy>,
 }
 
-/// Judges every row under the job's own rules and caches the verdicts, for lists and counts. Doing it again gives the
-/// same.
-pub(crate) async fn judge(shared: &Shared, job: &PreparedJob) -> Result<Judged, HarvestError> {
-    let (rules, metric) = (job.spec.judging, job.spec.task.metric);
-    let (mut fingerprint, mut updates) = (Fingerprint::default(), Vec::new());
-    let (mut accepted, mut rows, mut correct, mut parsed) = (0, 0, 0, 0);
-    each_answered_row(shared, job, |row, entries| {
+/// What is known of a ledger that is being judged.
+#[derive(Default)]
+struct Judging {
+    fingerprint: Fingerprint,
+    updates: Vec<VerdictUpdate>,
+    accepted: u64,
+    rows: u64,
+    correct: u64,
+    parsed: u64,
+}
+
+impl Judging {
+    /// Judges one row by its entries.
+    fn add(&mut self, rules: &Rules, metric: Comparison, row: Row, entries: &[LedgerEntry]) {
         let gold = row.example.label.as_deref();
-        updates.extend(judge::judge_row(&rules, metric, gold, &entries));
+        self.updates.extend(judge::judge_row(rules, metric, gold, entries));
         let evaluated = entries.iter().find(|entry| entry.purpose == Purpose::Evaluate);
         if let (Some(entry), Some(gold)) = (evaluated, gold) {
             let answer = entry.parsed.label.as_deref();
-            rows += 1;
-            parsed += u64::from(answer.is_some());
-            correct += u64::from(answer.is_some_and(|answer| label::same(metric, answer, gold)));
+            self.rows += 1;
+            self.parsed += u64::from(answer.is_some());
+            self.correct += u64::from(answer.is_some_and(|answer| label::same(metric, answer, gold)));
         }
-        let learnt = judge::learnt(&rules, metric, row, &entries);
-        accepted += learnt.rationales.len() as u64;
-        fingerprint.add(&learnt);
-        Ok(())
-    })
-    .await?;
+        let learnt = judge::learnt(rules, metric, row, entries);
+        self.accepted += learnt.rationales.len() as u64;
+        self.fingerprint.add(&learnt);
+    }
+}
+
+/// Judges every row under the job's own rules and caches the verdicts, for lists and counts. Doing it again gives the
+/// same.
+pub(crate) async fn judge(shared: &Shared, job: &Arc<PreparedJob>) -> Result<Judged, HarvestError> {
+    let (mut judging, mut pages) = (Judging::default(), Pages::of(shared, job));
+    while let Some(page) = pages.next().await? {
+        let judge = move |job: &PreparedJob| {
+            for (row, entries) in page {
+                judging.add(&job.spec.judging, job.spec.task.metric, row, &entries);
+            }
+            judging
+        };
+        judging = job.apart(judge).await;
+    }
+    let Judging { fingerprint, mut updates, accepted, rows, correct, parsed } = judging;
     while !updates.is_empty() {
         let rest = updates.split_off(updates.len().min(BATCH_MAX));
         shared.stores.prompts.record_verdicts(job.id, updates).await?;
@@ -53,26 +76,33 @@ pub(crate) async fn judge(shared: &Shared, job: &PreparedJob) -> Result<Judged, 
     Ok(Judged { fingerprint: fingerprint.finish(), accepted, teacher })
 }
 
-/// Calls `visit` with every row that has ledger entries, in order, and its entries by sample.
-pub(crate) async fn each_answered_row(
-    shared: &Shared,
-    job: &PreparedJob,
-    mut visit: impl FnMut(Row, Vec<LedgerEntry>) -> Result<(), HarvestError>,
-) -> Result<(), HarvestError> {
-    let mut ledger = Ledger::new(shared, job.id);
-    let mut from = 0;
-    while let Some(next) = ledger.next_row(from).await? {
-        let rows = shared.stores.datasets.rows(job.dataset, None, next, BATCH_MAX).await?;
-        let Some(last) = rows.last() else { break };
-        from = last.index + 1;
+/// The rows of a job that have ledger entries, in order, page by page, each with its entries by sample.
+struct Pages<'a> {
+    shared: &'a Shared,
+    job: &'a PreparedJob,
+    ledger: Ledger<'a>,
+    from: u64,
+}
+
+impl<'a> Pages<'a> {
+    fn of(shared: &'a Shared, job: &'a PreparedJob) -> Self {
+        Self { shared, job, ledger: Ledger::new(shared, job.id), from: 0 }
+    }
+
+    async fn next(&mut self) -> StoreResult<Option<Vec<(Row, Vec<LedgerEntry>)>>> {
+        let Some(next) = self.ledger.next_row(self.from).await? else { return Ok(None) };
+        let rows = self.shared.stores.datasets.rows(self.job.dataset, None, next, BATCH_MAX).await?;
+        let Some(last) = rows.last() else { return Ok(None) };
+        self.from = last.index + 1;
+        let mut page = Vec::with_capacity(rows.len());
         for row in rows {
-            let entries = ledger.of(row.index).await?;
+            let entries = self.ledger.of(row.index).await?;
             if !entries.is_empty() {
-                visit(row, entries)?;
+                page.push((row, entries));
             }
         }
+        Ok(Some(page))
     }
-    Ok(())
 }
 
 /// The commands that ask for a job's answers again that were rejected for these reasons (for any, where there are none).

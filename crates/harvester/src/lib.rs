@@ -30,6 +30,7 @@
 //! ```
 
 mod address;
+mod apart;
 mod batches;
 mod calls;
 mod driver;

@@ -31,6 +31,7 @@ use domain::spec::{TeacherSource, TeacherSpec};
 use domain::state::{DistillationState, PromptState, Purpose, Reason};
 use domain::subset;
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Prompts that are still being asked when the next wave is planned.
@@ -46,7 +47,7 @@ const CHARACTERS_SHOWN: usize = 120;
 const GATE: &str = "smoke gate: ";
 
 /// Plans the job's first prompts and moves it to `harvesting`. Repeating it changes nothing.
-pub(crate) async fn begin(shared: &Shared, job: &PreparedJob) -> Result<(), HarvestError> {
+pub(crate) async fn begin(shared: &Shared, job: &Arc<PreparedJob>) -> Result<(), HarvestError> {
     match job.spec.teacher.as_ref() {
         None => shared.stores.prompts.plan_prompts(job.id, Vec::new()).await?,
         Some(teacher) if teacher.source == TeacherSource::Imported => import(shared, job, teacher).await?,
@@ -128,7 +129,7 @@ impl Next {
 /// ask, and then waits for all that is out: the waves of a stage go out together.
 pub(crate) async fn extend(
     shared: &Shared,
-    job: &PreparedJob,
+    job: &Arc<PreparedJob>,
     progress: &HarvestProgress,
     stage: &Stage,
 ) -> Result<Next, HarvestError> {
@@ -190,14 +191,31 @@ pub(crate) async fn extend(
 
 /// A job that asks, and whom.
 struct Asking<'a> {
-    job: &'a PreparedJob,
+    job: &'a Arc<PreparedJob>,
     teacher: &'a TeacherSpec,
-    askers: Askers,
+    askers: Arc<Askers>,
 }
 
 impl<'a> Asking<'a> {
-    async fn of(job: &'a PreparedJob, teacher: &'a TeacherSpec) -> Self {
-        Self { job, teacher, askers: Askers::of(job).await }
+    async fn of(job: &'a Arc<PreparedJob>, teacher: &'a TeacherSpec) -> Self {
+        Self { job, teacher, askers: Arc::new(Askers::of(job).await) }
+    }
+
+    /// The prompts that ask this about a row.
+    async fn prompts(
+        &self,
+        row: Row,
+        asks: Vec<Ask>,
+        purpose: Purpose,
+    ) -> Result<Vec<Addressed>, HarvestError> {
+        if asks.is_empty() {
+            return Ok(Vec::new());
+        }
+        let askers = Arc::clone(&self.askers);
+        let render = move |job: &PreparedJob| {
+            asks.into_iter().map(|ask| prompt(job, &askers, &row, ask, purpose)).collect()
+        };
+        self.job.apart(render).await
     }
 }
 
@@ -285,7 +303,7 @@ async fn train_wave(
     position: &mut Position,
     rows_max: u32,
 ) -> Result<Vec<Addressed>, HarvestError> {
-    let Asking { job, teacher, .. } = *asking;
+    let Asking { job, teacher, .. } = asking;
     let rules = Rules { teacher, judging: &job.spec.judging, metric: job.spec.task.metric };
     let mut ledger = Ledger::new(shared, job.id);
     let (mut from, mut place) = position.train;
@@ -308,8 +326,6 @@ async fn train_wave(
             if chosen.is_some_and(|chosen| !chosen.contains(&row.index)) {
                 continue;
             }
-            // Rendering does not wait for anything: others get their turn between rows.
-            tokio::task::yield_now().await;
             let entries = ledger.of(row.index).await?;
             let is_waiting = pending.waiting.contains(&row.index);
             let asks = match is_waiting {
@@ -321,9 +337,7 @@ async fn train_wave(
             if (is_waiting || !asks.is_empty()) && first_open.is_none() {
                 first_open = Some((row.index, place));
             }
-            for ask in asks {
-                wave.push(prompt(asking, &row, ask, Purpose::Train)?);
-            }
+            wave.extend(asking.prompts(row, asks, Purpose::Train).await?);
             place += 1;
         }
     }
@@ -354,28 +368,34 @@ pub(crate) async fn measured_rows(
 
 /// The prompts that measure the strongest teacher: one greedy answer for each of [`measured_rows`].
 async fn measured(shared: &Shared, asking: &Asking<'_>) -> Result<Vec<Addressed>, HarvestError> {
-    let Asking { job, teacher, .. } = *asking;
+    let Asking { job, teacher, .. } = asking;
     if !teacher.evaluate {
         return Ok(Vec::new());
     }
     let chosen = measured_rows(shared, job, teacher).await?;
-    let profile = job.strongest();
-    let mut prompts = Vec::new();
+    let mut rows = Vec::with_capacity(chosen.len());
     each_row(shared, job, Split::Test, None, |row| {
-        if chosen.contains(&row.index) {
-            let ask = Ask { profile, sample: 0, hinted: false };
-            prompts.push(prompt(asking, &row, ask, Purpose::Evaluate)?);
-        }
+        rows.extend(Some(row).filter(|row| chosen.contains(&row.index)));
         Ok(())
     })
     .await?;
+    let (mut prompts, ask) =
+        (Vec::with_capacity(rows.len()), Ask { profile: job.strongest(), sample: 0, hinted: false });
+    for row in rows {
+        prompts.extend(asking.prompts(row, vec![ask], Purpose::Evaluate).await?);
+    }
     Ok(prompts)
 }
 
-fn prompt(asking: &Asking<'_>, row: &Row, ask: Ask, purpose: Purpose) -> Result<Addressed, HarvestError> {
-    let Asking { job, teacher, ref askers } = *asking;
+fn prompt(
+    job: &PreparedJob,
+    askers: &Askers,
+    row: &Row,
+    ask: Ask,
+    purpose: Purpose,
+) -> Result<Addressed, HarvestError> {
     let Ask { profile, sample, hinted } = ask;
-    let question = job.question(teacher, &row.example, sample, hinted, purpose == Purpose::Evaluate)?;
+    let question = job.question(&row.example, sample, hinted, purpose == Purpose::Evaluate)?;
     let bound = job.bound(profile, &question);
     let (id, row) = (PromptId::generate(), row.index);
     let prompt = |key| NewPrompt { id, row, sample, profile, hinted, purpose, key, bound };
@@ -464,7 +484,7 @@ async fn each_row(
 }
 
 /// Writes the answers that came with the data into the ledger.
-async fn import(shared: &Shared, job: &PreparedJob, teacher: &TeacherSpec) -> Result<(), HarvestError> {
+async fn import(shared: &Shared, job: &Arc<PreparedJob>, teacher: &TeacherSpec) -> Result<(), HarvestError> {
     let mut answered = Vec::new();
     let mut stages = vec![(Split::Train, Purpose::Train, teacher.rows)];
     if teacher.evaluate {

@@ -1,5 +1,6 @@
 //! A job's ledger under other rules, next to its own: a page at a time, whatever its size.
 
+use crate::apart::apart;
 use crate::error::HarvestError;
 use crate::ledger::Ledger;
 use crate::shared::Shared;
@@ -66,13 +67,20 @@ impl Rejudging {
         let rows = self.shared.stores.datasets.rows(self.dataset, None, first, BATCH_MAX).await?;
         let Some(last) = rows.last() else { return Ok(true) };
         self.from = last.index + 1;
-        for row in &rows {
+        let mut page = Vec::with_capacity(rows.len());
+        for row in rows {
             let entries = ledger.of(row.index).await?;
-            if !entries.is_empty() {
-                let gold = row.example.label.as_deref();
-                self.so_far.add(&self.before, &self.after, self.metric, gold, &entries);
-            }
+            page.push((row, entries));
         }
+        let (before, after, metric) = (self.before, self.after, self.metric);
+        let mut so_far = self.so_far.clone();
+        self.so_far = apart(move || {
+            for (row, entries) in page.iter().filter(|(_, entries)| !entries.is_empty()) {
+                so_far.add(&before, &after, metric, row.example.label.as_deref(), entries);
+            }
+            so_far
+        })
+        .await;
         Ok(false)
     }
 

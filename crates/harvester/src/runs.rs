@@ -3,16 +3,18 @@
 //! A row's verdicts are computed here, by the rules of the run that reads it: the ledger is the truth, and what a store
 //! keeps of verdicts is for lists and counts.
 
+use crate::apart::apart;
 use crate::error::HarvestError;
 use crate::ledger::Ledger;
 use crate::shared::Shared;
 use crate::{probes, strata, submit};
+use domain::example::Row;
 use domain::fingerprint::probe_request;
 use domain::ids::{DatasetId, DistillationId, RequestId, RunId};
 use domain::judge::{self, Fingerprint};
 use domain::objective::{AcceptedRationale, TrainingExample};
 use domain::ports::{BATCH_MAX, StoreError, StoreResult};
-use domain::records::{Distillation, NewRun, Run};
+use domain::records::{Distillation, LedgerEntry, NewRun, Run};
 use domain::run::{RunDraft, RunPlan};
 use domain::share::Share;
 use domain::spec::Spec;
@@ -140,19 +142,24 @@ impl<'a> Examples<'a> {
         let rows = self.shared.stores.datasets.rows(self.dataset, Some(self.split), self.from, limit).await?;
         let Some(last) = rows.last() else { return Ok(None) };
         self.from = last.index + 1;
-        let mut examples = Vec::with_capacity(rows.len());
+        if self.split != Split::Train {
+            return Ok(Some(rows.into_iter().map(judge::measured).collect()));
+        }
+        let mut read = Vec::with_capacity(rows.len());
         for row in rows {
-            if self.split != Split::Train {
-                examples.push(judge::measured(row));
-            } else if self.chosen.as_ref().is_none_or(|chosen| chosen.contains(&row.index)) {
+            if self.chosen.as_ref().is_none_or(|chosen| chosen.contains(&row.index)) {
                 let is_explained = self.explained.as_ref().is_none_or(|rows| rows.contains(&row.index));
                 let entries = if is_explained { self.ledger.of(row.index).await? } else { Vec::new() };
-                let mut example = judge::learnt(&self.spec.judging, self.spec.task.metric, row, &entries);
-                bound(&mut example.rationales);
-                examples.push(example);
+                read.push((row, entries));
             }
         }
-        Ok(Some(examples))
+        let (judging, metric) = (self.spec.judging, self.spec.task.metric);
+        let learn = move |(row, entries): (Row, Vec<LedgerEntry>)| {
+            let mut example = judge::learnt(&judging, metric, row, &entries);
+            bound(&mut example.rationales);
+            example
+        };
+        Ok(Some(apart(move || read.into_iter().map(learn).collect()).await))
     }
 }
 

@@ -120,7 +120,7 @@ async fn note(
 }
 
 /// Makes the probe over a share whose rows are done: the rationales that it reads stay as they are.
-pub(crate) async fn probe(shared: &Shared, job: &PreparedJob, share: Share) -> Result<(), HarvestError> {
+pub(crate) async fn probe(shared: &Shared, job: &Arc<PreparedJob>, share: Share) -> Result<(), HarvestError> {
     if share != Share::None && judging::judge(shared, job).await?.accepted == 0 {
         return Err(HarvestError::Stuck(judging::explain_nothing(shared, job).await?));
     }

@@ -1,5 +1,6 @@
 //! The checks of a job before it is accepted: its specification against the operator's profiles and the rows.
 
+use crate::apart::apart;
 use crate::error::HarvestError;
 use crate::job::PreparedJob;
 use crate::shared::Shared;
@@ -13,6 +14,7 @@ use domain::spec::{Budget, Draft, LabelSource, Spec, Start, TeacherSource, Teach
 use domain::state::DatasetState;
 use domain::task::{AnswerShape, LabelPlace};
 use domain::{Fault, Split, Task, Violation};
+use std::sync::Arc;
 use teacher::Profile;
 
 /// Most rows with a label outside the set that are named individually.
@@ -233,13 +235,16 @@ async fn check_template(
     dataset: DatasetId,
     found: &mut Vec<Violation>,
 ) -> Result<(), HarvestError> {
-    let Some(teacher) = &spec.teacher else { return Ok(()) };
+    if spec.teacher.is_none() {
+        return Ok(());
+    }
     let rows = shared.stores.datasets.rows(dataset, Some(Split::Train), 0, 1).await?;
     let Some(row) = rows.first() else { return Ok(()) };
     let draft = draft(spec, dataset);
-    let rendered = PreparedJob::open(&shared.teachers, &draft)
-        .and_then(|job| job.question(teacher, &row.example, 0, spec.judging.hint.is_on(), false));
-    if let Err(error) = rendered {
+    let (teachers, example) = (Arc::clone(&shared.teachers), row.example.clone());
+    let hinted = spec.judging.hint.is_on();
+    let render = move || PreparedJob::open(&teachers, &draft)?.question(&example, 0, hinted, false);
+    if let Err(error) = apart(render).await {
         found.push(Violation::new("task.template", error.to_string()));
     }
     Ok(())

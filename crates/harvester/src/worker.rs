@@ -348,13 +348,16 @@ impl Worker {
             return Err(HarvestError::Unasked);
         };
         let job = self.shared.jobs.get(first.distillation).await?;
-        let (Some(spec), Some(teacher)) = (job.spec.teacher.as_ref(), job.teacher(first.profile)) else {
+        let Some(teacher) = job.teacher(first.profile) else {
             return Err(HarvestError::Stuck("this job has no teacher to ask".to_owned()));
         };
         let account = self.calls.account(first.id, first.attempt);
-        let examples: Vec<&Example> = members.iter().map(|member| &member.leased.example).collect();
-        let greedy = first.purpose == Purpose::Evaluate;
-        let question = job.question_together(spec, &examples, first.sample, first.hinted, greedy)?;
+        let examples: Vec<Example> = members.iter().map(|member| member.leased.example.clone()).collect();
+        let (sample, hinted, greedy) = (first.sample, first.hinted, first.purpose == Purpose::Evaluate);
+        let render = move |job: &PreparedJob| {
+            job.question_together(&examples.iter().collect::<Vec<_>>(), sample, hinted, greedy)
+        };
+        let question = job.apart(render).await?;
         let reply = self.ask_teacher(teacher, question, &account).await?;
         Ok((job, reply, account))
     }
@@ -397,15 +400,14 @@ impl Worker {
 
     /// Calls the teacher; an answer that ran out of room is asked once more with twice the room. Returns the answer, and the
     /// calls that end with it.
-    async fn call(&self, job: &PreparedJob, leased: &LeasedPrompt) -> Result<PaidAnswer, HarvestError> {
-        let (Some(spec), Some(teacher)) = (job.spec.teacher.as_ref(), job.teacher(leased.prompt.profile))
-        else {
+    async fn call(&self, job: &Arc<PreparedJob>, leased: &LeasedPrompt) -> Result<PaidAnswer, HarvestError> {
+        let Some(teacher) = job.teacher(leased.prompt.profile) else {
             return Err(HarvestError::Stuck("this job has no teacher to ask".to_owned()));
         };
         let prompt = &leased.prompt;
-        let greedy = prompt.purpose == Purpose::Evaluate;
         let account = self.calls.account(prompt.id, prompt.attempt);
-        let mut question = job.question(spec, &leased.example, prompt.sample, prompt.hinted, greedy)?;
+        let (asking, example) = (prompt.clone(), leased.example.clone());
+        let mut question = job.apart(move |job| job.question_of(&asking, &example)).await?;
         let reply = self.ask_teacher(teacher, question.clone(), &account).await?;
         let room = question.sampling.tokens_max.saturating_mul(2).min(TOKENS_MAX);
         if !truncated(job, leased, &reply) || room <= question.sampling.tokens_max {

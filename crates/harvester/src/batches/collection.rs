@@ -10,6 +10,7 @@ use domain::ids::CallId;
 use domain::ports::{AttemptFailure, BatchLine, LineEnd};
 use domain::records::Harvested;
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 use teacher::{BatchAnswer, BatchClose, BatchOutput, BatchTeacher, LineSaid, TeacherError};
 
@@ -29,7 +30,7 @@ impl BatchWork<'_> {
     /// Collects a batch that is over. Returns how long it waits then.
     pub(super) async fn collect(
         &self,
-        job: &PreparedJob,
+        job: &Arc<PreparedJob>,
         teacher: &BatchTeacher,
         output: &BatchOutput,
         is_wanted: bool,
@@ -104,7 +105,7 @@ impl BatchWork<'_> {
     /// Reads and settles the results; `None` where the process shuts down before their end.
     async fn read(
         &self,
-        job: &PreparedJob,
+        job: &Arc<PreparedJob>,
         teacher: &BatchTeacher,
         output: &BatchOutput,
     ) -> Result<Option<Read>, HarvestError> {
@@ -135,7 +136,7 @@ impl BatchWork<'_> {
     /// Settles lines of results. One whose call has ended is a second line for it, or was settled before.
     async fn settle(
         &self,
-        job: &PreparedJob,
+        job: &Arc<PreparedJob>,
         teacher: &BatchTeacher,
         answers: Vec<(CallId, BatchAnswer)>,
         read: &mut Read,
@@ -143,10 +144,22 @@ impl BatchWork<'_> {
         let calls: Vec<CallId> = answers.iter().map(|(call, _)| *call).collect();
         let lines = self.shared.stores.batches.find_lines(self.batch.id, &calls).await?;
         let lines: HashMap<CallId, BatchLine> = lines.into_iter().map(|line| (line.call, line)).collect();
-        let (mut harvested, mut ended, mut settled) = (Vec::new(), Vec::new(), HashSet::new());
-        for (call, answer) in answers {
-            let Some(line) = lines.get(&call).filter(|_| settled.insert(call)) else { continue };
-            match self.outcome(job, teacher, line, answer.said)? {
+        let reading = Reading {
+            teacher: teacher.clone(),
+            batch: self.batch.name.clone(),
+            failures_max: self.shared.settings.failures_max,
+        };
+        let outcomes = move |job: &PreparedJob| -> Result<Vec<Outcome>, HarvestError> {
+            let (mut settled, mut outcomes) = (HashSet::new(), Vec::with_capacity(answers.len()));
+            for (call, answer) in answers {
+                let Some(line) = lines.get(&call).filter(|_| settled.insert(call)) else { continue };
+                outcomes.push(reading.outcome(job, line, answer.said)?);
+            }
+            Ok(outcomes)
+        };
+        let (mut harvested, mut ended) = (Vec::new(), Vec::new());
+        for outcome in job.apart(outcomes).await? {
+            match outcome {
                 Outcome::Answered(answer) => harvested.push(*answer),
                 Outcome::Failed(end) => ended.push(end),
                 Outcome::Stuck(end, words) => {
@@ -162,15 +175,20 @@ impl BatchWork<'_> {
         self.shared.changed.notify_waiters();
         Ok(())
     }
+}
 
-    fn outcome(
-        &self,
-        job: &PreparedJob,
-        teacher: &BatchTeacher,
-        line: &BatchLine,
-        said: LineSaid,
-    ) -> Result<Outcome, HarvestError> {
-        let failures_max = self.shared.settings.failures_max;
+/// How lines of results are read.
+struct Reading {
+    teacher: BatchTeacher,
+    /// The provider's name of the batch.
+    batch: String,
+    failures_max: u32,
+}
+
+impl Reading {
+    /// What a line of results comes to.
+    fn outcome(&self, job: &PreparedJob, line: &BatchLine, said: LineSaid) -> Result<Outcome, HarvestError> {
+        let failures_max = self.failures_max;
         let counted = |error: String| AttemptFailure::Teacher { error, failures_max };
         let (status, body) = match said {
             LineSaid::Answer { status, body } => (status, body),
@@ -178,13 +196,12 @@ impl BatchWork<'_> {
                 return Ok(Outcome::Failed(line_end(line, CallEnd::Refused, AttemptFailure::Delayed)));
             }
             LineSaid::Garbled => {
-                let error =
-                    format!("its line in the results of the batch `{}` cannot be read", self.batch.name);
+                let error = format!("its line in the results of the batch `{}` cannot be read", self.batch);
                 return Ok(Outcome::Failed(line_end(line, CallEnd::InDoubt, counted(error))));
             }
         };
         let question = job.question_of(&line.prompt, &line.example)?;
-        let error = match teacher.read(line.call, status, &body, &question) {
+        let error = match self.teacher.read(line.call, status, &body, &question) {
             Ok(reply) => {
                 let calls = vec![(line.call, CallEnd::Charged(reply.usage))];
                 let completion = job::completion(line.prompt.key, reply);

@@ -110,18 +110,29 @@ impl BatchWork<'_> {
 
     /// The bytes of the batch as it is sent; `None` where it has no lines. What is beyond the most bytes of a batch becomes
     /// another one.
-    async fn measure(&self, job: &PreparedJob, teacher: &BatchTeacher) -> Result<Option<u64>, HarvestError> {
+    async fn measure(
+        &self,
+        job: &Arc<PreparedJob>,
+        teacher: &BatchTeacher,
+    ) -> Result<Option<u64>, HarvestError> {
         let mark = self.mark();
         let around = teacher.head(&mark).len().saturating_add(teacher.tail(&mark).len());
         let mut length = around as u64;
         let mut lines = Lines { shared: self.shared, batch: self.batch.id, after: None };
         let mut is_first = true;
         while let Some(page) = lines.next().await? {
-            for line in page {
-                let bytes = render(job, teacher, &line, is_first)?.len() as u64;
+            let asked = teacher.clone();
+            let measured = move |job: &PreparedJob| -> Result<Vec<(CallId, u64)>, HarvestError> {
+                let lines = page.iter().zip(0_usize..).map(|(line, place)| {
+                    let bytes = render(job, &asked, line, is_first && place == 0)?.len() as u64;
+                    Ok((line.call, bytes))
+                });
+                lines.collect()
+            };
+            for (call, bytes) in job.apart(measured).await? {
                 if !is_first && length.saturating_add(bytes) > teacher.limits().bytes_max {
                     let rest = BatchId::generate();
-                    self.shared.stores.batches.split_batch(self.batch.id, line.call, rest).await?;
+                    self.shared.stores.batches.split_batch(self.batch.id, call, rest).await?;
                     return Ok(Some(length));
                 }
                 length = length.saturating_add(bytes);
@@ -147,11 +158,14 @@ impl BatchWork<'_> {
                 let Some(last) = page.last() else { break };
                 let is_first = after.is_none();
                 after = Some(last.call);
-                for (line, place) in page.iter().zip(0_usize..) {
-                    match render(&job, &teacher, line, is_first && place == 0) {
-                        Ok(line) => bytes.extend(line),
-                        Err(error) => return drop(sender.send(Err(std::io::Error::other(error))).await),
-                    }
+                let asked = teacher.clone();
+                let rendered = move |job: &PreparedJob| -> Result<Vec<Vec<u8>>, HarvestError> {
+                    let lines = page.iter().zip(0_usize..);
+                    lines.map(|(line, place)| render(job, &asked, line, is_first && place == 0)).collect()
+                };
+                match job.apart(rendered).await {
+                    Ok(lines) => lines.into_iter().for_each(|line| bytes.extend(line)),
+                    Err(error) => return drop(sender.send(Err(std::io::Error::other(error))).await),
                 }
                 // Whoever reads is gone where the request has ended.
                 if sender.send(Ok(std::mem::take(&mut bytes).into())).await.is_err() {

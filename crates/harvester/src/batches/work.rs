@@ -9,6 +9,7 @@ use domain::budget::CallEnd;
 use domain::ports::{AttemptFailure, BATCH_MAX, BatchLine, LineEnd, StoreError};
 use domain::records::Batch;
 use domain::state::{BatchState, DistillationState};
+use std::sync::Arc;
 use std::time::Duration;
 use teacher::{BatchStatus, BatchTeacher, Teacher, TeacherError};
 use tokio_util::sync::CancellationToken;
@@ -60,7 +61,7 @@ impl BatchWork<'_> {
     /// Waits for a submitted batch, and collects it once it is over.
     async fn follow(
         &self,
-        job: &PreparedJob,
+        job: &Arc<PreparedJob>,
         teacher: &BatchTeacher,
         is_wanted: bool,
     ) -> Result<Duration, HarvestError> {
