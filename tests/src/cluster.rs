@@ -27,8 +27,8 @@ use std::time::{Duration, Instant};
 pub const LIMIT: Duration = Duration::from_secs(180);
 /// Short, so that leases of killed processes expire soon.
 pub const LEASE_SECONDS: usize = 2;
-/// The cluster's trainers are killed faster than they take steps, by the test and not by what they train.
-const LOST_TRAINERS_MAX: usize = 100;
+/// The cluster's processes are killed faster than they come further, by the test and not by what they work at.
+const LOST_MAX: usize = 100;
 /// An address without a server: a harvester calls no harvester.
 pub const NOBODY: &str = "http://127.0.0.1:9";
 const FILES: [&str; 5] =
@@ -257,7 +257,8 @@ impl Cluster {
         let (postgres, redis) = (Postgres::start().unwrap(), Redis::start().unwrap());
         let config = format!(
             "[database]\nurl = \"{}\"\nconnections_max = 8\n[redis]\nurl = \"{}\"\n[checkpoints]\nroot = \"shared\"\n\
-             [harvester]\nlease_seconds = {LEASE_SECONDS}\nlost_trainers_max = {LOST_TRAINERS_MAX}\n[trainer]\nlease_seconds = {LEASE_SECONDS}\n{}",
+             [harvester]\nlease_seconds = {LEASE_SECONDS}\nlost_trainers_max = {LOST_MAX}\nlost_harvesters_max = {LOST_MAX}\n\
+             [trainer]\nlease_seconds = {LEASE_SECONDS}\n{}",
             postgres.url(),
             redis.url(),
             work.teachers()

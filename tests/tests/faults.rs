@@ -336,3 +336,48 @@ fn a_hundred_jobs_at_once_pay_for_each_question_once() {
     assert_eq!(asked, questions);
     assert_eq!(cluster.teacher.requests(), questions.len(), "a question was paid for twice");
 }
+
+/// Of the question that nobody survives who asks it.
+const DEADLY: &str = "deadly";
+
+#[test]
+fn a_job_at_which_harvesters_are_lost_is_set_aside_and_no_other() {
+    let _alone = alone();
+    let work = Workload::SMALL;
+    let cluster = Cluster::taught_by(work, move |asked| match question(&asked.prompt).contains(DEADLY) {
+        true => Reply::silence(),
+        false => teach(&asked.prompt).after(work.delay),
+    });
+    let row = serde_json::json!({"input": "Which box is the deadly one?", "label": "( 1 + 1 )"});
+    cluster.folder.write("deadly.jsonl", row.to_string()).unwrap();
+    let spec = SpecText { name: DEADLY, data: "train = \"deadly.jsonl\"", ..SpecText::default() };
+    cluster.folder.write("deadly.toml", spec.to_string()).unwrap();
+    let witness = cluster.try_start("harvester", NOBODY, &[("DISTILLERY_HARVESTER_WORKERS", "0")]).unwrap();
+    for spec in ["deadly.toml", "spec.toml"] {
+        done(cluster.say(witness.url(), &["submit", spec, "--json"]));
+    }
+    let asked = || -> usize {
+        let counts = cluster.teacher.counts();
+        counts.iter().filter(|(prompt, _)| question(prompt).contains(DEADLY)).map(|(_, count)| count).sum()
+    };
+    let start = || {
+        let settings = [("DISTILLERY_HARVESTER_LOST_HARVESTERS_MAX", "3")];
+        cluster.try_start("harvester", NOBODY, &settings).unwrap()
+    };
+    for _ in 0..3 {
+        let (before, mut harvester) = (asked(), start());
+        wait_for("the deadly question", || (asked() > before).then_some(()));
+        harvester.kill().unwrap();
+    }
+    let _harvester = start();
+    let reason = wait_for("a pause", || {
+        let said = cluster.say(witness.url(), &["show", DEADLY, "--json"]);
+        let shown = said.json().ok()?;
+        (shown["state"] == "paused").then(|| shown["reason"].as_str().unwrap().to_owned())
+    });
+    assert!(reason.starts_with("3 harvesters in a row were lost"), "{reason}");
+    cluster.wait_until(witness.url(), "training");
+    assert_eq!(asked(), 3, "nobody asks it any more");
+    done(cluster.say(witness.url(), &["resume", DEADLY]));
+    wait_for("it is tried again", || (asked() > 3).then_some(()));
+}

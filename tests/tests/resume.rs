@@ -7,6 +7,7 @@
     reason = "helpers of tests fail loudly too"
 )]
 
+use domain::ids::DistillationId;
 use domain::ports::{DistillationFilter, PageRequest};
 use domain::state::PromptState;
 use domain::{DatasetStore, JobStore, PromptStore, RunStore};
@@ -384,13 +385,15 @@ fn a_finished_job_asks_nothing_and_says_the_same_again() {
 const LOST: usize = 5;
 
 /// Loses processes that work in the data folder of `job`, as `lose` has them lost.
-fn lose(job: &Folder, lose: impl AsyncFn(&SqliteStore, &str)) {
+fn lose(job: &Folder, lose: impl AsyncFn(&SqliteStore, DistillationId, &str)) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     for lost in 0..LOST {
         runtime.block_on(async {
             // To open it ends the leases of the one before.
             let store = SqliteStore::open(&job.join(".distillery")).await.unwrap();
-            lose(&store, &format!("lost {lost}")).await;
+            let all = PageRequest { size: 10, cursor: None };
+            let jobs = store.list_distillations(&DistillationFilter::default(), &all).await.unwrap().items;
+            lose(&store, jobs[0].id, &format!("lost {lost}")).await;
             store.close().await;
         });
     }
@@ -400,12 +403,14 @@ fn lose(job: &Folder, lose: impl AsyncFn(&SqliteStore, &str)) {
 fn whoever_runs_it_again_tries_again_whatever_was_lost_before() {
     const LEASE: Duration = Duration::from_secs(3_600);
     let (job, teacher) = (new_job(), slow_teacher());
+    binary::kill_while_it_asks(job.path(), &teacher, RUN, DELAY).unwrap();
+    lose(&job, async |store, job, name| store.note_at_work(name, &[job], LEASE).await.unwrap());
     let mut child = binary::start(job.path(), teacher.url(), RUN).unwrap();
     let trains = || Until::Step(5).is_reached(&job, &teacher);
     assert!(binary::wait_until(&mut child, LIMIT, trains).unwrap(), "{}", stderr(&job));
     kill(&mut child);
     child.wait().unwrap();
-    lose(&job, async |store, name| {
+    lose(&job, async |store, _, name| {
         assert!(store.lease_run(name, LEASE, u64::MAX).await.unwrap().is_some());
     });
     assert_eq!(end_of(&job.say(teacher.url(), RUN).unwrap()).files, undisturbed().files);

@@ -96,6 +96,8 @@ pub struct HarvesterSection {
     pub failures_max: u32,
     /// Trainers in a row, without a step forward, that may be lost at a run before it fails.
     pub lost_trainers_max: u64,
+    /// Harvesters in a row that may be lost at a job, without its coming further, before it pauses.
+    pub lost_harvesters_max: u64,
     /// Seconds that a teacher may be away before its jobs pause.
     pub outage_seconds: u64,
     /// Entries of the work queue.

@@ -65,6 +65,7 @@ impl Local {
     pub async fn open(mut config: Config, which: Scope, shutdown: CancellationToken) -> anyhow::Result<Self> {
         // Whoever starts this once more is the retry: nothing is given up for the processes that were lost before.
         config.harvester.lost_trainers_max = u64::MAX;
+        config.harvester.lost_harvesters_max = u64::MAX;
         let (records, writers) = if which.writes {
             (records::open(&config).await?, Writers::Alone)
         } else {

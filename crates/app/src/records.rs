@@ -162,6 +162,7 @@ pub(crate) fn harvester(
         lease: lease(config),
         failures_max: config.harvester.failures_max,
         lost_trainers_max: config.harvester.lost_trainers_max.max(1),
+        lost_harvesters_max: config.harvester.lost_harvesters_max.max(1),
         outage_patience: Duration::from_secs(config.harvester.outage_seconds),
         workers,
         ..Settings::new(process::name("harvester"))

@@ -7,7 +7,7 @@ use domain::budget::{CallBound, CallEnd, Usage};
 use domain::completion::{FinishReason, Parsed};
 use domain::ids::{CallId, CompletionKey, DatasetId, DistillationId, PromptId, RequestId, RunId};
 use domain::metric::Accuracy;
-use domain::ports::{CallGrant, CallRequest, PLAN_MAX, QueuedPrompt};
+use domain::ports::{CallGrant, CallRequest, Claim, PLAN_MAX, QueuedPrompt};
 use domain::ports::{StoreError, StoreResult};
 use domain::records::{
     Completion, Dataset, Distillation, Harvested, LeasedPrompt, LeasedRun, NewDistillation, NewPrompt, Run,
@@ -252,8 +252,13 @@ pub async fn training(store: &dyn Store, name: &str) -> Run {
     store.start_training(job, "ledger").await.unwrap()
 }
 
-/// Trainers that may be lost at a run in a row.
+/// Trainers that may be lost at a run in a row, and harvesters at a job.
 pub const LOST_MAX: u64 = 3;
+
+/// A claim of so many jobs, whatever was lost at them.
+pub fn claim(harvester: &str, lease: Duration, jobs_max: usize) -> Claim<'_> {
+    Claim { harvester, lease, jobs_max, suspects_max: jobs_max, lost_max: LOST_MAX }
+}
 
 /// Leases the run that waits.
 pub async fn lease_run(harness: &dyn StoreHarness, trainer: &str) -> LeasedRun {

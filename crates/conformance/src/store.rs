@@ -69,6 +69,10 @@ macro_rules! store_cases {
                 a_claimed_job_has_one_driver
                 a_claim_takes_the_oldest_jobs_first
                 a_claim_outlasts_the_planning_of_its_job
+                a_job_that_loses_its_harvesters_pauses
+                a_harvester_that_is_not_lost_counts_against_no_job
+                a_job_that_comes_further_begins_its_count_anew
+                suspects_are_driven_one_at_a_time
                 the_teachers_result_is_written_with_its_event
                 events_are_numbered_and_come_back_whole
                 progress_counts_prompts_and_the_verdicts_of_train_rows

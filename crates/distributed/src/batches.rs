@@ -238,6 +238,10 @@ impl BatchStore for PostgresStore {
                 "WITH free AS (
                      SELECT id FROM batches WHERE state IN ('ready', 'submitting', 'submitted')
                      AND next_at <= now_ms() AND (worker = '' OR lease_until <= now_ms())
+                     AND distillation_id NOT IN (
+                         SELECT suspects.id FROM distillations AS suspects
+                         JOIN drivers ON drivers.distillation_id = suspects.id
+                         WHERE suspects.lost_harvesters > 0 AND driver <> $1)
                      ORDER BY created_at, id LIMIT $3 FOR NO KEY UPDATE SKIP LOCKED
                  )
                  UPDATE batches SET worker = $1, lease_until = now_ms() + $2 FROM free

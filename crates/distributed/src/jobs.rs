@@ -2,18 +2,22 @@
 
 use crate::datasets;
 use crate::failure::TransactionResult;
-use crate::row::{Text, milliseconds, record, records, text};
+use crate::row::{Text, in_order, milliseconds, record, records, text};
 use crate::store::{PostgresStore, Tx};
 use async_trait::async_trait;
 use domain::event::{Event, EventKind};
 use domain::ids::{DistillationId, RunId};
 use domain::lifecycle::{self, Decision, Transition};
 use domain::metric::Accuracy;
-use domain::ports::{BATCH_MAX, DistillationFilter, JobStore, Page, PageRequest, StoreError, StoreResult};
+use domain::ports::{
+    BATCH_MAX, Claim, ClaimedJob, DistillationFilter, JobStore, Page, PageRequest, StoreError, StoreResult,
+};
 use domain::records::{Distillation, NewDistillation};
 use domain::rows::{Cursor, DistillationRow, EventRow, finite, finite_json, integer, number};
 use domain::spec::{Budget, TeacherSpec};
+use std::collections::HashMap;
 use std::time::Duration;
+use uuid::Uuid;
 
 /// Jobs; what is given continues the statement after `FROM distillations`.
 macro_rules! distillations {
@@ -49,7 +53,7 @@ pub(crate) async fn apply(
 ) -> TransactionResult<()> {
     let Some(transition) = transition else { return Ok(()) };
     sqlx::query!(
-        "UPDATE distillations SET state = $1, reason = $2, resume_state = $3, updated_at = now_ms()
+        "UPDATE distillations SET state = $1, reason = $2, resume_state = $3, updated_at = now_ms(), lost_harvesters = 0
          WHERE id = $4",
         transition.state.as_str(),
         text(&transition.reason) as Text<'_>,
@@ -99,6 +103,34 @@ pub(crate) async fn append(tx: &mut Tx, id: DistillationId, kind: &EventKind) ->
 }
 
 impl PostgresStore {
+    /// Counts the harvesters that were lost at work at a job against it.
+    async fn count_lost(&self, id: DistillationId, claim: &Claim<'_>) -> TransactionResult<()> {
+        let mut tx = self.begin().await?;
+        let job = lock(&mut tx, id).await?;
+        let lost = sqlx::query!(
+            "DELETE FROM at_work WHERE distillation_id = $1 AND harvester <> $2 AND lease_until <= now_ms()",
+            id.as_uuid(),
+            text(claim.harvester) as Text<'_>
+        )
+        .execute(&mut *tx)
+        .await?
+        .rows_affected();
+        // Another replica has counted them.
+        if lost == 0 {
+            return Ok(());
+        }
+        let lost = sqlx::query_scalar!(
+            "UPDATE distillations SET lost_harvesters = lost_harvesters + $1 WHERE id = $2 RETURNING lost_harvesters",
+            integer::<i32>(lost)?,
+            id.as_uuid()
+        )
+        .fetch_one(&mut *tx)
+        .await?;
+        let lost = u64::try_from(lost).unwrap_or_default();
+        apply(&mut tx, id, lifecycle::lose_harvesters(&job, lost, claim.lost_max)).await?;
+        Ok(tx.commit().await?)
+    }
+
     /// Asks what becomes of a job, and writes that.
     async fn decide(
         &self,
@@ -236,34 +268,110 @@ impl JobStore for PostgresStore {
         .await
     }
 
-    async fn claim_distillations(
-        &self,
-        driver: &str,
-        lease: Duration,
-        limit: usize,
-    ) -> StoreResult<Vec<Distillation>> {
+    async fn claim_distillations(&self, claim: &Claim<'_>) -> StoreResult<Vec<ClaimedJob>> {
+        let lost = self
+            .call(|| async {
+                Ok(sqlx::query_scalar!(
+                    "SELECT DISTINCT distillation_id FROM at_work WHERE harvester <> $1 AND lease_until <= now_ms() LIMIT $2",
+                    text(claim.harvester) as Text<'_>,
+                    BATCH_MAX as i64
+                )
+                .fetch_all(self.pool())
+                .await?)
+            })
+            .await?;
+        for job in lost {
+            match self.call(|| self.count_lost(DistillationId::from_uuid(job), claim)).await {
+                // It was deleted meanwhile.
+                Ok(()) | Err(StoreError::NotFound { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
         self.call(|| async {
             let mut tx = self.begin().await?;
-            let claimed = sqlx::query_scalar!(
+            let claimed = sqlx::query!(
                 "WITH free AS (
-                     SELECT distillation_id FROM drivers JOIN distillations ON id = distillation_id
+                     SELECT distillation_id, lost_harvesters FROM drivers JOIN distillations ON id = distillation_id
                      WHERE state IN ('queued', 'harvesting') AND (driver = $1 OR lease_until <= now_ms())
+                     AND (lost_harvesters = 0 OR id IN (
+                         SELECT suspects.id FROM distillations AS suspects
+                         JOIN drivers AS theirs ON theirs.distillation_id = suspects.id
+                         WHERE suspects.state IN ('queued', 'harvesting') AND suspects.lost_harvesters > 0
+                         AND (theirs.driver = $1 OR theirs.lease_until <= now_ms())
+                         ORDER BY theirs.driver <> $1, suspects.lost_harvesters, suspects.created_at, suspects.id LIMIT $4))
                      ORDER BY created_at, id LIMIT $3 FOR NO KEY UPDATE OF drivers SKIP LOCKED
                  )
                  UPDATE drivers SET driver = $1, lease_until = now_ms() + $2 FROM free
-                 WHERE drivers.distillation_id = free.distillation_id RETURNING drivers.distillation_id",
-                text(driver) as Text<'_>,
-                milliseconds(lease),
-                limit.clamp(1, BATCH_MAX) as i64
+                 WHERE drivers.distillation_id = free.distillation_id
+                 RETURNING drivers.distillation_id, free.lost_harvesters",
+                text(claim.harvester) as Text<'_>,
+                milliseconds(claim.lease),
+                claim.jobs_max.clamp(1, BATCH_MAX) as i64,
+                claim.suspects_max.min(BATCH_MAX) as i64
             )
             .fetch_all(&mut *tx)
             .await?;
-            let rows = distillations!("WHERE id = ANY ($1) ORDER BY created_at, id", &claimed)
+            let lost: HashMap<Uuid, i32> =
+                claimed.iter().map(|row| (row.distillation_id, row.lost_harvesters)).collect();
+            let ids: Vec<Uuid> = lost.keys().copied().collect();
+            let rows = distillations!("WHERE id = ANY ($1) ORDER BY created_at, id", &ids)
                 .fetch_all(&mut *tx)
                 .await;
-            let jobs = records(rows)?;
+            let jobs: Vec<Distillation> = records(rows)?;
             tx.commit().await?;
-            Ok(jobs)
+            let claimed = |job: Distillation| {
+                let lost = lost.get(&job.id.as_uuid()).copied().unwrap_or_default();
+                ClaimedJob { job, lost_harvesters: u64::try_from(lost).unwrap_or_default() }
+            };
+            Ok(jobs.into_iter().map(claimed).collect())
+        })
+        .await
+    }
+
+    async fn note_at_work(
+        &self,
+        harvester: &str,
+        jobs: &[DistillationId],
+        lease: Duration,
+    ) -> StoreResult<()> {
+        self.call(|| async {
+            let jobs = in_order(jobs.iter().map(|job| job.as_uuid()));
+            let mut tx = self.begin().await?;
+            // Shared: it keeps the jobs from being deleted meanwhile, and waits for no worker that writes their accounts.
+            let jobs = sqlx::query_scalar!(
+                "SELECT id FROM distillations WHERE id = ANY ($1) ORDER BY id FOR KEY SHARE",
+                &jobs
+            )
+            .fetch_all(&mut *tx)
+            .await?;
+            sqlx::query!(
+                "DELETE FROM at_work WHERE harvester = $1 AND distillation_id <> ALL ($2)",
+                text(harvester) as Text<'_>,
+                &jobs
+            )
+            .execute(&mut *tx)
+            .await?;
+            sqlx::query!(
+                "INSERT INTO at_work (distillation_id, harvester, lease_until)
+                 SELECT job, $1, now_ms() + $3 FROM unnest($2::uuid[]) AS job
+                 ON CONFLICT (distillation_id, harvester) DO UPDATE SET lease_until = excluded.lease_until",
+                text(harvester) as Text<'_>,
+                &jobs,
+                milliseconds(lease)
+            )
+            .execute(&mut *tx)
+            .await?;
+            Ok(tx.commit().await?)
+        })
+        .await
+    }
+
+    async fn clear_lost_harvesters(&self, id: DistillationId) -> StoreResult<()> {
+        self.call(|| async {
+            sqlx::query_file!("../../statements/clear_lost_harvesters.sql", id.as_uuid())
+                .execute(self.pool())
+                .await?;
+            Ok(())
         })
         .await
     }

@@ -7,7 +7,7 @@ use crate::row::{Text, in_order, milliseconds, records, text};
 use crate::store::Tx;
 use domain::Example;
 use domain::budget::Room;
-use domain::ids::{CompletionKey, PromptId};
+use domain::ids::{CompletionKey, DistillationId, PromptId};
 use domain::ports::{AttemptFailure, LeaseOutcome, StoreError};
 use domain::records::{Completion, LeasedPrompt};
 use domain::rows::{Held, PromptRow, integer, json, key};
@@ -55,7 +55,13 @@ pub(crate) async fn take(
     let held = hold(tx, &ids).await?;
     let keys: Vec<CompletionKey> = held.iter().map(|held| held.prompt.key).collect();
     lock_keys(tx, &keys).await?;
+    // A batch is filled by the job's driver.
+    let tried_elsewhere = match asker.in_batch {
+        true => HashSet::new(),
+        false => tried_elsewhere(tx, &accounts, asker.worker).await?,
+    };
     let mut taking = LeaseBatch {
+        tried_elsewhere,
         // In this order: an answer that is committed in between is found by the second.
         asked: asked(tx, &keys).await?,
         known: ledger::completions(tx, &keys).await?,
@@ -157,6 +163,24 @@ async fn lock_keys(tx: &mut Tx, keys: &[CompletionKey]) -> TransactionResult<()>
     Ok(())
 }
 
+/// The jobs among these at which harvesters were lost, and which another one than this drives.
+async fn tried_elsewhere(
+    tx: &mut Tx,
+    accounts: &Accounts,
+    harvester: &str,
+) -> TransactionResult<HashSet<DistillationId>> {
+    let jobs: Vec<Uuid> = accounts.keys().map(|job| job.as_uuid()).collect();
+    let found = sqlx::query_scalar!(
+        "SELECT id FROM distillations JOIN drivers ON distillation_id = id
+         WHERE id = ANY ($1) AND lost_harvesters > 0 AND driver <> $2",
+        &jobs,
+        text(harvester) as Text<'_>
+    )
+    .fetch_all(&mut **tx)
+    .await?;
+    Ok(found.into_iter().map(DistillationId::from_uuid).collect())
+}
+
 /// Which prompts have a live lease on these keys.
 async fn asked(
     tx: &mut Tx,
@@ -179,6 +203,7 @@ async fn asked(
 /// Leases in the making. Everything that is decided on is held by the transaction.
 struct LeaseBatch {
     accounts: Accounts,
+    tried_elsewhere: HashSet<DistillationId>,
     held: HashMap<PromptId, Held>,
     asked: HashMap<CompletionKey, Vec<PromptId>>,
     known: HashMap<CompletionKey, Completion>,
@@ -204,6 +229,9 @@ impl LeaseBatch {
         };
         if !open || !job.harvesting {
             return self.outcome.settled.push(id);
+        }
+        if self.tried_elsewhere.contains(&held.prompt.distillation) {
+            return self.outcome.busy.push(id);
         }
         let is_known = self.known.contains_key(&held.prompt.key);
         // What was answered is free, and a worker's; the rest is asked in one way or the other.

@@ -207,6 +207,19 @@ pub fn pause(job: &Distillation, reason: &str) -> Decision {
     }
 }
 
+/// Pauses a job at which harvesters were lost, one after the other and without its coming any further; `None` while there were
+/// fewer than `lost_max`, or where nobody harvests it any more. What so many died of is likely the job itself.
+pub fn lose_harvesters(job: &Distillation, lost: u64, lost_max: u64) -> Option<Transition> {
+    if lost < lost_max || !matches!(job.state, Queued | Harvesting) {
+        return None;
+    }
+    let reason = format!(
+        "{lost} harvesters in a row were lost while they worked at it, and it came no further: their logs say of what (memory, most \
+         often); look at its task and its longest rows; `distillery resume` tries again"
+    );
+    Some(Transition { resume_state: Some(job.state), ..moved(job, Paused, &reason) })
+}
+
 /// Returns a paused or failed job to the state it stopped in; its parked and skipped prompts are pending again, its failed
 /// runs too. A job that is running stays as it is.
 ///
@@ -649,6 +662,19 @@ mod tests {
         assert_eq!(resume(&job(Training), false), Ok(None), "a running job is not resumed");
         let fresh = Distillation { resume_state: None, ..job(Paused) };
         assert_eq!(resume(&fresh, true).unwrap().unwrap().state, Queued);
+    }
+
+    #[test]
+    fn a_job_that_loses_harvesters_pauses_where_it_is_harvested() {
+        for state in DistillationState::ALL {
+            let paused = lose_harvesters(&job(*state), 3, 3);
+            assert_eq!(paused.is_some(), matches!(state, Queued | Harvesting), "{state}");
+            if let Some(paused) = paused {
+                assert_eq!((paused.state, paused.resume_state), (Paused, Some(*state)));
+                assert!(paused.reason.starts_with("3 harvesters in a row"), "{}", paused.reason);
+            }
+            assert_eq!(lose_harvesters(&job(*state), 2, 3), None, "{state}: fewer");
+        }
     }
 
     #[test]

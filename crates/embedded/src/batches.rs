@@ -2,7 +2,7 @@
 
 use crate::calls;
 use crate::prompts::{self, Asker};
-use crate::row::{internal, record, records};
+use crate::row::{internal, milliseconds, record, records};
 use crate::store::SqliteStore;
 use async_trait::async_trait;
 use domain::ids::{BatchId, CallId, DistillationId, PromptId};
@@ -156,8 +156,10 @@ impl BatchStore for SqliteStore {
         let now = self.now();
         let waiting = sqlx::query_scalar!(
             "SELECT count(*) FROM batches WHERE state IN ('ready', 'submitting', 'submitted') AND next_at <= ?1
-             AND (worker = '' OR lease_until <= ?1)",
-            now
+             AND (worker = '' OR lease_until <= ?1) AND distillation_id NOT IN (
+                 SELECT id FROM distillations WHERE lost_harvesters > 0 AND driver <> ?2)",
+            now,
+            worker
         )
         .fetch_one(self.readers())
         .await
@@ -171,7 +173,9 @@ impl BatchStore for SqliteStore {
         let claimed = sqlx::query_scalar!(
             "UPDATE batches SET worker = ?1, lease_until = ?2 WHERE id IN (
                  SELECT id FROM batches WHERE state IN ('ready', 'submitting', 'submitted') AND next_at <= ?3
-                 AND (worker = '' OR lease_until <= ?3) ORDER BY created_at, id LIMIT ?4) RETURNING id",
+                 AND (worker = '' OR lease_until <= ?3) AND distillation_id NOT IN (
+                     SELECT id FROM distillations WHERE lost_harvesters > 0 AND driver <> ?1)
+                 ORDER BY created_at, id LIMIT ?4) RETURNING id",
             worker,
             now.saturating_add(milliseconds(lease)),
             now,
@@ -394,8 +398,4 @@ impl BatchStore for SqliteStore {
             .await;
         records(rows)
     }
-}
-
-fn milliseconds(duration: Duration) -> i64 {
-    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }

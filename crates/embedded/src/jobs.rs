@@ -1,19 +1,22 @@
 //! Jobs, their transitions and their events.
 
 use crate::datasets;
-use crate::row::{internal, record, records};
+use crate::row::{internal, milliseconds, record, records};
 use crate::store::SqliteStore;
 use async_trait::async_trait;
 use domain::event::{Event, EventKind};
 use domain::ids::{DistillationId, RunId};
 use domain::lifecycle::{self, Transition};
 use domain::metric::Accuracy;
-use domain::ports::{BATCH_MAX, DistillationFilter, JobStore, Page, PageRequest, StoreError, StoreResult};
+use domain::ports::{
+    BATCH_MAX, Claim, ClaimedJob, DistillationFilter, JobStore, Page, PageRequest, StoreError, StoreResult,
+};
 use domain::records::{Distillation, NewDistillation};
 use domain::rows::{Cursor, DistillationRow, EventRow, finite, finite_json, integer, named, number, to_json};
 use domain::spec::TeacherSpec;
 use sqlx::{Sqlite, Transaction};
 use std::time::Duration;
+use uuid::Uuid;
 
 /// Jobs; what is given continues the statement after `FROM distillations`.
 macro_rules! distillations {
@@ -47,7 +50,7 @@ pub(crate) async fn apply(
 ) -> StoreResult<()> {
     let Some(transition) = transition else { return Ok(()) };
     sqlx::query!(
-        "UPDATE distillations SET state = ?, reason = ?, resume_state = ?, updated_at = ? WHERE id = ?",
+        "UPDATE distillations SET state = ?, reason = ?, resume_state = ?, updated_at = ?, lost_harvesters = 0 WHERE id = ?",
         transition.state.as_str(),
         transition.reason,
         transition.resume_state.map(|state| state.as_str()),
@@ -104,6 +107,52 @@ pub(crate) async fn append(
     .await
     .map_err(internal)?;
     number("sequence", sequence)
+}
+
+/// Counts the harvesters that were lost at work against the jobs that they were at work at.
+async fn count_lost(
+    transaction: &mut Transaction<'_, Sqlite>,
+    now: i64,
+    claim: &Claim<'_>,
+) -> StoreResult<()> {
+    let lost = sqlx::query_scalar!(
+        r#"DELETE FROM at_work WHERE harvester <> ? AND lease_until <= ? RETURNING distillation_id AS "job!: Uuid""#,
+        claim.harvester,
+        now
+    )
+    .fetch_all(&mut **transaction)
+    .await
+    .map_err(internal)?;
+    for job in lost {
+        let lost = sqlx::query_scalar!(
+            "UPDATE distillations SET lost_harvesters = lost_harvesters + 1 WHERE id = ? RETURNING lost_harvesters",
+            job
+        )
+        .fetch_one(&mut **transaction)
+        .await
+        .map_err(internal)?;
+        let job = fetch(transaction, DistillationId::from_uuid(job)).await?;
+        let transition = lifecycle::lose_harvesters(&job, number("lost_harvesters", lost)?, claim.lost_max);
+        apply(transaction, now, job.id, transition).await?;
+    }
+    Ok(())
+}
+
+/// Whether harvesters were lost at a job, and another one than this drives it.
+pub(crate) async fn is_tried_elsewhere(
+    transaction: &mut Transaction<'_, Sqlite>,
+    id: DistillationId,
+    harvester: &str,
+) -> StoreResult<bool> {
+    let found = sqlx::query_scalar!(
+        "SELECT count(*) FROM distillations WHERE id = ? AND lost_harvesters > 0 AND driver <> ?",
+        id.as_uuid(),
+        harvester
+    )
+    .fetch_one(&mut **transaction)
+    .await
+    .map_err(internal)?;
+    Ok(found > 0)
 }
 
 impl SqliteStore {
@@ -235,17 +284,12 @@ impl JobStore for SqliteStore {
         Ok(orphaned.into_iter().map(RunId::from_uuid).collect())
     }
 
-    async fn claim_distillations(
-        &self,
-        driver: &str,
-        lease: Duration,
-        limit: usize,
-    ) -> StoreResult<Vec<Distillation>> {
+    async fn claim_distillations(&self, claim: &Claim<'_>) -> StoreResult<Vec<ClaimedJob>> {
         let now = self.now();
         let waiting = sqlx::query_scalar!(
             "SELECT count(*) FROM distillations WHERE state IN ('queued', 'harvesting')
              AND (driver = ? OR driver_until <= ?)",
-            driver,
+            claim.harvester,
             now
         )
         .fetch_one(self.readers())
@@ -257,25 +301,72 @@ impl JobStore for SqliteStore {
         }
         let mut writer = self.write().await?;
         let mut transaction = writer.begin().await?;
-        let claimed = sqlx::query_scalar!(
-            "UPDATE distillations SET driver = ?1, driver_until = ?2 WHERE id IN (
+        count_lost(&mut transaction, now, claim).await?;
+        let claimed = sqlx::query!(
+            r#"UPDATE distillations SET driver = ?1, driver_until = ?2 WHERE id IN (
                  SELECT id FROM distillations WHERE state IN ('queued', 'harvesting')
-                 AND (driver = ?1 OR driver_until <= ?3) ORDER BY created_at LIMIT ?4) RETURNING id",
-            driver,
-            now + lease.as_millis() as i64,
+                 AND (driver = ?1 OR driver_until <= ?3)
+                 AND (lost_harvesters = 0 OR id IN (
+                     SELECT id FROM distillations WHERE state IN ('queued', 'harvesting') AND lost_harvesters > 0
+                     AND (driver = ?1 OR driver_until <= ?3)
+                     ORDER BY driver <> ?1, lost_harvesters, created_at, id LIMIT ?4))
+                 ORDER BY created_at, id LIMIT ?5)
+             RETURNING id AS "id!", lost_harvesters"#,
+            claim.harvester,
+            now.saturating_add(milliseconds(claim.lease)),
             now,
-            limit.clamp(1, BATCH_MAX) as i64
+            claim.suspects_max.min(BATCH_MAX) as i64,
+            claim.jobs_max.clamp(1, BATCH_MAX) as i64
         )
         .fetch_all(&mut *transaction)
         .await
         .map_err(internal)?;
         let mut jobs = Vec::with_capacity(claimed.len());
-        for id in claimed {
-            jobs.push(fetch(&mut transaction, DistillationId::from_uuid(id)).await?);
+        for row in claimed {
+            let job = fetch(&mut transaction, DistillationId::from_uuid(row.id)).await?;
+            jobs.push(ClaimedJob { job, lost_harvesters: number("lost_harvesters", row.lost_harvesters)? });
         }
         transaction.commit().await.map_err(internal)?;
-        jobs.sort_by_key(|job| (job.created_at, job.id));
+        jobs.sort_by_key(|claimed| (claimed.job.created_at, claimed.job.id));
         Ok(jobs)
+    }
+
+    async fn note_at_work(
+        &self,
+        harvester: &str,
+        jobs: &[DistillationId],
+        lease: Duration,
+    ) -> StoreResult<()> {
+        let until = self.now().saturating_add(milliseconds(lease));
+        let mut writer = self.write().await?;
+        let mut transaction = writer.begin().await?;
+        sqlx::query!("DELETE FROM at_work WHERE harvester = ?", harvester)
+            .execute(&mut *transaction)
+            .await
+            .map_err(internal)?;
+        for job in jobs {
+            sqlx::query!(
+                "INSERT INTO at_work (distillation_id, harvester, lease_until)
+                 SELECT id, ?1, ?2 FROM distillations WHERE id = ?3 ON CONFLICT DO NOTHING",
+                harvester,
+                until,
+                job.as_uuid()
+            )
+            .execute(&mut *transaction)
+            .await
+            .map_err(internal)?;
+        }
+        transaction.commit().await.map_err(internal)
+    }
+
+    async fn clear_lost_harvesters(&self, id: DistillationId) -> StoreResult<()> {
+        let mut writer = self.write().await?;
+        let mut transaction = writer.begin().await?;
+        sqlx::query_file!("../../statements/clear_lost_harvesters.sql", id.as_uuid())
+            .execute(&mut *transaction)
+            .await
+            .map_err(internal)?;
+        transaction.commit().await.map_err(internal)
     }
 
     async fn record_teacher(

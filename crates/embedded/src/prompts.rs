@@ -3,7 +3,7 @@
 use crate::calls::{self, JobAccount};
 use crate::forgotten;
 use crate::jobs;
-use crate::row::{internal, record, records};
+use crate::row::{internal, milliseconds, record, records};
 use crate::store::SqliteStore;
 use async_trait::async_trait;
 use domain::budget::Room;
@@ -500,18 +500,24 @@ pub(crate) async fn lease_all(
     prompts: &[PromptId],
     asker: &Asker<'_>,
 ) -> StoreResult<LeaseOutcome> {
-    let until = i64::try_from(asker.lease.as_millis()).map_or(i64::MAX, |lease| now.saturating_add(lease));
+    let until = now.saturating_add(milliseconds(asker.lease));
     let mut outcome = LeaseOutcome::default();
-    let mut jobs: HashMap<DistillationId, JobAccount> = HashMap::new();
+    let mut accounts: HashMap<DistillationId, (JobAccount, bool)> = HashMap::new();
     for id in prompts {
         let Some(held) = fetch(transaction, now, *id).await? else {
             outcome.settled.push(*id);
             continue;
         };
         let distillation = held.prompt.distillation;
-        let job = match jobs.entry(distillation) {
+        let (job, is_tried_elsewhere) = match accounts.entry(distillation) {
             Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(new) => new.insert(JobAccount::fetch(transaction, now, distillation).await?),
+            Entry::Vacant(new) => {
+                let job = JobAccount::fetch(transaction, now, distillation).await?;
+                // A batch is filled by the job's driver.
+                let tried = !asker.in_batch
+                    && jobs::is_tried_elsewhere(transaction, distillation, asker.worker).await?;
+                new.insert((job, tried))
+            }
         };
         match held.prompt.state {
             _ if job.record.state != DistillationState::Harvesting => {
@@ -535,7 +541,7 @@ pub(crate) async fn lease_all(
             outcome.settled.push(*id);
             continue;
         }
-        if cached.is_none() && asked_elsewhere(transaction, &held.prompt, now).await? {
+        if *is_tried_elsewhere || cached.is_none() && asked_elsewhere(transaction, &held.prompt, now).await? {
             outcome.busy.push(*id);
             continue;
         }

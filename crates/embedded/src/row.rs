@@ -1,6 +1,7 @@
 //! Rows of the database as records, and its failures as the port's.
 
 use domain::ports::{StoreError, StoreResult};
+use std::time::Duration;
 
 /// A failure of the database: a lock, a full disk and a closed pool are transient, anything else is damage.
 pub(crate) fn internal(error: sqlx::Error) -> StoreError {
@@ -30,4 +31,9 @@ where
     T: TryFrom<R, Error = StoreError>,
 {
     rows.map_err(internal)?.into_iter().map(T::try_from).collect()
+}
+
+/// Milliseconds of a lease.
+pub(crate) fn milliseconds(lease: Duration) -> i64 {
+    i64::try_from(lease.as_millis()).unwrap_or(i64::MAX)
 }

@@ -252,6 +252,7 @@ async fn end_leases(writer: &mut SqliteConnection) -> sqlx::Result<()> {
     sqlx::query!("UPDATE distillations SET driver_until = 0 WHERE driver_until > 0")
         .execute(&mut *writer)
         .await?;
+    sqlx::query!("UPDATE at_work SET lease_until = 0").execute(&mut *writer).await?;
     // A batch holds its prompts as long as the provider works on it.
     sqlx::query!(
         "UPDATE prompts SET lease_until = 0 WHERE state = 'leased' AND NOT EXISTS (

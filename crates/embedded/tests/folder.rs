@@ -217,7 +217,7 @@ async fn leases_end_with_the_process_that_gave_them() {
     let waiting = harvest(&store, 1).await;
     let run = fixtures::training(&store, NAME).await.id;
     for (process, attempt) in [("first", 1), ("second", 2), ("third", 3)] {
-        let jobs = store.claim_distillations(process, fixtures::LONG, 10).await.unwrap();
+        let jobs = store.claim_distillations(&fixtures::claim(process, fixtures::LONG, 10)).await.unwrap();
         assert_eq!(jobs.len(), 1, "{process}");
         let prompts = store.lease_prompts(&waiting.ids(), process, fixtures::LONG).await.unwrap();
         assert_eq!(prompts.leased[0].prompt.attempt, attempt, "fenced against the one before");
@@ -281,7 +281,7 @@ async fn a_start_with_an_earlier_clock_waits_for_nothing() {
         assert_eq!(batches.len(), 1, "{process}");
         store.postpone_batch(into.id, process, fixtures::LONG).await.unwrap();
         assert_eq!(store.claim_batches(process, fixtures::LONG, 10).await.unwrap(), []);
-        let jobs = store.claim_distillations(process, fixtures::LONG, 10).await.unwrap();
+        let jobs = store.claim_distillations(&fixtures::claim(process, fixtures::LONG, 10)).await.unwrap();
         assert_eq!(jobs.len(), 2, "{process}");
         let prompts = store.lease_prompts(&waiting.ids(), process, fixtures::LONG).await.unwrap();
         assert_eq!(prompts.leased.len(), 1, "{process}");

@@ -6,6 +6,7 @@ use crate::plan::Next;
 use crate::shared::Shared;
 use crate::{batches, judging, plan, shares};
 use domain::ids::DistillationId;
+use domain::ports::{Claim, ClaimedJob};
 use domain::records::Distillation;
 use domain::share::Share;
 use domain::state::DistillationState;
@@ -26,35 +27,59 @@ pub(crate) async fn run(shared: Arc<Shared>, shutdown: CancellationToken) {
     // Each job on its own: one that waits for its teacher, or has much to plan, holds up no other. Claiming goes on meanwhile, and
     // keeps the leases.
     let (mut driven, mut at_work) = (JoinSet::new(), HashMap::new());
-    while shared.idle(&shutdown).await {
+    // What was lost before is counted at once, before anything is asked.
+    while !shutdown.is_cancelled() {
         while let Some(ended) = driven.try_join_next_with_id() {
             at_work.remove(&ended.map_or_else(|broken| broken.id(), |(task, ())| task));
         }
-        let claimed = shared
-            .stores
-            .jobs
-            .claim_distillations(&shared.settings.name, shared.settings.lease, JOBS_MAX)
-            .await;
-        match claimed {
+        let settings = &shared.settings;
+        let claim = Claim {
+            harvester: &settings.name,
+            lease: settings.lease,
+            jobs_max: JOBS_MAX,
+            suspects_max: shared.trials.room(settings.lease),
+            lost_max: settings.lost_harvesters_max,
+        };
+        match shared.stores.jobs.claim_distillations(&claim).await {
             Ok(jobs) => {
-                for job in jobs {
-                    if !at_work.values().any(|id| *id == job.id) {
-                        let id = job.id;
-                        at_work.insert(driven.spawn(drive(Arc::clone(&shared), job)).id(), id);
+                shared.trials.keep(&jobs);
+                for claimed in jobs {
+                    let id = claimed.job.id;
+                    if !at_work.values().any(|at_work| *at_work == id) {
+                        at_work.insert(driven.spawn(drive(Arc::clone(&shared), claimed)).id(), id);
                     }
                 }
             }
             Err(error) => tracing::warn!(%error, "jobs cannot be claimed"),
         }
+        shared.idle(&shutdown).await;
     }
     while driven.join_next().await.is_some() {}
 }
 
-async fn drive(shared: Arc<Shared>, job: Distillation) {
-    let id = job.id;
-    if let Err(error) = guarded(Box::pin(advance(&shared, job))).await {
+async fn drive(shared: Arc<Shared>, claimed: ClaimedJob) {
+    let id = claimed.job.id;
+    let work = async {
+        look(&shared, &claimed).await?;
+        advance(&shared, claimed.job).await
+    };
+    if let Err(error) = guarded(Box::pin(work)).await {
         handle_error(&shared, id, &error).await;
     }
+}
+
+/// Ends the trial of a job at which harvesters were lost, and which has come further under this one.
+async fn look(shared: &Shared, claimed: &ClaimedJob) -> Result<(), HarvestError> {
+    if claimed.lost_harvesters == 0 {
+        return Ok(());
+    }
+    let id = claimed.job.id;
+    let progress = shared.stores.prompts.harvest_progress(id).await?;
+    if shared.trials.moved(id, (progress.total(), progress.done())) {
+        shared.stores.jobs.clear_lost_harvesters(id).await?;
+        tracing::info!(distillation = %id, "a job at which a harvester was lost has come further");
+    }
+    Ok(())
 }
 
 /// Moves a job as far as it can go without waiting.

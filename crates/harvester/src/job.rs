@@ -1,6 +1,7 @@
 //! What it takes to ask a job's prompts: its specification, its compiled template, its teacher.
 
 use crate::apart::apart;
+use crate::at_work::AtWork;
 use crate::error::HarvestError;
 use domain::budget::{CallBound, CallEnd};
 use domain::completion;
@@ -44,12 +45,13 @@ pub(crate) type Teachers = BTreeMap<String, Teacher>;
 pub(crate) struct PreparedJobs {
     store: Arc<dyn JobStore>,
     teachers: Arc<Teachers>,
+    at_work: Arc<AtWork>,
     known: Mutex<HashMap<DistillationId, Arc<PreparedJob>>>,
 }
 
 impl PreparedJobs {
-    pub(crate) fn new(store: Arc<dyn JobStore>, teachers: Arc<Teachers>) -> Self {
-        Self { store, teachers, known: Mutex::default() }
+    pub(crate) fn new(store: Arc<dyn JobStore>, teachers: Arc<Teachers>, at_work: Arc<AtWork>) -> Self {
+        Self { store, teachers, at_work, known: Mutex::default() }
     }
 
     /// The job with this id, from the cache or from the store.
@@ -58,6 +60,8 @@ impl PreparedJobs {
             return Ok(Arc::clone(job));
         }
         let record = self.store.distillation(id).await?;
+        // Its template is compiled, and may be of a version that checked less.
+        let _at_work = self.at_work.at(id).await?;
         let teachers = Arc::clone(&self.teachers);
         let job = Arc::new(apart(move || PreparedJob::open(&teachers, &record)).await?);
         let mut known = self.known();

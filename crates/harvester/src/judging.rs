@@ -56,6 +56,7 @@ impl Judging {
 /// Judges every row under the job's own rules and caches the verdicts, for lists and counts. Doing it again gives the
 /// same.
 pub(crate) async fn judge(shared: &Shared, job: &Arc<PreparedJob>) -> Result<Judged, HarvestError> {
+    let _at_work = shared.at_work.at(job.id).await?;
     let (mut judging, mut pages) = (Judging::default(), Pages::of(shared, job));
     while let Some(page) = pages.next().await? {
         let judge = move |job: &PreparedJob| {

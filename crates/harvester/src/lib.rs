@@ -31,6 +31,7 @@
 
 mod address;
 mod apart;
+mod at_work;
 mod batches;
 mod calls;
 mod driver;
@@ -54,6 +55,7 @@ mod stage;
 mod staged;
 mod strata;
 mod submit;
+mod trials;
 mod watching;
 mod worker;
 mod writing;
@@ -97,6 +99,8 @@ impl Harvester {
         if self.shared.settings.workers == 0 {
             return shutdown.cancelled().await;
         }
+        let stopped = CancellationToken::new();
+        let marks = tokio::spawn(at_work::run(Arc::clone(&self.shared.at_work), stopped.clone()));
         let tracker = TaskTracker::new();
         tracker.spawn(relay::run(Arc::clone(&self.shared), shutdown.clone()));
         tracker.spawn(batches::run(Arc::clone(&self.shared), shutdown.clone()));
@@ -105,5 +109,7 @@ impl Harvester {
         tracker.spawn(worker::run(Arc::clone(&self.shared), shutdown));
         tracker.close();
         tracker.wait().await;
+        stopped.cancel();
+        let _ = marks.await;
     }
 }

@@ -5,6 +5,7 @@
 //! another driver looks from the first row on, and finds the same.
 
 use crate::address::{Addressed, Askers};
+use crate::at_work::Mark;
 use crate::batches;
 use crate::error::HarvestError;
 use crate::job::PreparedJob;
@@ -59,7 +60,7 @@ pub(crate) async fn begin(shared: &Shared, job: &Arc<PreparedJob>) -> Result<(),
             let mut position = Position::default();
             let gated = is_gated(shared, job, teacher).await?;
             let rows_max = if gated { teacher.smoke_rows } else { u32::MAX };
-            let (asking, pending) = (Asking::of(job, teacher).await, Pending::default());
+            let (asking, pending) = (Asking::of(shared, job, teacher).await?, Pending::default());
             let mut wave = train_wave(shared, &asking, &pending, None, &mut position, rows_max).await?;
             if !gated && wave.len() < WAVE_MAX {
                 wave.extend(measured(shared, &asking).await?);
@@ -161,7 +162,7 @@ pub(crate) async fn extend(
                 return Ok(Next::Waiting);
             }
             if progress.total() == 0 {
-                let asking = Asking::of(job, teacher).await;
+                let asking = Asking::of(shared, job, teacher).await?;
                 let (pending, rows, most) = (Pending::default(), stage.rows.as_deref(), teacher.smoke_rows);
                 let wave = train_wave(shared, &asking, &pending, rows, &mut position, most).await?;
                 let is_planned = plan(shared, job, asking.askers.settle(shared, wave).await?).await?;
@@ -177,7 +178,7 @@ pub(crate) async fn extend(
     }
     position.done = progress.done().max(1);
     let pending = Pending::of(shared, job).await?;
-    let asking = Asking::of(job, teacher).await;
+    let asking = Asking::of(shared, job, teacher).await?;
     let rows = stage.rows.as_deref();
     let mut wave = train_wave(shared, &asking, &pending, rows, &mut position, u32::MAX).await?;
     if wave.len() < WAVE_MAX && !position.is_measured {
@@ -189,16 +190,22 @@ pub(crate) async fn extend(
     Ok(Next::of(planned, waiting))
 }
 
-/// A job that asks, and whom.
+/// A job that asks, and whom, while its prompts are planned.
 struct Asking<'a> {
     job: &'a Arc<PreparedJob>,
     teacher: &'a TeacherSpec,
     askers: Arc<Askers>,
+    _at_work: Mark,
 }
 
 impl<'a> Asking<'a> {
-    async fn of(job: &'a Arc<PreparedJob>, teacher: &'a TeacherSpec) -> Self {
-        Self { job, teacher, askers: Arc::new(Askers::of(job).await) }
+    async fn of(
+        shared: &Shared,
+        job: &'a Arc<PreparedJob>,
+        teacher: &'a TeacherSpec,
+    ) -> Result<Self, HarvestError> {
+        let _at_work = shared.at_work.at(job.id).await?;
+        Ok(Self { job, teacher, askers: Arc::new(Askers::of(job).await), _at_work })
     }
 
     /// The prompts that ask this about a row.
@@ -485,6 +492,7 @@ async fn each_row(
 
 /// Writes the answers that came with the data into the ledger.
 async fn import(shared: &Shared, job: &Arc<PreparedJob>, teacher: &TeacherSpec) -> Result<(), HarvestError> {
+    let _at_work = shared.at_work.at(job.id).await?;
     let mut answered = Vec::new();
     let mut stages = vec![(Split::Train, Purpose::Train, teacher.rows)];
     if teacher.evaluate {

@@ -1,8 +1,10 @@
 //! What every part of the harvester works with.
 
+use crate::at_work::AtWork;
 use crate::job::{PreparedJobs, Teachers};
 use crate::position::Positions;
 use crate::stage::Stages;
+use crate::trials::Trials;
 use crate::watching::{JobSeen, Models, Watching};
 use domain::ids::DistillationId;
 use domain::ports::{StoreError, StoreResult};
@@ -30,6 +32,8 @@ pub struct Settings {
     pub failures_max: u32,
     /// Trainers that may be lost at a run in a row, without a step forward, before it fails.
     pub lost_trainers_max: u64,
+    /// Harvesters that may be lost at a job in a row, without its coming further, before it pauses.
+    pub lost_harvesters_max: u64,
     /// How long a teacher may be away before its jobs are paused.
     pub outage_patience: Duration,
     /// How often background work looks around when nothing wakes it.
@@ -50,6 +54,7 @@ impl Settings {
             lease: Duration::from_secs(30),
             failures_max: 5,
             lost_trainers_max: 3,
+            lost_harvesters_max: 3,
             outage_patience: Duration::from_secs(20),
             poll: Duration::from_millis(50),
             batch_poll: Duration::from_secs(15),
@@ -66,6 +71,10 @@ pub(crate) struct Shared {
     pub(crate) queue: Arc<dyn Queue>,
     pub(crate) teachers: Arc<Teachers>,
     pub(crate) jobs: PreparedJobs,
+    /// The jobs that this process is at work at.
+    pub(crate) at_work: Arc<AtWork>,
+    /// Those of them at which others were lost.
+    pub(crate) trials: Trials,
     /// Where the planning of each job stands.
     pub(crate) positions: Positions,
     /// What each job asks about that stops early.
@@ -82,7 +91,9 @@ pub(crate) struct Shared {
 impl Shared {
     pub(crate) fn new(settings: Settings, stores: Stores, queue: Arc<dyn Queue>, teachers: Teachers) -> Self {
         let teachers = Arc::new(teachers);
-        let jobs = PreparedJobs::new(Arc::clone(&stores.jobs), Arc::clone(&teachers));
+        let works = settings.workers > 0;
+        let at_work = Arc::new(AtWork::new(Arc::clone(&stores.jobs), &settings.name, settings.lease, works));
+        let jobs = PreparedJobs::new(Arc::clone(&stores.jobs), Arc::clone(&teachers), Arc::clone(&at_work));
         let watchers_max = settings.watchers_max;
         Self {
             settings,
@@ -90,6 +101,8 @@ impl Shared {
             queue,
             teachers,
             jobs,
+            at_work,
+            trials: Trials::default(),
             positions: Positions::default(),
             stages: Stages::default(),
             watched_jobs: Watching::new(watchers_max),

@@ -121,6 +121,7 @@ async fn note(
 
 /// Makes the probe over a share whose rows are done: the rationales that it reads stay as they are.
 pub(crate) async fn probe(shared: &Shared, job: &Arc<PreparedJob>, share: Share) -> Result<(), HarvestError> {
+    let _at_work = shared.at_work.at(job.id).await?;
     if share != Share::None && judging::judge(shared, job).await?.accepted == 0 {
         return Err(HarvestError::Stuck(judging::explain_nothing(shared, job).await?));
     }

@@ -6,6 +6,7 @@
 mod together;
 
 use crate::address;
+use crate::at_work::Mark;
 use crate::calls::{Calls, PromptAccount};
 use crate::error::{HarvestError, guarded};
 use crate::job::{self, PreparedJob, TOKENS_MAX};
@@ -187,6 +188,7 @@ impl Worker {
         let mut members = Vec::with_capacity(outcome.leased.len());
         for leased in outcome.leased {
             let Some(delivery) = deliveries.remove(&leased.prompt.id) else { continue };
+            let at_work = self.mark(leased.prompt.distillation).await;
             let held = HeldLease {
                 job: leased.prompt.distillation,
                 attempt: leased.prompt.attempt,
@@ -194,7 +196,7 @@ impl Worker {
             };
             lock(&self.leases).insert(leased.prompt.id, held);
             let span = prompt_span(&leased, &delivery);
-            members.push(Member { leased, delivery, span });
+            members.push(Member { leased, delivery, span, at_work });
         }
         let done: Vec<String> = outcome
             .settled
@@ -209,6 +211,14 @@ impl Worker {
             tracing::warn!(%error, "entries cannot be acknowledged: they will come again and be settled");
         }
         Ok(members)
+    }
+
+    /// Marks a job that is asked about. What is leased is asked all the same where the store does not take the mark.
+    async fn mark(&self, job: DistillationId) -> Mark {
+        self.shared.at_work.at(job).await.unwrap_or_else(|error| {
+            tracing::warn!(%error, distillation = %job, "a job is worked at without a mark");
+            Mark::default()
+        })
     }
 
     /// Acknowledges what is done, and postpones what is being asked elsewhere.
@@ -308,7 +318,7 @@ impl Worker {
                 return members;
             }
             Err(error) => {
-                for Member { leased, delivery, span } in members {
+                for Member { leased, delivery, span, at_work: _at_work } in members {
                     self.give_back(&leased, &delivery, &error).instrument(span).await;
                 }
                 return Vec::new();
@@ -364,7 +374,7 @@ impl Worker {
 
     /// Hands an answer to the writer, or its failure to the store.
     async fn finish(&self, member: Member, answered: Result<Harvested, HarvestError>) {
-        let Member { leased, delivery, span } = member;
+        let Member { leased, delivery, span, at_work: _at_work } = member;
         match answered {
             Ok(harvested) => {
                 span.record("distillery.cached", harvested.cached);

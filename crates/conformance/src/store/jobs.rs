@@ -2,8 +2,9 @@
 #![allow(missing_docs, reason = "a case's name is what it checks")]
 
 use crate::fixtures::{
-    BOUND, LONG, NAME, answer, answer_all, call_of, conflict, dataset, harvest, harvest_of, invalid, job,
-    job_in, lease, lease_one, lease_run, new_job, not_found, prompts_of, question, rows, spec, student,
+    BOUND, LONG, LOST_MAX, NAME, answer, answer_all, call_of, claim, conflict, dataset, harvest, harvest_of,
+    invalid, job, job_in, lease, lease_one, lease_run, new_job, not_found, prompts_of, question, rows, spec,
+    student,
 };
 use crate::harness::{Store, StoreHarness};
 use domain::Timestamp;
@@ -12,7 +13,7 @@ use domain::event::{Event, EventKind};
 use domain::ids::{DatasetId, DistillationId, ModelId, RequestId, RunId};
 use domain::lifecycle::RunInstruction;
 use domain::metric::Accuracy;
-use domain::ports::{AttemptFailure, DistillationFilter, LedgerFilter, PLAN_MAX, PageRequest};
+use domain::ports::{AttemptFailure, Claim, DistillationFilter, LedgerFilter, PLAN_MAX, PageRequest};
 use domain::records::{HarvestProgress, NewDistillation, NewPrompt, PhaseSeconds};
 use domain::state::{DistillationState, PromptState, Purpose, Reason, Verdict};
 use std::time::Duration;
@@ -350,9 +351,25 @@ pub async fn jobs_are_listed_by_state_and_name(harness: &dyn StoreHarness) {
     }
 }
 
-async fn claimed(harness: &dyn StoreHarness, driver: &str, limit: usize) -> Vec<DistillationId> {
-    let claimed = harness.store().claim_distillations(driver, harness.lease(), limit).await.unwrap();
-    claimed.into_iter().map(|job| job.id).collect()
+/// The jobs that a harvester claims, and how many were lost at each.
+async fn claimed_with_lost(
+    harness: &dyn StoreHarness,
+    harvester: &str,
+    limit: usize,
+) -> Vec<(DistillationId, u64)> {
+    let claimed =
+        harness.store().claim_distillations(&claim(harvester, harness.lease(), limit)).await.unwrap();
+    claimed.into_iter().map(|claimed| (claimed.job.id, claimed.lost_harvesters)).collect()
+}
+
+async fn claimed(harness: &dyn StoreHarness, harvester: &str, limit: usize) -> Vec<DistillationId> {
+    claimed_with_lost(harness, harvester, limit).await.into_iter().map(|(job, _)| job).collect()
+}
+
+/// Loses a harvester that was at work at these jobs.
+async fn lose_at(harness: &dyn StoreHarness, harvester: &str, jobs: &[DistillationId]) {
+    harness.store().note_at_work(harvester, jobs, harness.lease()).await.unwrap();
+    harness.outlive().await;
 }
 
 pub async fn a_claimed_job_has_one_driver(harness: &dyn StoreHarness) {
@@ -401,6 +418,128 @@ pub async fn a_claim_outlasts_the_planning_of_its_job(harness: &dyn StoreHarness
     let mut both = claimed(harness, "right", 10).await;
     both.sort();
     assert_eq!(both, [planned, imported]);
+}
+
+pub async fn a_job_that_loses_its_harvesters_pauses(harness: &dyn StoreHarness) {
+    let store = harness.store();
+    for state in [Queued, Harvesting] {
+        let (job, beside) = (job_in(harness, state).await, job_in(harness, Harvesting).await);
+        let lost_at = |found: &[(DistillationId, u64)], job| {
+            found.iter().find(|(id, _)| *id == job).map(|(_, lost)| *lost)
+        };
+        for lost in 1..LOST_MAX {
+            lose_at(harness, &format!("lost {lost}"), &[job]).await;
+            let found = claimed_with_lost(harness, &format!("next {lost}"), 10).await;
+            assert_eq!((lost_at(&found, job), lost_at(&found, beside)), (Some(lost), Some(0)));
+        }
+        lose_at(harness, "the last", &[job]).await;
+        let found = claimed_with_lost(harness, "after", 10).await;
+        assert_eq!((lost_at(&found, job), lost_at(&found, beside)), (None, Some(0)));
+        let paused = store.distillation(job).await.unwrap();
+        assert_eq!((paused.state, paused.resume_state), (Paused, Some(state)));
+        assert!(paused.reason.starts_with("3 harvesters in a row were lost"), "{}", paused.reason);
+        assert!(paused.reason.contains("`distillery resume` tries again"), "{}", paused.reason);
+        assert_eq!(kinds(store.as_ref(), job).await.last(), Some(&moved(state, Paused, &paused.reason)));
+        // Resumed, it has its chances again.
+        store.resume(job).await.unwrap();
+        harness.outlive().await;
+        assert_eq!(lost_at(&claimed_with_lost(harness, "resumed", 10).await, job), Some(0));
+        for ended in [job, beside] {
+            store.cancel(ended, "").await.unwrap();
+        }
+    }
+}
+
+pub async fn a_harvester_that_is_not_lost_counts_against_no_job(harness: &dyn StoreHarness) {
+    let store = harness.store();
+    let job = job_in(harness, Harvesting).await;
+    let lost = async |harvester: &str| claimed_with_lost(harness, harvester, 10).await;
+    // One that goes on prolongs what it noted, one that ends takes it back, and nobody counts itself.
+    store.note_at_work("one", &[job], harness.lease()).await.unwrap();
+    harness.advance(harness.lease() / 2).await;
+    store.note_at_work("one", &[job], harness.lease()).await.unwrap();
+    harness.advance(harness.lease() / 2 + Duration::from_millis(1)).await;
+    assert_eq!(lost("two").await, [(job, 0)], "it is prolonged");
+    harness.outlive().await;
+    assert_eq!(lost("one").await, [(job, 0)], "its own");
+    store.note_at_work("one", &[], harness.lease()).await.unwrap();
+    harness.outlive().await;
+    assert_eq!(lost("two").await, [(job, 0)], "it was taken back");
+    // A job that is gone is left out, and one that ended is nobody's work.
+    let ended = job_in(harness, Failed).await;
+    lose_at(harness, "three", &[DistillationId::generate(), ended]).await;
+    for _ in 0..LOST_MAX {
+        lose_at(harness, "three", &[ended]).await;
+        assert_eq!(lost("two").await, [(job, 0)]);
+    }
+    assert_eq!(store.distillation(ended).await.unwrap().state, Failed);
+    store.note_at_work("four", &[ended], harness.lease()).await.unwrap();
+    store.delete_distillation(ended).await.unwrap();
+    harness.outlive().await;
+    assert_eq!(lost("two").await, [(job, 0)]);
+}
+
+pub async fn a_job_that_comes_further_begins_its_count_anew(harness: &dyn StoreHarness) {
+    let store = harness.store();
+    let job = job_in(harness, Queued).await;
+    let lose = async |harvester: &str| {
+        lose_at(harness, harvester, &[job]).await;
+        claimed_with_lost(harness, "claims", 10).await
+    };
+    assert_eq!(lose("one").await, [(job, 1)]);
+    assert_eq!(lose("two").await, [(job, 2)]);
+    store.clear_lost_harvesters(job).await.unwrap();
+    assert_eq!(lose("three").await, [(job, 1)]);
+    assert_eq!(lose("four").await, [(job, 2)]);
+    store.plan_prompts(job, vec![question(0, 0)]).await.unwrap();
+    assert_eq!(lose("five").await, [(job, 1)], "it was moved");
+    // Several that were lost at once count each.
+    store.note_at_work("six", &[job], harness.lease()).await.unwrap();
+    assert_eq!(lose("seven").await, []);
+    assert_eq!(store.distillation(job).await.unwrap().state, Paused);
+}
+
+/// Whoever is lost with several jobs in hand leaves them all under suspicion: one after the other they are tried.
+pub async fn suspects_are_driven_one_at_a_time(harness: &dyn StoreHarness) {
+    let store = harness.store();
+    let (mut planned, mut jobs) = (Vec::new(), Vec::new());
+    for _ in 0..4 {
+        let harvest = harvest(store.as_ref(), 1).await;
+        jobs.push(harvest.job);
+        planned.push(harvest.ids());
+        harness.advance(Duration::from_millis(5)).await;
+    }
+    lose_at(harness, "first", &jobs[..1]).await;
+    assert_eq!(claimed(harness, "nobody", 10).await.len(), 4);
+    lose_at(harness, "second", &jobs[..3]).await;
+    let trying = async |harvester: &str, suspects_max: usize| {
+        let claim = Claim { suspects_max, ..claim(harvester, harness.lease(), 10) };
+        let claimed = store.claim_distillations(&claim).await.unwrap();
+        claimed.into_iter().map(|claimed| (claimed.job.id, claimed.lost_harvesters)).collect::<Vec<_>>()
+    };
+    // Of two that are as suspect, the older one; and that again, for as long as it is driven.
+    for _ in 0..2 {
+        assert_eq!(trying("left", 1).await, [(jobs[1], 1), (jobs[3], 0)]);
+        assert_eq!(trying("right", 1).await, [(jobs[2], 1)]);
+    }
+    assert_eq!(trying("third", 0).await, []);
+    // The prompts of one that is suspect are its driver's.
+    let leased = async |harvester: &str| {
+        let mut leased = Vec::new();
+        for (ids, place) in planned.iter().zip(0..) {
+            let outcome = store.lease_prompts(ids, harvester, LONG).await.unwrap();
+            assert_eq!(outcome.leased.len() + outcome.busy.len(), 1, "{outcome:?}");
+            leased.extend(outcome.leased.iter().map(|_| place));
+        }
+        leased
+    };
+    assert_eq!(leased("right").await, [2, 3]);
+    assert_eq!(leased("left").await, [1]);
+    // One that comes further is not suspect any more, and makes room.
+    store.clear_lost_harvesters(jobs[1]).await.unwrap();
+    assert_eq!(trying("left", 1).await, [(jobs[0], 2), (jobs[1], 0), (jobs[3], 0)]);
+    harness.outlive().await;
+    assert_eq!(trying("alone", 2).await.len(), 4, "as many as the caller takes");
 }
 
 pub async fn the_teachers_result_is_written_with_its_event(harness: &dyn StoreHarness) {

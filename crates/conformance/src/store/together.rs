@@ -2,7 +2,7 @@
 #![allow(missing_docs, reason = "a case's name is what it checks")]
 
 use crate::fixtures::{
-    LOST_MAX, MONEY_RESERVED, NAME, TOKENS_RESERVED, answer, at_once, call_of, call_request, dataset,
+    LOST_MAX, MONEY_RESERVED, NAME, TOKENS_RESERVED, answer, at_once, call_of, call_request, claim, dataset,
     harvest, harvest_of, job_in, lease, lease_run, new_job, prompts_of, question, reserve, rows,
     same_question, spec, spec_within, student, training,
 };
@@ -230,14 +230,15 @@ pub async fn drivers_never_share_a_job(harness: &dyn StoreHarness) {
     let claimed = at_once(CALLERS, |driver| {
         let (store, lease) = (harness.store(), harness.lease());
         async move {
-            let jobs = store.claim_distillations(&format!("driver-{driver}"), lease, 4).await.unwrap();
-            jobs.into_iter().map(|job| job.id).collect::<Vec<DistillationId>>()
+            let jobs =
+                store.claim_distillations(&claim(&format!("driver-{driver}"), lease, 4)).await.unwrap();
+            jobs.into_iter().map(|claimed| claimed.job.id).collect::<Vec<DistillationId>>()
         }
     })
     .await;
     assert!(once(&claimed).is_subset(&jobs));
-    let rest = harness.store().claim_distillations("late", harness.lease(), 100).await.unwrap();
-    let rest: BTreeSet<DistillationId> = rest.into_iter().map(|job| job.id).collect();
+    let rest = harness.store().claim_distillations(&claim("late", harness.lease(), 100)).await.unwrap();
+    let rest: BTreeSet<DistillationId> = rest.into_iter().map(|claimed| claimed.job.id).collect();
     assert_eq!(once(&claimed).union(&rest).count(), 12, "each has one driver");
     assert!(once(&claimed).is_disjoint(&rest));
 }

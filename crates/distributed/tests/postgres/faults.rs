@@ -2,7 +2,7 @@
 
 use crate::database::Database;
 use conformance::fixtures::{
-    NAME, answer, dataset, harvest, invalid, job_in, lease, lease_one, lease_run, rows, spec, student,
+    NAME, answer, claim, dataset, harvest, invalid, job_in, lease, lease_one, lease_run, rows, spec, student,
     training,
 };
 use conformance::harness::StoreHarness;
@@ -237,7 +237,7 @@ async fn every_text_may_hold_what_postgres_refuses() {
     let told = store.events(job, 2, 1).await.unwrap().remove(0).kind;
     let EventKind::StateChanged { reason, .. } = told else { panic!("{told:?}") };
     assert_eq!(reason, GARBAGE, "an event is kept to the letter");
-    assert_eq!(store.claim_distillations(GARBAGE, database.lease(), 9).await.unwrap(), []);
+    assert_eq!(store.claim_distillations(&claim(GARBAGE, database.lease(), 9)).await.unwrap(), []);
     let run = training(store.as_ref(), NAME).await.id;
     assert_eq!(lease_run(&database, GARBAGE).await.run.trainer, KEPT);
     store.save_resume_point(run, 1, 1, GARBAGE).await.unwrap();
@@ -292,9 +292,9 @@ async fn a_claim_passes_over_no_job_whose_workers_are_busy() {
     lease_one(&database, harvest.prompts[0].id).await;
     let mut worker = database.pool.begin().await.unwrap();
     sqlx::query("UPDATE distillations SET calls = calls").execute(&mut *worker).await.unwrap();
-    let claimed = store.claim_distillations("driver", database.lease(), 9).await.unwrap();
-    assert_eq!(claimed.iter().map(|job| job.id).collect::<Vec<_>>(), [harvest.job]);
+    let claimed = store.claim_distillations(&claim("driver", database.lease(), 9)).await.unwrap();
+    assert_eq!(claimed.iter().map(|claimed| claimed.job.id).collect::<Vec<_>>(), [harvest.job]);
     worker.rollback().await.unwrap();
-    assert_eq!(spec(NAME), claimed[0].spec);
+    assert_eq!(spec(NAME), claimed[0].job.spec);
     assert_eq!(lease(&database, &[]).await, []);
 }

@@ -19,6 +19,30 @@ pub struct DistillationFilter {
     pub name: Option<String>,
 }
 
+/// What a harvester claims of the jobs that have to be driven.
+#[derive(Debug, Clone, Copy)]
+pub struct Claim<'a> {
+    /// Its name, unique per start.
+    pub harvester: &'a str,
+    /// How long a claim holds that is not repeated.
+    pub lease: Duration,
+    /// Most jobs.
+    pub jobs_max: usize,
+    /// Most jobs among them at which a harvester was lost.
+    pub suspects_max: usize,
+    /// Harvesters in a row that may be lost at a job before it is paused.
+    pub lost_max: u64,
+}
+
+/// A job that is driven by whoever claimed it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ClaimedJob {
+    /// The job.
+    pub job: Distillation,
+    /// Harvesters in a row that were lost at work at it.
+    pub lost_harvesters: u64,
+}
+
 /// Distillations: accepted, claimed by a driver, moved from state to state, and what happened to them.
 #[async_trait]
 pub trait JobStore: Send + Sync + 'static {
@@ -43,13 +67,23 @@ pub trait JobStore: Send + Sync + 'static {
     /// events, runs and metrics. Completions stay (they were paid for), and so do published models. Returns the runs that
     /// no model came from, so that their folders can be collected.
     async fn delete_distillation(&self, distillation: DistillationId) -> StoreResult<Vec<RunId>>;
-    /// Leases up to `limit` jobs in `queued` or `harvesting` to one driver, so that any replica may drive and no two do.
-    async fn claim_distillations(
+    /// Leases jobs in `queued` or `harvesting` to one harvester, so that any replica may drive and no two do: the oldest, and of
+    /// those at which a harvester was lost the least suspect. Such a job's prompts are leased to its driver alone.
+    ///
+    /// Before that, what other harvesters left behind that were [at work](Self::note_at_work) when they were lost is counted
+    /// against those jobs: see [`lifecycle::lose_harvesters`](crate::lifecycle::lose_harvesters). Whatever moves a job to another
+    /// state begins its count anew.
+    async fn claim_distillations(&self, claim: &Claim<'_>) -> StoreResult<Vec<ClaimedJob>>;
+    /// Notes the jobs that a harvester is at work at, which may end it, in place of those that it noted before. That holds for
+    /// `lease`; jobs that are gone are left out.
+    async fn note_at_work(
         &self,
-        driver: &str,
+        harvester: &str,
+        jobs: &[DistillationId],
         lease: Duration,
-        limit: usize,
-    ) -> StoreResult<Vec<Distillation>>;
+    ) -> StoreResult<()>;
+    /// Begins the count of the harvesters that were lost at a job anew: it has come further under one that was not.
+    async fn clear_lost_harvesters(&self, distillation: DistillationId) -> StoreResult<()>;
     /// Writes the teacher's result and the seconds of the harvest, with its event.
     async fn record_teacher(
         &self,

@@ -26,7 +26,7 @@ pub use batches::{BATCH_LEASE, BatchFill, BatchLine, BatchStore, LineEnd, NewBat
 pub use calls::{CallGrant, CallRequest, CallStore};
 pub use datasets::DatasetStore;
 pub use error::{StoreError, StoreResult};
-pub use jobs::{DistillationFilter, JobStore};
+pub use jobs::{Claim, ClaimedJob, DistillationFilter, JobStore};
 pub use models::ModelStore;
 pub use page::{BATCH_MAX, Page, PageRequest};
 pub use prompts::{

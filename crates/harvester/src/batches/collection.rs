@@ -38,6 +38,7 @@ impl BatchWork<'_> {
         if let BatchClose::Refused { message, is_temporary } = &output.close {
             return self.refused(teacher, message, *is_temporary && is_wanted).await;
         }
+        let _at_work = self.shared.at_work.at(self.batch.distillation).await?;
         let Some(read) = self.read(job, teacher, output).await? else { return Ok(Duration::ZERO) };
         if read.nameless > 0 {
             tracing::warn!(batch = %self.batch.id, lines = read.nameless, "lines of results belong to no call, and are left out");

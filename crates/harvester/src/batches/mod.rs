@@ -13,6 +13,7 @@ mod work;
 
 pub(crate) use gathering::gather;
 
+use crate::error::guarded;
 use crate::shared::Shared;
 use domain::ports::StoreResult;
 use domain::records::{Batch, Distillation};
@@ -82,7 +83,7 @@ pub(crate) async fn run(shared: Arc<Shared>, shutdown: CancellationToken) {
 async fn work(shared: Arc<Shared>, batch: Batch, shutdown: CancellationToken) {
     let work = BatchWork { shared: &shared, batch: &batch, shutdown: &shutdown };
     let stepped = tokio::select! {
-        stepped = work.step() => stepped,
+        stepped = guarded(work.step()) => stepped,
         () = work.beat() => return,
         // What only looks and reads can be done again by another process; what submits ends by itself.
         () = shutdown.cancelled(), if batch.state != BatchState::Ready => Ok(Duration::ZERO),

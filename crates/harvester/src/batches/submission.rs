@@ -28,6 +28,7 @@ impl BatchWork<'_> {
         job: &Arc<PreparedJob>,
         teacher: &BatchTeacher,
     ) -> Result<Duration, HarvestError> {
+        let _at_work = self.shared.at_work.at(self.batch.distillation).await?;
         let Some(length) = self.measure(job, teacher).await? else {
             self.end("nothing of it was left to ask", BatchEvent::Released).await?;
             return Ok(Duration::ZERO);

@@ -1,5 +1,6 @@
 //! Prompts that one call asks together: which ones, and what each of them is answered.
 
+use crate::at_work::Mark;
 use crate::job::{self, PreparedJob};
 use domain::budget::{CallEnd, Usage};
 use domain::completion::{FinishReason, split_answers};
@@ -22,6 +23,7 @@ pub(super) struct Member {
     pub(super) leased: LeasedPrompt,
     pub(super) delivery: Delivery,
     pub(super) span: Span,
+    pub(super) at_work: Mark,
 }
 
 /// What prompts have to have in common, to be asked by one call: everything but their rows.

@@ -124,6 +124,8 @@ impl Process {
         let settings = Settings {
             batch_poll: Duration::from_millis(20),
             lease: Duration::from_secs(1),
+            // They are killed faster than the job comes further, by the test and not by the job.
+            lost_harvesters_max: 100,
             ..Settings::new(RequestId::generate().to_string())
         };
         let teachers = BTreeMap::from([("local".to_owned(), teacher)]);
