@@ -11,6 +11,7 @@ use domain::fingerprint::{CompletionRequest, Sampled, TeacherIdentity};
 use domain::ids::CompletionKey;
 use domain::ports::Address;
 use domain::records::{Completion, LeasedPrompt, NewPrompt};
+use std::sync::Arc;
 use std::time::Duration;
 use teacher::{Parameters, Profile, Question, Sampling, Teacher};
 
@@ -116,12 +117,12 @@ impl Askers {
 /// tells now: it was paid for by another job.
 pub(crate) async fn told_since(
     shared: &Shared,
-    job: &PreparedJob,
+    job: &Arc<PreparedJob>,
     leased: &LeasedPrompt,
 ) -> Result<Option<Completion>, HarvestError> {
     let prompt = &leased.prompt;
     let Some(teacher) = job.teacher(prompt.profile) else { return Ok(None) };
-    let question = job.question_of(prompt, &leased.example)?;
+    let question = job.question_apart(leased).await?;
     // Nothing is asked of the server about the many prompts that were planned with its name.
     if Asked::unnamed(job, teacher).keys(&question).0 != prompt.key {
         return Ok(None);

@@ -7,7 +7,7 @@ use domain::budget::{CallBound, CallEnd};
 use domain::completion;
 use domain::ids::{CallId, CompletionKey, DatasetId, DistillationId};
 use domain::judge;
-use domain::records::{Completion, Distillation, Harvested, Prompt};
+use domain::records::{Completion, Distillation, Harvested, LeasedPrompt, Prompt};
 use domain::spec::{Spec, TeacherSource, TeacherSpec};
 use domain::state::Purpose;
 use domain::{Example, JobStore};
@@ -158,6 +158,15 @@ impl PreparedJob {
     pub(crate) fn question_of(&self, prompt: &Prompt, example: &Example) -> Result<Question, HarvestError> {
         let greedy = prompt.purpose == Purpose::Evaluate;
         self.question(example, prompt.sample, prompt.hinted, greedy)
+    }
+
+    /// The same, rendered [apart](Self::apart).
+    pub(crate) async fn question_apart(
+        self: &Arc<Self>,
+        leased: &LeasedPrompt,
+    ) -> Result<Question, HarvestError> {
+        let (prompt, example) = (leased.prompt.clone(), leased.example.clone());
+        self.apart(move |job| job.question_of(&prompt, &example)).await
     }
 
     /// What a completion comes to as the answer to a prompt; `calls` end with it.

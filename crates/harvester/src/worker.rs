@@ -416,8 +416,7 @@ impl Worker {
         };
         let prompt = &leased.prompt;
         let account = self.calls.account(prompt.id, prompt.attempt);
-        let (asking, example) = (prompt.clone(), leased.example.clone());
-        let mut question = job.apart(move |job| job.question_of(&asking, &example)).await?;
+        let mut question = job.question_apart(leased).await?;
         let reply = self.ask_teacher(teacher, question.clone(), &account).await?;
         let room = question.sampling.tokens_max.saturating_mul(2).min(TOKENS_MAX);
         if !truncated(job, leased, &reply) || room <= question.sampling.tokens_max {
