@@ -325,7 +325,16 @@ impl Cluster {
 
     /// Waits until the job is in `state`.
     pub fn wait_until(&self, url: &str, state: &str) {
-        wait_for(state, || (self.state(url)? == state).then_some(()));
+        let mut shown = None;
+        let began = Instant::now();
+        while began.elapsed() < LIMIT {
+            shown = self.shown(url);
+            if shown.as_ref().is_some_and(|shown| shown["state"] == state) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        panic!("{state}: not within {LIMIT:?}: {shown:?}");
     }
 
     /// Watches the job to its end; every event must come once and in order.

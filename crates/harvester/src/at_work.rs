@@ -50,6 +50,19 @@ impl AtWork {
         Ok(marked.entry(job).or_default().clone())
     }
 
+    /// Takes the mark of a job back at once, unless somebody is at work at it.
+    pub(crate) async fn leave(&self, job: DistillationId) -> StoreResult<()> {
+        let Some(marked) = &self.marked else { return Ok(()) };
+        let mut marked = marked.lock().await;
+        if marked.get(&job).is_none_or(Mark::is_held) {
+            return Ok(());
+        }
+        let others: Vec<DistillationId> = marked.keys().copied().filter(|other| *other != job).collect();
+        self.store.note_at_work(&self.harvester, &others, self.lease).await?;
+        marked.remove(&job);
+        Ok(())
+    }
+
     /// Prolongs the marks that are held, and takes back the others.
     async fn keep(&self) -> StoreResult<()> {
         let Some(marked) = &self.marked else { return Ok(()) };

@@ -58,13 +58,17 @@ pub(crate) async fn run(shared: Arc<Shared>, shutdown: CancellationToken) {
 }
 
 async fn drive(shared: Arc<Shared>, claimed: ClaimedJob) {
-    let id = claimed.job.id;
+    let (id, is_suspect) = (claimed.job.id, claimed.lost_harvesters > 0);
     let work = async {
         look(&shared, &claimed).await?;
         advance(&shared, claimed.job).await
     };
     if let Err(error) = guarded(Box::pin(work)).await {
         handle_error(&shared, id, &error).await;
+    }
+    // A suspect that only waits, for leases of those that were lost, say, is not blamed for what another does meanwhile.
+    if is_suspect && let Err(error) = shared.at_work.leave(id).await {
+        tracing::warn!(%error, distillation = %id, "the mark of a job is taken back later");
     }
 }
 
@@ -76,8 +80,7 @@ async fn look(shared: &Shared, claimed: &ClaimedJob) -> Result<(), HarvestError>
     let id = claimed.job.id;
     let progress = shared.stores.prompts.harvest_progress(id).await?;
     if shared.trials.moved(id, (progress.total(), progress.done())) {
-        shared.stores.jobs.clear_lost_harvesters(id).await?;
-        tracing::info!(distillation = %id, "a job at which a harvester was lost has come further");
+        shared.acquit(id).await?;
     }
     Ok(())
 }

@@ -120,6 +120,13 @@ impl Shared {
         }
     }
 
+    /// Ends the trial of a job that has come further.
+    pub(crate) async fn acquit(&self, job: DistillationId) -> StoreResult<()> {
+        self.stores.jobs.clear_lost_harvesters(job).await?;
+        tracing::info!(distillation = %job, "a job at which a harvester was lost has come further");
+        Ok(())
+    }
+
     /// Waits until something changed, the poll interval is over, or `shutdown`. Returns whether to continue.
     pub(crate) async fn idle(&self, shutdown: &CancellationToken) -> bool {
         tokio::select! {

@@ -39,6 +39,11 @@ impl Trials {
         *known = kept;
     }
 
+    /// Whether a job is on trial here.
+    pub(crate) fn is_tried(&self, job: DistillationId) -> bool {
+        self.known().contains_key(&job)
+    }
+
     /// Whether a job stands elsewhere than at the first look.
     pub(crate) fn moved(&self, job: DistillationId, stands_at: (u64, u64)) -> bool {
         let mut known = self.known();
@@ -66,6 +71,7 @@ mod tests {
         assert!(!trials.moved(first, (4, 0)), "it stands still");
         assert!(trials.moved(first, (4, 1)), "a prompt is answered");
         assert!(!trials.moved(second, (4, 1)), "it is not on trial");
+        assert!(trials.is_tried(first) && !trials.is_tried(second));
         trials.keep(&[]);
         assert_eq!(trials.room(Duration::ZERO), 1, "nobody is on trial any more");
     }

@@ -625,6 +625,16 @@ async fn store(shared: &Shared, leases: &Leases, batch: Vec<AnsweredPrompt>) {
         tokio::time::sleep(wait).await;
         wait = (wait * 2).min(Duration::from_secs(10));
     }
+    let jobs: HashSet<DistillationId> = {
+        let leases = lock(leases);
+        prompts.iter().filter_map(|prompt| leases.get(prompt)).map(|held| held.job).collect()
+    };
+    // At once: this process may be lost at another job before its driver looks again.
+    for job in jobs.into_iter().filter(|job| shared.trials.is_tried(*job)) {
+        if let Err(error) = shared.acquit(job).await {
+            tracing::warn!(%error, distillation = %job, "that a job came further is not noted: its driver will see it");
+        }
+    }
     if let Err(error) = shared.queue.acknowledge(&handles).await {
         tracing::warn!(%error, "entries cannot be acknowledged: they will come again and be settled");
     }
