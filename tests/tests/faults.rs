@@ -223,8 +223,7 @@ fn a_teacher_that_is_away_for_long_pauses_a_job_which_goes_on() {
         }
         teach(&asked.prompt).after(LONG.delay)
     });
-    // Longer than a teacher that fails is left alone: a resumed job would be paused before it asks again.
-    let patience = [("DISTILLERY_HARVESTER_OUTAGE_SECONDS", "12")];
+    let patience = [("DISTILLERY_HARVESTER_OUTAGE_SECONDS", "2")];
     let harvesters: Vec<_> =
         (0..2).map(|_| cluster.try_start("harvester", NOBODY, &patience).unwrap()).collect();
     let url = harvesters[0].url();

@@ -10,8 +10,7 @@ use crate::shared::Shared;
 use domain::fingerprint::{CompletionRequest, Sampled, TeacherIdentity};
 use domain::ids::CompletionKey;
 use domain::ports::Address;
-use domain::records::{Completion, LeasedPrompt, NewPrompt};
-use std::sync::Arc;
+use domain::records::{Completion, NewPrompt, Prompt};
 use std::time::Duration;
 use teacher::{Parameters, Profile, Question, Sampling, Teacher};
 
@@ -117,19 +116,18 @@ impl Askers {
 /// tells now: it was paid for by another job.
 pub(crate) async fn told_since(
     shared: &Shared,
-    job: &Arc<PreparedJob>,
-    leased: &LeasedPrompt,
+    job: &PreparedJob,
+    prompt: &Prompt,
+    question: &Question,
 ) -> Result<Option<Completion>, HarvestError> {
-    let prompt = &leased.prompt;
     let Some(teacher) = job.teacher(prompt.profile) else { return Ok(None) };
-    let question = job.question_apart(leased).await?;
     // Nothing is asked of the server about the many prompts that were planned with its name.
-    if Asked::unnamed(job, teacher).keys(&question).0 != prompt.key {
+    if Asked::unnamed(job, teacher).keys(question).0 != prompt.key {
         return Ok(None);
     }
     let Ok(identity) = tokio::time::timeout(NAME_WAIT, served(teacher)).await else { return Ok(None) };
     let asked = Asked { identity, ..Asked::unnamed(job, teacher) };
-    let named = asked.keys(&question).0;
+    let named = asked.keys(question).0;
     if named == prompt.key {
         return Ok(None);
     }

@@ -77,7 +77,7 @@ struct Worker {
     leases: Leases,
     asked: mpsc::Sender<AnsweredPrompt>,
     calls: Calls,
-    outages: Mutex<HashMap<String, Instant>>,
+    outages: Mutex<HashMap<String, Outage>>,
     together: Tried,
 }
 
@@ -260,14 +260,14 @@ impl Worker {
             () = self.shutdown.cancelled() => None,
         };
         drop(ahead);
-        let (mut alone, members) = match &slot {
-            Some(_) => self.told_since(members).await,
-            None => (Vec::new(), members),
-        };
-        alone.extend(match (&slot, members.len()) {
-            (Some(_), 2..) => self.harvest_together(members).await,
+        let alone = match (&slot, members.len()) {
+            (Some(_), 2..) => {
+                let (mut known, asked) = self.told_since(members).await;
+                known.extend(self.harvest_together(asked).await);
+                known
+            }
             (Some(_) | None, _) => members,
-        });
+        };
         let mut slot = slot;
         let count = alone.len();
         for (member, place) in alone.into_iter().zip(1..) {
@@ -284,18 +284,18 @@ impl Worker {
         }
     }
 
-    /// Prompts that are answered already, now that their server tells who answers; and the others.
+    /// Of prompts that one call would ask: those that are answered already, now that their server tells who answers; and the
+    /// others.
     async fn told_since(&self, members: Vec<Member>) -> (Vec<Member>, Vec<Member>) {
         let (mut known, mut asked) = (Vec::new(), Vec::new());
         for mut member in members {
-            if member.leased.cached.is_none() {
-                let found = guarded(async {
-                    let job = self.shared.jobs.get(member.leased.prompt.distillation).await?;
-                    address::told_since(&self.shared, &job, &member.leased).await
-                });
-                // A question that cannot be made, or a store that is away, is met again where it is asked.
-                member.leased.cached = found.await.unwrap_or_default();
-            }
+            let found = guarded(async {
+                let job = self.shared.jobs.get(member.leased.prompt.distillation).await?;
+                let question = job.question_apart(&member.leased).await?;
+                address::told_since(&self.shared, &job, &member.leased.prompt, &question).await
+            });
+            // A question that cannot be made, or a store that is away, is met again where it is asked.
+            member.leased.cached = found.await.unwrap_or_default();
             if member.leased.cached.is_some() { known.push(member) } else { asked.push(member) }
         }
         (known, asked)
@@ -400,23 +400,31 @@ impl Worker {
 
     async fn ask(&self, leased: &LeasedPrompt) -> Result<Harvested, HarvestError> {
         let job = self.shared.jobs.get(leased.prompt.distillation).await?;
-        let (completion, calls) = match &leased.cached {
-            Some(completion) => (completion.clone(), Vec::new()),
-            None => self.call(&job, leased).await?,
-        };
-        let harvested = job.harvested(&leased.prompt, &leased.example, completion, calls);
-        Ok(Harvested { cached: leased.cached.is_some(), ..harvested })
+        let harvested = |completion, calls| job.harvested(&leased.prompt, &leased.example, completion, calls);
+        if let Some(completion) = &leased.cached {
+            return Ok(Harvested { cached: true, ..harvested(completion.clone(), Vec::new()) });
+        }
+        let question = job.question_apart(leased).await?;
+        if let Some(completion) = address::told_since(&self.shared, &job, &leased.prompt, &question).await? {
+            return Ok(Harvested { cached: true, ..harvested(completion, Vec::new()) });
+        }
+        let (completion, calls) = self.call(&job, leased, question).await?;
+        Ok(harvested(completion, calls))
     }
 
     /// Calls the teacher; an answer that ran out of room is asked once more with twice the room. Returns the answer, and the
     /// calls that end with it.
-    async fn call(&self, job: &Arc<PreparedJob>, leased: &LeasedPrompt) -> Result<PaidAnswer, HarvestError> {
+    async fn call(
+        &self,
+        job: &PreparedJob,
+        leased: &LeasedPrompt,
+        mut question: Question,
+    ) -> Result<PaidAnswer, HarvestError> {
         let Some(teacher) = job.teacher(leased.prompt.profile) else {
             return Err(HarvestError::Stuck("this job has no teacher to ask".to_owned()));
         };
         let prompt = &leased.prompt;
         let account = self.calls.account(prompt.id, prompt.attempt);
-        let mut question = job.question_apart(leased).await?;
         let reply = self.ask_teacher(teacher, question.clone(), &account).await?;
         let room = question.sampling.tokens_max.saturating_mul(2).min(TOKENS_MAX);
         if !truncated(job, leased, &reply) || room <= question.sampling.tokens_max {
@@ -466,8 +474,8 @@ impl Worker {
             HarvestError::Teacher(TeacherError::BudgetExhausted | TeacherError::LeaseLost) => {
                 NoAnswer::Delayed
             }
-            HarvestError::Teacher(TeacherError::Unavailable { failure, .. }) => {
-                match self.is_long_outage(&failure.profile, job).await? {
+            HarvestError::Teacher(TeacherError::Unavailable { failure, is_held, .. }) => {
+                match self.is_long_outage(&failure.profile, job, !is_held).await? {
                     true => NoAnswer::Paused,
                     false => NoAnswer::Delayed,
                 }
@@ -518,18 +526,46 @@ impl Worker {
     }
 
     /// Whether a teacher has been away for long, while the job was asking it: after a resume the patience begins anew, also in
-    /// the replicas that did not pause the job, and remember the outage before that.
-    async fn is_long_outage(&self, profile: &str, job: DistillationId) -> Result<bool, HarvestError> {
+    /// the replicas that did not pause the job, and remember the outage before that; and no job is paused again before its
+    /// teacher, which is left alone for a while after failures, was called once more.
+    async fn is_long_outage(
+        &self,
+        profile: &str,
+        job: DistillationId,
+        was_called: bool,
+    ) -> Result<bool, HarvestError> {
         let patience = self.shared.settings.outage_patience;
-        if lock(&self.outages).entry(profile.to_owned()).or_insert_with(Instant::now).elapsed() < patience {
+        let outage = {
+            let mut outages = lock(&self.outages);
+            let outage = outages.entry(profile.to_owned()).or_insert_with(Outage::new);
+            if was_called {
+                outage.called = Some(Instant::now());
+            }
+            *outage
+        };
+        if outage.since.elapsed() < patience {
             return Ok(false);
         }
-        let since = self.shared.stores.jobs.distillation(job).await?.updated_at;
-        if since.elapsed() < patience {
+        let asks_for = self.shared.stores.jobs.distillation(job).await?.updated_at.elapsed();
+        if asks_for < patience || outage.called.is_none_or(|called| called.elapsed() > asks_for) {
             return Ok(false);
         }
         lock(&self.outages).remove(profile);
         Ok(true)
+    }
+}
+
+/// A teacher that is away.
+#[derive(Clone, Copy)]
+struct Outage {
+    since: Instant,
+    /// When this process called it last.
+    called: Option<Instant>,
+}
+
+impl Outage {
+    fn new() -> Self {
+        Self { since: Instant::now(), called: None }
     }
 }
 

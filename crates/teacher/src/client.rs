@@ -328,7 +328,7 @@ impl Client {
                 wait: wait.unwrap_or(WAIT_UNKNOWN).min(WAIT_MAX),
             },
             Meaning::Unavailable(words) => {
-                TeacherError::Unavailable { failure: failure(words, CallEnd::Failed), wait }
+                TeacherError::Unavailable { failure: failure(words, CallEnd::Failed), wait, is_held: false }
             }
             Meaning::WrongRequest { words, parameter } => TeacherError::WrongRequest {
                 failure: failure(words, CallEnd::Refused),
@@ -397,7 +397,7 @@ impl Client {
             ("closed the connection before its answer was complete".to_owned(), CallEnd::InDoubt)
         };
         let words = Words { what: format!("{what}{}", causes(error)), said: String::new() };
-        TeacherError::Unavailable { failure: self.failure(&words, end), wait: None }
+        TeacherError::Unavailable { failure: self.failure(&words, end), wait: None, is_held: false }
     }
 
     /// The body of an answer, without what the server repeats of our secrets: every text of a server's comes through here, or

@@ -43,6 +43,8 @@ pub enum TeacherError {
         failure: Box<Failure>,
         /// How long the server asked to wait.
         wait: Option<Duration>,
+        /// No call was made about this question: after failures of others it is left alone for that long.
+        is_held: bool,
     },
     /// It refuses this request, and would refuse it again.
     #[error("{failure}")]

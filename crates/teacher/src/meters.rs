@@ -160,7 +160,7 @@ mod tests {
         });
         let errors = [
             TeacherError::Wait { failure: failure.clone(), wait: Duration::ZERO },
-            TeacherError::Unavailable { failure: failure.clone(), wait: None },
+            TeacherError::Unavailable { failure: failure.clone(), wait: None, is_held: false },
             TeacherError::WrongRequest { failure: failure.clone(), parameter: None },
             TeacherError::Malformed(failure.clone()),
             TeacherError::Permanent(failure),

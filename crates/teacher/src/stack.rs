@@ -145,15 +145,15 @@ impl Teacher {
         loop {
             let turn = match self.turns.turn(self.cost(&question)).await {
                 Ok(turn) => turn,
-                Err(none) => return Err(self.no_turn(none)),
+                Err(none) => return Err(self.no_turn(none, failures == 0)),
             };
             match self.attempt(turn, &question, account).await {
                 Ok(reply) => return Ok(Reply { seconds: began.elapsed().as_secs_f64(), ..reply }),
-                Err(TeacherError::Unavailable { failure, wait }) => {
+                Err(TeacherError::Unavailable { failure, wait, is_held }) => {
                     failures += 1;
                     let pause = backoff(failures, wait, rand::random::<f64>());
                     if failures >= self.profile.attempts_max.max(1) || pause > RETRY_WAIT_MAX {
-                        return Err(TeacherError::Unavailable { failure, wait });
+                        return Err(TeacherError::Unavailable { failure, wait, is_held });
                     }
                     tracing::debug!(error = %failure, failures, ?pause, "retrying a call");
                     tokio::time::sleep(pause).await;
@@ -219,7 +219,8 @@ impl Teacher {
         }
     }
 
-    fn no_turn(&self, none: NoTurn) -> TeacherError {
+    /// Why a question has no turn; `is_held` where no call was made about it before.
+    fn no_turn(&self, none: NoTurn, is_held: bool) -> TeacherError {
         let failure = |message: String| {
             let (profile, url) = (self.profile.name.clone(), shown_url(&self.profile.url));
             Box::new(Failure { profile, url, message, end: CallEnd::Refused })
@@ -229,7 +230,7 @@ impl Teacher {
                 let words =
                     self.standing.words().unwrap_or_else(|| "failed several times in a row".to_owned());
                 let message = format!("is not asked for {} s: it {words}", wait.as_secs_f64().ceil());
-                TeacherError::Unavailable { failure: failure(message), wait: Some(wait) }
+                TeacherError::Unavailable { failure: failure(message), wait: Some(wait), is_held }
             }
             NoTurn::Later { wait, reason } => {
                 let why = match reason {

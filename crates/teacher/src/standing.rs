@@ -103,7 +103,7 @@ impl Standing {
             TeacherError::Wait { failure, wait } => {
                 self.met(ObstacleKind::Refused, failure.message.clone(), Some(*wait), true);
             }
-            TeacherError::Unavailable { failure, wait } => {
+            TeacherError::Unavailable { failure, wait, .. } => {
                 self.met(ObstacleKind::Failed, failure.message.clone(), *wait, true);
             }
             TeacherError::Unaccounted(message) => {
@@ -193,7 +193,11 @@ mod tests {
         let found = standing.obstacle(None).unwrap();
         assert_eq!((found.kind, found.why.as_str()), (ObstacleKind::Refused, "asks to wait (429): `slow`"));
         assert!(found.resumes_in.unwrap() <= Duration::from_secs(3));
-        standing.failed(&TeacherError::Unavailable { failure: failure("answered 503"), wait: None });
+        standing.failed(&TeacherError::Unavailable {
+            failure: failure("answered 503"),
+            wait: None,
+            is_held: false,
+        });
         assert_eq!(standing.obstacle(None).unwrap().kind, ObstacleKind::Failed);
         standing.sent();
         standing.ended(true);
