@@ -5,12 +5,13 @@ use domain::completion::{self, FinishReason};
 use domain::ids::CallId;
 use domain::{Example, Spec, Task, equation, template};
 use embedded::MemoryRateLimiter;
+use readers::paper::PaperDataset;
 use readers::{Format, Options, rows_from};
 use std::fs;
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use teacher::{Profile, Provider, Question, Renderer, Teacher};
+use teacher::{BatchAnswer, BatchTeacher, LineSaid, Profile, Provider, Question, Renderer, Teacher};
 use tempfile::TempDir;
 
 /// The repository, from the crate that uses this file.
@@ -43,6 +44,8 @@ pub(crate) const TARGETS: &[Target] = &[
     Target { name: "rows_parquet", read: rows_parquet, seeds: &["fuzz/seeds/rows_parquet"] },
     Target { name: "completions", read: completions, seeds: &["fuzz/seeds/completions"] },
     Target { name: "answers", read: answers, seeds: &["fuzz/seeds/answers"] },
+    Target { name: "batches", read: batches, seeds: &["fuzz/seeds/batches"] },
+    Target { name: "paper", read: paper, seeds: &["fuzz/seeds/paper"] },
     Target { name: "templates", read: templates, seeds: &["fuzz/seeds/templates"] },
     Target { name: "tasks", read: tasks, seeds: &["crates/domain/tasks", "examples/tasks"] },
     Target { name: "specs", read: specs, seeds: &["tests/compat/0.1.0/spec.json"] },
@@ -102,8 +105,8 @@ fn completions(bytes: &[u8]) {
     let _ = equation::value(&text);
 }
 
-/// The answer of a teacher of each provider, good or not.
-fn answers(bytes: &[u8]) {
+/// Calls `read` with the batch API of each provider.
+fn with_batch_teachers(read: impl Fn(&BatchTeacher)) {
     thread_local! {
         static TEACHERS: Vec<Teacher> = {
             let _ = rustls::crypto::ring::default_provider().install_default();
@@ -117,14 +120,43 @@ fn answers(bytes: &[u8]) {
                 .collect()
         };
     }
+    TEACHERS.with(|teachers| teachers.iter().filter_map(Teacher::batches).for_each(read));
+}
+
+/// The answer of a teacher of each provider, good or not.
+fn answers(bytes: &[u8]) {
     let question = Question { prompt: "1 + 1?".to_owned(), ..Question::default() };
-    TEACHERS.with(|teachers| {
-        for batches in teachers.iter().filter_map(Teacher::batches) {
-            for status in [200, 400, 429, 500] {
-                let _ = batches.read(CallId::generate(), status, bytes, &question);
+    with_batch_teachers(|batches| {
+        for status in [200, 400, 429, 500] {
+            let _ = batches.read(CallId::generate(), status, bytes, &question);
+        }
+    });
+}
+
+/// The file that a batch of each provider brought.
+fn batches(bytes: &[u8]) {
+    let question = Question { prompt: "1 + 1?".to_owned(), ..Question::default() };
+    with_batch_teachers(|batches| {
+        for line in bytes.split(|byte| *byte == b'\n') {
+            if let BatchAnswer { call, said: LineSaid::Answer { status, body } } = batches.answer_of(line) {
+                let _ = batches.read(call.unwrap_or_else(CallId::generate), status, &body, &question);
             }
         }
     });
+}
+
+/// A folder in the paper's layout: up to the first line that is empty, its rows, and behind it the completions.
+fn paper(bytes: &[u8]) {
+    let rows = bytes.windows(2).position(|pair| pair == b"\n\n").unwrap_or(bytes.len());
+    let (rows, completions) = bytes.split_at(rows);
+    let Ok(folder) = tempfile::tempdir() else { return };
+    let llm = folder.path().join("llm");
+    let _ = fs::create_dir(&llm);
+    let _ = fs::write(llm.join("train_CoT_0.json"), completions);
+    for dataset in PaperDataset::ALL {
+        let _ = fs::write(folder.path().join(format!("{dataset}_train.json")), rows);
+        let _ = readers::paper::read(*dataset, folder.path());
+    }
 }
 
 /// The template of a task.

@@ -1,6 +1,6 @@
 //! Where the parts of a provider's batch API are.
 
-use super::grouping::BatchAnswer;
+use super::grouping::{BatchAnswer, LineSaid};
 use super::{anthropic, gemini, openai};
 use crate::client::Client;
 use crate::dialect;
@@ -51,12 +51,17 @@ impl Api {
     }
 
     /// What a line of results says.
-    pub(super) fn answer(&self, line: &Value) -> Option<BatchAnswer> {
-        match self.provider() {
-            Provider::OpenAiChat | Provider::OpenAiCompletions => openai::answer(line),
-            Provider::Anthropic => anthropic::answer(line),
-            Provider::Gemini => gemini::answer(line),
-        }
+    pub(super) fn line(&self, line: &[u8]) -> BatchAnswer {
+        let value: Value = match serde_json::from_slice(line) {
+            Ok(value) => value,
+            Err(_) => serde_json::from_str(&String::from_utf8_lossy(line)).unwrap_or(Value::Null),
+        };
+        let answer = match self.provider() {
+            Provider::OpenAiChat | Provider::OpenAiCompletions => openai::answer(&value),
+            Provider::Anthropic => anthropic::answer(&value),
+            Provider::Gemini => gemini::answer(&value),
+        };
+        answer.unwrap_or(BatchAnswer { call: None, said: LineSaid::Garbled })
     }
 
     pub(super) fn batch_address(&self, name: &str, act: Option<&str>) -> Result<Url, TeacherError> {

@@ -1,7 +1,7 @@
 //! A teacher that is asked in batches.
 
 use super::api::{Api, TRANSFER_TIMEOUT, before_path};
-use super::grouping::{BatchLimits, BatchOutput, BatchStatus, Candidate, PAGE, Proof};
+use super::grouping::{BatchAnswer, BatchLimits, BatchOutput, BatchStatus, Candidate, PAGE, Proof};
 use super::results::Results;
 use super::{anthropic, gemini, openai};
 use crate::client::Client;
@@ -265,6 +265,11 @@ impl BatchTeacher {
     /// The lines that a batch brought, in the provider's order.
     pub fn results(&self, output: &BatchOutput) -> Results {
         Results::new(self.api.clone(), output.files.clone())
+    }
+
+    /// What a line of results says, whatever its bytes are.
+    pub fn answer_of(&self, line: &[u8]) -> BatchAnswer {
+        self.api.line(line)
     }
 
     /// What a line means as an answer to `question`.

@@ -1,13 +1,12 @@
 //! Results, line by line: files are long, and lines come in any order.
 
 use super::api::Api;
-use super::grouping::{BatchAnswer, LineSaid};
+use super::grouping::BatchAnswer;
 use crate::client::BODY_BYTES_MAX;
 use crate::error::TeacherError;
 use bytes::{Buf, Bytes, BytesMut};
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use serde_json::Value;
 use std::collections::VecDeque;
 
 /// The lines of a batch's files. What is held at a time is one line.
@@ -38,21 +37,12 @@ impl Results {
                 if line.trim_ascii().is_empty() {
                     continue;
                 }
-                return Ok(Some(self.read(&line)));
+                return Ok(Some(self.api.line(&line)));
             }
             if !self.fill().await? {
                 return Ok(None);
             }
         }
-    }
-
-    fn read(&self, line: &[u8]) -> BatchAnswer {
-        let garbled = BatchAnswer { call: None, said: LineSaid::Garbled };
-        let value: Value = match serde_json::from_slice(line) {
-            Ok(value) => value,
-            Err(_) => serde_json::from_str(&String::from_utf8_lossy(line)).unwrap_or(Value::Null),
-        };
-        self.api.answer(&value).unwrap_or(garbled)
     }
 
     /// The next whole line of what has come.
