@@ -8,7 +8,7 @@ use serde_json::json;
 use std::error::Error;
 use std::path::Path;
 use std::time::Instant;
-use t5::{Batch, Compute, Model, Size};
+use t5::{Compute, Model, Pair, Size};
 use tch::{Device, Kind, Tensor};
 use trainer::optimizer::AdamW;
 
@@ -54,11 +54,14 @@ fn name(compute: Compute) -> &'static str {
 }
 
 /// Ids, computed in the same way for the peers: row r, position p is 3 + (r * 7919 + p * 104729) mod 32000.
+fn numbers(rows: i64, length: i64) -> Vec<Vec<i64>> {
+    let row = |row: i64| (0..length).map(|place| 3 + (row * 7919 + place * 104_729) % 32_000).collect();
+    (0..rows).map(row).collect()
+}
+
+/// Those ids as `[rows, length]`.
 fn ids(rows: i64, length: i64) -> Tensor {
-    let numbers: Vec<i64> = (0..rows)
-        .flat_map(|row| (0..length).map(move |place| 3 + (row * 7919 + place * 104_729) % 32_000))
-        .collect();
-    Tensor::from_slice(&numbers).reshape([rows, length])
+    Tensor::from_slice(&numbers(rows, length).concat()).reshape([rows, length])
 }
 
 /// Seconds for `TARGET` greedy tokens of `rows` rows, including the encoder, and the tokens.
@@ -71,7 +74,7 @@ fn decode(model: &Model, compute: Compute, rows: i64) -> Outcome<(f64, Vec<Vec<i
     for _ in 0..=ROUNDS {
         let began = Instant::now();
         let encoded = model.encode(&weights, &input, &mask)?;
-        let mut state = model.start(&weights, &encoded);
+        let mut state = model.start(&weights, &encoded).unwrap();
         let mut tokens = vec![model.config().decoder_start_token_id; usize::try_from(rows)?];
         texts = vec![Vec::new(); tokens.len()];
         for _ in 0..TARGET {
@@ -88,11 +91,9 @@ fn decode(model: &Model, compute: Compute, rows: i64) -> Outcome<(f64, Vec<Vec<i
 /// Seconds of one step over `EXAMPLES` examples, both tasks in one forward: pass, gradients, clipping, AdamW.
 fn train(model: &mut Model, compute: Compute) -> Outcome<f64> {
     let rows = EXAMPLES * 2;
-    let batch = Batch {
-        input_ids: ids(rows, SOURCE),
-        input_mask: Tensor::ones([rows, SOURCE], (Kind::Bool, Device::Cpu)),
-        labels: ids(rows, TARGET),
-    };
+    let (sources, targets) = (numbers(rows, SOURCE), numbers(rows, TARGET));
+    let pairs: Vec<Pair<'_>> =
+        sources.iter().map(Vec::as_slice).zip(targets.iter().map(Vec::as_slice)).collect();
     let (flat, weights) = model.flatten(compute)?;
     let mut optimizer = AdamW::new(flat, 0.0, true);
     let mut rounds = Vec::new();
@@ -100,7 +101,7 @@ fn train(model: &mut Model, compute: Compute) -> Outcome<f64> {
         let began = Instant::now();
         optimizer.begin()?;
         let draw = Draw { key: 0, place: 0, part: 0 };
-        t5::mean_loss(&model.forward_drawn(&weights, &batch, 0.0, draw)?, &batch.labels).backward();
+        model.losses(&weights, &pairs, 0.0, draw)?.mean(Kind::Float).backward();
         optimizer.collect()?;
         let scale = (1.0 / (optimizer.gradient_norm()? + 1e-6)).min(1.0);
         optimizer.step(1e-9, scale)?;

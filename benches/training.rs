@@ -3,7 +3,7 @@
 //! `training [SECONDS [WORDS]]` measures every case whose name has WORDS for about SECONDS (default 3), after a warm-up, and
 //! prints one JSON object a line:
 //! `{"case", "examples_per_second", "pass", "norm", "update", "zero", "padded"}`, times in milliseconds a step, `padded` the
-//! padded tokens over the real ones. One process measures one build: to compare two builds, run them by turns, pinned to the
+//! positions that attention computes over the real tokens. One process measures one build: to compare two builds, run them by turns, pinned to the
 //! same core, with `OMP_NUM_THREADS=1` (benches/TRAINING.md).
 
 use domain::Task;

@@ -1,5 +1,5 @@
 //! C++ over libtorch for what its bindings lack: the optimiser and the norm of gradients over flat buffers, dropout by counter,
-//! and memory that is kept for the next tensor.
+//! rows of tokens without padding, and memory that is kept for the next tensor.
 //!
 //! `step.cpp` and `memory.cpp` are the only C++ of the training side. They are linked against `libtorch_cpu` and `libc10`
 //! alone, and have bodies for the CPU; on other devices the same functions are made of the library's operators.
@@ -170,6 +170,65 @@ pub fn gate(wide: &Tensor) -> Result<Tensor> {
     Ok(unsafe { Tensor::from_ptr(result) })
 }
 
+/// The lengths of rows of tokens that lie end to end, none of which is empty.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rows(Vec<i64>);
+
+impl Rows {
+    /// Rows of these lengths; `None` where there is none, or one of them is empty.
+    #[must_use]
+    pub fn new(lengths: Vec<i64>) -> Option<Self> {
+        (!lengths.is_empty() && lengths.iter().all(|length| *length > 0)).then_some(Self(lengths))
+    }
+
+    /// Tokens of each row.
+    pub fn lengths(&self) -> &[i64] {
+        &self.0
+    }
+
+    /// Tokens of the longest row.
+    pub fn width(&self) -> i64 {
+        self.0.iter().copied().max().unwrap_or(0)
+    }
+
+    /// Tokens `[tokens, PARTS * heads * size]`, a tensor for each part: `[rows, heads, width, size]`, nothing behind a row's end.
+    ///
+    /// # Errors
+    /// There are not as many tokens as the rows have, or they have no vector for each part and head.
+    pub fn spread<const PARTS: usize>(&self, tokens: &Tensor, heads: i64) -> Result<[Tensor; PARTS]> {
+        let mut results = [std::ptr::null_mut(); PARTS];
+        // SAFETY: a tensor and lengths that are borrowed for the call, as many as is said, and a place for each result, all of
+        // which the C++ sets to tensors of their own where it does not fail.
+        check(unsafe {
+            distillery_spread(
+                tokens.as_ptr(),
+                self.0.as_ptr(),
+                self.0.len() as i64,
+                PARTS as i64,
+                heads,
+                results.as_mut_ptr(),
+            )
+        })?;
+        // SAFETY: the call succeeded, so that every one points to a tensor that nobody else owns.
+        Ok(results.map(|result| unsafe { Tensor::from_ptr(result) }))
+    }
+
+    /// The tokens of `[rows, heads, width, size]`, end to end: `[tokens, heads * size]`.
+    ///
+    /// # Errors
+    /// It has not the shape of these rows.
+    pub fn gather(&self, padded: &Tensor) -> Result<Tensor> {
+        let mut result = std::ptr::null_mut();
+        // SAFETY: a tensor and lengths that are borrowed for the call, as many as is said, and a place for the result, which the
+        // C++ sets to a tensor of its own where it does not fail.
+        check(unsafe {
+            distillery_gather(padded.as_ptr(), self.0.as_ptr(), self.0.len() as i64, &raw mut result)
+        })?;
+        // SAFETY: the call succeeded, so that `result` points to a tensor that nobody else owns.
+        Ok(unsafe { Tensor::from_ptr(result) })
+    }
+}
+
 /// While one of these lives, the memory of tensors on the CPU is kept for the next tensors instead of being given back to the
 /// system, which clears every page before it hands it out again. What is kept is bounded by a quarter of the most that was in
 /// use at once; the last one to go gives it back.
@@ -245,4 +304,18 @@ unsafe extern "C" {
         result: *mut *mut C_tensor,
     ) -> *const c_char;
     fn distillery_gate(wide: *const C_tensor, result: *mut *mut C_tensor) -> *const c_char;
+    fn distillery_spread(
+        tokens: *const C_tensor,
+        lengths: *const i64,
+        count: i64,
+        parts: i64,
+        heads: i64,
+        results: *mut *mut C_tensor,
+    ) -> *const c_char;
+    fn distillery_gather(
+        padded: *const C_tensor,
+        lengths: *const i64,
+        count: i64,
+        result: *mut *mut C_tensor,
+    ) -> *const c_char;
 }

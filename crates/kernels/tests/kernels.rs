@@ -1,7 +1,7 @@
 //! Every kernel against its plain form.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests fail loudly")]
 
-use kernels::{Buffers, Draw, Update, adamw, collect, dropout, gate, layer_norm, norm, set_gradient};
+use kernels::{Buffers, Draw, Rows, Update, adamw, collect, dropout, gate, layer_norm, norm, set_gradient};
 use tch::{Device, Kind, Tensor};
 
 const FLOAT: (Kind, Device) = (Kind::Float, Device::Cpu);
@@ -249,4 +249,68 @@ fn a_gate_is_that_of_the_library() {
     let far = Vec::<f32>::try_from(gate(&far).unwrap()).unwrap();
     assert!(far[0].abs() < 1e-6 && far[1] == 1e30 && far[2].is_nan(), "{far:?}");
     assert!(gate(&numbers(3)).unwrap_err().to_string().contains("two halves"));
+}
+
+/// Tokens as `[rows, heads, width, size]` for each part, of the library's operators.
+fn spread_plainly(tokens: &Tensor, lengths: &[i64], parts: i64, heads: i64) -> Vec<Tensor> {
+    let width = lengths.iter().copied().max().unwrap();
+    let mut rows = Vec::new();
+    let mut start = 0;
+    for length in lengths {
+        rows.push(tokens.narrow(0, start, *length).constant_pad_nd([0, 0, 0, width - length]));
+        start += length;
+    }
+    let all = Tensor::stack(&rows, 0).reshape([lengths.len() as i64, width, parts, heads, -1]);
+    (0..parts).map(|part| all.select(2, part).transpose(1, 2)).collect()
+}
+
+#[test]
+fn rows_are_spread_and_gathered_and_so_are_their_gradients() {
+    for (lengths, heads, size) in [(vec![1], 1, 1), (vec![3, 1, 7], 2, 5), (vec![64, 9, 33, 64], 6, 64)] {
+        for kind in [Kind::Float, Kind::BFloat16] {
+            for threads in [1, 2] {
+                tch::set_num_threads(threads);
+                let rows = Rows::new(lengths.clone()).unwrap();
+                let count: i64 = lengths.iter().sum();
+                let given = || {
+                    let tokens = numbers(count * 3 * heads * size).reshape([count, 3 * heads * size]);
+                    tokens.to_kind(kind).set_requires_grad(true)
+                };
+                // One part is not used, and one is used through another: their gradients meet.
+                let weigh = |query: &Tensor, value: &Tensor| {
+                    let factors = numbers(query.numel() as i64).view(query.size().as_slice()).to_kind(kind);
+                    (query * &factors + value * 2.0 * query).sum(Kind::Float)
+                };
+                let (fast, plain) = (given(), given());
+                let [query, key, value] = rows.spread(&fast, heads).unwrap();
+                let expected = spread_plainly(&plain, &lengths, 3, heads);
+                for (found, expected) in [&query, &key, &value].into_iter().zip(&expected) {
+                    assert_eq!(found.size(), expected.size());
+                    assert_eq!(apart(found, expected), 0.0, "{lengths:?} {kind:?}");
+                }
+                weigh(&query, &value).backward();
+                weigh(&expected[0], &expected[2]).backward();
+                assert_eq!(apart(&fast.grad(), &plain.grad()), 0.0, "{lengths:?} {kind:?}");
+
+                let (fast, plain) = (query.detach().set_requires_grad(true), query.detach());
+                let gathered = rows.gather(&fast).unwrap();
+                let tokens = given().detach().narrow(1, 0, heads * size);
+                assert_eq!(apart(&gathered, &tokens), 0.0, "there and back");
+                (&gathered * &tokens).sum(Kind::Float).backward();
+                assert_eq!(
+                    apart(&fast.grad(), &plain),
+                    0.0,
+                    "a gradient lies where its token does, and none behind a row"
+                );
+            }
+        }
+    }
+    let rows = Rows::new(vec![2, 3]).unwrap();
+    for tokens in [numbers(24).reshape([4, 6]), numbers(35).reshape([5, 7]), numbers(30)] {
+        let said = rows.spread::<3>(&tokens, 2).unwrap_err().to_string();
+        assert!(said.contains("as many as the rows have"), "{said}");
+    }
+    let said = rows.gather(&numbers(24).reshape([2, 2, 2, 3])).unwrap_err().to_string();
+    assert!(said.contains("[rows, heads, width, size]"), "{said}");
+    assert!(Rows::new(vec![2, 0]).is_none() && Rows::new(vec![]).is_none());
 }

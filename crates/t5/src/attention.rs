@@ -2,7 +2,10 @@
 
 use crate::Result;
 use crate::pass::Pass;
+use crate::rows::Rows;
 use tch::{Kind, Tensor};
+
+const NO_BIAS: Option<&Tensor> = None;
 
 /// Projections of one attention, in the pass's number format. Input projections that read the same states are one
 /// matrix: `[q; k; v]` in self-attention, `[k; v]` in cross-attention.
@@ -39,54 +42,39 @@ impl KeyValue {
 }
 
 impl Attention {
-    /// Queries, keys and values of self-attention over `x`, `[batch, length, d_model]`.
-    pub(crate) fn project(&self, x: &Tensor) -> (Tensor, KeyValue) {
-        let parts = x.linear(&self.fused_projection, None::<&Tensor>).chunk(3, -1);
-        let [query, key, value] = self.split(parts);
-        (query, KeyValue { key, value })
+    /// Queries, keys and values of self-attention over `x`, the states of `rows`.
+    pub(crate) fn project(&self, x: &Tensor, rows: &Rows) -> Result<(Tensor, KeyValue)> {
+        let [query, key, value] = rows.heads(&x.f_linear(&self.fused_projection, NO_BIAS)?, self.heads)?;
+        Ok((query, KeyValue { key, value }))
     }
 
-    /// Keys and values of cross-attention over the encoder's output.
-    pub(crate) fn project_kv(&self, encoded: &Tensor) -> KeyValue {
-        let parts = encoded.linear(&self.fused_projection, None::<&Tensor>).chunk(2, -1);
-        let [key, value] = self.split(parts);
-        KeyValue { key, value }
+    /// Keys and values of cross-attention over the encoder's output, the states of `rows`.
+    pub(crate) fn project_kv(&self, encoded: &Tensor, rows: &Rows) -> Result<KeyValue> {
+        let [key, value] = rows.heads(&encoded.f_linear(&self.fused_projection, NO_BIAS)?, self.heads)?;
+        Ok(KeyValue { key, value })
     }
 
-    /// Queries of cross-attention.
-    pub(crate) fn query(&self, x: &Tensor) -> Tensor {
-        match &self.query_projection {
-            Some(projection) => self.heads_of(&x.linear(projection, None::<&Tensor>)),
-            None => self.project(x).0,
-        }
+    /// Queries of cross-attention over `x`, the states of `rows`.
+    pub(crate) fn query(&self, x: &Tensor, rows: &Rows) -> Result<Tensor> {
+        let Some(projection) = &self.query_projection else { return Ok(self.project(x, rows)?.0) };
+        let [query] = rows.heads(&x.f_linear(projection, NO_BIAS)?, self.heads)?;
+        Ok(query)
     }
 
-    /// The attended values, projected: `[batch, query, d_model]`. `bias` is float32 and broadcasts to
+    /// The attended values as states of the queries' `rows`, projected. `bias` is float32 and broadcasts to
     /// `[batch, heads, query, key]`; masked positions hold a large negative number.
     pub(crate) fn attend(
         &self,
         query: &Tensor,
         cached: &KeyValue,
+        rows: &Rows,
         bias: &Tensor,
         pass: &Pass,
     ) -> Result<Tensor> {
         let kind = query.kind();
         let scores = query.matmul(&cached.key.transpose(-1, -2)).to_kind(Kind::Float) + bias;
         let weights = pass.drop(&scores.softmax(-1, Kind::Float).to_kind(kind))?;
-        let (batch, length) =
-            (query.size().first().copied().unwrap_or(0), query.size().get(2).copied().unwrap_or(0));
-        let attended = weights.matmul(&cached.value).transpose(1, 2).reshape([batch, length, -1]);
-        Ok(attended.linear(&self.output_projection, None::<&Tensor>))
-    }
-
-    fn heads_of(&self, x: &Tensor) -> Tensor {
-        let size = x.size();
-        let (batch, length) = (size.first().copied().unwrap_or(0), size.get(1).copied().unwrap_or(0));
-        x.reshape([batch, length, self.heads, -1]).transpose(1, 2)
-    }
-
-    fn split<const PARTS: usize>(&self, parts: Vec<Tensor>) -> [Tensor; PARTS] {
-        let mut parts = parts.into_iter();
-        std::array::from_fn(|_| parts.next().map_or_else(Tensor::new, |part| self.heads_of(&part)))
+        let attended = rows.states(&weights.f_matmul(&cached.value)?)?;
+        Ok(attended.f_linear(&self.output_projection, NO_BIAS)?)
     }
 }

@@ -119,7 +119,7 @@ pub fn generate_with(
 ) -> Result<()> {
     let encoded = model.encode(weights, input_ids, input_mask)?;
     let mut choosers = choosers(options.strategy, input_ids.size().first().copied().unwrap_or(0))?;
-    let mut state = model.start(weights, &encoded);
+    let mut state = model.start(weights, &encoded)?;
     let config = model.config();
     let mut rows: Vec<usize> = (0..choosers.len()).collect();
     let mut tokens = vec![config.decoder_start_token_id; rows.len()];
@@ -262,7 +262,7 @@ fn beam(
     tokens_max: usize,
 ) -> Result<Vec<i64>> {
     let config = model.config();
-    let mut state = model.start(weights, &encoded.select(&vec![0; width]));
+    let mut state = model.start(weights, &encoded.select(&vec![0; width]))?;
     let first = Hypothesis { tokens: Vec::new(), score: 0.0 };
     let mut open = vec![first];
     let mut finished: Vec<Hypothesis> = Vec::new();

@@ -41,6 +41,7 @@ pub mod model;
 mod norm;
 mod pass;
 mod position_bias;
+mod rows;
 mod stack;
 mod weights;
 
@@ -49,7 +50,7 @@ pub use error::Error;
 pub use flat::{Flat, Group, Span};
 pub use generate::{GenerateOptions, Step, Strategy, generate, generate_with, score};
 pub use loss::{mean_loss, token_losses};
-pub use model::{Batch, DecoderState, EncoderOutput, ForwardOptions, Model};
+pub use model::{Batch, DecoderState, EncoderOutput, ForwardOptions, Model, Pair};
 pub use weights::Weights;
 
 /// The result of this crate's functions.

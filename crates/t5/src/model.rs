@@ -3,8 +3,10 @@
 use crate::checkpoint;
 use crate::config::Config;
 use crate::initialise::{draw, parameter_shapes};
+use crate::loss::token_losses;
 use crate::pass::Pass;
-use crate::stack::KeyValueCache;
+use crate::rows::Rows;
+use crate::stack::{Encoded, KeyValueCache};
 use crate::weights::{Part, WeightSource, Weights};
 use crate::{Compute, Error, IGNORED, Result};
 use kernels::Draw;
@@ -12,6 +14,8 @@ use std::collections::HashMap;
 use std::path::Path;
 use tch::{Device, Kind, Tensor};
 
+/// Lengths are padded to a multiple of this.
+const LENGTH_MULTIPLE: usize = 8;
 /// What is added to the score of a hidden position.
 const MASKED: f64 = -1e9;
 
@@ -24,6 +28,9 @@ pub struct Model {
     indices: HashMap<String, usize>,
 }
 
+/// A row of training: the ids of its source and those of its target, each with its end token.
+pub type Pair<'a> = (&'a [i64], &'a [i64]);
+
 /// Rows that pass through the model together.
 #[derive(Debug)]
 pub struct Batch {
@@ -33,6 +40,29 @@ pub struct Batch {
     pub input_mask: Tensor,
     /// `[batch, target]`, int64: -100 where there is nothing to predict.
     pub labels: Tensor,
+}
+
+impl Batch {
+    /// Rows padded to the longest, and that to a multiple of 8.
+    pub fn padded(rows: &[Pair<'_>]) -> Self {
+        let width = |of: fn(&Pair<'_>) -> usize| {
+            rows.iter().map(of).max().unwrap_or(1).max(1).next_multiple_of(LENGTH_MULTIPLE)
+        };
+        let (source, target) = (width(|row| row.0.len()), width(|row| row.1.len()));
+        let (mut ids, mut mask, mut labels) = (Vec::new(), Vec::new(), Vec::new());
+        for (from, to) in rows {
+            ids.extend(from.iter().copied().chain(std::iter::repeat(0)).take(source));
+            mask.extend((0..source).map(|place| place < from.len()));
+            labels.extend(to.iter().copied().chain(std::iter::repeat(IGNORED)).take(target));
+        }
+        let count = rows.len() as i64;
+        let table = |values: Tensor, width: usize| values.reshape([count, width as i64]);
+        Self {
+            input_ids: table(Tensor::from_slice(&ids), source),
+            input_mask: table(Tensor::from_slice(&mask), source),
+            labels: table(Tensor::from_slice(&labels), target),
+        }
+    }
 }
 
 /// How a pass is made.
@@ -216,30 +246,66 @@ impl Model {
     /// # Errors
     /// Ids outside the vocabulary, or parts of the batch that do not fit each other.
     pub fn forward(&self, batch: &Batch, options: &ForwardOptions) -> Result<Tensor> {
-        let weights = self.weights(options.compute)?;
-        self.forward_with(&weights, batch, &Pass::plain(options.dropout))
-    }
-
-    /// Logits as those of [`Model::forward`], over the weights of [`Model::flatten`] and with dropout drawn by counter.
-    ///
-    /// # Errors
-    /// Those of [`Model::forward`], and a dropout rate that is not in `0..1`.
-    pub fn forward_drawn(
-        &self,
-        weights: &Weights,
-        batch: &Batch,
-        dropout: f64,
-        draw: Draw,
-    ) -> Result<Tensor> {
-        self.forward_with(weights, batch, &Pass::fast(dropout, draw))
-    }
-
-    fn forward_with(&self, weights: &Weights, batch: &Batch, pass: &Pass) -> Result<Tensor> {
+        let (weights, pass) = (self.weights(options.compute)?, Pass::plain(options.dropout));
         self.check(&batch.input_ids, &batch.input_mask)?;
         let labels = batch.labels.to_device(self.device);
         self.check_labels(&labels, &batch.input_ids)?;
-        let encoded = self.encode_with(weights, &batch.input_ids, &batch.input_mask, pass)?;
-        self.decode_with(weights, &encoded, &self.shifted(&labels), pass)
+        let encoded = self.encode_with(&weights, &batch.input_ids, &batch.input_mask, &pass)?;
+        self.decode_with(&weights, &encoded, &self.shifted(&labels), &pass)
+    }
+
+    /// The loss of every target token of `rows`, one row after the other, float32 `[tokens]`: what [`Model::forward`] and
+    /// [`crate::token_losses`] make of them, over the weights of [`Model::flatten`], with dropout drawn by counter, and
+    /// without a position of padding outside attention.
+    ///
+    /// # Errors
+    /// A row is empty, an id lies outside the vocabulary, or the dropout rate is not in `0..1`.
+    pub fn losses(&self, weights: &Weights, rows: &[Pair<'_>], dropout: f64, draw: Draw) -> Result<Tensor> {
+        let empty = || Error::Input("a row has no source or no target, or there is none".to_owned());
+        let lengths = |of: fn(&Pair<'_>) -> usize| {
+            let lengths = kernels::Rows::new(rows.iter().map(|row| of(row) as i64).collect());
+            lengths.ok_or_else(empty)
+        };
+        let (sources, targets) = (lengths(|row| row.0.len())?, lengths(|row| row.1.len())?);
+        let start = self.config.decoder_start_token_id;
+        let shifted = |target: &[i64]| {
+            let before = target.split_last().map(|(_, before)| before.to_vec()).unwrap_or_default();
+            std::iter::once(start).chain(before)
+        };
+        let ids = self.ids("input ids", rows.iter().flat_map(|row| row.0.iter().copied()))?;
+        let labels = self.ids("labels", rows.iter().flat_map(|row| row.1.iter().copied()))?;
+        let inputs = self.ids("labels", rows.iter().flat_map(|row| shifted(row.1)))?;
+        let mask = self.mask(&sources);
+        let (width, sources, targets) = (targets.width(), Rows::Packed(sources), Rows::Packed(targets));
+        let pass = &Pass::fast(dropout, draw);
+        let x = Tensor::f_embedding(&weights.encoder_embedding, &ids, -1, false, false)?;
+        let states = weights.encoder.encode(&x, &sources, &mask, pass)?;
+        let encoded = Encoded { states: &states, rows: &sources, mask: &mask };
+        let x = Tensor::f_embedding(&weights.decoder_embedding, &inputs, -1, false, false)?;
+        let states = weights.decoder.decode(&x, &targets, &self.causal(width), &encoded, pass)?;
+        Ok(token_losses(&project(weights, &states), &labels))
+    }
+
+    /// Ids in one row, `[count]`.
+    fn ids(&self, what: &str, ids: impl Iterator<Item = i64>) -> Result<Tensor> {
+        let ids: Vec<i64> = ids.collect();
+        match ids.iter().find(|id| !(0..self.config.vocab_size).contains(*id)) {
+            Some(id) => Err(self.outside(what, *id)),
+            None => Ok(Tensor::from_slice(&ids).to_device(self.device)),
+        }
+    }
+
+    /// What is added to the scores of keys in rows of these lengths: float32 `[rows, 1, 1, width]`.
+    fn mask(&self, rows: &kernels::Rows) -> Tensor {
+        let lengths = Tensor::from_slice(rows.lengths()).to_device(self.device).view([-1, 1, 1, 1]);
+        let places = Tensor::arange(rows.width(), (Kind::Int64, self.device));
+        places.ge_tensor(&lengths).to_kind(Kind::Float) * MASKED
+    }
+
+    /// What is added to the scores of a target's keys: float32 `[1, 1, length, length]`.
+    fn causal(&self, length: i64) -> Tensor {
+        let hidden = Tensor::full([length, length], MASKED, (Kind::Float, self.device)).triu(1);
+        hidden.unsqueeze(0).unsqueeze(0)
     }
 
     /// The decoder's inputs: labels shifted one position to the right, after the start token. `[batch, target]`.
@@ -276,7 +342,7 @@ impl Model {
         let hidden = input_mask.to_device(self.device).to_kind(Kind::Bool).logical_not();
         let mask = hidden.to_kind(Kind::Float).unsqueeze(1).unsqueeze(1) * MASKED;
         let x = Tensor::embedding(&weights.encoder_embedding, &ids, -1, false, false);
-        Ok(EncoderOutput { states: weights.encoder.encode(&x, &mask, pass)?, mask })
+        Ok(EncoderOutput { states: weights.encoder.encode(&x, &Rows::Padded, &mask, pass)?, mask })
     }
 
     /// Logits `[batch, target, vocab]` of whole targets.
@@ -288,19 +354,21 @@ impl Model {
         pass: &Pass,
     ) -> Result<Tensor> {
         let length = ids.size().get(1).copied().unwrap_or(0);
-        let causal = Tensor::full([length, length], MASKED, (Kind::Float, self.device)).triu(1);
-        let causal = causal.unsqueeze(0).unsqueeze(0);
         let x = Tensor::embedding(&weights.decoder_embedding, ids, -1, false, false);
-        let states = weights.decoder.decode(&x, &encoded.states, &causal, &encoded.mask, pass)?;
+        let rows = &Rows::Padded;
+        let encoded = Encoded { states: &encoded.states, rows, mask: &encoded.mask };
+        let states = weights.decoder.decode(&x, rows, &self.causal(length), &encoded, pass)?;
         Ok(project(weights, &states))
     }
 
     /// The decoder before its first token.
-    pub fn start(&self, weights: &Weights, encoded: &EncoderOutput) -> DecoderState {
-        tch::no_grad(|| DecoderState {
-            caches: weights.decoder.project_kv(&encoded.states),
-            mask: encoded.mask.shallow_clone(),
-            position: 0,
+    ///
+    /// # Errors
+    /// The tensor library's.
+    pub fn start(&self, weights: &Weights, encoded: &EncoderOutput) -> Result<DecoderState> {
+        tch::no_grad(|| {
+            let caches = weights.decoder.project_kv(&encoded.states)?;
+            Ok(DecoderState { caches, mask: encoded.mask.shallow_clone(), position: 0 })
         })
     }
 

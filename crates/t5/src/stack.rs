@@ -5,6 +5,7 @@ use crate::attention::{Attention, KeyValue};
 use crate::feed_forward::FeedForward;
 use crate::pass::Pass;
 use crate::position_bias::Buckets;
+use crate::rows::Rows;
 use tch::Tensor;
 
 /// One block: self-attention, cross-attention in the decoder, feed-forward; each after a norm and with a residual connection.
@@ -37,28 +38,37 @@ pub(crate) struct KeyValueCache {
     pub(crate) encoded: KeyValue,
 }
 
+/// The encoder's output, as the decoder of a whole target reads it.
+pub(crate) struct Encoded<'a> {
+    /// The states of `rows`.
+    pub(crate) states: &'a Tensor,
+    pub(crate) rows: &'a Rows,
+    /// float32 `[batch, 1, 1, source]`.
+    pub(crate) mask: &'a Tensor,
+}
+
 impl Stack {
-    /// The encoder's pass. `x` is `[batch, length, d_model]`, `mask` float32 `[batch, 1, 1, length]`.
-    pub(crate) fn encode(&self, x: &Tensor, mask: &Tensor, pass: &Pass) -> Result<Tensor> {
+    /// The encoder's pass. `x` are the states of `rows`, `mask` is float32 `[batch, 1, 1, length]`.
+    pub(crate) fn encode(&self, x: &Tensor, rows: &Rows, mask: &Tensor, pass: &Pass) -> Result<Tensor> {
         let length = mask.size().last().copied().unwrap_or(0);
         let bias = self.buckets.bias(&self.position_bias, 0, length, length) + mask;
         let mut x = pass.drop(x)?;
         for block in &self.blocks {
             let normed = self.norm(&x, &block.attention_norm, pass)?;
-            let (query, key_value) = block.attention.project(&normed);
-            x = pass.drop_added(&block.attention.attend(&query, &key_value, &bias, pass)?, &x)?;
+            let (query, key_value) = block.attention.project(&normed, rows)?;
+            x = pass.drop_added(&block.attention.attend(&query, &key_value, rows, &bias, pass)?, &x)?;
             x = self.feed_forward(&x, block, pass)?;
         }
         pass.drop(&self.norm(&x, &self.final_norm, pass)?)
     }
 
-    /// The decoder's pass over whole targets. `causal` is float32 `[1, 1, length, length]`; `mask` is the encoder's.
+    /// The decoder's pass over whole targets. `x` are the states of `rows`; `causal` is float32 `[1, 1, length, length]`.
     pub(crate) fn decode(
         &self,
         x: &Tensor,
-        encoded: &Tensor,
+        rows: &Rows,
         causal: &Tensor,
-        mask: &Tensor,
+        encoded: &Encoded<'_>,
         pass: &Pass,
     ) -> Result<Tensor> {
         let length = causal.size().last().copied().unwrap_or(0);
@@ -66,11 +76,12 @@ impl Stack {
         let mut x = pass.drop(x)?;
         for block in &self.blocks {
             let normed = self.norm(&x, &block.attention_norm, pass)?;
-            let (query, key_value) = block.attention.project(&normed);
-            x = pass.drop_added(&block.attention.attend(&query, &key_value, &bias, pass)?, &x)?;
+            let (query, key_value) = block.attention.project(&normed, rows)?;
+            x = pass.drop_added(&block.attention.attend(&query, &key_value, rows, &bias, pass)?, &x)?;
             if let Some((cross_norm, cross)) = &block.cross {
-                let query = cross.query(&self.norm(&x, cross_norm, pass)?);
-                let attended = cross.attend(&query, &cross.project_kv(encoded), mask, pass)?;
+                let query = cross.query(&self.norm(&x, cross_norm, pass)?, rows)?;
+                let key_value = cross.project_kv(encoded.states, encoded.rows)?;
+                let attended = cross.attend(&query, &key_value, rows, encoded.mask, pass)?;
                 x = pass.drop_added(&attended, &x)?;
             }
             x = self.feed_forward(&x, block, pass)?;
@@ -79,9 +90,10 @@ impl Stack {
     }
 
     /// The cache of every block before the first step: keys and values of the encoder's output.
-    pub(crate) fn project_kv(&self, encoded: &Tensor) -> Vec<KeyValueCache> {
-        let project =
-            |cross: &(Tensor, Attention)| KeyValueCache { own: None, encoded: cross.1.project_kv(encoded) };
+    pub(crate) fn project_kv(&self, encoded: &Tensor) -> Result<Vec<KeyValueCache>> {
+        let project = |(_, cross): &(Tensor, Attention)| {
+            Ok(KeyValueCache { own: None, encoded: cross.project_kv(encoded, &Rows::Padded)? })
+        };
         self.blocks.iter().filter_map(|block| block.cross.as_ref().map(project)).collect()
     }
 
@@ -93,21 +105,21 @@ impl Stack {
         position: i64,
         mask: &Tensor,
     ) -> Result<Tensor> {
-        let pass = &Pass::undropped();
+        let (pass, rows) = (&Pass::undropped(), &Rows::Padded);
         let bias = self.buckets.bias(&self.position_bias, position, 1, position + 1);
         let mut x = x.shallow_clone();
         for (block, cache) in self.blocks.iter().zip(caches) {
             let normed = self.norm(&x, &block.attention_norm, pass)?;
-            let (query, next) = block.attention.project(&normed);
+            let (query, next) = block.attention.project(&normed, rows)?;
             let own = match cache.own.take() {
                 Some(past) => past.append(&next),
                 None => next,
             };
-            x = &x + block.attention.attend(&query, &own, &bias, pass)?;
+            x = &x + block.attention.attend(&query, &own, rows, &bias, pass)?;
             cache.own = Some(own);
             if let Some((cross_norm, cross)) = &block.cross {
-                let query = cross.query(&self.norm(&x, cross_norm, pass)?);
-                x = &x + cross.attend(&query, &cache.encoded, mask, pass)?;
+                let query = cross.query(&self.norm(&x, cross_norm, pass)?, rows)?;
+                x = &x + cross.attend(&query, &cache.encoded, rows, mask, pass)?;
             }
             x = self.feed_forward(&x, block, pass)?;
         }

@@ -181,7 +181,7 @@ fn tokens_are_drawn_as_often_as_they_are_likely() {
     let weights = golden.model.weights(Compute::Float32).unwrap();
     let (ids, mask) = padded(std::slice::from_ref(&source));
     let encoded = golden.model.encode(&weights, &ids, &mask).unwrap();
-    let mut state = golden.model.start(&weights, &encoded);
+    let mut state = golden.model.start(&weights, &encoded).unwrap();
     let logits = golden.model.step(&weights, &mut state, &[0]).unwrap().get(0);
     let check = |temperature: f64, top_k: usize, top_p: f64| {
         let mass: Vec<f64> = Vec::try_from((&logits / temperature).softmax(-1, Kind::Double)).unwrap();
@@ -320,7 +320,7 @@ fn inputs_that_do_not_fit_are_named() {
     failed(t5::score(&golden.model, &weights, &encoded, 1, &[vec![7]]), "row 1 of 1");
     assert_eq!(t5::score(&golden.model, &weights, &encoded, 0, &[]).unwrap(), [0.0; 0]);
     assert_eq!(t5::score(&golden.model, &weights, &encoded, 0, &[vec![]]).unwrap().len(), 1);
-    let mut state = golden.model.start(&weights, &encoded);
+    let mut state = golden.model.start(&weights, &encoded).unwrap();
     let said = golden.model.step(&weights, &mut state, &[0, 0]).unwrap_err().to_string();
     assert_eq!(said, "2 tokens for 1 rows");
     let said = golden.model.step(&weights, &mut state, &[64]).unwrap_err().to_string();

@@ -13,7 +13,9 @@
 mod common;
 
 use common::{Golden, close, device, difference, pass, rows, tolerance};
-use t5::{Compute, GenerateOptions, IGNORED, Strategy};
+use kernels::Draw;
+use std::collections::BTreeSet;
+use t5::{Compute, GenerateOptions, IGNORED, Pair, Strategy};
 use tch::{Kind, Tensor};
 
 const V1: [&str; 2] = ["v1_0", "v1_1"];
@@ -52,6 +54,67 @@ fn gradients_are_those_of_transformers() {
         }
         println!("{name} gradients: largest difference {largest:.1e}");
         assert_eq!(biases, 2, "the bias of each stack");
+    }
+}
+
+/// What training computes: rows end to end, by kernels, over flat weights.
+#[test]
+fn losses_and_gradients_of_rows_without_padding_are_those_of_transformers() {
+    for name in ["v1_0", "v1_1", "bfloat16"] {
+        let mut golden = Golden::open(name);
+        let (ids, labels) = (rows(&golden.ids()), rows(&golden.tensor("labels")));
+        let sources: Vec<Vec<i64>> =
+            ids.iter().zip(golden.lengths()).map(|(row, length)| row[..length as usize].to_vec()).collect();
+        // One token of a target is not counted, and is read as padding.
+        let padding = golden.model.config().pad_token_id;
+        let (mut targets, mut counted) = (Vec::new(), Vec::new());
+        for row in &labels {
+            let length = 1 + row.iter().rposition(|id| *id != IGNORED).unwrap();
+            counted.extend(row[..length].iter().map(|id| f32::from(*id != IGNORED)));
+            targets.push(
+                row[..length].iter().map(|id| if *id == IGNORED { padding } else { *id }).collect::<Vec<_>>(),
+            );
+        }
+        let lengths: BTreeSet<usize> = sources.iter().map(Vec::len).collect();
+        assert!(lengths.len() > 1, "rows of one length show nothing");
+        let pairs: Vec<Pair<'_>> = sources
+            .iter()
+            .zip(&targets)
+            .map(|(source, target)| (source.as_slice(), target.as_slice()))
+            .collect();
+        let (flat, weights) = golden.model.flatten(Compute::Float32).unwrap();
+        let draw = Draw { key: 0, place: 0, part: 0 };
+        let losses = golden.model.losses(&weights, &pairs, 0.0, draw).unwrap();
+        assert_eq!(losses.size(), [targets.iter().map(Vec::len).sum::<usize>() as i64]);
+        let counted = Tensor::from_slice(&counted).to_device(device());
+        let loss = losses.dot(&counted) / counted.sum(Kind::Float);
+        close(&format!("{name} loss"), &loss.reshape([1]), &golden.tensor("loss"), tolerance());
+        loss.backward();
+        for span in flat.spans() {
+            let (found, expected) =
+                (span.of(flat.gradients()), golden.tensor(&format!("gradient.{}", span.name)));
+            let apart = difference(&found, &expected);
+            assert!(apart <= tolerance(), "{name} {}: largest difference {apart:e}", span.name);
+        }
+    }
+}
+
+#[test]
+fn rows_that_cannot_be_trained_on_are_refused() {
+    let mut golden = Golden::open("v1_1");
+    let (_, weights) = golden.model.flatten(Compute::Float32).unwrap();
+    let outside = golden.model.config().vocab_size;
+    let cases: [(&[Pair<'_>], &str); 5] = [
+        (&[], "no source or no target"),
+        (&[(&[5, 1], &[])], "no source or no target"),
+        (&[(&[], &[5, 1])], "no source or no target"),
+        (&[(&[5, outside], &[1])], "input ids"),
+        (&[(&[5, 1], &[1]), (&[5, 1], &[-100, 1])], "labels: -100"),
+    ];
+    for (rows, words) in cases {
+        let draw = Draw { key: 0, place: 0, part: 0 };
+        let said = golden.model.losses(&weights, rows, 0.0, draw).unwrap_err().to_string();
+        assert!(said.contains(words), "{said}");
     }
 }
 
@@ -139,7 +202,7 @@ fn steps_with_remembered_keys_equal_the_pass_over_whole_targets() {
         let whole = golden.model.forward(&batch, &pass(Compute::Float32)).unwrap();
         let weights = golden.model.weights(Compute::Float32).unwrap();
         let encoded = golden.model.encode(&weights, &batch.input_ids, &batch.input_mask).unwrap();
-        let mut state = golden.model.start(&weights, &encoded);
+        let mut state = golden.model.start(&weights, &encoded).unwrap();
         let labels = rows(&batch.labels);
         let mut steps = Vec::new();
         for place in 0..labels[0].len() {
@@ -162,9 +225,9 @@ fn rows_that_leave_or_change_places_keep_what_they_remember() {
     let golden = Golden::open("v1_1");
     let weights = golden.model.weights(Compute::Float32).unwrap();
     let encoded = golden.model.encode(&weights, &golden.ids(), &golden.mask()).unwrap();
-    let mut state = golden.model.start(&weights, &encoded);
+    let mut state = golden.model.start(&weights, &encoded).unwrap();
     let _ = golden.model.step(&weights, &mut state, &[0, 0, 0]).unwrap();
-    let mut kept = golden.model.start(&weights, &encoded.select(&[2, 0, 2]));
+    let mut kept = golden.model.start(&weights, &encoded.select(&[2, 0, 2])).unwrap();
     let _ = golden.model.step(&weights, &mut kept, &[0, 0, 0]).unwrap();
     state.select(&[2, 0, 2]);
     let left = golden.model.step(&weights, &mut state, &[5, 6, 7]).unwrap();

@@ -2,16 +2,14 @@
 
 use crate::data::{TokenizedExample, TokenizedRow};
 use domain::metric::SplitMix;
-use t5::IGNORED;
-use tch::{Kind, Tensor};
 
 /// Batches of one pool are alike in length: it is sorted before it is cut.
 const POOL_BATCHES: usize = 8;
 /// What a pass costs beside its tokens, in tokens: between 65 and 250 were measured on CPUs, from tiny students to small ones
 /// (benches/TRAINING.md).
 const PASS_TOKENS: usize = 192;
-/// Lengths are padded to a multiple of this.
-const LENGTH_MULTIPLE: usize = 8;
+/// Positions of padding that cost as much as a token: attention alone computes them (benches/TRAINING.md).
+const PADDING_SHARE: usize = 2;
 
 /// How many batches an epoch of `items` examples has.
 pub fn per_epoch(items: usize, batch: usize) -> usize {
@@ -81,8 +79,8 @@ pub fn weighted_rows<'a>(items: &[&'a TokenizedExample], alpha: Option<f64>) -> 
     weighted_rows
 }
 
-/// Parts of at most `tokens_max` padded tokens; a single longer row is a part of its own. They are cut where padding and
-/// passes together cost least, so that labels are not padded to rationales, nor short rows to long ones.
+/// Parts of at most `tokens_max` padded tokens; a single longer row is a part of its own. They are cut where the padding of
+/// attention and passes together cost least.
 pub fn micro_batches(weighted_rows: Vec<WeightedRow<'_>>, tokens_max: usize) -> Vec<Vec<WeightedRow<'_>>> {
     let target_first = |share: &WeightedRow<'_>| (share.row.target.len(), share.row.source.len());
     let source_first = |share: &WeightedRow<'_>| (share.row.source.len(), share.row.target.len());
@@ -103,16 +101,17 @@ fn cuts(rows: &[WeightedRow<'_>], tokens_max: usize) -> (usize, Vec<usize>) {
     // For the first rows up to each place: the least cost, and the rows of its last part.
     let mut best: Vec<(usize, usize)> = vec![(0, 0)];
     for end in 1..=rows.len() {
-        let (mut source, mut target) = (0, 0);
+        let (mut source, mut target, mut tokens) = (0, 0, 0);
         let mut least = (usize::MAX, 1);
         for (count, share) in (1..).zip(rows.iter().take(end).rev()) {
             (source, target) = (source.max(share.row.source.len()), target.max(share.row.target.len()));
-            let tokens = area((source, target), count);
-            if count > 1 && tokens > tokens_max {
+            tokens += share.row.source.len() + share.row.target.len();
+            let padded = count * (source + target);
+            if count > 1 && padded > tokens_max {
                 break;
             }
             let before = best.get(end - count).map_or(0, |(cost, _)| *cost);
-            least = least.min((before + tokens + PASS_TOKENS, count));
+            least = least.min((before + tokens + (padded - tokens) / PADDING_SHARE + PASS_TOKENS, count));
         }
         best.push(least);
     }
@@ -126,41 +125,10 @@ fn cuts(rows: &[WeightedRow<'_>], tokens_max: usize) -> (usize, Vec<usize>) {
     (best.last().map_or(0, |(cost, _)| *cost), cuts)
 }
 
-/// Tokens of a part with its padding.
+/// Positions of a part as attention sees it: every row as long as the longest.
 pub fn padded(part: &[WeightedRow<'_>]) -> usize {
     let longest = |of: &dyn Fn(&WeightedRow<'_>) -> usize| part.iter().map(of).max().unwrap_or(0);
-    area((longest(&|share| share.row.source.len()), longest(&|share| share.row.target.len())), part.len())
-}
-
-fn area((source, target): (usize, usize), rows: usize) -> usize {
-    rows * (source.next_multiple_of(LENGTH_MULTIPLE) + target.next_multiple_of(LENGTH_MULTIPLE))
-}
-
-/// What is read and what is written, as ids.
-pub type Pair<'a> = (&'a [i64], &'a [i64]);
-
-/// Rows as tensors: ids `[batch, source]`, mask `[batch, source]`, labels `[batch, target]`.
-pub fn tensors(rows: &[Pair<'_>]) -> t5::Batch {
-    let longest = |length: &dyn Fn(&Pair<'_>) -> usize| {
-        rows.iter().map(length).max().unwrap_or(1).max(1).next_multiple_of(LENGTH_MULTIPLE)
-    };
-    let (source, target) = (longest(&|row| row.0.len()), longest(&|row| row.1.len()));
-    let mut ids = Vec::with_capacity(rows.len() * source);
-    let mut labels = Vec::with_capacity(rows.len() * target);
-    let mut mask = Vec::with_capacity(rows.len() * source);
-    for (from, to) in rows {
-        ids.extend_from_slice(from);
-        ids.extend(std::iter::repeat_n(0, source - from.len()));
-        mask.extend((0..source).map(|place| place < from.len()));
-        labels.extend_from_slice(to);
-        labels.extend(std::iter::repeat_n(IGNORED, target - to.len()));
-    }
-    let batch = rows.len() as i64;
-    t5::Batch {
-        input_ids: Tensor::from_slice(&ids).reshape([batch, source as i64]),
-        input_mask: Tensor::from_slice(&mask).reshape([batch, source as i64]).to_kind(Kind::Bool),
-        labels: Tensor::from_slice(&labels).reshape([batch, target as i64]),
-    }
+    part.len() * (longest(&|share| share.row.source.len()) + longest(&|share| share.row.target.len()))
 }
 
 #[cfg(test)]
@@ -228,37 +196,18 @@ mod tests {
     }
 
     #[test]
-    fn labels_are_not_padded_to_rationales() {
+    fn a_part_is_cut_where_padding_costs_more_than_a_pass() {
+        let whole = |items: &[TokenizedExample]| {
+            micro_batches(weighted_rows(&items.iter().collect::<Vec<_>>(), Some(0.5)), 100_000).len()
+        };
         // Fifty rows of a label and a rationale, as in the paper's data sets.
-        let items: Vec<TokenizedExample> = (0..50)
-            .map(|row| item(row, 40 + row as usize % 16, 6, Some((40 + row as usize % 8, 1.0))))
-            .collect();
-        let parts = micro_batches(weighted_rows(&items.iter().collect::<Vec<_>>(), Some(0.5)), 100_000);
-        for part in &parts {
-            assert!(part.iter().all(|share| share.term == part[0].term), "labels and rationales together");
-        }
-        let real: usize =
-            items.iter().map(|item| item.length() * 2 + 6 + item.rationales[0].target.len()).sum();
-        let tokens: usize = parts.iter().map(|part| padded(part)).sum();
-        assert!((tokens as f64) < 1.2 * real as f64, "{tokens} of {real}");
-        // So few that another pass costs more than the padding.
-        let few = micro_batches(weighted_rows(&[&items[0], &items[1]], Some(0.5)), 100_000);
-        assert_eq!(few.len(), 1);
-    }
-
-    #[test]
-    fn padding_is_masked_and_ignored() {
-        let batch = tensors(&[(&[5, 6, 1], &[7, 1]), (&[5, 1], &[1])]);
-        assert_eq!(batch.input_ids.size(), [2, 8]);
-        assert_eq!(
-            Vec::<i64>::try_from(batch.input_mask.to_kind(Kind::Int64).sum_dim_intlist(
-                &[1_i64][..],
-                false,
-                Kind::Int64
-            ))
-            .unwrap(),
-            [3, 2]
-        );
-        assert_eq!(i64::try_from(batch.labels.ne(IGNORED).sum(Kind::Int64)).unwrap(), 3);
+        let like = |row: u64| item(row, 40 + row as usize % 16, 6, Some((40 + row as usize % 8, 1.0)));
+        assert_eq!(whole(&(0..50).map(like).collect::<Vec<_>>()), 2);
+        // So few that another pass costs more.
+        assert_eq!(whole(&[like(0), like(1)]), 1);
+        // One row that is far longer than the others.
+        let mut items: Vec<TokenizedExample> = (0..50).map(like).collect();
+        items.push(item(50, 1_000, 6, None));
+        assert_eq!(whole(&items), 3);
     }
 }

@@ -1,7 +1,7 @@
 //! One optimiser step: a batch goes through the model in parts, its gradients are summed, clipped and applied.
 
 use crate::TrainError;
-use crate::batches::{LossTerm, WeightedRow, micro_batches, padded, tensors, weighted_rows};
+use crate::batches::{LossTerm, WeightedRow, micro_batches, padded, weighted_rows};
 use crate::data::TokenizedExample;
 use crate::optimizer::AdamW;
 use crate::out_of_memory::catch_out_of_memory;
@@ -33,16 +33,19 @@ pub fn pass(
     dropout: f64,
 ) -> impl FnMut(&[WeightedRow<'_>], Draw) -> Result<[f64; 2], TrainError> {
     move |part, draw| {
-        let rows: Vec<(&[i64], &[i64])> =
+        let rows: Vec<t5::Pair<'_>> =
             part.iter().map(|share| (share.row.source.as_slice(), share.row.target.as_slice())).collect();
-        let batch = tensors(&rows);
-        let logits = model.forward_drawn(weights, &batch, dropout, draw)?;
-        // `[rows]`: the sum of each row's token losses.
-        let losses =
-            t5::token_losses(&logits, &batch.labels).sum_dim_intlist(&[-1_i64][..], false, Kind::Float);
-        let factors: Vec<f32> = part.iter().map(|share| share.factor as f32).collect();
+        // `[tokens]`, one row's after the other's.
+        let losses = model.losses(weights, &rows, dropout, draw)?;
+        let factors: Vec<f32> = part
+            .iter()
+            .flat_map(|share| std::iter::repeat_n(share.factor as f32, share.row.target.len()))
+            .collect();
         losses.f_dot(&Tensor::from_slice(&factors).to_device(losses.device()))?.f_backward()?;
-        let losses = Vec::<f64>::try_from(losses.detach().to_kind(Kind::Double))?;
+        let tokens = Vec::<f64>::try_from(losses.detach().to_kind(Kind::Double))?;
+        let mut tokens = tokens.into_iter();
+        let losses: Vec<f64> =
+            part.iter().map(|share| tokens.by_ref().take(share.row.target.len()).sum()).collect();
         let own = |term: LossTerm| {
             let rows = part.iter().zip(&losses).filter(|(share, _)| share.term == term);
             rows.map(|(share, loss)| share.own * loss).sum()

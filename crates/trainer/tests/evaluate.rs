@@ -18,9 +18,8 @@ use domain::label;
 use domain::objective::Objective;
 use domain::objective::TrainingExample;
 use domain::spec::{Spec, TrainingDraft};
-use t5::{Compute, Model};
+use t5::{Batch, Compute, Model};
 use trainer::TrainError;
-use trainer::batches::tensors;
 use trainer::data::TokenizedExample;
 
 fn answers(spec: &Spec, tokenizer: &Tokenizer, model: &Model, examples: &[TrainingExample]) -> Vec<String> {
@@ -90,7 +89,7 @@ fn of_a_closed_set_the_likeliest_is_chosen() {
     for (example, answer) in examples.iter().zip(&found).step_by(6) {
         let input = format!("predict: {}", spec.task.student_input(&example.row.example));
         let ids = tokenizer.encode(&input).unwrap();
-        let batch = tensors(&[(&ids, &[])]);
+        let batch = Batch::padded(&[(&ids, &[])]);
         let encoded = model.encode(&weights, &batch.input_ids, &batch.input_mask).unwrap();
         let score = |label: &str| {
             t5::score(&model, &weights, &encoded, 0, &[tokenizer.label(label).unwrap()]).unwrap()[0]

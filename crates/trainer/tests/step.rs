@@ -20,10 +20,10 @@ use domain::spec::Spec;
 use kernels::Draw;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use t5::{Compute, Config, FeedForwardKind, ForwardOptions, IGNORED, Model, Size, Weights};
+use t5::{Batch, Compute, Config, FeedForwardKind, ForwardOptions, IGNORED, Model, Size, Weights};
 use tch::{Kind, Tensor};
 use trainer::TrainError;
-use trainer::batches::{WeightedRow, epoch, padded, tensors};
+use trainer::batches::{WeightedRow, epoch, padded};
 use trainer::data::TokenizedExample;
 use trainer::optimizer::AdamW;
 use trainer::out_of_memory::catch_out_of_memory;
@@ -161,7 +161,7 @@ fn rows<'a>(
 fn by_the_book(model: &Model, rows: &[&trainer::data::TokenizedRow], options: &ForwardOptions) -> Tensor {
     let pairs: Vec<(&[i64], &[i64])> =
         rows.iter().map(|row| (row.source.as_slice(), row.target.as_slice())).collect();
-    let batch = tensors(&pairs);
+    let batch = Batch::padded(&pairs);
     let losses = t5::token_losses(&model.forward(&batch, options).unwrap(), &batch.labels);
     let weights: Vec<f32> = rows.iter().map(|row| row.weight as f32).collect();
     let weights = Tensor::from_slice(&weights).unsqueeze(1) * batch.labels.ne(IGNORED);
