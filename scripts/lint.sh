@@ -49,6 +49,9 @@ if [[ -n $released ]]; then
 else
     say "no release yet: no protocol to stay compatible with"
 fi
+say "the Python client"
+python=$(scripts/python-client.sh)
+(cd clients/python && "$python" scripts/stubs.py --check && "$python" -m mypy)
 say "spelling"
 typos
 say "scripts"

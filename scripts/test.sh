@@ -14,6 +14,7 @@ scripts/services.sh
 scripts/teacher.sh --install-only
 scripts/s3.sh
 scripts/grpc.sh >/dev/null
+scripts/python-client.sh >/dev/null
 scripts/watch-tools.sh >/dev/null
 scripts/deploy-tools.sh >/dev/null
 fetched=$(date +%s)

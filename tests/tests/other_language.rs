@@ -1,4 +1,4 @@
-//! A client in another language: Python's gRPC, with code generated from `proto/` only.
+//! Clients in another language: Python's gRPC with code generated from `proto/` only, and the package of `clients/python`.
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -60,4 +60,28 @@ fn a_python_client_submits_watches_and_predicts() {
         (&refused["no token"], &refused["wrong token"]),
         (&"UNAUTHENTICATED".into(), &"UNAUTHENTICATED".into())
     );
+}
+
+#[test]
+fn the_python_package_passes_its_tests_against_a_server() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let installed =
+        Command::new(root.join("scripts/python-client.sh")).stderr(Stdio::inherit()).output().unwrap();
+    let python = String::from_utf8(installed.stdout).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let tokens = "[server.tokens.python]\nrole = \"operate\"\nenv = \"PYTHON_TOKEN\"\n";
+    std::fs::write(folder.path().join("distillery.toml"), tokens).unwrap();
+    let service = Service::start(folder.path(), "all", &[("PYTHON_TOKEN", TOKEN)]).unwrap();
+    let said = Command::new(python.trim())
+        .args(["-m", "pytest", "-q", "-p", "no:cacheprovider"])
+        .current_dir(root.join("clients/python"))
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .env("DISTILLERY_SERVER", service.url())
+        .env("DISTILLERY_TOKEN", TOKEN)
+        .output()
+        .unwrap();
+    let words = String::from_utf8_lossy(&said.stdout);
+    println!("{words}{}", String::from_utf8_lossy(&said.stderr));
+    // Nothing is skipped here: the server is there, and so is pandas.
+    assert!(said.status.success() && !words.contains("skipped"), "{words}");
 }
