@@ -11,11 +11,13 @@ use std::ops::ControlFlow;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use student::{Ask, Choice, Event, Predictor, Prompt, Strategy};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tracing::Span;
 
+/// How long an engine that ended at a panic stays down: one that always does must not be all that the machine does.
+const RESTART_AFTER: Duration = Duration::from_millis(100);
 /// Requests that wait at most, whatever their length.
 const REQUESTS_MAX: usize = 4096;
 
@@ -228,7 +230,10 @@ impl Engine {
         let (emptied, counts) = (room.clone(), meters.clone());
         std::thread::Builder::new()
             .name("inference".to_owned())
-            .spawn(move || run(received, &emptied, batch_tokens_max, &counts))
+            .spawn(move || {
+                let mut received = received;
+                supervise(|| run(&mut received, &emptied, batch_tokens_max, &counts));
+            })
             .map_err(|error| InferenceError::Internal(format!("the engine cannot be started: {error}")))?;
         Ok(Self { requests, room, draining: Arc::default(), meters })
     }
@@ -286,7 +291,16 @@ impl Engine {
     }
 }
 
-fn run(mut received: mpsc::Receiver<Request>, room: &Room, batch_tokens_max: usize, meters: &Meters) {
+/// Does `work` to its end, and begins it again where it panics: what waited in it is let go, so that its callers are told, and
+/// who asks later is answered.
+fn supervise(mut work: impl FnMut()) {
+    while std::panic::catch_unwind(AssertUnwindSafe(&mut work)).is_err() {
+        tracing::error!("the engine ended at a defect of this program, and begins again without what waited");
+        std::thread::sleep(RESTART_AFTER);
+    }
+}
+
+fn run(received: &mut mpsc::Receiver<Request>, room: &Room, batch_tokens_max: usize, meters: &Meters) {
     let mut queue: Vec<Request> = Vec::new();
     loop {
         if queue.is_empty() {
@@ -424,5 +438,23 @@ mod tests {
         let mut is_done = false;
         survive(Vec::new(), || is_done = true);
         assert!(is_done);
+    }
+
+    #[test]
+    fn an_engine_that_ends_at_a_panic_begins_again() {
+        let (requests, mut received) = mpsc::channel(4);
+        let (mut rounds, mut answered) = (0, Vec::new());
+        for request in [1, 2, 3] {
+            requests.try_send(request).unwrap();
+        }
+        drop(requests);
+        supervise(|| {
+            rounds += 1;
+            while let Some(request) = received.blocking_recv() {
+                assert!(request != 2, "a defect");
+                answered.push(request);
+            }
+        });
+        assert_eq!((rounds, answered), (2, vec![1, 3]));
     }
 }
