@@ -292,6 +292,19 @@ mod tests {
         check(LabelSet::Open, "0", LabelPlace::None);
         check(LabelSet::Choices, "0", LabelPlace::None);
     }
+
+    #[test]
+    fn a_closed_set_has_a_limit_and_so_has_a_label() {
+        let refused = |labels: Vec<String>| {
+            let task = Task { labels: LabelSet::Closed(labels), ..Task::built_in("nli").unwrap() };
+            task.violations().iter().any(|violation| violation.field == "task.labels")
+        };
+        let labels = |count: usize| (0..count).map(|number| format!("label {number}")).collect::<Vec<_>>();
+        assert!(!refused(labels(LABELS_MAX)) && refused(labels(LABELS_MAX + 1)) && refused(labels(1)));
+        let pair = |bytes: usize| vec!["a".repeat(bytes), "other".to_owned()];
+        assert!(!refused(pair(LABEL_BYTES_MAX)) && refused(pair(LABEL_BYTES_MAX + 1)));
+    }
+
     use minijinja::value::Serde;
     use minijinja::{Environment, UndefinedBehavior, Value, context};
 
