@@ -237,6 +237,7 @@ fn mistakes_of_every_kind_in_a_specification_and_its_task_are_named_in_one_go() 
     folder.write("task.toml", &broken).unwrap();
     let spec = SpecText {
         task: "task.toml",
+        data: "train = \"train.jsonl\"\nvalidation = \"validation.jsonl\"\ntest = \"tset.jsonl\"",
         training: "stesp = 30\nsteps = \"many\"\nalpha = 2",
         teacher: "profile = \"local\"\n[teacher.budget]\npromts = 1\nprompts = -1",
         ..SpecText::default()
@@ -251,6 +252,7 @@ fn mistakes_of_every_kind_in_a_specification_and_its_task_are_named_in_one_go() 
         task("rational", "exemplars[0].rational: is not a known key: did you mean `rationale`?"),
     ];
     let in_spec = [
+        "spec.toml:7: data.test: tset.jsonl does not exist: check the path",
         "spec.toml:12: teacher.budget.promts: is not a known key: did you mean `prompts`?",
         "spec.toml:13: teacher.budget.prompts: is integer `-1`: write an integer from 0",
         "spec.toml:23: training.stesp: is not a known key: did you mean `steps`?",
@@ -284,7 +286,7 @@ fn a_specification_s_rows_and_teacher_are_looked_for_before_anything_is_asked() 
     );
     check(
         SpecText { data: "train = \"absent.jsonl\"", ..usual() },
-        &["absent.jsonl: does not exist: check the path"],
+        &["spec.toml:5: data.train: absent.jsonl does not exist: check the path"],
     );
     check(
         SpecText { teacher: "profile = \"locla\"", ..usual() },
@@ -376,7 +378,10 @@ fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
         let target = to.join(entry.file_name());
-        if entry.path().is_dir() {
+        // A link stays one: people find a student by it.
+        if entry.file_type().unwrap().is_symlink() {
+            std::os::unix::fs::symlink(std::fs::read_link(entry.path()).unwrap(), target).unwrap();
+        } else if entry.path().is_dir() {
             copy(&entry.path(), &target)
         } else {
             drop(std::fs::copy(entry.path(), target))
@@ -563,7 +568,8 @@ fn a_damaged_student_is_found_by_its_name_and_not_believed() {
 fn find(folder: &Path, name: &str) -> PathBuf {
     fn walk(folder: &Path, name: &str, found: &mut Vec<PathBuf>) {
         for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-            if entry.path().is_dir() {
+            // Not through the link by which people find a student.
+            if entry.file_type().unwrap().is_dir() {
                 walk(&entry.path(), name, found);
             } else if entry.file_name() == name {
                 found.push(entry.path());
@@ -704,6 +710,12 @@ fn a_migration_needs_a_database_and_says_which_one_it_was() {
     let said = folder.say(NOBODY, &["migrate"]).unwrap();
     assert_eq!(said.code, 0, "{}", said.err);
     assert!(said.out.starts_with(".distillery: the database is at version "), "{}", said.out);
+    folder
+        .write("absent.toml", "[database]\nurl = \"postgres://somebody@127.0.0.1:9/distillery\"\n")
+        .unwrap();
+    let wanted =
+        ["127.0.0.1:9/distillery", "is PostgreSQL running there (database.url, DISTILLERY_DATABASE_URL)?"];
+    check(&folder, &["migrate", "--config", "absent.toml"], 1, &wanted);
 }
 
 #[test]

@@ -38,7 +38,7 @@ fn on_terminal(job: &Folder, columns: usize, teacher: &Teacher, arguments: &[&st
 /// Whether a line is a bar: a phase to the right of its column, and figures.
 fn is_bar(line: &str) -> bool {
     let phase = line.trim_start();
-    line.starts_with("   ") && ["harvest ", "training "].iter().any(|name| phase.starts_with(name))
+    line.starts_with("  ") && ["harvest ", "training "].iter().any(|name| phase.starts_with(name))
 }
 
 #[test]
@@ -67,23 +67,31 @@ fn bars_fit_their_terminal_and_leave_nothing_behind() {
 
 #[test]
 fn who_presses_ctrl_c_reads_a_sentence_and_no_log() {
-    let teacher = Teacher::start(|asked| teach(&asked.prompt).after(DELAY * 6)).unwrap();
-    let job = job();
-    let mut command = binary::command_on_terminal(job.path(), 80, RUN).unwrap();
-    command.env("DISTILLERY_TEACHER_URL", teacher.url()).stdin(Stdio::piped()).stdout(Stdio::piped());
-    let mut child = command.spawn().unwrap();
-    assert!(binary::wait_until(&mut child, Duration::from_secs(60), || teacher.requests() > 0).unwrap());
-    let mut keys = child.stdin.take().unwrap();
-    keys.write_all(b"\x03").unwrap();
-    keys.flush().unwrap();
-    let said: Said = binary::finish(child).unwrap().into();
-    drop(keys);
-    let screen = Screen::after(80, &said.out);
-    let shown = screen.lines().join("\n");
-    assert_eq!(said.code, 130, "{shown}");
-    assert!(shown.contains("shutting down when what was begun is done"), "{shown}");
-    assert!(shown.contains("distillery: interrupted: run the same command again to resume"), "{shown}");
-    assert!(!shown.contains("WARN") && !screen.lines().iter().any(|line| is_bar(line)), "{shown}");
+    for columns in [80, 160] {
+        let teacher = Teacher::start(|asked| teach(&asked.prompt).after(DELAY * 16)).unwrap();
+        let job = job();
+        let mut command = binary::command_on_terminal(job.path(), columns, RUN).unwrap();
+        command.env("DISTILLERY_TEACHER_URL", teacher.url()).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        // A bar is on the screen, which is drawn when some answers are there.
+        assert!(binary::wait_until(&mut child, Duration::from_secs(60), || teacher.requests() > 24).unwrap());
+        let mut keys = child.stdin.take().unwrap();
+        keys.write_all(b"\x03").unwrap();
+        keys.flush().unwrap();
+        let said: Said = binary::finish(child).unwrap().into();
+        drop(keys);
+        let screen = Screen::after(columns, &said.out);
+        let shown = screen.lines().join("\n");
+        assert_eq!(said.code, 130, "{shown}");
+        assert!(said.out.contains("prompts/s"), "a bar was drawn: {:?}", said.out);
+        assert!(shown.contains("shutting down when what was begun here is done"), "{shown}");
+        assert!(shown.contains("distillery: interrupted: run the same command again to resume"), "{shown}");
+        assert!(
+            !shown.contains("WARN") && !screen.lines().iter().any(|line| is_bar(line)),
+            "{shown}\n{:?}",
+            said.out
+        );
+    }
 }
 
 #[test]

@@ -9,10 +9,11 @@
 
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::OnceLock;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tests::binary;
 use tests::cluster::{check_order, done, lines, wait_for};
 use tests::data::{SpecText, teach};
@@ -190,8 +191,23 @@ fn a_job_is_cancelled_resumed_and_deleted_over_the_network() {
     assert!(unfinished.err.contains("without --again, or cancel it"), "{}", unfinished.err);
     let same = done(server(&["submit", "spec.toml", "--json"])).json().unwrap();
     assert_eq!(same["distillation"], again["distillation"]);
-    done(server(&["cancel", again["distillation"].as_str().unwrap()]));
-    done(server(&["delete", again["distillation"].as_str().unwrap()]));
+    // Another specification of that name: two jobs go on, and the name says neither.
+    folder
+        .write("edited.toml", SpecText { training: "steps = 61", ..SpecText::default() }.to_string())
+        .unwrap();
+    let edited = done(server(&["submit", "edited.toml", "--json"])).json().unwrap();
+    let (again, edited) = (again["distillation"].as_str().unwrap(), edited["distillation"].as_str().unwrap());
+    let either = server(&["cancel", "job"]);
+    assert_eq!(either.code, 2, "{}", either.err);
+    for wanted in ["`job` is the name of several jobs", again, edited] {
+        assert!(either.err.contains(wanted), "{}", either.err);
+    }
+    done(server(&["cancel", edited]));
+    // The newest is over: the name is the older one's, which is not.
+    let cancelled_by_name = done(server(&["cancel", "job", "--json"])).json().unwrap();
+    assert_eq!(cancelled_by_name["distillation"], again);
+    done(server(&["delete", edited]));
+    done(server(&["delete", again]));
     done(server(&["delete", cancelled["distillation"].as_str().unwrap()]));
     let gone = server(&["show", "job"]);
     assert_eq!(gone.code, 2);
@@ -232,6 +248,72 @@ fn mistakes_are_told_before_anything_is_sent() {
     let no_secret = serve(&[]);
     assert_eq!(no_secret.code, 2);
     assert!(no_secret.err.contains("server.tokens.ci: has no secret: set CI_TOKEN"), "{}", no_secret.err);
+}
+
+#[test]
+fn a_server_that_says_nothing_holds_nobody() {
+    let folder = problems(&SpecText::default());
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("https://{}", silent.local_addr().unwrap());
+    let verbs: [&[&str]; 4] =
+        [&["list"], &["watch", "job"], &["predict", "--model", "job", "--input", "1 + 1?"], &["health"]];
+    let start = |arguments: &[&str]| {
+        let mut command = binary::command(folder.path(), arguments).unwrap();
+        command.args(["--server", &url]).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn().unwrap()
+    };
+    // Whoever presses Ctrl-C is heard at once.
+    for arguments in verbs {
+        let child = start(arguments);
+        std::thread::sleep(Duration::from_millis(1_500));
+        let began = Instant::now();
+        binary::signal(&child, "INT").unwrap();
+        let said = Said::from(binary::finish(child).unwrap());
+        assert_eq!(said.code, 130, "{arguments:?}: {}", said.err);
+        assert!(began.elapsed() < Duration::from_secs(5), "{arguments:?}: {:?}", began.elapsed());
+    }
+    // And who waits is told.
+    let began = Instant::now();
+    let said = Said::from(binary::finish(start(&["list"])).unwrap());
+    assert_eq!(said.code, 1, "{}", said.err);
+    assert!(said.err.contains("no connection within 15 s: what listens there says nothing"), "{}", said.err);
+    assert!(began.elapsed() < Duration::from_secs(40), "{:?}", began.elapsed());
+    // Its own, without TLS.
+    let service = Service::start(folder.path(), "harvester", &[]).unwrap();
+    let said = say(&folder, &service.url().replace("http://", "https://"), &["list"], &[]);
+    assert_eq!(said.code, 1, "{}", said.err);
+    assert!(said.err.contains("it does not speak TLS there: write http://"), "{}", said.err);
+    // The doctor calls what verbs call.
+    let examined = |url: &str| say(&folder, url, &["doctor"], &[]).out;
+    let said = examined(service.url());
+    assert!(said.contains(&format!("works  server {}: serves", service.url())), "{said}");
+    let said = examined("http://127.0.0.1:9");
+    assert!(
+        said.contains("fails  server http://127.0.0.1:9: ") && said.contains("`distillery serve`"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_job_without_a_trainer_says_since_when_it_waits() {
+    let folder = problems(&SpecText { training: LONG, ..SpecText::default() });
+    let teacher = teacher();
+    let settings = [("DISTILLERY_TEACHER_URL", teacher.url())];
+    let service = Service::start(folder.path(), "harvester", &settings).unwrap();
+    let mut command = binary::command(folder.path(), &["submit", "spec.toml", "--watch"]).unwrap();
+    command.args(["--server", service.url()]).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let watching = command.spawn().unwrap();
+    let shown = wait_for("a job that waits", || {
+        let said = say(&folder, service.url(), &["show", "job"], &[]);
+        said.out.contains("waiting for a trainer since 20").then_some(said.out)
+    });
+    assert!(shown.contains("pending, waiting for a trainer since 20"), "{shown}");
+    // Looked at every five seconds.
+    std::thread::sleep(Duration::from_secs(12));
+    binary::signal(&watching, "INT").unwrap();
+    let said = Said::from(binary::finish(watching).unwrap());
+    assert_eq!(said.err.matches("training: waiting for a trainer since 20").count(), 1, "{}", said.err);
+    assert!(said.err.contains("is one there (`distillery serve --role trainer`), and free?"), "{}", said.err);
 }
 
 /// The configuration of a cluster, with tokens for a user and for workers.

@@ -13,8 +13,9 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 use wire::{Channel, Credentials};
 
-/// How long a connection may take to be made.
+/// How long a connection may take to be made; and with TLS, to be ready for calls.
 const CONNECT: Duration = Duration::from_secs(10);
+const READY: Duration = Duration::from_secs(15);
 /// How often a connection is asked whether it lives, and how long it may take to say so.
 const PING_EVERY: Duration = Duration::from_secs(20);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
@@ -43,7 +44,11 @@ pub fn lazy(section: &ClientSection, url: &str) -> anyhow::Result<Channel> {
 /// [`Unusable`], or no server answers at `url`.
 pub async fn connect(section: &ClientSection, url: &str) -> anyhow::Result<Channel> {
     let (endpoint, credentials) = prepare(section, url).map_err(unusable)?;
-    let channel = endpoint.connect().await.map_err(|error| {
+    let connected = tokio::time::timeout(READY, endpoint.connect()).await.map_err(|_| {
+        let words = "what listens there says nothing: is it `distillery serve`, with TLS for https://?";
+        anyhow!("{}: no connection within {} s: {words}", endpoint.uri(), READY.as_secs())
+    })?;
+    let channel = connected.map_err(|error| {
         let cause = root_cause(&error);
         let meaning = meaning(&cause).unwrap_or("is `distillery serve` running there?");
         anyhow!("{}: {cause}: {meaning}", endpoint.uri())
@@ -63,7 +68,7 @@ const EXPLAINED: &[(&str, &str)] = &[
     ("BadSignature", UNTRUSTED),
     ("CertificateRequired", "it wants a client's certificate: client.certificate and client.key name one"),
     ("NotValidForName", "its certificate is for another name than that in the URL (--server)"),
-    ("CorruptMessage", "it does not speak TLS there: write http:// (--server)"),
+    ("corrupt message", "it does not speak TLS there: write http:// (--server)"),
     ("h2 protocol error", ENDED),
     ("http2 error", ENDED),
     ("broken pipe", ENDED),

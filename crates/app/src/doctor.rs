@@ -46,7 +46,8 @@ impl State {
 }
 
 impl Finding {
-    fn of(what: impl Into<String>, tried: anyhow::Result<String>) -> Self {
+    /// What trying it came to.
+    pub fn of(what: impl Into<String>, tried: anyhow::Result<String>) -> Self {
         let (state, words) = match tried {
             Ok(words) => (State::Works, words),
             Err(error) => (State::Fails, format!("{error:#}")),
@@ -141,7 +142,8 @@ fn network(config: &Config) -> [Finding; 2] {
         Ok(false) => Finding::off("server", "no TLS: `[server] tls_certificate` and `tls_key` name it"),
         Err(error) => Finding::of("server", Err(error)),
     };
-    let words = || "its authorities, certificate and token can be read".to_owned();
+    let words =
+        || "authorities, certificate and token of callers can be read, where they are named".to_owned();
     [server, Finding::of("client", client::check(&config.client).map(|()| words()))]
 }
 

@@ -12,7 +12,7 @@ pub fn shutdown() -> CancellationToken {
 }
 
 /// What somebody is told who sends a signal: calls in flight may take minutes.
-pub const WORDS: &str = "shutting down when what was begun is done; a second signal exits at once";
+pub const WORDS: &str = "shutting down when what was begun here is done; a second signal exits at once";
 
 /// A token that is cancelled by the first signal, after `tell`.
 pub fn shutdown_after(tell: impl FnOnce() + Send + 'static) -> CancellationToken {

@@ -19,6 +19,7 @@ pub(crate) use server::{
 
 pub(crate) use study::StudyArguments;
 
+use clap::builder::styling::{AnsiColor, Style, Styles};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -27,13 +28,22 @@ use std::path::PathBuf;
 /// The teacher gives a rationale and a label for every example; the student is trained on both, and then answers without
 /// the teacher.
 #[derive(Debug, Parser)]
-#[command(name = "distillery", version, max_term_width = 100, after_help = EXAMPLES)]
+#[command(name = "distillery", version, max_term_width = 100, after_help = EXAMPLES, styles = STYLES)]
 pub(crate) struct Arguments {
     #[command(flatten)]
     pub(crate) place: Place,
     #[command(subcommand)]
     pub(crate) verb: Verb,
 }
+
+/// Readable on light and on dark: no yellow, and no colour but the one of errors.
+const STYLES: Styles = Styles::styled()
+    .header(Style::new().bold())
+    .usage(Style::new().bold())
+    .literal(Style::new().bold())
+    .valid(Style::new().bold())
+    .invalid(Style::new().bold())
+    .error(AnsiColor::Red.on_default().bold());
 
 const EXAMPLES: &str = "Examples:
   distillery init reviews.csv
@@ -128,12 +138,14 @@ pub(crate) enum Verb {
     /// Check that a server is serving: exit code 0 if it is, 1 if it is not
     #[command(after_help = server::HEALTH_EXAMPLES)]
     Health(HealthArguments),
-    /// Try what the configuration names: database, queue, checkpoints, device, certificates, teachers (by one question each)
+    /// Try what the configuration names: database, queue, checkpoints, device, certificates, teachers (by one question each), servers
     #[command(after_help = DOCTOR_EXAMPLES)]
     Doctor {
         /// Print one JSON object on standard output, and nothing else
         #[arg(long)]
         json: bool,
+        #[command(flatten)]
+        server: ServerArguments,
     },
     /// Migrate the database to this program's version
     #[command(after_help = "Example:\n  distillery migrate --data-dir /data/distillery")]

@@ -1,6 +1,6 @@
 //! Exit codes: 0 done, 1 failed, 2 bad usage or bad specification, 130 interrupted.
 
-use crate::terminal::say_lines;
+use crate::terminal::say_error;
 use domain::Fault;
 use readers::ReadErrors;
 use std::fmt;
@@ -53,14 +53,14 @@ fn words(error: &anyhow::Error) -> String {
 pub(crate) fn code(result: anyhow::Result<()>) -> ExitCode {
     let Err(error) = result else { return ExitCode::SUCCESS };
     if error.is::<Interrupted>() {
-        say_lines(&format!("distillery: {error}"));
+        say_error(&error.to_string());
         return ExitCode::from(130);
     }
     // A reader that closed the pipe (`distillery export ... | head`) is not a failure.
     if error.downcast_ref::<std::io::Error>().is_some_and(|io| io.kind() == std::io::ErrorKind::BrokenPipe) {
         return ExitCode::SUCCESS;
     }
-    say_lines(&format!("distillery: {}", words(&error)));
+    say_error(&words(&error));
     let usage = error.is::<Usage>()
         || error.is::<crate::mistakes::Mistakes>()
         || error.is::<app::config::ConfigError>();

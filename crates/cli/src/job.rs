@@ -264,6 +264,7 @@ pub(crate) async fn report(channel: &Channel, id: DistillationId) -> anyhow::Res
         reason: job.reason.clone(),
         model: model.as_ref().map(|model| format!("{}@{}", model.name, model.version)),
         model_dir: None,
+        model_link: None,
         page: None,
         teacher: teacher_outcome(&job.spec, teacher, &harvest),
         student: StudentOutcome {

@@ -25,6 +25,7 @@ mod job_page;
 mod known_keys;
 mod measured;
 mod mistakes;
+mod model_link;
 mod next;
 mod place;
 mod progress;
@@ -86,7 +87,7 @@ fn dispatch(arguments: Arguments) -> anyhow::Result<()> {
             Verb::Train(train) => commands::train::train(config, train, shutdown).await,
             Verb::Models(models) => commands::models::models(config, models, shutdown).await,
             Verb::Health(health) => commands::health::health(config, health, shutdown).await,
-            Verb::Doctor { json } => commands::doctor::doctor(config, json, shutdown).await,
+            Verb::Doctor { json, server } => commands::doctor::doctor(config, json, server, shutdown).await,
             Verb::Migrate { json } => commands::migrate(config, json).await,
             Verb::Config | Verb::Completions { .. } => Ok(()),
         }

@@ -41,7 +41,8 @@ impl Place {
             .into(),
             Err(error) => error,
         })?;
-        Ok(Self::Server(target::find(&config.client, urls, server, Service::Jobs).await?, shared))
+        let found = target::find(&config.client, urls, server, Service::Jobs);
+        Ok(Self::Server(target::unless_interrupted(&shutdown, found).await?, shared))
     }
 
     /// To the services.

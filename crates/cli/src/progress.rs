@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 /// Plain lines come this often.
 const LINE_EVERY: Duration = Duration::from_secs(5);
+/// Columns before the numbers of a bar: its phase, itself, and the spaces around it.
+const BEFORE: usize = 10 + 1 + 16 + 1;
 
 /// One phase's progress, on standard error.
 pub(crate) struct Progress {
@@ -26,8 +28,7 @@ impl Progress {
     /// A phase of `total` units named `unit`.
     pub(crate) fn start(phase: &'static str) -> Self {
         let bar = terminal::bar();
-        // Cut at the terminal's width: what is wrapped is drawn again below itself.
-        let template = "{prefix:>10} {bar:16} {pos}/{len} {wide_msg}";
+        let template = "{prefix:>10} {bar:16} {pos}/{len} {msg}";
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style.progress_chars("=> "));
         }
@@ -44,7 +45,11 @@ impl Progress {
         let message = format!("{speed:.1} {unit}/s{left}{}{words}", if words.is_empty() { "" } else { ", " });
         self.bar.set_length(total);
         self.bar.set_position(done);
-        self.bar.set_message(visible::line(&message).into_owned());
+        let shown = visible::line(&message);
+        self.bar.set_message(match terminal::bar_columns() {
+            Some(columns) => within(columns, done, total, &shown),
+            None => shown.into_owned(),
+        });
         if let Some(plain) = &mut self.plain
             && plain.last.is_none_or(|last| last.elapsed() >= LINE_EVERY)
         {
@@ -58,6 +63,12 @@ impl Progress {
         self.bar.finish_and_clear();
         say(&format!("{}: {words} ({:.1} s)", self.phase, self.started.elapsed().as_secs_f64()));
     }
+}
+
+/// What fits behind the numbers of a bar, with a mark where more was cut: what wraps is drawn again below itself.
+fn within(columns: usize, done: u64, total: u64, message: &str) -> String {
+    let numbers = format!("{done}/{total} ").len();
+    console::truncate_str(message, columns.saturating_sub(BEFORE + numbers), "\u{2026}").into_owned()
 }
 
 fn time_left(remaining: u64, speed: f64) -> String {
@@ -79,6 +90,14 @@ pub(crate) fn spoken(seconds: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_bar_leaves_room_and_says_where_it_is_cut() {
+        let message = "31.3 steps/s, 21 s left, label loss 0.001, rationale loss 0.010, 1002 examples/s";
+        assert_eq!(within(76, 233, 900, message), "31.3 steps/s, 21 s left, label loss 0.0\u{2026}");
+        assert_eq!(within(156, 233, 900, message), message);
+        assert!(within(20, 233, 900, message).chars().count() <= 1);
+    }
 
     #[test]
     fn time_left_is_told_as_people_tell_it() {

@@ -21,6 +21,8 @@ pub(crate) struct Outcome {
     pub(crate) model: Option<String>,
     /// The student's folder; null where it is a server's.
     pub(crate) model_dir: Option<String>,
+    /// Where people find that folder by the model's name.
+    pub(crate) model_link: Option<String>,
     /// The page of the job; null where it did not succeed, or is a server's.
     pub(crate) page: Option<String>,
     /// The teacher's part.
@@ -39,6 +41,11 @@ impl Outcome {
     pub(crate) fn succeeded(&self) -> anyhow::Result<()> {
         match self.state {
             DistillationState::Succeeded => Ok(()),
+            DistillationState::Paused => anyhow::bail!(
+                "the distillation is paused: {}: it goes on at `distillery resume {}`, or where `distillery run` is called again",
+                self.reason,
+                self.distillation
+            ),
             state => anyhow::bail!("the distillation is {state}: {}", self.reason),
         }
     }

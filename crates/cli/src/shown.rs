@@ -1,23 +1,87 @@
 //! The events of a job, on the screen.
 
+use crate::client::jobs::{self, Found};
+use crate::client::runs;
 use crate::progress::Progress;
 use crate::report::{grouped, percent};
 use crate::terminal::say;
-use domain::Split;
 use domain::event::EventKind;
+use domain::ids::DistillationId;
 use domain::metric::Accuracy;
-use domain::records::HarvestProgress;
+use domain::records::{Distillation, HarvestProgress, Run};
 use domain::share::{End, Gain, PROBES_MAX, Share};
-use domain::state::{DistillationState as State, PromptState, Reason, Verdict};
-use wire::Watched;
+use domain::state::{DistillationState as State, PromptState, Reason, RunState, Verdict};
+use domain::{Split, Timestamp};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use wire::{Channel, Watched, rfc3339};
+
+/// How often a job that trains without a sign of it is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// Follows a job on the screen until it ends or pauses, from behind the event `after`. What happened before `since`, in an
+/// earlier call, is not shown again.
+pub(crate) async fn follow(
+    channel: &Channel,
+    job: DistillationId,
+    after: u64,
+    since: Option<Timestamp>,
+) -> anyhow::Result<()> {
+    let shown = Mutex::new(Shown::default());
+    let events = jobs::follow(channel, job, after, |watched| {
+        if since.is_none_or(|since| watched.at().is_none_or(|at| at >= since)) {
+            screen(&shown).show(watched);
+        }
+        Ok(())
+    });
+    tokio::select! {
+        ended = events => ended?,
+        () = tell_of_waiting(channel, job, &shown) => {}
+    }
+    shown.into_inner().unwrap_or_else(PoisonError::into_inner).end();
+    Ok(())
+}
+
+fn screen(shown: &Mutex<Shown>) -> MutexGuard<'_, Shown> {
+    shown.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Says once that no trainer has come, where none has. Never ends.
+async fn tell_of_waiting(channel: &Channel, job: DistillationId, shown: &Mutex<Shown>) {
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        if !screen(shown).is_without_a_trainer() {
+            continue;
+        }
+        let Ok(Found { job: Distillation { run: Some(run), .. }, .. }) = jobs::get(channel, job).await else {
+            continue;
+        };
+        let Ok(run) = runs::get(channel, run).await else { continue };
+        if let Some(waiting) = waiting_for_trainer(&run) {
+            say(&format!("training: {waiting}: is one there (`distillery serve --role trainer`), and free?"));
+            screen(shown).is_waiting_told = true;
+        }
+    }
+}
+
+/// That no trainer works at a run, and since when; `None` where one does, or it is over.
+pub(crate) fn waiting_for_trainer(run: &Run) -> Option<String> {
+    match (run.state, run.fence) {
+        (RunState::Pending, 0) => Some(format!("waiting for a trainer since {}", rfc3339(run.created_at))),
+        (RunState::Pending, _) => Some("waiting for another trainer".to_owned()),
+        _ => None,
+    }
+}
 
 /// What is on the screen.
 #[derive(Default)]
-pub(crate) struct Shown {
+struct Shown {
     harvest: Option<Progress>,
     training: Option<Progress>,
     funnel: String,
     validation: Option<f64>,
+    is_training: bool,
+    is_waiting_told: bool,
 }
 
 /// What was spent beside tokens, as far as there is anything to tell.
@@ -61,8 +125,13 @@ fn probed(
 }
 
 impl Shown {
+    /// Whether it trains, and nothing shows that a trainer does.
+    fn is_without_a_trainer(&self) -> bool {
+        self.is_training && self.training.is_none() && !self.is_waiting_told
+    }
+
     /// Shows one more event.
-    pub(crate) fn show(&mut self, watched: Watched) {
+    fn show(&mut self, watched: Watched) {
         let event = match watched {
             Watched::Event(event) => event.kind,
             Watched::Snapshot { progress, .. } => return self.harvest(&progress),
@@ -84,6 +153,7 @@ impl Shown {
     }
 
     fn state(&mut self, to: State, reason: &str) {
+        self.is_training = to == State::Training;
         if !matches!(to, State::Queued | State::Harvesting)
             && let Some(progress) = self.harvest.take()
         {
@@ -160,7 +230,7 @@ impl Shown {
     }
 
     /// Ends what is still shown.
-    pub(crate) fn end(self) {
+    fn end(self) {
         for progress in [self.harvest, self.training].into_iter().flatten() {
             progress.finish("stopped");
         }

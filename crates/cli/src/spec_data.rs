@@ -3,7 +3,7 @@
 use crate::known_keys::{kind, unknown_keys};
 use domain::holdout::Shares;
 use domain::{Split, Violation};
-use readers::Columns;
+use readers::{Columns, Format};
 use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
@@ -34,8 +34,13 @@ const VALIDATION_SHARE: &str = "validation_share";
 const TEST_SHARE: &str = "test_share";
 const SPLIT_SEED: &str = "split_seed";
 
-/// Reads `[data]`; paths are relative to `folder`. Returns what it says, where it says enough, and every mistake, by field.
-pub(crate) fn read(section: Option<&Value>, folder: &Path) -> (Option<Data>, Vec<Violation>) {
+/// Reads `[data]`; paths are relative to `folder`, and `is_there` says which files are. Returns what it says, where it says
+/// enough, and every mistake, by field.
+pub(crate) fn read(
+    section: Option<&Value>,
+    folder: &Path,
+    is_there: &dyn Fn(&Path) -> bool,
+) -> (Option<Data>, Vec<Violation>) {
     let table = match section {
         Some(Value::Table(table)) => table,
         other => {
@@ -45,7 +50,7 @@ pub(crate) fn read(section: Option<&Value>, folder: &Path) -> (Option<Data>, Vec
         }
     };
     let mut reader = Reader { table, found: Vec::new() };
-    let data = reader.data(folder);
+    let data = reader.data(folder, is_there);
     (data, reader.found)
 }
 
@@ -55,7 +60,7 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn data(&mut self, folder: &Path) -> Option<Data> {
+    fn data(&mut self, folder: &Path, is_there: &dyn Fn(&Path) -> bool) -> Option<Data> {
         let known: Vec<&str> =
             SOURCES.into_iter().chain([COLUMNS, VALIDATION_SHARE, TEST_SHARE, SPLIT_SEED]).collect();
         self.found.extend(unknown_keys(self.table, "data.", &known));
@@ -75,6 +80,14 @@ impl Reader<'_> {
             let words = "has no train rows: add `train = \"rows.jsonl\"` or `file = ...`";
             self.found.push(Violation::new("data", words));
             return None;
+        }
+        for (key, file) in &given {
+            let path = folder.join(file);
+            // A name of no format is told of where it is read.
+            if Format::of(&path).is_some() && !is_there(&path) {
+                let words = if path.exists() { "is no file" } else { "does not exist" };
+                self.refuse(key, format!("{} {words}: check the path", path.display()));
+            }
         }
         let files = given.iter().map(|(key, file)| (key.parse().ok(), folder.join(file))).collect();
         Some(Data::Files(Files { files, columns, shares }))
@@ -172,7 +185,7 @@ mod tests {
 
     fn check(text: &str, expected: &[&str]) -> Option<Data> {
         let table: Table = text.parse().unwrap();
-        let (data, found) = read(Some(&Value::Table(table)), Path::new("folder"));
+        let (data, found) = read(Some(&Value::Table(table)), Path::new("folder"), &|_| true);
         let found: Vec<String> = found.iter().map(ToString::to_string).collect();
         assert_eq!(found.len(), expected.len(), "{text}: {found:?}");
         for (found, wanted) in found.iter().zip(expected) {

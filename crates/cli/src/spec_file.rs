@@ -58,11 +58,23 @@ impl SpecFile {
     }
 }
 
-/// Reads and checks a specification.
+/// Reads and checks a specification whose rows are used: their files are there.
 ///
 /// # Errors
 /// All mistakes at once, each with file, line and field.
 pub(crate) fn read(path: &Path) -> Result<SpecFile, Mistakes> {
+    read_with(path, &|file| file.is_file())
+}
+
+/// Reads and checks a specification, whether or not its rows are there.
+///
+/// # Errors
+/// All mistakes at once, each with file, line and field.
+pub(crate) fn read_without_rows(path: &Path) -> Result<SpecFile, Mistakes> {
+    read_with(path, &|_| true)
+}
+
+fn read_with(path: &Path, is_there: &dyn Fn(&Path) -> bool) -> Result<SpecFile, Mistakes> {
     let whole = |line: usize, words: String| {
         let violation = Violation::new("file", words);
         Mistakes(vec![Mistake { file: path.to_owned(), line, violation }])
@@ -70,7 +82,7 @@ pub(crate) fn read(path: &Path) -> Result<SpecFile, Mistakes> {
     let text = task_file::read_text(path).map_err(|words| whole(1, words))?;
     let table = task_file::parse(&text).map_err(|(line, words)| whole(line, words))?;
     let fields = Fields { path: path.to_owned(), lines: TomlLines::of(&text), task: None };
-    Source { table, fields, found: Vec::new() }.spec_file()
+    Source { table, fields, found: Vec::new() }.spec_file(is_there)
 }
 
 /// Where fields stand: in the file of the specification, or in that of its task.
@@ -108,11 +120,11 @@ struct Source {
 const KEYS: [&str; 3] = ["name", "task", "data"];
 
 impl Source {
-    fn spec_file(mut self) -> Result<SpecFile, Mistakes> {
+    fn spec_file(mut self, is_there: &dyn Fn(&Path) -> bool) -> Result<SpecFile, Mistakes> {
         self.refuse_unknown_sections();
         let name = self.text_of("name").unwrap_or_default();
         let task = self.task();
-        let data = self.data();
+        let data = self.data(is_there);
         let init = self.take_init();
         let draft = Draft {
             name,
@@ -188,8 +200,8 @@ impl Source {
         }
     }
 
-    fn data(&mut self) -> Option<Data> {
-        let (data, found) = spec_data::read(self.table.get("data"), &self.relative(""));
+    fn data(&mut self, is_there: &dyn Fn(&Path) -> bool) -> Option<Data> {
+        let (data, found) = spec_data::read(self.table.get("data"), &self.relative(""), is_there);
         self.found.extend(found);
         data
     }
@@ -269,7 +281,7 @@ pub(crate) fn name_of(own: &str, other: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{read_without_rows as read, *};
     use crate::spec_data::Files;
 
     fn check(text: &str, expected: &[&str]) {

@@ -71,7 +71,10 @@ impl Target {
         shutdown: CancellationToken,
     ) -> anyhow::Result<Self> {
         match server.url() {
-            Some(urls) => Ok(Self::Server(find(&config.client, urls, server, Service::Jobs).await?)),
+            Some(urls) => {
+                let found = find(&config.client, urls, server, Service::Jobs);
+                Ok(Self::Server(unless_interrupted(&shutdown, found).await?))
+            }
             None => Ok(Self::Here(Box::new(Local::open(config, scope, shutdown).await?))),
         }
     }
@@ -148,11 +151,15 @@ pub(crate) async fn connect(
 }
 
 /// The server of a verb that needs one.
-pub(crate) async fn server(config: &Config, server: &ServerArguments) -> anyhow::Result<Channel> {
+pub(crate) async fn server(
+    config: &Config,
+    server: &ServerArguments,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<Channel> {
     let words =
         "--server: name a server (or set DISTILLERY_SERVER); `distillery run` distils on this machine";
     let urls = server.url().ok_or_else(|| Usage(words.to_owned()))?;
-    find(&config.client, urls, server, Service::Jobs).await
+    unless_interrupted(shutdown, find(&config.client, urls, server, Service::Jobs)).await
 }
 
 /// `work`, unless a signal comes first.

@@ -1,15 +1,70 @@
 //! What reaches a terminal: this file alone writes to standard output and standard error (a lint of `clippy.toml` refuses
 //! their names elsewhere), and nothing passes it that a terminal would act on.
 
+use console::Term;
 use domain::visible;
-use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, TermLike};
 use std::io::{self, BufRead, IsTerminal, Read, Write};
 use std::sync::LazyLock;
 
 /// The bars on standard error, of which a process has one: lines are written above them, whoever writes.
-static BARS: LazyLock<MultiProgress> =
-    LazyLock::new(|| MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(DRAWS_PER_SECOND)));
+static BARS: LazyLock<MultiProgress> = LazyLock::new(|| {
+    let target = if is_watched() {
+        ProgressDrawTarget::term_like_with_hz(Box::new(Narrowed(Term::buffered_stderr())), DRAWS_PER_SECOND)
+    } else {
+        ProgressDrawTarget::hidden()
+    };
+    MultiProgress::with_draw_target(target)
+});
 const DRAWS_PER_SECOND: u8 = 5;
+/// Columns that stay free behind a bar: the `^C` that a terminal writes at Ctrl-C would wrap, and the bar above it would stay.
+const FREE: u16 = 4;
+
+/// A terminal to whose last columns nothing is written.
+#[derive(Debug)]
+struct Narrowed(Term);
+
+impl TermLike for Narrowed {
+    fn width(&self) -> u16 {
+        TermLike::width(&self.0).saturating_sub(FREE)
+    }
+
+    fn height(&self) -> u16 {
+        TermLike::height(&self.0)
+    }
+
+    fn move_cursor_up(&self, lines: usize) -> io::Result<()> {
+        self.0.move_cursor_up(lines)
+    }
+
+    fn move_cursor_down(&self, lines: usize) -> io::Result<()> {
+        self.0.move_cursor_down(lines)
+    }
+
+    fn move_cursor_right(&self, columns: usize) -> io::Result<()> {
+        self.0.move_cursor_right(columns)
+    }
+
+    fn move_cursor_left(&self, columns: usize) -> io::Result<()> {
+        self.0.move_cursor_left(columns)
+    }
+
+    fn write_line(&self, text: &str) -> io::Result<()> {
+        self.0.write_line(text)
+    }
+
+    fn write_str(&self, text: &str) -> io::Result<()> {
+        self.0.write_str(text)
+    }
+
+    fn clear_line(&self) -> io::Result<()> {
+        self.0.clear_line()
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
 
 /// One JSON object on standard output.
 pub(crate) fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
@@ -28,7 +83,7 @@ pub(crate) fn print_lines(text: &str) -> anyhow::Result<()> {
 
 /// A table on standard output: as wide as it is, or as the terminal that it goes to.
 pub(crate) fn print_table(table: &Table) -> anyhow::Result<()> {
-    let columns = console::Term::stdout().size_checked().map(|(_, columns)| columns);
+    let columns = Term::stdout().size_checked().map(|(_, columns)| columns);
     print(&columns.map_or_else(|| table.text(), |columns| table.text_within(columns)))
 }
 
@@ -47,9 +102,20 @@ pub(crate) fn say_lines(lines: &str) {
     write_error(&visible::lines(lines));
 }
 
+/// What went wrong, on standard error: marked with a colour where people look on who want colours.
+pub(crate) fn say_error(lines: &str) {
+    let mark = console::style("distillery:").for_stderr().red().bold();
+    write_error(&format!("{mark} {}", visible::lines(lines)));
+}
+
 /// A bar below the lines for people; none is drawn where nobody looks.
 pub(crate) fn bar() -> ProgressBar {
     BARS.add(ProgressBar::new(0))
+}
+
+/// How wide a bar may be.
+pub(crate) fn bar_columns() -> Option<usize> {
+    Term::stderr().size_checked().map(|(_, columns)| usize::from(columns.saturating_sub(FREE)))
 }
 
 /// Whether people look at standard error.

@@ -244,6 +244,9 @@ fn unavailable(place: &str) -> impl Fn(sqlx::Error) -> OpenError {
                  password right (database.url, DISTILLERY_DATABASE_URL)?"
                     .to_owned()
             }
+            sqlx::Error::Io(error) => {
+                format!("{error}: is PostgreSQL running there (database.url, DISTILLERY_DATABASE_URL)?")
+            }
             other => other.to_string(),
         };
         OpenError::Unavailable { place: place.clone(), message }

@@ -41,6 +41,39 @@ pub(crate) async fn find(channel: &Channel, id_or_name: &str) -> anyhow::Result<
     })
 }
 
+/// States of jobs that are not over.
+const UNFINISHED: [DistillationState; 5] = [
+    DistillationState::Queued,
+    DistillationState::Harvesting,
+    DistillationState::Training,
+    DistillationState::Evaluating,
+    DistillationState::Paused,
+];
+/// Jobs of one name that are told apart.
+const NAMESAKES_MAX: usize = 8;
+
+/// The job of that id, or the one of that name that is not over; where all of that name are, the newest. A name that several
+/// unfinished jobs have says none of them.
+pub(crate) async fn find_unfinished(channel: &Channel, id_or_name: &str) -> anyhow::Result<Found> {
+    if id_or_name.parse::<DistillationId>().is_ok() {
+        return find(channel, id_or_name).await;
+    }
+    let jobs = list(channel, &UNFINISHED, Some(id_or_name), NAMESAKES_MAX).await.map_err(failure)?;
+    match jobs.as_slice() {
+        [] => find(channel, id_or_name).await,
+        [job] => get(channel, job.id).await.map_err(failure),
+        jobs => {
+            let one = |job: &Distillation| {
+                format!("{} ({}, of {})", job.id, job.state, wire::rfc3339(job.created_at))
+            };
+            let ids: Vec<String> = jobs.iter().map(one).collect();
+            let words =
+                format!("`{id_or_name}` is the name of several jobs: name one by its id: {}", ids.join("; "));
+            Err(Usage(words).into())
+        }
+    }
+}
+
 /// A job by its id.
 pub(crate) async fn get(channel: &Channel, job: DistillationId) -> Result<Found, Status> {
     let request = v1::GetDistillationRequest { distillation_id: job.to_string() };

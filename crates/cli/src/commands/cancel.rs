@@ -23,6 +23,6 @@ pub(crate) async fn cancel(
 }
 
 async fn end(channel: &Channel, arguments: &CancelArguments) -> anyhow::Result<Distillation> {
-    let job = jobs::find(channel, &arguments.job.job).await?.job;
+    let job = jobs::find_unfinished(channel, &arguments.job.job).await?.job;
     jobs::cancel(channel, job.id, &arguments.reason).await.map_err(failure)
 }

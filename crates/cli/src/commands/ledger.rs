@@ -267,7 +267,7 @@ async fn parked(channel: &Channel, job: &Distillation, arguments: &LedgerArgumen
 fn rules(text: &str) -> anyhow::Result<JudgingDraft> {
     let path = Path::new(text);
     if path.extension().is_some_and(|extension| extension == "toml") || path.is_file() {
-        return Ok(spec_file::read(path)?.spec.judging.into());
+        return Ok(spec_file::read_without_rows(path)?.spec.judging.into());
     }
     let mut table = toml::Table::new();
     for setting in text.split(',') {

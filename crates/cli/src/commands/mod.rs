@@ -79,7 +79,8 @@ pub(crate) fn print_report(reported: &Reported) -> anyhow::Result<()> {
     for line in report::totals(&reported.outcome) {
         print_line(&line)?;
     }
-    match (&reported.outcome.model_dir, &reported.outcome.model) {
+    let outcome = &reported.outcome;
+    match (outcome.model_link.as_ref().or(outcome.model_dir.as_ref()), &outcome.model) {
         (Some(folder), _) => print_line(&format!("student: {folder}"))?,
         (None, Some(model)) => print_line(&format!("student: {model}"))?,
         (None, None) => {}

@@ -3,12 +3,13 @@
 use super::print_report;
 use crate::args::{Place, RunArguments};
 use crate::client::call::failure;
-use crate::client::jobs::{self, follow};
+use crate::client::jobs;
 use crate::exit::Interrupted;
 use crate::job::{self, Again, Reported};
 use crate::job_page;
+use crate::model_link;
 use crate::next;
-use crate::shown::Shown;
+use crate::shown;
 use crate::spec_file::{self, SpecFile};
 use crate::terminal::{print_json, say};
 use anyhow::Context;
@@ -18,6 +19,7 @@ use domain::ids::DistillationId;
 use domain::spec::{Start, TeacherSource};
 use domain::state::DistillationState;
 use domain::{Timestamp, Violation};
+use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 use tokio_util::sync::CancellationToken;
 use wire::Channel;
@@ -41,14 +43,19 @@ pub(crate) async fn run(
         return Err(file.mistakes(vec![Violation::new("teacher.profile", why)]).into());
     }
     let task = file.spec.task.clone();
-    let reports = config.data_dir.join(job_page::REPORTS);
+    let data_dir = config.data_dir.clone();
     let local = Local::open(config, Scope::DISTIL, shutdown.clone()).await?;
     let again = Again::of(arguments.again, arguments.refresh);
     let result = async {
         let mut reported = distil(&local, file, again, &shutdown).await?;
         if reported.outcome.state == DistillationState::Succeeded {
+            let reports = data_dir.join(job_page::REPORTS);
             let page = job_page::write(&local, &reports, &reported, &specification).await?;
             reported.outcome.page = Some(page.display().to_string());
+            if let (Some(model), Some(folder)) = (&reported.outcome.model, &reported.outcome.model_dir) {
+                let link = model_link::link(&data_dir, model, Path::new(folder))?;
+                reported.outcome.model_link = Some(link.display().to_string());
+            }
         }
         anyhow::Ok(reported)
     }
@@ -83,7 +90,7 @@ async fn distil(
     let id = submitted.id;
     tell_others(local.channel(), id).await?;
     tokio::select! {
-        watched = watch(local.channel(), id, began) => watched?,
+        followed = shown::follow(local.channel(), id, 0, Some(began)) => followed?,
         () = shutdown.cancelled() => {
             let how = match again {
                 Again::Same => "",
@@ -129,18 +136,4 @@ async fn tell_others(channel: &Channel, id: DistillationId) -> anyhow::Result<()
 pub(crate) fn now() -> anyhow::Result<Timestamp> {
     let since = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis();
     Ok(Timestamp(i64::try_from(since)?))
-}
-
-/// Follows the job to its end, showing each phase. What happened before `since`, in an earlier call, is not shown again.
-pub(crate) async fn watch(channel: &Channel, id: DistillationId, since: Timestamp) -> anyhow::Result<()> {
-    let mut shown = Shown::default();
-    follow(channel, id, 0, |watched| {
-        if watched.at().is_none_or(|at| at >= since) {
-            shown.show(watched);
-        }
-        Ok(())
-    })
-    .await?;
-    shown.end();
-    Ok(())
 }

@@ -9,6 +9,7 @@ use crate::client::{models as calls, runs};
 use crate::job;
 use crate::progress::spoken;
 use crate::report::{grouped, interval, percent};
+use crate::shown::waiting_for_trainer;
 use crate::target::{Target, unless_interrupted};
 use crate::terminal::{Table, print_json, print_line, print_table};
 use app::config::Config;
@@ -135,7 +136,11 @@ fn measured(accuracy: Accuracy) -> String {
 
 /// Where a run stands.
 fn run_words(run: &Run) -> String {
-    let reason = if run.reason.is_empty() { String::new() } else { format!(" ({})", run.reason) };
+    let reason = match waiting_for_trainer(run) {
+        Some(waiting) => format!(", {waiting}"),
+        None if run.reason.is_empty() => String::new(),
+        None => format!(" ({})", run.reason),
+    };
     let steps = grouped(run.plan.training.steps.into());
     format!("{}{reason}, step {} of at most {steps}, {}", run.state, grouped(run.step), run.id)
 }

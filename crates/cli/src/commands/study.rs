@@ -8,6 +8,7 @@ use crate::exit::{Interrupted, Usage};
 use crate::job::{self, Again};
 use crate::place::Place;
 use crate::report::grouped;
+use crate::shown;
 use crate::spec_file::{self, SpecFile};
 use crate::study::cells::Study;
 use crate::study::pace::Pace;
@@ -162,7 +163,7 @@ async fn harvest(
 ) -> anyhow::Result<Distillation> {
     let (channel, began) = (place.channel(), run::now()?);
     let id = job::submit_again(channel, file, dataset, Again::Same).await?.id;
-    run::watch(channel, id, began).await?;
+    shown::follow(channel, id, 0, Some(began)).await?;
     job::report(channel, id).await?.outcome.succeeded()?;
     Ok(jobs::get(channel, id).await.map_err(failure)?.job)
 }

@@ -2,9 +2,8 @@
 
 use super::print_report;
 use crate::args::SubmitArguments;
-use crate::client::jobs::follow;
 use crate::job::{self, Again};
-use crate::shown::Shown;
+use crate::shown;
 use crate::spec_file::{self, SpecFile};
 use crate::target::{self, unless_interrupted};
 use crate::terminal::{print_json, print_line};
@@ -24,7 +23,7 @@ pub(crate) async fn submit(
     let mut file = spec_file::read(&arguments.spec)?;
     let shared = file.init.is_some().then(|| Shared::open(&config)).transpose();
     let shared = shared.map_err(|error| file.refused_init(error))?;
-    let channel = target::server(&config, &arguments.server).await?;
+    let channel = target::server(&config, &arguments.server, &shutdown).await?;
     let job = unless_interrupted(
         &shutdown,
         send(shared, &channel, &mut file, Again::of(arguments.again, arguments.refresh)),
@@ -34,13 +33,7 @@ pub(crate) async fn submit(
         return print(&job, arguments.json);
     }
     let reported = unless_interrupted(&shutdown, async {
-        let mut shown = Shown::default();
-        follow(&channel, job.id, 0, |watched| {
-            shown.show(watched);
-            Ok(())
-        })
-        .await?;
-        shown.end();
+        shown::follow(&channel, job.id, 0, None).await?;
         job::report(&channel, job.id).await
     })
     .await?;

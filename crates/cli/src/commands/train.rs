@@ -34,7 +34,8 @@ pub(crate) async fn train(
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     if let Some(urls) = arguments.job.server.url() {
-        let channel = target::find(&config.client, urls, &arguments.job.server, Service::Jobs).await?;
+        let found = target::find(&config.client, urls, &arguments.job.server, Service::Jobs);
+        let channel = target::unless_interrupted(&shutdown, found).await?;
         let run = target::unless_interrupted(&shutdown, create(&channel, &arguments)).await?;
         return show(&run, None, arguments.job.json);
     }

@@ -4,7 +4,7 @@ use super::print_report;
 use crate::args::WatchArguments;
 use crate::client::jobs;
 use crate::job;
-use crate::shown::Shown;
+use crate::shown;
 use crate::target::{self, unless_interrupted};
 use crate::terminal::print_json;
 use app::config::Config;
@@ -19,19 +19,14 @@ pub(crate) async fn watch(
     arguments: WatchArguments,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
-    let channel = target::server(&config, &arguments.server).await?;
+    let channel = target::server(&config, &arguments.server, &shutdown).await?;
     let reported = unless_interrupted(&shutdown, async {
         let id = jobs::find(&channel, &arguments.job).await?.job.id;
-        let mut shown = Shown::default();
-        jobs::follow(&channel, id, arguments.after, |watched| {
-            if arguments.json {
-                return print_json(&line(watched));
-            }
-            shown.show(watched);
-            Ok(())
-        })
-        .await?;
-        shown.end();
+        if arguments.json {
+            jobs::follow(&channel, id, arguments.after, |watched| print_json(&line(watched))).await?;
+        } else {
+            shown::follow(&channel, id, arguments.after, None).await?;
+        }
         job::report(&channel, id).await
     })
     .await?;
