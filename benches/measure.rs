@@ -74,7 +74,7 @@ fn decode(model: &Model, compute: Compute, rows: i64) -> Outcome<(f64, Vec<Vec<i
     for _ in 0..=ROUNDS {
         let began = Instant::now();
         let encoded = model.encode(&weights, &input, &mask)?;
-        let mut state = model.start(&weights, &encoded).unwrap();
+        let mut state = model.start(&weights, &encoded)?;
         let mut tokens = vec![model.config().decoder_start_token_id; usize::try_from(rows)?];
         texts = vec![Vec::new(); tokens.len()];
         for _ in 0..TARGET {

@@ -85,7 +85,7 @@ pub(crate) async fn predict(
 ) -> anyhow::Result<()> {
     // The rows are read first: a mistake in them is reported before a model is loaded.
     let rows = rows(&arguments)?;
-    let opened = Opened::open(config, &arguments.model, &arguments.server);
+    let opened = Box::pin(Opened::open(config, &arguments.model, &arguments.server));
     let opened = unless_interrupted(&shutdown, opened).await?;
     let answered = unless_interrupted(&shutdown, answer_all(&opened.student, rows, &arguments)).await;
     opened.close();
