@@ -3,6 +3,6 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-mapfile -t pins < <(grep == clients/python/requirements.txt)
+mapfile -t pins < <(grep -F '==' clients/python/requirements.txt)
 home=$(scripts/pypi.sh python-client "${pins[@]}")
 printf '%s\n' "$home/bin/python"
