@@ -1,6 +1,7 @@
 //! What reaches a terminal: this file alone writes to standard output and standard error (a lint of `clippy.toml` refuses
 //! their names elsewhere), and nothing passes it that a terminal would act on.
 
+use comfy_table::{Cell, ColumnConstraint, ContentArrangement, Row, Width};
 use console::Term;
 use domain::visible;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, TermLike};
@@ -174,6 +175,12 @@ pub(crate) fn table_text(header: &[&str], rows: Vec<Vec<String>>) -> String {
     table.text()
 }
 
+/// Columns around a cell, and around a table.
+const PADDING: u16 = 2;
+const BORDERS: u16 = 2;
+/// The longest word that a table is not wrapped within: an id.
+const WORD_MAX: u16 = 36;
+
 /// A table with a header; a cell is one line.
 pub(crate) struct Table(comfy_table::Table);
 
@@ -208,11 +215,51 @@ impl Table {
         visible::lines(&self.0.to_string()).into_owned()
     }
 
-    /// Within so many columns: the widest cells are wrapped.
+    /// Within so many columns: cells are wrapped between words; where words are too long for that, a row is as many lines as it
+    /// has cells, so that an id can be read and copied.
     fn text_within(&self, columns: u16) -> String {
+        let least: Vec<u16> =
+            self.0.column_iter().enumerate().map(|(place, _)| self.longest_word(place) + PADDING).collect();
+        if least.iter().sum::<u16>() + BORDERS > columns {
+            return self.records_within(columns);
+        }
         let mut fitted = self.0.clone();
-        fitted.set_content_arrangement(comfy_table::ContentArrangement::Dynamic).set_width(columns);
+        for (column, least) in fitted.column_iter_mut().zip(least) {
+            column.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(least)));
+        }
+        fitted.set_content_arrangement(ContentArrangement::Dynamic).set_width(columns);
         visible::lines(&fitted.to_string()).into_owned()
+    }
+
+    /// Every row as lines of a name and a value, with a line between rows.
+    fn records_within(&self, columns: u16) -> String {
+        let mut records = comfy_table::Table::new();
+        records.load_style(comfy_table::presets::NOTHING);
+        records.set_content_arrangement(ContentArrangement::Dynamic).set_width(columns);
+        let contents = |row: &Row| row.cell_iter().map(Cell::content).collect::<Vec<_>>();
+        let names = self.0.header().map(contents).unwrap_or_default();
+        for (number, row) in self.0.row_iter().enumerate() {
+            if number > 0 {
+                records.add_row(["", ""]);
+            }
+            for (name, value) in names.iter().zip(contents(row)).filter(|(_, value)| !value.is_empty()) {
+                records.add_row([name, &value]);
+            }
+        }
+        if let Some(names) = records.column_mut(0) {
+            names.set_constraint(ColumnConstraint::ContentWidth);
+        }
+        let lines: Vec<String> = records.lines().map(|line| line.trim_end().to_owned()).collect();
+        visible::lines(&lines.join("\n")).into_owned()
+    }
+
+    /// The longest word of a column, its header among them; a longer one than an id is cut where it must be.
+    fn longest_word(&self, place: usize) -> u16 {
+        let rows = self.0.header().into_iter().chain(self.0.row_iter());
+        let cells = rows.filter_map(|row| row.cell_iter().nth(place)).map(Cell::content);
+        let longest =
+            cells.flat_map(|cell| cell.split(' ').map(console::measure_text_width).collect::<Vec<_>>());
+        longest.max().map_or(0, |width| u16::try_from(width).unwrap_or(WORD_MAX)).min(WORD_MAX)
     }
 }
 
@@ -278,7 +325,17 @@ mod tests {
             assert!(width(&text) <= usize::from(columns), "{columns}:\n{text}");
             let letters = |text: &str| text.chars().filter(|letter| letter.is_alphanumeric()).count();
             assert_eq!(letters(&text), letters(&table.text()), "nothing is cut:\n{text}");
+            for whole in ["018f3a54-7c1e-7d2a-9f63-0c2b8e5d4a11", "2026-11-27T09:00:00Z", "submitted"] {
+                assert!(text.contains(whole), "{whole} is broken at {columns}:\n{text}");
+            }
         }
+        // Two rows of a table that is too wide are told apart.
+        table.add(
+            ["other", "queued", "2026-11-28T09:00:00Z", "-", "018f3a54-7c1e-7d2a-9f63-0c2b8e5d4a12", ""]
+                .map(str::to_owned),
+        );
+        let text = table.text_within(80);
+        assert!(text.contains("\n\n") && text.starts_with(" name"), "{text}");
     }
 
     #[test]
