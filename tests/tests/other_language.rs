@@ -7,29 +7,44 @@
 )]
 
 use serde_json::Value;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use tempfile::TempDir;
 use tests::data::teach;
 use tests::service::Service;
 use tests::teacher::Teacher;
 
 const TOKEN: &str = "a-token-of-the-tests";
 
-#[test]
-fn a_python_client_submits_watches_and_predicts() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let installed = Command::new(root.join("scripts/grpc.sh")).stderr(Stdio::inherit()).output().unwrap();
-    let python = String::from_utf8(installed.stdout).unwrap();
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// The interpreter that a script installs, with the token.
+fn python(script: &str) -> Command {
+    let installed = Command::new(root().join(script)).stderr(Stdio::inherit()).output().unwrap();
+    let mut python = Command::new(String::from_utf8(installed.stdout).unwrap().trim());
+    python.env("DISTILLERY_TOKEN", TOKEN);
+    python
+}
+
+/// All services in one process, which want the token; its folder stays as long as it is held.
+fn server(settings: &[(&str, &str)]) -> (TempDir, Service) {
     let folder = tempfile::tempdir().unwrap();
     let tokens = "[server.tokens.python]\nrole = \"operate\"\nenv = \"PYTHON_TOKEN\"\n";
     std::fs::write(folder.path().join("distillery.toml"), tokens).unwrap();
-    let teacher = Teacher::start(|asked| teach(&asked.prompt)).unwrap();
-    let settings = [("DISTILLERY_TEACHER_URL", teacher.url()), ("PYTHON_TOKEN", TOKEN)];
+    let settings = [settings, &[("PYTHON_TOKEN", TOKEN)]].concat();
     let service = Service::start(folder.path(), "all", &settings).unwrap();
-    let said = Command::new(python.trim())
-        .arg(root.join("tests/python/client.py"))
-        .args([root.join("proto").as_os_str(), service.address().as_ref()])
-        .env("DISTILLERY_TOKEN", TOKEN)
+    (folder, service)
+}
+
+#[test]
+fn a_python_client_submits_watches_and_predicts() {
+    let teacher = Teacher::start(|asked| teach(&asked.prompt)).unwrap();
+    let (_folder, service) = server(&[("DISTILLERY_TEACHER_URL", teacher.url())]);
+    let said = python("scripts/grpc.sh")
+        .arg(root().join("tests/python/client.py"))
+        .args([root().join("proto").as_os_str(), service.address().as_ref()])
         .output()
         .unwrap();
     assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
@@ -64,20 +79,12 @@ fn a_python_client_submits_watches_and_predicts() {
 
 #[test]
 fn the_python_package_passes_its_tests_against_a_server() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let installed =
-        Command::new(root.join("scripts/python-client.sh")).stderr(Stdio::inherit()).output().unwrap();
-    let python = String::from_utf8(installed.stdout).unwrap();
-    let folder = tempfile::tempdir().unwrap();
-    let tokens = "[server.tokens.python]\nrole = \"operate\"\nenv = \"PYTHON_TOKEN\"\n";
-    std::fs::write(folder.path().join("distillery.toml"), tokens).unwrap();
-    let service = Service::start(folder.path(), "all", &[("PYTHON_TOKEN", TOKEN)]).unwrap();
-    let said = Command::new(python.trim())
+    let (_folder, service) = server(&[]);
+    let said = python("scripts/python-client.sh")
         .args(["-m", "pytest", "-q", "-p", "no:cacheprovider"])
-        .current_dir(root.join("clients/python"))
+        .current_dir(root().join("clients/python"))
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .env("DISTILLERY_SERVER", service.url())
-        .env("DISTILLERY_TOKEN", TOKEN)
         .output()
         .unwrap();
     let words = String::from_utf8_lossy(&said.stdout);

@@ -138,7 +138,7 @@ pub(crate) enum Verb {
     /// Check that a server is serving: exit code 0 if it is, 1 if it is not
     #[command(after_help = server::HEALTH_EXAMPLES)]
     Health(HealthArguments),
-    /// Try what the configuration names: database, queue, checkpoints, device, certificates, teachers (by one question each), servers
+    /// Try what the configuration names: database, queue, checkpoints, device, certificates, servers, teachers (by one question each)
     #[command(after_help = DOCTOR_EXAMPLES)]
     Doctor {
         /// Print one JSON object on standard output, and nothing else

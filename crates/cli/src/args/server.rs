@@ -43,7 +43,7 @@ impl ServerArguments {
 /// Which job is meant, and where it is.
 #[derive(Debug, Args)]
 pub(crate) struct JobArguments {
-    /// Id of the job, or its name: the newest job of that name
+    /// Id of the job, or its name: the newest job of that name (for `cancel`, the one that is not over)
     #[arg(value_name = "ID|NAME")]
     pub(crate) job: String,
     /// Print one JSON object on standard output, and nothing else

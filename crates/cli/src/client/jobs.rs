@@ -41,13 +41,12 @@ pub(crate) async fn find(channel: &Channel, id_or_name: &str) -> anyhow::Result<
     })
 }
 
-/// States of jobs that are not over.
-const UNFINISHED: [DistillationState; 5] = [
+/// States of jobs that services work at; a job that is in none of them and not paused is over.
+pub(crate) const WORKED_AT: [DistillationState; 4] = [
     DistillationState::Queued,
     DistillationState::Harvesting,
     DistillationState::Training,
     DistillationState::Evaluating,
-    DistillationState::Paused,
 ];
 /// Jobs of one name that are told apart.
 const NAMESAKES_MAX: usize = 8;
@@ -58,7 +57,8 @@ pub(crate) async fn find_unfinished(channel: &Channel, id_or_name: &str) -> anyh
     if id_or_name.parse::<DistillationId>().is_ok() {
         return find(channel, id_or_name).await;
     }
-    let jobs = list(channel, &UNFINISHED, Some(id_or_name), NAMESAKES_MAX).await.map_err(failure)?;
+    let unfinished = [&WORKED_AT[..], &[DistillationState::Paused]].concat();
+    let jobs = list(channel, &unfinished, Some(id_or_name), NAMESAKES_MAX).await.map_err(failure)?;
     match jobs.as_slice() {
         [] => find(channel, id_or_name).await,
         [job] => get(channel, job.id).await.map_err(failure),

@@ -53,8 +53,11 @@ pub(crate) async fn run(
             let page = job_page::write(&local, &reports, &reported, &specification).await?;
             reported.outcome.page = Some(page.display().to_string());
             if let (Some(model), Some(folder)) = (&reported.outcome.model, &reported.outcome.model_dir) {
-                let link = model_link::link(&data_dir, model, Path::new(folder))?;
-                reported.outcome.model_link = Some(link.display().to_string());
+                match model_link::link(&data_dir, model, Path::new(folder)) {
+                    Ok(link) => reported.outcome.model_link = Some(link.display().to_string()),
+                    // The student is there, and is found by its folder: some file systems have no links.
+                    Err(error) => say(&format!("{error:#}: the student is in {folder}")),
+                }
             }
         }
         anyhow::Ok(reported)
@@ -116,13 +119,7 @@ async fn distil(
 
 /// Says which other jobs of the data folder are unfinished: they are worked at too, and trained first where they are older.
 async fn tell_others(channel: &Channel, id: DistillationId) -> anyhow::Result<()> {
-    let unfinished = [
-        DistillationState::Queued,
-        DistillationState::Harvesting,
-        DistillationState::Training,
-        DistillationState::Evaluating,
-    ];
-    let jobs = jobs::list(channel, &unfinished, None, OTHERS_MAX + 1).await.map_err(failure)?;
+    let jobs = jobs::list(channel, &jobs::WORKED_AT, None, OTHERS_MAX + 1).await.map_err(failure)?;
     for job in jobs.iter().filter(|job| job.id != id).take(OTHERS_MAX) {
         say(&format!(
             "an earlier job is worked at too, and first where it is further: {} is {} (`distillery cancel {}` ends it)",
