@@ -83,9 +83,17 @@ pub fn run(folder: &Path, teacher_url: &str, arguments: &[&str]) -> anyhow::Resu
 ///
 /// # Errors
 /// It cannot be started, or does not end within [`LIMIT`].
-pub fn output(mut command: Command) -> anyhow::Result<Output> {
+pub fn output(command: Command) -> anyhow::Result<Output> {
+    output_within(command, LIMIT)
+}
+
+/// The same for a command that may take as long as `limit`.
+///
+/// # Errors
+/// It cannot be started, or does not end in time: what it said last is in the error.
+pub fn output_within(mut command: Command, limit: Duration) -> anyhow::Result<Output> {
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
-    finish(command.spawn().context("the binary cannot be started")?)
+    finish_within(command.spawn().context("the binary cannot be started")?, limit)
 }
 
 /// Starts the binary in the background; its standard error goes to `stderr.log` in its folder.
@@ -125,7 +133,11 @@ pub fn kill_while_it_asks(
 ///
 /// # Errors
 /// It does not end within [`LIMIT`], and is killed.
-pub fn finish(mut child: Child) -> anyhow::Result<Output> {
+pub fn finish(child: Child) -> anyhow::Result<Output> {
+    finish_within(child, LIMIT)
+}
+
+fn finish_within(mut child: Child, limit: Duration) -> anyhow::Result<Output> {
     let stdout = child.stdout.take().map(read_all);
     let stderr = child.stderr.take().map(read_all);
     let started = Instant::now();
@@ -133,11 +145,16 @@ pub fn finish(mut child: Child) -> anyhow::Result<Output> {
         if let Some(status) = child.try_wait()? {
             break status;
         }
-        if started.elapsed() > LIMIT {
+        if started.elapsed() > limit {
             child.kill()?;
             child.wait()?;
-            let said = joined(stderr);
-            bail!("the process did not end within {LIMIT:?}; its output: {}", String::from_utf8_lossy(&said));
+            let (told, errors) = (joined(stdout), joined(stderr));
+            let told = String::from_utf8_lossy(&told).into_owned();
+            let last: Vec<&str> = told.lines().rev().take(3).collect();
+            bail!(
+                "the process did not end within {limit:?}; it said last (newest first): {last:#?}; its errors: {}",
+                String::from_utf8_lossy(&errors)
+            );
         }
         std::thread::sleep(LOOK_EVERY);
     };

@@ -25,6 +25,8 @@ use std::time::{Duration, Instant};
 
 /// The longest time for anything in these tests.
 pub const LIMIT: Duration = Duration::from_secs(180);
+/// The longest time for a whole job, of which some take minutes on a slow machine; one that takes longer hangs.
+const JOB_LIMIT: Duration = Duration::from_secs(600);
 /// Short, so that leases of killed processes expire soon.
 pub const LEASE_SECONDS: usize = 2;
 /// The cluster's processes are killed faster than they come further, by the test and not by what they work at.
@@ -339,7 +341,9 @@ impl Cluster {
 
     /// Watches the job to its end; every event must come once and in order.
     pub fn watch(&self, url: &str) -> Vec<Value> {
-        let events = lines(&done(self.say(url, &["watch", "job", "--json"])));
+        let mut command = binary::command(self.folder.path(), &["watch", "job", "--json"]).unwrap();
+        command.env("DISTILLERY_SERVER", url);
+        let events = lines(&done(binary::output_within(command, JOB_LIMIT).unwrap().into()));
         check_order(&events);
         assert!(events.iter().any(|event| event["to"] == "succeeded"), "{:?}", events.last());
         events
