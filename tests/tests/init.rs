@@ -12,7 +12,10 @@
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::io::Write as _;
 use std::path::Path;
+use std::process::Stdio;
+use tests::binary;
 use tests::data::SpecText;
 use tests::folder::{Folder, NOBODY, Said};
 use tests::teacher::{Reply, Teacher};
@@ -307,6 +310,29 @@ fn a_flag_that_names_nothing_is_refused() {
     init(&["--profile", "im ported"], "--profile: `im ported` is not the name");
     init(&["--out", "reviews.csv"], "reviews.csv: is a file: name a folder with --out");
     refused(&folder, &["init", "same.csv", "--label", "label"], &["column `label` has one value, `good`"]);
+}
+
+/// A person who mistypes an answer is asked again, and loses nothing of what was said before.
+#[test]
+fn a_wrong_answer_is_asked_again() {
+    let folder = Folder::empty().unwrap();
+    folder.write("reviews.csv", reviews()).unwrap();
+    let mut command = binary::command_on_terminal(folder.path(), 80, &["init", "reviews.csv"]).unwrap();
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut keys = child.stdin.take().unwrap();
+    // The text as proposed; the label after a slip; the teacher after another.
+    keys.write_all(b"\nsentimnt\nsentiment\nlocl\nnone\n").unwrap();
+    keys.flush().unwrap();
+    let said: Said = binary::finish(child).unwrap().into();
+    drop(keys);
+    assert_eq!(said.code, 0, "{}", said.out);
+    for wanted in [
+        "there is no column `sentimnt`",
+        "there is no teacher profile `locl`: there are ",
+        "wrote reviews/spec.toml",
+    ] {
+        assert!(said.out.contains(wanted), "wanted {wanted:?} in\n{}", said.out);
+    }
 }
 
 /// `[data]` of a specification over rows of two columns.

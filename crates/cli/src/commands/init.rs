@@ -16,7 +16,7 @@ use crate::upload::format_of;
 use app::config::Config;
 use columns::Chosen;
 use domain::label::Comparison;
-use domain::spec::{PROFILE_IMPORTED, is_name};
+use domain::spec::{PROFILE_IMPORTED, PROFILE_NONE, is_name};
 use domain::task::{LabelSet, PLACEHOLDER};
 use proposal::{HeldOut, Proposal, Student};
 use readers::{Sample, Value};
@@ -39,7 +39,8 @@ pub(crate) async fn init(
     let out = Out::of(&arguments)?;
     let sample = tokio::task::spawn_blocking(move || readers::sample(&data, format, ROWS_MAX)).await?;
     let sample = sample.map_err(mistakes)?;
-    let person = Person { is_there: !arguments.yes && terminal::can_ask() };
+    let profiles = config.teachers.keys().cloned().collect();
+    let person = Person { is_there: !arguments.yes && terminal::can_ask(), profiles };
     print_line(&heard(&arguments.data, &sample))?;
     let mut proposal = person.proposal(&arguments, &out, &sample)?;
     print_proposal(&proposal)?;
@@ -125,6 +126,8 @@ impl Out {
 /// Who answers, or nobody, and then every proposal is taken.
 struct Person {
     is_there: bool,
+    /// The teachers of this configuration.
+    profiles: Vec<String>,
 }
 
 impl Person {
@@ -151,15 +154,14 @@ impl Person {
         let exemplars = proposal::exemplars(sample, &chosen, &labels, held_out);
         let size = arguments.size.map(Into::into);
         let student = Student::of(sample.rows_about, held_out, size);
-        let profile = arguments.profile.clone();
-        let profile = match profile {
-            Some(profile) => profile,
-            None => self.ask("teacher profile, or `none` for labels alone", PROFILE)?,
+        let profile = match arguments.profile.clone() {
+            Some(profile) if is_name(&profile) && profile != PROFILE_IMPORTED => profile,
+            Some(profile) => {
+                let words = "is not the name of a teacher profile: `distillery config` prints them";
+                return Err(Usage(format!("--profile: `{profile}` {words}")).into());
+            }
+            None => self.profile()?,
         };
-        if !is_name(&profile) || profile == PROFILE_IMPORTED {
-            let words = "is not the name of a teacher profile: `distillery config` prints them";
-            return Err(Usage(format!("--profile: `{profile}` {words}")).into());
-        }
         let mut proposal = Proposal {
             name: out.name.clone(),
             chosen,
@@ -175,6 +177,20 @@ impl Person {
             proposal.exemplars.clear();
         }
         Ok(proposal)
+    }
+
+    /// Asks for a teacher profile until there can be one of that name.
+    fn profile(&self) -> anyhow::Result<String> {
+        loop {
+            let profile = self.ask("teacher profile, or `none` for labels alone", PROFILE)?;
+            if profile == PROFILE_NONE || self.profiles.contains(&profile) {
+                return Ok(profile);
+            }
+            say(&format!(
+                "there is no teacher profile `{profile}`: there are {}, and `none`",
+                self.profiles.join(", ")
+            ));
+        }
     }
 
     /// The columns that are named, or proposed and agreed to.
