@@ -170,25 +170,104 @@ pub fn gate(wide: &Tensor) -> Result<Tensor> {
     Ok(unsafe { Tensor::from_ptr(result) })
 }
 
+/// The loss of each row of `logits` at its target, float32 `[tokens]`, on the CPU: cross-entropy over the last dimension, in float32
+/// within. `logits` is float32 or bfloat16 `[tokens, vocabulary]`, `targets` int64 `[tokens]`.
+///
+/// # Errors
+/// They do not fit each other, a target is none of the vocabulary, or they are elsewhere.
+pub fn token_losses(logits: &Tensor, targets: &Tensor) -> Result<Tensor> {
+    let mut result = std::ptr::null_mut();
+    // SAFETY: tensors that are borrowed for the call, and a place for the result, which the C++ sets to a tensor of its own
+    // where it does not fail.
+    check(unsafe { distillery_token_losses(logits.as_ptr(), targets.as_ptr(), &raw mut result) })?;
+    // SAFETY: the call succeeded, so that `result` points to a tensor that nobody else owns.
+    Ok(unsafe { Tensor::from_ptr(result) })
+}
+
+/// The softmax over keys of `scores + bias + mask`, in float32 within, in the number format of `scores`, on the CPU. `scores` is
+/// float32 or bfloat16 `[rows, heads, queries, keys]`, `bias` float32 `[1, heads, queries, keys]`, `mask` float32
+/// `[rows, 1, 1, keys]` or `[1, 1, queries, keys]`.
+///
+/// # Errors
+/// They do not fit each other, or are elsewhere.
+pub fn attention_weights(scores: &Tensor, bias: Option<&Tensor>, mask: Option<&Tensor>) -> Result<Tensor> {
+    let pointer = |tensor: Option<&Tensor>| tensor.map_or(std::ptr::null(), Tensor::as_ptr);
+    let mut result = std::ptr::null_mut();
+    // SAFETY: tensors that are borrowed for the call, the last two of which may be null, and a place for the result, which the C++
+    // sets to a tensor of its own where it does not fail.
+    check(unsafe {
+        distillery_attention_weights(scores.as_ptr(), pointer(bias), pointer(mask), &raw mut result)
+    })?;
+    // SAFETY: the call succeeded, so that `result` points to a tensor that nobody else owns.
+    Ok(unsafe { Tensor::from_ptr(result) })
+}
+
+/// `x` `[tokens, in]` times the transpose of `weight` `[out, in]`. Where the weight has a place for its gradient
+/// ([`set_gradient`]), the pass back adds to it there.
+///
+/// # Errors
+/// They do not fit each other.
+pub fn linear(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+    let mut result = std::ptr::null_mut();
+    // SAFETY: tensors that are borrowed for the call, and a place for the result, which the C++ sets to a tensor of its own
+    // where it does not fail. The pass back keeps a counted reference of its own to the weight.
+    check(unsafe { distillery_linear(x.as_ptr(), weight.as_ptr(), &raw mut result) })?;
+    // SAFETY: the call succeeded, so that `result` points to a tensor that nobody else owns.
+    Ok(unsafe { Tensor::from_ptr(result) })
+}
+
+/// The rows of `weight`, float32 or bfloat16 `[vocabulary, width]`, that `ids` name, `[tokens, width]`. Where the weight has a place
+/// for its gradient ([`set_gradient`]), the pass back adds to those rows there, and touches no other.
+///
+/// # Errors
+/// They do not fit each other, or an id is none of the vocabulary.
+pub fn embedding(weight: &Tensor, ids: &Tensor) -> Result<Tensor> {
+    let mut result = std::ptr::null_mut();
+    // SAFETY: tensors that are borrowed for the call, and a place for the result, which the C++ sets to a tensor of its own
+    // where it does not fail. The pass back keeps a counted reference of its own to the weight.
+    check(unsafe { distillery_embedding(weight.as_ptr(), ids.as_ptr(), &raw mut result) })?;
+    // SAFETY: the call succeeded, so that `result` points to a tensor that nobody else owns.
+    Ok(unsafe { Tensor::from_ptr(result) })
+}
+
 /// The lengths of rows of tokens that lie end to end, none of which is empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rows(Vec<i64>);
+pub struct Rows {
+    lengths: Vec<i64>,
+    filling: i64,
+    width: i64,
+}
 
 impl Rows {
     /// Rows of these lengths; `None` where there is none, or one of them is empty.
     #[must_use]
     pub fn new(lengths: Vec<i64>) -> Option<Self> {
-        (!lengths.is_empty() && lengths.iter().all(|length| *length > 0)).then_some(Self(lengths))
+        let width = lengths.iter().copied().max()?;
+        lengths.iter().all(|length| *length > 0).then_some(Self { lengths, filling: 0, width })
+    }
+
+    /// The same rows with tokens behind the last that belong to none, so that all are a multiple of `tokens`, and as wide as a
+    /// multiple of `width`: shapes that come again are products that are prepared already.
+    #[must_use]
+    pub fn rounded(self, tokens: i64, width: i64) -> Self {
+        let real: i64 = self.lengths.iter().sum();
+        let up = |number: i64, to: i64| (number + to.max(1) - 1) / to.max(1) * to.max(1);
+        Self { filling: up(real, tokens) - real, width: up(self.width, width), lengths: self.lengths }
     }
 
     /// Tokens of each row.
     pub fn lengths(&self) -> &[i64] {
-        &self.0
+        &self.lengths
     }
 
-    /// Tokens of the longest row.
+    /// Tokens behind the last row that belong to none.
+    pub fn filling(&self) -> i64 {
+        self.filling
+    }
+
+    /// Places of each row where rows are padded.
     pub fn width(&self) -> i64 {
-        self.0.iter().copied().max().unwrap_or(0)
+        self.width
     }
 
     /// Tokens `[tokens, PARTS * heads * size]`, a tensor for each part: `[rows, heads, width, size]`, nothing behind a row's end.
@@ -202,8 +281,10 @@ impl Rows {
         check(unsafe {
             distillery_spread(
                 tokens.as_ptr(),
-                self.0.as_ptr(),
-                self.0.len() as i64,
+                self.lengths.as_ptr(),
+                self.lengths.len() as i64,
+                self.filling,
+                self.width,
                 PARTS as i64,
                 heads,
                 results.as_mut_ptr(),
@@ -213,7 +294,7 @@ impl Rows {
         Ok(results.map(|result| unsafe { Tensor::from_ptr(result) }))
     }
 
-    /// The tokens of `[rows, heads, width, size]`, end to end: `[tokens, heads * size]`.
+    /// The tokens of `[rows, heads, width, size]`, end to end: `[tokens, heads * size]`. Those of no row are 0.
     ///
     /// # Errors
     /// It has not the shape of these rows.
@@ -222,7 +303,14 @@ impl Rows {
         // SAFETY: a tensor and lengths that are borrowed for the call, as many as is said, and a place for the result, which the
         // C++ sets to a tensor of its own where it does not fail.
         check(unsafe {
-            distillery_gather(padded.as_ptr(), self.0.as_ptr(), self.0.len() as i64, &raw mut result)
+            distillery_gather(
+                padded.as_ptr(),
+                self.lengths.as_ptr(),
+                self.lengths.len() as i64,
+                self.filling,
+                self.width,
+                &raw mut result,
+            )
         })?;
         // SAFETY: the call succeeded, so that `result` points to a tensor that nobody else owns.
         Ok(unsafe { Tensor::from_ptr(result) })
@@ -304,10 +392,33 @@ unsafe extern "C" {
         result: *mut *mut C_tensor,
     ) -> *const c_char;
     fn distillery_gate(wide: *const C_tensor, result: *mut *mut C_tensor) -> *const c_char;
+    fn distillery_token_losses(
+        logits: *const C_tensor,
+        targets: *const C_tensor,
+        result: *mut *mut C_tensor,
+    ) -> *const c_char;
+    fn distillery_attention_weights(
+        scores: *const C_tensor,
+        bias: *const C_tensor,
+        mask: *const C_tensor,
+        result: *mut *mut C_tensor,
+    ) -> *const c_char;
+    fn distillery_linear(
+        x: *const C_tensor,
+        weight: *const C_tensor,
+        result: *mut *mut C_tensor,
+    ) -> *const c_char;
+    fn distillery_embedding(
+        weight: *const C_tensor,
+        ids: *const C_tensor,
+        result: *mut *mut C_tensor,
+    ) -> *const c_char;
     fn distillery_spread(
         tokens: *const C_tensor,
         lengths: *const i64,
         count: i64,
+        filling: i64,
+        width: i64,
         parts: i64,
         heads: i64,
         results: *mut *mut C_tensor,
@@ -316,6 +427,8 @@ unsafe extern "C" {
         padded: *const C_tensor,
         lengths: *const i64,
         count: i64,
+        filling: i64,
+        width: i64,
         result: *mut *mut C_tensor,
     ) -> *const c_char;
 }

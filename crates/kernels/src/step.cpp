@@ -567,27 +567,454 @@ at::Tensor gate(const at::Tensor &given) {
     return out;
 }
 
+// ---- the loss of a token ----
+
+// The row's maximum and the logarithm of the sum of its exponentials.
+template <typename Number> INLINE float log_sum_exp(const Number *__restrict row, int64_t width) {
+    float highest[SUMS];
+    for (int64_t lane = 0; lane < SUMS; lane++) highest[lane] = -INFINITY;
+    int64_t at = 0;
+    for (; at + SUMS <= width; at += SUMS) {
+        for (int64_t lane = 0; lane < SUMS; lane++) {
+            const float value = to_float(row[at + lane]);
+            highest[lane] = value > highest[lane] ? value : highest[lane];
+        }
+    }
+    for (; at < width; at++) highest[at % SUMS] = std::max(highest[at % SUMS], to_float(row[at]));
+    float most = highest[0];
+    for (int64_t lane = 1; lane < SUMS; lane++) most = std::max(most, highest[lane]);
+    float sums[SUMS] = {};
+    for (at = 0; at + SUMS <= width; at += SUMS) {
+        for (int64_t lane = 0; lane < SUMS; lane++) sums[lane] += exponential(to_float(row[at + lane]) - most);
+    }
+    for (; at < width; at++) sums[at % SUMS] += exponential(to_float(row[at]) - most);
+    // An element that is no number is lost in comparisons, and found in this sum.
+    return most + std::log(sum_of(sums));
+}
+
+template <typename Number>
+INLINE void losses_of(const Number *logits, const int64_t *targets, float *losses, float *normalisers, int64_t rows,
+                      int64_t width) {
+    for (int64_t row = 0; row < rows; row++) {
+        const Number *from = logits + row * width;
+        normalisers[row] = log_sum_exp(from, width);
+        losses[row] = normalisers[row] - to_float(from[targets[row]]);
+    }
+}
+
+// d loss / d logits = softmax - 1 at the target.
+template <typename Number>
+INLINE void losses_back(const Number *__restrict logits, const int64_t *targets, const float *normalisers,
+                        const float *gradients, Number *__restrict out, int64_t rows, int64_t width) {
+    for (int64_t row = 0; row < rows; row++) {
+        const Number *from = logits + row * width;
+        Number *to = out + row * width;
+        const float by = gradients[row], normaliser = normalisers[row];
+        for (int64_t at = 0; at < width; at++) store(exponential(to_float(from[at]) - normaliser) * by, &to[at]);
+        const int64_t target = targets[row];
+        store((exponential(to_float(from[target]) - normaliser) - 1.0f) * by, &to[target]);
+    }
+}
+
+EVERY_INSTRUCTION_SET
+void losses_float(const float *logits, const int64_t *targets, float *losses, float *normalisers, int64_t rows,
+                  int64_t width) {
+    losses_of(logits, targets, losses, normalisers, rows, width);
+}
+EVERY_INSTRUCTION_SET
+void losses_bfloat16(const uint16_t *logits, const int64_t *targets, float *losses, float *normalisers, int64_t rows,
+                     int64_t width) {
+    losses_of(logits, targets, losses, normalisers, rows, width);
+}
+EVERY_INSTRUCTION_SET
+void losses_back_float(const float *logits, const int64_t *targets, const float *normalisers, const float *gradients,
+                       float *out, int64_t rows, int64_t width) {
+    losses_back(logits, targets, normalisers, gradients, out, rows, width);
+}
+EVERY_INSTRUCTION_SET
+void losses_back_bfloat16(const uint16_t *logits, const int64_t *targets, const float *normalisers,
+                          const float *gradients, uint16_t *out, int64_t rows, int64_t width) {
+    losses_back(logits, targets, normalisers, gradients, out, rows, width);
+}
+
+struct LossBackward : torch::autograd::Node {
+    at::Tensor logits, targets, normalisers;
+
+    torch::autograd::variable_list apply(torch::autograd::variable_list &&gradients) override {
+        at::AutoDispatchBelowAutograd below;
+        if (!gradients.at(0).defined()) return {at::Tensor()};
+        const at::Tensor gradient = gradients.at(0).contiguous();
+        at::Tensor out = at::empty_like(logits);
+        const int64_t rows = logits.size(0), width = logits.size(1);
+        at::parallel_for(0, rows, std::max<int64_t>(1, GRAIN / (4 * width)), [&](int64_t from, int64_t to) {
+            const int64_t *target = targets.const_data_ptr<int64_t>() + from;
+            const float *normaliser = normalisers.const_data_ptr<float>() + from;
+            const float *by = gradient.const_data_ptr<float>() + from;
+            const int64_t at = from * width;
+            if (logits.scalar_type() == at::kFloat) {
+                losses_back_float(logits.const_data_ptr<float>() + at, target, normaliser, by,
+                                  out.mutable_data_ptr<float>() + at, to - from, width);
+            } else {
+                losses_back_bfloat16(bits(logits) + at, target, normaliser, by, bits_of(out) + at, to - from, width);
+            }
+        });
+        return {out};
+    }
+
+    void release_variables() override {
+        logits.reset();
+        targets.reset();
+        normalisers.reset();
+    }
+};
+
+at::Tensor token_losses(const at::Tensor &given, const at::Tensor &targets) {
+    check_number(given);
+    TORCH_CHECK(given.dim() == 2 && given.size(1) > 0 && targets.dim() == 1 && targets.size(0) == given.size(0) &&
+                    targets.scalar_type() == at::kLong && targets.is_cpu() && targets.is_contiguous(),
+                "each row of logits needs a target");
+    const int64_t rows = given.size(0), width = given.size(1);
+    for (int64_t row = 0; row < rows; row++) {
+        const int64_t target = targets.const_data_ptr<int64_t>()[row];
+        TORCH_CHECK(target >= 0 && target < width, "a target of ", target, " among ", width, " logits");
+    }
+    at::Tensor logits, losses, normalisers;
+    {
+        at::AutoDispatchBelowAutograd below;
+        logits = given.contiguous();
+        losses = at::empty({rows}, given.options().dtype(at::kFloat));
+        normalisers = at::empty_like(losses);
+        at::parallel_for(0, rows, std::max<int64_t>(1, GRAIN / (4 * width)), [&](int64_t from, int64_t to) {
+            const int64_t *target = targets.const_data_ptr<int64_t>() + from;
+            float *loss = losses.mutable_data_ptr<float>() + from;
+            float *normaliser = normalisers.mutable_data_ptr<float>() + from;
+            if (logits.scalar_type() == at::kFloat) {
+                losses_float(logits.const_data_ptr<float>() + from * width, target, loss, normaliser, to - from, width);
+            } else {
+                losses_bfloat16(bits(logits) + from * width, target, loss, normaliser, to - from, width);
+            }
+        });
+    }
+    if (at::GradMode::is_enabled() && given.requires_grad()) {
+        std::shared_ptr<LossBackward> node(new LossBackward(), torch::autograd::deleteNode);
+        node->logits = logits.detach();
+        node->targets = targets;
+        node->normalisers = normalisers;
+        node->set_next_edges(torch::autograd::collect_next_edges(given));
+        torch::autograd::set_history(losses, node);
+    }
+    return losses;
+}
+
+// ---- the weights of attention ----
+
+// What is added to scores `[rows, heads, queries, keys]`: a position bias `[1, heads, queries, keys]`, and a mask `[rows, 1, 1, keys]`
+// or `[1, 1, queries, keys]`; either may be missing.
+struct Scores {
+    int64_t rows, heads, queries, keys;
+    const float *bias, *mask;
+    // How far the mask's next row and next query are.
+    int64_t mask_row, mask_query;
+};
+
+template <typename Number>
+INLINE void softmax_rows(const Scores &by, const Number *__restrict scores, Number *__restrict out, int64_t from, int64_t to) {
+    std::vector<float> space(static_cast<size_t>(by.keys));
+    float *__restrict values = space.data();
+    for (int64_t at = from; at < to; at++) {
+        const int64_t query = at % by.queries, plane = at % (by.heads * by.queries), row = at / (by.heads * by.queries);
+        const Number *score = scores + at * by.keys;
+        for (int64_t key = 0; key < by.keys; key++) values[key] = to_float(score[key]);
+        if (by.bias) {
+            const float *bias = by.bias + plane * by.keys;
+            for (int64_t key = 0; key < by.keys; key++) values[key] += bias[key];
+        }
+        if (by.mask) {
+            const float *mask = by.mask + row * by.mask_row + query * by.mask_query;
+            for (int64_t key = 0; key < by.keys; key++) values[key] += mask[key];
+        }
+        const float normaliser = log_sum_exp(values, by.keys);
+        for (int64_t key = 0; key < by.keys; key++) store(exponential(values[key] - normaliser), &out[at * by.keys + key]);
+    }
+}
+
+// With p the softmax and g its gradient: ds = p (g - sum(p g)), and the bias's gradient is the sum of ds over rows, in their order.
+template <typename Number>
+INLINE void softmax_planes_back(const Scores &by, const Number *__restrict weights, const Number *__restrict gradients,
+                                Number *__restrict out, float *__restrict to_bias, int64_t from, int64_t to) {
+    const int64_t stride = by.heads * by.queries * by.keys;
+    for (int64_t plane = from; plane < to; plane++) {
+        for (int64_t row = 0; row < by.rows; row++) {
+            const int64_t at = row * stride + plane * by.keys;
+            const Number *weight = weights + at, *gradient = gradients + at;
+            float sums[SUMS] = {};
+            int64_t key = 0;
+            for (; key + SUMS <= by.keys; key += SUMS) {
+                for (int64_t lane = 0; lane < SUMS; lane++) {
+                    sums[lane] += to_float(weight[key + lane]) * to_float(gradient[key + lane]);
+                }
+            }
+            for (; key < by.keys; key++) sums[key % SUMS] += to_float(weight[key]) * to_float(gradient[key]);
+            const float sum = sum_of(sums);
+            for (key = 0; key < by.keys; key++) {
+                const float slope = to_float(weight[key]) * (to_float(gradient[key]) - sum);
+                store(slope, &out[at + key]);
+                if (to_bias) to_bias[plane * by.keys + key] += slope;
+            }
+        }
+    }
+}
+
+EVERY_INSTRUCTION_SET
+void softmax_float(const Scores *by, const float *scores, float *out, int64_t from, int64_t to) {
+    softmax_rows(*by, scores, out, from, to);
+}
+EVERY_INSTRUCTION_SET
+void softmax_bfloat16(const Scores *by, const uint16_t *scores, uint16_t *out, int64_t from, int64_t to) {
+    softmax_rows(*by, scores, out, from, to);
+}
+EVERY_INSTRUCTION_SET
+void softmax_back_float(const Scores *by, const float *weights, const float *gradients, float *out, float *to_bias,
+                        int64_t from, int64_t to) {
+    softmax_planes_back(*by, weights, gradients, out, to_bias, from, to);
+}
+EVERY_INSTRUCTION_SET
+void softmax_back_bfloat16(const Scores *by, const uint16_t *weights, const uint16_t *gradients, uint16_t *out,
+                           float *to_bias, int64_t from, int64_t to) {
+    softmax_planes_back(*by, weights, gradients, out, to_bias, from, to);
+}
+
+struct SoftmaxBackward : torch::autograd::Node {
+    at::Tensor weights;
+    bool has_bias;
+
+    torch::autograd::variable_list apply(torch::autograd::variable_list &&gradients) override {
+        at::AutoDispatchBelowAutograd below;
+        if (!gradients.at(0).defined()) return {at::Tensor(), at::Tensor()};
+        const at::Tensor gradient = gradients.at(0).contiguous();
+        const Scores by = {weights.size(0), weights.size(1), weights.size(2), weights.size(3), nullptr, nullptr, 0, 0};
+        at::Tensor out = at::empty_like(weights), to_bias;
+        if (has_bias) to_bias = at::zeros({1, by.heads, by.queries, by.keys}, weights.options().dtype(at::kFloat));
+        float *bias = has_bias ? to_bias.mutable_data_ptr<float>() : nullptr;
+        const int64_t grain = std::max<int64_t>(1, GRAIN / std::max<int64_t>(1, by.rows * by.keys));
+        at::parallel_for(0, by.heads * by.queries, grain, [&](int64_t from, int64_t to) {
+            if (weights.scalar_type() == at::kFloat) {
+                softmax_back_float(&by, weights.const_data_ptr<float>(), gradient.const_data_ptr<float>(),
+                                   out.mutable_data_ptr<float>(), bias, from, to);
+            } else {
+                softmax_back_bfloat16(&by, bits(weights), bits(gradient), bits_of(out), bias, from, to);
+            }
+        });
+        return {out, to_bias};
+    }
+
+    void release_variables() override { weights.reset(); }
+};
+
+at::Tensor attention_weights(const at::Tensor &given, const at::Tensor &bias, const at::Tensor &mask) {
+    check_number(given);
+    TORCH_CHECK(given.dim() == 4 && given.size(3) > 0, "scores must be [rows, heads, queries, keys]");
+    Scores by = {given.size(0), given.size(1), given.size(2), given.size(3), nullptr, nullptr, 0, 0};
+    at::Tensor scores, out, added, hidden;
+    {
+        at::AutoDispatchBelowAutograd below;
+        scores = given.contiguous();
+        if (bias.defined()) {
+            TORCH_CHECK(bias.is_cpu() && bias.scalar_type() == at::kFloat && bias.dim() == 4 && bias.size(0) == 1 &&
+                            bias.size(1) == by.heads && bias.size(2) == by.queries && bias.size(3) == by.keys,
+                        "a position bias must be float32 [1, heads, queries, keys]");
+            added = bias.contiguous();
+            by.bias = added.const_data_ptr<float>();
+        }
+        if (mask.defined()) {
+            const bool of_rows = mask.dim() == 4 && mask.size(0) == by.rows && mask.size(2) == 1;
+            const bool of_queries = mask.dim() == 4 && mask.size(0) == 1 && mask.size(2) == by.queries;
+            TORCH_CHECK(mask.is_cpu() && mask.scalar_type() == at::kFloat && (of_rows || of_queries) && mask.size(1) == 1 &&
+                            mask.size(3) == by.keys && !mask.requires_grad(),
+                        "a mask must be float32 [rows, 1, 1, keys] or [1, 1, queries, keys], and no weight");
+            hidden = mask.contiguous();
+            by.mask = hidden.const_data_ptr<float>();
+            by.mask_row = of_rows ? by.keys : 0;
+            by.mask_query = of_rows ? 0 : by.keys;
+        }
+        out = at::empty_like(scores);
+        const int64_t grain = std::max<int64_t>(1, GRAIN / (4 * by.keys));
+        at::parallel_for(0, by.rows * by.heads * by.queries, grain, [&](int64_t from, int64_t to) {
+            if (scores.scalar_type() == at::kFloat) {
+                softmax_float(&by, scores.const_data_ptr<float>(), out.mutable_data_ptr<float>(), from, to);
+            } else {
+                softmax_bfloat16(&by, bits(scores), bits_of(out), from, to);
+            }
+        });
+    }
+    const bool learns_bias = bias.defined() && bias.requires_grad();
+    if (at::GradMode::is_enabled() && (given.requires_grad() || learns_bias)) {
+        std::shared_ptr<SoftmaxBackward> node(new SoftmaxBackward(), torch::autograd::deleteNode);
+        node->weights = out.detach();
+        node->has_bias = learns_bias;
+        node->set_next_edges(torch::autograd::collect_next_edges(given, bias));
+        torch::autograd::set_history(out, node);
+    }
+    return out;
+}
+
+// ---- projections and embeddings whose gradients go straight to their place ----
+
+// Where passes add the gradient of a weight; undefined where there is no such place, and the gradient has to be returned.
+at::Tensor place_of_gradient(const at::Tensor &weight) {
+    return weight.is_leaf() && weight.requires_grad() ? weight.grad() : at::Tensor();
+}
+
+struct LinearBackward : torch::autograd::Node {
+    at::Tensor x, weight;
+
+    torch::autograd::variable_list apply(torch::autograd::variable_list &&gradients) override {
+        at::AutoDispatchBelowAutograd below;
+        if (!gradients.at(0).defined()) return {at::Tensor(), at::Tensor()};
+        const at::Tensor &gradient = gradients.at(0);
+        const at::Tensor to_x = task_should_compute_output(0) ? gradient.mm(weight.detach()) : at::Tensor();
+        if (!task_should_compute_output(1)) return {to_x, at::Tensor()};
+        at::Tensor place = place_of_gradient(weight);
+        if (!place.defined()) return {to_x, gradient.t().mm(x)};
+        // A product that adds: neither a tensor for the product nor a pass that adds it.
+        place.addmm_(gradient.t(), x);
+        return {to_x, at::Tensor()};
+    }
+
+    void release_variables() override {
+        x.reset();
+        weight.reset();
+    }
+};
+
+at::Tensor linear_in_place(const at::Tensor &x, const at::Tensor &weight) {
+    TORCH_CHECK(x.dim() == 2 && weight.dim() == 2 && x.size(1) == weight.size(1), "a projection of [tokens, in] needs [out, in]");
+    at::Tensor out;
+    {
+        at::AutoDispatchBelowAutograd below;
+        out = x.mm(weight.t());
+    }
+    if (at::GradMode::is_enabled() && (x.requires_grad() || weight.requires_grad())) {
+        std::shared_ptr<LinearBackward> node(new LinearBackward(), torch::autograd::deleteNode);
+        node->x = x.detach();
+        node->weight = weight;
+        node->set_next_edges(torch::autograd::collect_next_edges(x, weight));
+        torch::autograd::set_history(out, node);
+    }
+    return out;
+}
+
+template <typename Number>
+INLINE void add_tokens(const Number *__restrict gradients, Number *__restrict place, const int64_t *tokens, int64_t count,
+                       int64_t width, float *__restrict sum) {
+    for (int64_t at = 0; at < width; at++) sum[at] = to_float(place[at]);
+    for (int64_t token = 0; token < count; token++) {
+        const Number *gradient = gradients + tokens[token] * width;
+        for (int64_t at = 0; at < width; at++) sum[at] += to_float(gradient[at]);
+    }
+    for (int64_t at = 0; at < width; at++) store(sum[at], &place[at]);
+}
+
+EVERY_INSTRUCTION_SET
+void add_tokens_float(const float *gradients, float *place, const int64_t *tokens, int64_t count, int64_t width, float *sum) {
+    add_tokens(gradients, place, tokens, count, width, sum);
+}
+EVERY_INSTRUCTION_SET
+void add_tokens_bfloat16(const uint16_t *gradients, uint16_t *place, const int64_t *tokens, int64_t count, int64_t width,
+                         float *sum) {
+    add_tokens(gradients, place, tokens, count, width, sum);
+}
+
+// Adds the gradients of tokens to the rows of their ids; those of one id are summed in float32 and in their order.
+void add_rows(const at::Tensor &gradient, const at::Tensor &ids, at::Tensor &place) {
+    const int64_t count = ids.numel(), width = place.size(1);
+    const int64_t *id = ids.const_data_ptr<int64_t>();
+    std::vector<int64_t> tokens(static_cast<size_t>(count)), starts;
+    for (int64_t token = 0; token < count; token++) tokens[static_cast<size_t>(token)] = token;
+    std::stable_sort(tokens.begin(), tokens.end(), [&](int64_t left, int64_t right) { return id[left] < id[right]; });
+    for (int64_t at = 0; at < count; at++) {
+        if (at == 0 || id[tokens[static_cast<size_t>(at)]] != id[tokens[static_cast<size_t>(at) - 1]]) starts.push_back(at);
+    }
+    starts.push_back(count);
+    const int64_t groups = static_cast<int64_t>(starts.size()) - 1;
+    at::parallel_for(0, groups, std::max<int64_t>(1, GRAIN / width), [&](int64_t from, int64_t to) {
+        std::vector<float> sum(static_cast<size_t>(width));
+        for (int64_t group = from; group < to; group++) {
+            const int64_t first = starts[static_cast<size_t>(group)], last = starts[static_cast<size_t>(group) + 1];
+            const int64_t *members = tokens.data() + first, row = id[*members] * width;
+            if (place.scalar_type() == at::kFloat) {
+                add_tokens_float(gradient.const_data_ptr<float>(), place.mutable_data_ptr<float>() + row, members,
+                                 last - first, width, sum.data());
+            } else {
+                add_tokens_bfloat16(bits(gradient), bits_of(place) + row, members, last - first, width, sum.data());
+            }
+        }
+    });
+}
+
+struct EmbeddingBackward : torch::autograd::Node {
+    at::Tensor weight, ids;
+
+    torch::autograd::variable_list apply(torch::autograd::variable_list &&gradients) override {
+        at::AutoDispatchBelowAutograd below;
+        if (!gradients.at(0).defined()) return {at::Tensor()};
+        const at::Tensor gradient = gradients.at(0).contiguous();
+        at::Tensor place = place_of_gradient(weight);
+        if (place.defined() && place.is_cpu() && place.is_contiguous()) {
+            add_rows(gradient, ids, place);
+            return {at::Tensor()};
+        }
+        return {at::embedding_dense_backward(gradient, ids, weight.size(0), -1, false)};
+    }
+
+    void release_variables() override {
+        weight.reset();
+        ids.reset();
+    }
+};
+
+at::Tensor embedding_in_place(const at::Tensor &weight, const at::Tensor &ids) {
+    TORCH_CHECK(weight.dim() == 2 && ids.dim() == 1 && ids.scalar_type() == at::kLong && ids.is_contiguous() &&
+                    (weight.scalar_type() == at::kFloat || weight.scalar_type() == at::kBFloat16),
+                "an embedding needs [vocabulary, width] and ids in one row");
+    at::Tensor out;
+    {
+        at::AutoDispatchBelowAutograd below;
+        // Checks the ids.
+        out = weight.index_select(0, ids);
+    }
+    if (at::GradMode::is_enabled() && weight.requires_grad()) {
+        std::shared_ptr<EmbeddingBackward> node(new EmbeddingBackward(), torch::autograd::deleteNode);
+        node->weight = weight;
+        node->ids = ids;
+        node->set_next_edges(torch::autograd::collect_next_edges(weight));
+        torch::autograd::set_history(out, node);
+    }
+    return out;
+}
+
 // ---- rows of tokens, end to end and padded ----
 
-// Rows of tokens that lie end to end, and what one token holds: `parts * heads` vectors of one size.
+// Rows of tokens that lie end to end, and what one token holds: `parts * heads` vectors of one size. Behind the last row there may be
+// tokens that belong to none, and the places of a row may be more than the longest needs: shapes that come again are products that
+// are prepared already.
 struct Rows {
     std::vector<int64_t> lengths;
-    int64_t parts, heads;
+    int64_t filling, width, parts, heads;
 
     int64_t count() const { return static_cast<int64_t>(lengths.size()); }
     int64_t tokens() const {
-        int64_t tokens = 0;
+        int64_t tokens = filling;
         for (int64_t length : lengths) tokens += length;
         return tokens;
     }
-    int64_t width() const { return lengths.empty() ? 0 : *std::max_element(lengths.begin(), lengths.end()); }
 };
 
 // Copies every vector of every token to its place in `[rows, heads, width, size]` of its part, and nothing to the places
 // behind a row's end; or the other way, from there to `[tokens, parts * heads * size]`.
 template <bool Spreads>
 void move_rows(const Rows &rows, char *tokens, const std::vector<char *> &padded, int64_t bytes) {
-    const int64_t width = rows.width(), stride = rows.parts * rows.heads * bytes;
+    const int64_t width = rows.width, stride = rows.parts * rows.heads * bytes;
     std::vector<int64_t> starts;
     int64_t start = 0;
     for (int64_t length : rows.lengths) {
@@ -611,12 +1038,13 @@ void move_rows(const Rows &rows, char *tokens, const std::vector<char *> &padded
             if (Spreads) std::memset(place + length * bytes, 0, static_cast<size_t>((width - length) * bytes));
         }
     });
+    if (!Spreads) std::memset(tokens + start * stride, 0, static_cast<size_t>(rows.filling * stride));
 }
 
 // Where each token stands among the places of all rows, for devices that have no body of their own.
 at::Tensor places(const Rows &rows, const at::Tensor &like) {
     std::vector<int64_t> places;
-    const int64_t width = rows.width();
+    const int64_t width = rows.width;
     for (int64_t row = 0; row < rows.count(); row++) {
         for (int64_t at = 0; at < rows.lengths[static_cast<size_t>(row)]; at++) places.push_back(row * width + at);
     }
@@ -624,12 +1052,12 @@ at::Tensor places(const Rows &rows, const at::Tensor &like) {
 }
 
 std::vector<at::Tensor> spread_now(const Rows &rows, const at::Tensor &given) {
-    const int64_t vectors = rows.parts * rows.heads, size = given.size(1) / vectors, width = rows.width();
+    const int64_t vectors = rows.parts * rows.heads, size = given.size(1) / vectors, width = rows.width;
     const at::Tensor tokens = given.contiguous();
     std::vector<at::Tensor> padded;
     if (!tokens.is_cpu()) {
         const at::Tensor all = at::zeros({rows.count() * width, given.size(1)}, given.options())
-                                   .index_copy(0, places(rows, given), tokens)
+                                   .index_copy(0, places(rows, given), tokens.narrow(0, 0, tokens.size(0) - rows.filling))
                                    .view({rows.count(), width, rows.parts, rows.heads, size});
         for (int64_t part = 0; part < rows.parts; part++) padded.push_back(all.select(2, part).transpose(1, 2).contiguous());
         return padded;
@@ -647,12 +1075,13 @@ std::vector<at::Tensor> spread_now(const Rows &rows, const at::Tensor &given) {
 
 at::Tensor gather_now(const Rows &rows, const std::vector<at::Tensor> &given) {
     const at::Tensor &first = given.front();
-    const int64_t size = first.size(3), width = rows.width();
+    const int64_t size = first.size(3), width = rows.width;
     if (!first.is_cpu()) {
-        return at::stack(given, 2) // [rows, heads, parts, width, size]
-            .permute({0, 3, 2, 1, 4})
-            .reshape({rows.count() * width, rows.parts * rows.heads * size})
-            .index_select(0, places(rows, first));
+        const at::Tensor tokens = at::stack(given, 2) // [rows, heads, parts, width, size]
+                                      .permute({0, 3, 2, 1, 4})
+                                      .reshape({rows.count() * width, rows.parts * rows.heads * size})
+                                      .index_select(0, places(rows, first));
+        return at::cat({tokens, at::zeros({rows.filling, tokens.size(1)}, tokens.options())});
     }
     at::Tensor tokens = at::empty({rows.tokens(), rows.parts * rows.heads * size}, first.options());
     std::vector<at::Tensor> whole;
@@ -693,8 +1122,9 @@ struct GatherBackward : torch::autograd::Node {
 };
 
 void check_rows(const Rows &rows) {
-    TORCH_CHECK(!rows.lengths.empty() && rows.parts > 0 && rows.heads > 0, "there must be rows, parts and heads");
-    for (int64_t length : rows.lengths) TORCH_CHECK(length > 0, "a row has no token");
+    TORCH_CHECK(!rows.lengths.empty() && rows.parts > 0 && rows.heads > 0 && rows.filling >= 0,
+                "there must be rows, parts and heads");
+    for (int64_t length : rows.lengths) TORCH_CHECK(length > 0 && length <= rows.width, "a row has no token, or too many");
 }
 
 std::vector<at::Tensor> spread(const Rows &rows, const at::Tensor &given) {
@@ -721,7 +1151,7 @@ std::vector<at::Tensor> spread(const Rows &rows, const at::Tensor &given) {
 at::Tensor gather(const Rows &rows, const at::Tensor &given) {
     check_rows(rows);
     TORCH_CHECK(given.dim() == 4 && given.size(0) == rows.count() && given.size(1) == rows.heads &&
-                    given.size(2) == rows.width() && given.size(3) > 0,
+                    given.size(2) == rows.width && given.size(3) > 0,
                 "what is gathered must be [rows, heads, width, size]");
     at::Tensor tokens;
     {
@@ -851,22 +1281,46 @@ const char *distillery_gate(const at::Tensor *wide, at::Tensor **result) {
     return guarded([&] { *result = new at::Tensor(gate(*wide)); });
 }
 
+// The loss of each row of logits `[tokens, vocabulary]` at its target, float32 `[tokens]`. A new tensor that the caller owns.
+const char *distillery_token_losses(const at::Tensor *logits, const at::Tensor *targets, at::Tensor **result) {
+    return guarded([&] { *result = new at::Tensor(token_losses(*logits, *targets)); });
+}
+
+// The softmax over keys of `scores + bias + mask`; the last two may be null. A new tensor that the caller owns.
+const char *distillery_attention_weights(const at::Tensor *scores, const at::Tensor *bias, const at::Tensor *mask,
+                                         at::Tensor **result) {
+    return guarded([&] {
+        *result = new at::Tensor(attention_weights(*scores, bias ? *bias : at::Tensor(), mask ? *mask : at::Tensor()));
+    });
+}
+
+// `x` `[tokens, in]` times the transpose of `weight` `[out, in]`. A new tensor that the caller owns.
+const char *distillery_linear(const at::Tensor *x, const at::Tensor *weight, at::Tensor **result) {
+    return guarded([&] { *result = new at::Tensor(linear_in_place(*x, *weight)); });
+}
+
+// The rows of `weight` `[vocabulary, width]` that `ids` name. A new tensor that the caller owns.
+const char *distillery_embedding(const at::Tensor *weight, const at::Tensor *ids, at::Tensor **result) {
+    return guarded([&] { *result = new at::Tensor(embedding_in_place(*weight, *ids)); });
+}
+
 // Tokens `[tokens, parts * heads * size]` of rows that lie end to end, as `parts` tensors `[rows, heads, width, size]`, nothing
 // behind a row's end. New tensors that the caller owns.
-const char *distillery_spread(const at::Tensor *tokens, const int64_t *lengths, int64_t count, int64_t parts, int64_t heads,
-                              at::Tensor **results) {
+const char *distillery_spread(const at::Tensor *tokens, const int64_t *lengths, int64_t count, int64_t filling, int64_t width,
+                              int64_t parts, int64_t heads, at::Tensor **results) {
     return guarded([&] {
-        const Rows rows = {std::vector<int64_t>(lengths, lengths + count), parts, heads};
+        const Rows rows = {std::vector<int64_t>(lengths, lengths + count), filling, width, parts, heads};
         std::vector<at::Tensor> padded = spread(rows, *tokens);
         for (size_t part = 0; part < padded.size(); part++) results[part] = new at::Tensor(padded[part]);
     });
 }
 
 // The tokens `[tokens, heads * size]` of `[rows, heads, width, size]`, end to end. A new tensor that the caller owns.
-const char *distillery_gather(const at::Tensor *padded, const int64_t *lengths, int64_t count, at::Tensor **result) {
+const char *distillery_gather(const at::Tensor *padded, const int64_t *lengths, int64_t count, int64_t filling, int64_t width,
+                              at::Tensor **result) {
     return guarded([&] {
         TORCH_CHECK(padded->dim() == 4, "what is gathered must be [rows, heads, width, size]");
-        const Rows rows = {std::vector<int64_t>(lengths, lengths + count), 1, padded->size(1)};
+        const Rows rows = {std::vector<int64_t>(lengths, lengths + count), filling, width, 1, padded->size(1)};
         *result = new at::Tensor(gather(rows, *padded));
     });
 }

@@ -1,7 +1,10 @@
 //! Every kernel against its plain form.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests fail loudly")]
 
-use kernels::{Buffers, Draw, Rows, Update, adamw, collect, dropout, gate, layer_norm, norm, set_gradient};
+use kernels::{
+    Buffers, Draw, Rows, Update, adamw, attention_weights, collect, dropout, embedding, gate, layer_norm,
+    linear, norm, set_gradient, token_losses,
+};
 use tch::{Device, Kind, Tensor};
 
 const FLOAT: (Kind, Device) = (Kind::Float, Device::Cpu);
@@ -251,6 +254,121 @@ fn a_gate_is_that_of_the_library() {
     assert!(gate(&numbers(3)).unwrap_err().to_string().contains("two halves"));
 }
 
+#[test]
+fn losses_of_tokens_are_those_of_the_library() {
+    for kind in [Kind::Float, Kind::BFloat16] {
+        for (rows, width) in [(1, 1), (3, 7), (5, 16), (67, 519), (2, 32_128)] {
+            let logits = (numbers(rows * width) * 9.0).reshape([rows, width]).to_kind(kind);
+            let targets = (Tensor::arange(rows, (Kind::Int64, Device::Cpu)) * 7_919).remainder(width);
+            check(kind, &[logits], &|inputs| token_losses(&inputs[0], &targets).unwrap(), &|inputs| {
+                let logits = inputs[0].to_kind(Kind::Float);
+                logits.cross_entropy_loss(&targets, None::<&Tensor>, tch::Reduction::None, -100, 0.0)
+            });
+        }
+    }
+    // Far apart, infinite and no number.
+    let logits = Tensor::from_slice(&[-1e30_f32, 1e30, 0.0, f32::INFINITY, 0.0, f32::NAN]).reshape([3, 2]);
+    let losses =
+        Vec::<f32>::try_from(token_losses(&logits, &Tensor::from_slice(&[1_i64, 0, 0])).unwrap()).unwrap();
+    assert!(losses[0] == 0.0 && losses[1].is_nan() && losses[2].is_nan(), "{losses:?}");
+    for target in [-1_i64, 2] {
+        let said = token_losses(&numbers(2).reshape([1, 2]), &Tensor::from_slice(&[target]))
+            .unwrap_err()
+            .to_string();
+        assert!(said.contains(&format!("a target of {target} among 2 logits")), "{said}");
+    }
+    let said =
+        token_losses(&numbers(2).reshape([1, 2]), &Tensor::from_slice(&[0_i64, 1])).unwrap_err().to_string();
+    assert!(said.contains("each row of logits needs a target"), "{said}");
+}
+
+#[test]
+fn weights_of_attention_are_those_of_the_library_and_threads_do_not_matter() {
+    for kind in [Kind::Float, Kind::BFloat16] {
+        for [rows, heads, queries, keys] in [[1, 1, 1, 1], [3, 2, 5, 7], [4, 6, 33, 64]] {
+            let scores = (numbers(rows * heads * queries * keys) * 4.0)
+                .reshape([rows, heads, queries, keys])
+                .to_kind(kind);
+            let bias = numbers(heads * queries * keys).reshape([1, heads, queries, keys]);
+            // The last keys of every row but the first are hidden, or of every query those behind it.
+            let places = Tensor::arange(keys, FLOAT);
+            let ends = (Tensor::arange(rows, FLOAT) + 1.0).view([rows, 1, 1, 1]);
+            let of_rows = places.ge_tensor(&ends).to_kind(Kind::Float) * -1e9;
+            let of_queries = Tensor::full([queries, keys], -1e9, FLOAT).triu(1).view([1, 1, queries, keys]);
+            for mask in [&of_rows, &of_queries] {
+                for threads in [1, 2] {
+                    tch::set_num_threads(threads);
+                    check(
+                        kind,
+                        &[scores.shallow_clone(), bias.shallow_clone()],
+                        &|inputs| attention_weights(&inputs[0], Some(&inputs[1]), Some(mask)).unwrap(),
+                        &|inputs| {
+                            (inputs[0].to_kind(Kind::Float) + &inputs[1] + mask)
+                                .softmax(-1, Kind::Float)
+                                .to_kind(kind)
+                        },
+                    );
+                }
+            }
+            check(kind, &[scores], &|inputs| attention_weights(&inputs[0], None, None).unwrap(), &|inputs| {
+                inputs[0].to_kind(Kind::Float).softmax(-1, Kind::Float).to_kind(kind)
+            });
+        }
+    }
+    let scores = numbers(24).reshape([2, 1, 3, 4]);
+    let said = attention_weights(&scores, Some(&scores), None).unwrap_err().to_string();
+    assert!(said.contains("a position bias must be"), "{said}");
+    let said = attention_weights(&scores, None, Some(&scores)).unwrap_err().to_string();
+    assert!(said.contains("a mask must be"), "{said}");
+}
+
+/// Gradients of a weight with a place for them go there, added to what is there; those without are returned.
+#[test]
+fn projections_and_embeddings_are_those_of_the_library() {
+    for kind in [Kind::Float, Kind::BFloat16] {
+        for (tokens, into, out) in [(1, 1, 1), (3, 7, 5), (64, 48, 130)] {
+            let x = numbers(tokens * into).reshape([tokens, into]).to_kind(kind);
+            let weight = (numbers(out * into) * 0.5).reshape([out, into]).to_kind(kind);
+            let plain = |inputs: &[Tensor]| inputs[0].linear(&inputs[1], None::<&Tensor>);
+            check(
+                kind,
+                &[x.shallow_clone(), weight.shallow_clone()],
+                &|inputs| linear(&inputs[0], &inputs[1]).unwrap(),
+                &plain,
+            );
+            check(
+                kind,
+                &[x, weight],
+                &|inputs| {
+                    let mut weight = inputs[1].shallow_clone();
+                    let place = weight.detach().zeros_like();
+                    set_gradient(&mut weight, &place).unwrap();
+                    linear(&inputs[0], &weight).unwrap()
+                },
+                &plain,
+            );
+        }
+        let table = numbers(9 * 5).reshape([9, 5]).to_kind(kind);
+        let ids = Tensor::from_slice(&[3_i64, 8, 3, 0, 3]);
+        let plain = |inputs: &[Tensor]| Tensor::embedding(&inputs[0], &ids, -1, false, false);
+        check(kind, &[table.shallow_clone()], &|inputs| embedding(&inputs[0], &ids).unwrap(), &plain);
+        for threads in [1, 2] {
+            tch::set_num_threads(threads);
+            let kernel = |inputs: &[Tensor]| {
+                let mut weight = inputs[0].shallow_clone();
+                let place = weight.detach().zeros_like();
+                set_gradient(&mut weight, &place).unwrap();
+                embedding(&weight, &ids).unwrap()
+            };
+            check(kind, &[table.shallow_clone()], &kernel, &plain);
+        }
+    }
+    let said = linear(&numbers(6).reshape([2, 3]), &numbers(8).reshape([4, 2])).unwrap_err().to_string();
+    assert!(said.contains("a projection of"), "{said}");
+    let said = embedding(&numbers(6).reshape([2, 3]), &Tensor::from_slice(&[2_i64])).unwrap_err().to_string();
+    assert!(said.contains("out of range"), "{said}");
+}
+
 /// Tokens as `[rows, heads, width, size]` for each part, of the library's operators.
 fn spread_plainly(tokens: &Tensor, lengths: &[i64], parts: i64, heads: i64) -> Vec<Tensor> {
     let width = lengths.iter().copied().max().unwrap();
@@ -305,6 +423,21 @@ fn rows_are_spread_and_gathered_and_so_are_their_gradients() {
             }
         }
     }
+    // Tokens that belong to no row are not looked at, and come back as nothing; places behind the longest row are nothing.
+    let rows = Rows::new(vec![2, 3]).unwrap().rounded(8, 4);
+    assert_eq!((rows.filling(), rows.width()), (3, 4));
+    let tokens = numbers(32).reshape([8, 4]).set_requires_grad(true);
+    let [padded] = rows.spread(&tokens, 2).unwrap();
+    let [expected] = Rows::new(vec![2, 3]).unwrap().spread(&tokens.detach().narrow(0, 0, 5), 2).unwrap();
+    assert_eq!(apart(&padded, &expected.constant_pad_nd([0, 0, 0, 1])), 0.0);
+    let gathered = rows.gather(&padded).unwrap();
+    assert_eq!(apart(&gathered, &tokens.detach().narrow(0, 0, 5).constant_pad_nd([0, 0, 0, 3])), 0.0);
+    gathered.sum(Kind::Float).backward();
+    assert_eq!(
+        tokens.grad().sum_dim_intlist(&[1_i64][..], false, Kind::Float),
+        Tensor::from_slice(&[4.0_f32, 4.0, 4.0, 4.0, 4.0, 0.0, 0.0, 0.0])
+    );
+
     let rows = Rows::new(vec![2, 3]).unwrap();
     for tokens in [numbers(24).reshape([4, 6]), numbers(35).reshape([5, 7]), numbers(30)] {
         let said = rows.spread::<3>(&tokens, 2).unwrap_err().to_string();

@@ -3,9 +3,16 @@
 use crate::Result;
 use crate::pass::Pass;
 use crate::rows::Rows;
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
-const NO_BIAS: Option<&Tensor> = None;
+/// What is added to the scores of an attention, in float32.
+#[derive(Debug)]
+pub(crate) struct ScoreBias {
+    /// Learned, `[1, heads, query, key]`.
+    pub(crate) position: Option<Tensor>,
+    /// A large negative number where a key is hidden: `[batch, 1, 1, key]` or `[1, 1, query, key]`.
+    pub(crate) mask: Option<Tensor>,
+}
 
 /// Projections of one attention, in the pass's number format. Input projections that read the same states are one
 /// matrix: `[q; k; v]` in self-attention, `[k; v]` in cross-attention.
@@ -43,38 +50,36 @@ impl KeyValue {
 
 impl Attention {
     /// Queries, keys and values of self-attention over `x`, the states of `rows`.
-    pub(crate) fn project(&self, x: &Tensor, rows: &Rows) -> Result<(Tensor, KeyValue)> {
-        let [query, key, value] = rows.heads(&x.f_linear(&self.fused_projection, NO_BIAS)?, self.heads)?;
+    pub(crate) fn project(&self, x: &Tensor, rows: &Rows, pass: &Pass) -> Result<(Tensor, KeyValue)> {
+        let [query, key, value] = rows.heads(&pass.linear(x, &self.fused_projection)?, self.heads)?;
         Ok((query, KeyValue { key, value }))
     }
 
     /// Keys and values of cross-attention over the encoder's output, the states of `rows`.
-    pub(crate) fn project_kv(&self, encoded: &Tensor, rows: &Rows) -> Result<KeyValue> {
-        let [key, value] = rows.heads(&encoded.f_linear(&self.fused_projection, NO_BIAS)?, self.heads)?;
+    pub(crate) fn project_kv(&self, encoded: &Tensor, rows: &Rows, pass: &Pass) -> Result<KeyValue> {
+        let [key, value] = rows.heads(&pass.linear(encoded, &self.fused_projection)?, self.heads)?;
         Ok(KeyValue { key, value })
     }
 
     /// Queries of cross-attention over `x`, the states of `rows`.
-    pub(crate) fn query(&self, x: &Tensor, rows: &Rows) -> Result<Tensor> {
-        let Some(projection) = &self.query_projection else { return Ok(self.project(x, rows)?.0) };
-        let [query] = rows.heads(&x.f_linear(projection, NO_BIAS)?, self.heads)?;
+    pub(crate) fn query(&self, x: &Tensor, rows: &Rows, pass: &Pass) -> Result<Tensor> {
+        let Some(projection) = &self.query_projection else { return Ok(self.project(x, rows, pass)?.0) };
+        let [query] = rows.heads(&pass.linear(x, projection)?, self.heads)?;
         Ok(query)
     }
 
-    /// The attended values as states of the queries' `rows`, projected. `bias` is float32 and broadcasts to
-    /// `[batch, heads, query, key]`; masked positions hold a large negative number.
+    /// The attended values as states of the queries' `rows`, projected.
     pub(crate) fn attend(
         &self,
         query: &Tensor,
         cached: &KeyValue,
         rows: &Rows,
-        bias: &Tensor,
+        bias: &ScoreBias,
         pass: &Pass,
     ) -> Result<Tensor> {
-        let kind = query.kind();
-        let scores = query.matmul(&cached.key.transpose(-1, -2)).to_kind(Kind::Float) + bias;
-        let weights = pass.drop(&scores.softmax(-1, Kind::Float).to_kind(kind))?;
+        let scores = query.matmul(&cached.key.transpose(-1, -2));
+        let weights = pass.drop(&pass.attention_weights(&scores, bias)?)?;
         let attended = rows.states(&weights.f_matmul(&cached.value)?)?;
-        Ok(attended.f_linear(&self.output_projection, NO_BIAS)?)
+        pass.linear(&attended, &self.output_projection)
     }
 }

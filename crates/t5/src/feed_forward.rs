@@ -18,8 +18,8 @@ pub(crate) struct FeedForward {
 impl FeedForward {
     /// `x` and the result are `[batch, length, d_model]`.
     pub(crate) fn forward(&self, x: &Tensor, pass: &Pass) -> Result<Tensor> {
-        let wide = x.linear(&self.input, None::<&Tensor>);
+        let wide = pass.linear(x, &self.input)?;
         let active = pass.activate(&wide, self.kind)?;
-        Ok(pass.drop(&active)?.linear(&self.output, None::<&Tensor>))
+        pass.linear(&pass.drop(&active)?, &self.output)
     }
 }

@@ -3,7 +3,6 @@
 use crate::checkpoint;
 use crate::config::Config;
 use crate::initialise::{draw, parameter_shapes};
-use crate::loss::token_losses;
 use crate::pass::Pass;
 use crate::rows::Rows;
 use crate::stack::{Encoded, KeyValueCache};
@@ -16,6 +15,8 @@ use tch::{Device, Kind, Tensor};
 
 /// Lengths are padded to a multiple of this.
 const LENGTH_MULTIPLE: usize = 8;
+/// All tokens of a pass are filled up to a multiple of this, so that the shapes of its products come again.
+const TOKENS_MULTIPLE: i64 = 32;
 /// What is added to the score of a hidden position.
 const MASKED: f64 = -1e9;
 
@@ -264,7 +265,7 @@ impl Model {
         let empty = || Error::Input("a row has no source or no target, or there is none".to_owned());
         let lengths = |of: fn(&Pair<'_>) -> usize| {
             let lengths = kernels::Rows::new(rows.iter().map(|row| of(row) as i64).collect());
-            lengths.ok_or_else(empty)
+            lengths.map(|rows| rows.rounded(TOKENS_MULTIPLE, LENGTH_MULTIPLE as i64)).ok_or_else(empty)
         };
         let (sources, targets) = (lengths(|row| row.0.len())?, lengths(|row| row.1.len())?);
         let start = self.config.decoder_start_token_id;
@@ -272,23 +273,26 @@ impl Model {
             let before = target.split_last().map(|(_, before)| before.to_vec()).unwrap_or_default();
             std::iter::once(start).chain(before)
         };
-        let ids = self.ids("input ids", rows.iter().flat_map(|row| row.0.iter().copied()))?;
-        let labels = self.ids("labels", rows.iter().flat_map(|row| row.1.iter().copied()))?;
-        let inputs = self.ids("labels", rows.iter().flat_map(|row| shifted(row.1)))?;
+        let ids = self.ids("input ids", rows.iter().flat_map(|row| row.0.iter().copied()), &sources)?;
+        let labels = self.ids("labels", rows.iter().flat_map(|row| row.1.iter().copied()), &targets)?;
+        let inputs = self.ids("labels", rows.iter().flat_map(|row| shifted(row.1)), &targets)?;
         let mask = self.mask(&sources);
-        let (width, sources, targets) = (targets.width(), Rows::Packed(sources), Rows::Packed(targets));
+        let (width, real) = (targets.width(), targets.lengths().iter().sum());
+        let (sources, targets) = (Rows::Packed(sources), Rows::Packed(targets));
         let pass = &Pass::fast(dropout, draw);
-        let x = Tensor::f_embedding(&weights.encoder_embedding, &ids, -1, false, false)?;
+        let x = pass.embedding(&weights.encoder_embedding, &ids)?;
         let states = weights.encoder.encode(&x, &sources, &mask, pass)?;
         let encoded = Encoded { states: &states, rows: &sources, mask: &mask };
-        let x = Tensor::f_embedding(&weights.decoder_embedding, &inputs, -1, false, false)?;
+        let x = pass.embedding(&weights.decoder_embedding, &inputs)?;
         let states = weights.decoder.decode(&x, &targets, &self.causal(width), &encoded, pass)?;
-        Ok(token_losses(&project(weights, &states), &labels))
+        Ok(pass.token_losses(&head(weights, &states, pass)?, &labels)?.narrow(0, 0, real))
     }
 
-    /// Ids in one row, `[count]`.
-    fn ids(&self, what: &str, ids: impl Iterator<Item = i64>) -> Result<Tensor> {
-        let ids: Vec<i64> = ids.collect();
+    /// Ids of `rows`, end to end, `[tokens]`.
+    fn ids(&self, what: &str, ids: impl Iterator<Item = i64>, rows: &kernels::Rows) -> Result<Tensor> {
+        let filling =
+            std::iter::repeat_n(self.config.pad_token_id, usize::try_from(rows.filling()).unwrap_or(0));
+        let ids: Vec<i64> = ids.chain(filling).collect();
         match ids.iter().find(|id| !(0..self.config.vocab_size).contains(*id)) {
             Some(id) => Err(self.outside(what, *id)),
             None => Ok(Tensor::from_slice(&ids).to_device(self.device)),
@@ -358,7 +362,7 @@ impl Model {
         let rows = &Rows::Padded;
         let encoded = Encoded { states: &encoded.states, rows, mask: &encoded.mask };
         let states = weights.decoder.decode(&x, rows, &self.causal(length), &encoded, pass)?;
-        Ok(project(weights, &states))
+        project(weights, &states)
     }
 
     /// The decoder before its first token.
@@ -389,7 +393,7 @@ impl Model {
             let x = Tensor::embedding(&weights.decoder_embedding, &ids, -1, false, false);
             let states = weights.decoder.step(&x, &mut state.caches, state.position, &state.mask)?;
             state.position += 1;
-            Ok(project(weights, &states).squeeze_dim(1))
+            Ok(project(weights, &states)?.squeeze_dim(1))
         })
     }
 
@@ -441,10 +445,14 @@ fn kind(what: &str, ids: &Tensor) -> Error {
     Error::Input(format!("{what} are {:?}: they must be int64", ids.kind()))
 }
 
-fn project(weights: &Weights, states: &Tensor) -> Tensor {
-    let states = match weights.head_scale {
-        Some(scale) => states * scale,
-        None => states.shallow_clone(),
-    };
-    states.linear(&weights.head, None::<&Tensor>).to_kind(Kind::Float)
+fn project(weights: &Weights, states: &Tensor) -> Result<Tensor> {
+    Ok(head(weights, states, &Pass::undropped())?.to_kind(Kind::Float))
+}
+
+/// The decoder's output as logits, in the pass's number format.
+fn head(weights: &Weights, states: &Tensor, pass: &Pass) -> Result<Tensor> {
+    match weights.head_scale {
+        Some(scale) => pass.linear(&(states * scale), &weights.head),
+        None => pass.linear(states, &weights.head),
+    }
 }

@@ -2,11 +2,13 @@
 
 use crate::Result;
 use crate::activation::activate;
+use crate::attention::ScoreBias;
 use crate::config::FeedForwardKind;
+use crate::loss::token_losses;
 use crate::norm::norm;
 use kernels::Draw;
 use std::cell::Cell;
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 /// The operations of one pass that have a plain version and a fast one.
 #[derive(Debug)]
@@ -57,6 +59,42 @@ impl Pass {
             return Ok(kernels::layer_norm(x, weight, epsilon)?);
         }
         Ok(norm(x, weight, epsilon, x.kind()))
+    }
+
+    /// `x` times the transpose of `weight`, in the number format of both.
+    pub(crate) fn linear(&self, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+        if self.draw.is_some() && x.dim() == 2 {
+            return Ok(kernels::linear(x, weight)?);
+        }
+        Ok(x.f_linear(weight, None::<&Tensor>)?)
+    }
+
+    /// The rows of `weight` that `ids` name.
+    pub(crate) fn embedding(&self, weight: &Tensor, ids: &Tensor) -> Result<Tensor> {
+        if self.draw.is_some() && ids.dim() == 1 {
+            return Ok(kernels::embedding(weight, ids)?);
+        }
+        Ok(Tensor::f_embedding(weight, ids, -1, false, false)?)
+    }
+
+    /// The softmax over keys of scores with what is added to them, in the scores' number format.
+    pub(crate) fn attention_weights(&self, scores: &Tensor, bias: &ScoreBias) -> Result<Tensor> {
+        if self.has_kernel(scores) {
+            return Ok(kernels::attention_weights(scores, bias.position.as_ref(), bias.mask.as_ref())?);
+        }
+        let mut added = scores.to_kind(Kind::Float);
+        for part in [&bias.position, &bias.mask].into_iter().flatten() {
+            added = added.f_add(part)?;
+        }
+        Ok(added.f_softmax(-1, Kind::Float)?.to_kind(scores.kind()))
+    }
+
+    /// The loss of every target token, float32 `[tokens]`; `logits` is `[tokens, vocabulary]`, `labels` are none but tokens.
+    pub(crate) fn token_losses(&self, logits: &Tensor, labels: &Tensor) -> Result<Tensor> {
+        if self.has_kernel(logits) {
+            return Ok(kernels::token_losses(logits, labels)?);
+        }
+        Ok(token_losses(&logits.to_kind(Kind::Float), labels))
     }
 
     /// What a feed-forward layer makes of its input projection.

@@ -1,7 +1,7 @@
 //! A stack of blocks: the encoder, or the decoder.
 
 use crate::Result;
-use crate::attention::{Attention, KeyValue};
+use crate::attention::{Attention, KeyValue, ScoreBias};
 use crate::feed_forward::FeedForward;
 use crate::pass::Pass;
 use crate::position_bias::Buckets;
@@ -51,11 +51,11 @@ impl Stack {
     /// The encoder's pass. `x` are the states of `rows`, `mask` is float32 `[batch, 1, 1, length]`.
     pub(crate) fn encode(&self, x: &Tensor, rows: &Rows, mask: &Tensor, pass: &Pass) -> Result<Tensor> {
         let length = mask.size().last().copied().unwrap_or(0);
-        let bias = self.buckets.bias(&self.position_bias, 0, length, length) + mask;
+        let bias = self.bias(0, length, length, Some(mask));
         let mut x = pass.drop(x)?;
         for block in &self.blocks {
             let normed = self.norm(&x, &block.attention_norm, pass)?;
-            let (query, key_value) = block.attention.project(&normed, rows)?;
+            let (query, key_value) = block.attention.project(&normed, rows, pass)?;
             x = pass.drop_added(&block.attention.attend(&query, &key_value, rows, &bias, pass)?, &x)?;
             x = self.feed_forward(&x, block, pass)?;
         }
@@ -72,16 +72,17 @@ impl Stack {
         pass: &Pass,
     ) -> Result<Tensor> {
         let length = causal.size().last().copied().unwrap_or(0);
-        let bias = self.buckets.bias(&self.position_bias, 0, length, length) + causal;
+        let bias = self.bias(0, length, length, Some(causal));
+        let hidden = ScoreBias { position: None, mask: Some(encoded.mask.shallow_clone()) };
         let mut x = pass.drop(x)?;
         for block in &self.blocks {
             let normed = self.norm(&x, &block.attention_norm, pass)?;
-            let (query, key_value) = block.attention.project(&normed, rows)?;
+            let (query, key_value) = block.attention.project(&normed, rows, pass)?;
             x = pass.drop_added(&block.attention.attend(&query, &key_value, rows, &bias, pass)?, &x)?;
             if let Some((cross_norm, cross)) = &block.cross {
-                let query = cross.query(&self.norm(&x, cross_norm, pass)?, rows)?;
-                let key_value = cross.project_kv(encoded.states, encoded.rows)?;
-                let attended = cross.attend(&query, &key_value, rows, encoded.mask, pass)?;
+                let query = cross.query(&self.norm(&x, cross_norm, pass)?, rows, pass)?;
+                let key_value = cross.project_kv(encoded.states, encoded.rows, pass)?;
+                let attended = cross.attend(&query, &key_value, rows, &hidden, pass)?;
                 x = pass.drop_added(&attended, &x)?;
             }
             x = self.feed_forward(&x, block, pass)?;
@@ -92,7 +93,10 @@ impl Stack {
     /// The cache of every block before the first step: keys and values of the encoder's output.
     pub(crate) fn project_kv(&self, encoded: &Tensor) -> Result<Vec<KeyValueCache>> {
         let project = |(_, cross): &(Tensor, Attention)| {
-            Ok(KeyValueCache { own: None, encoded: cross.project_kv(encoded, &Rows::Padded)? })
+            Ok(KeyValueCache {
+                own: None,
+                encoded: cross.project_kv(encoded, &Rows::Padded, &Pass::undropped())?,
+            })
         };
         self.blocks.iter().filter_map(|block| block.cross.as_ref().map(project)).collect()
     }
@@ -106,11 +110,12 @@ impl Stack {
         mask: &Tensor,
     ) -> Result<Tensor> {
         let (pass, rows) = (&Pass::undropped(), &Rows::Padded);
-        let bias = self.buckets.bias(&self.position_bias, position, 1, position + 1);
+        let bias = self.bias(position, 1, position + 1, None);
+        let hidden = ScoreBias { position: None, mask: Some(mask.shallow_clone()) };
         let mut x = x.shallow_clone();
         for (block, cache) in self.blocks.iter().zip(caches) {
             let normed = self.norm(&x, &block.attention_norm, pass)?;
-            let (query, next) = block.attention.project(&normed, rows)?;
+            let (query, next) = block.attention.project(&normed, rows, pass)?;
             let own = match cache.own.take() {
                 Some(past) => past.append(&next),
                 None => next,
@@ -118,12 +123,18 @@ impl Stack {
             x = &x + block.attention.attend(&query, &own, rows, &bias, pass)?;
             cache.own = Some(own);
             if let Some((cross_norm, cross)) = &block.cross {
-                let query = cross.query(&self.norm(&x, cross_norm, pass)?, rows)?;
-                x = &x + cross.attend(&query, &cache.encoded, rows, mask, pass)?;
+                let query = cross.query(&self.norm(&x, cross_norm, pass)?, rows, pass)?;
+                x = &x + cross.attend(&query, &cache.encoded, rows, &hidden, pass)?;
             }
             x = self.feed_forward(&x, block, pass)?;
         }
         self.norm(&x, &self.final_norm, pass)
+    }
+
+    /// What self-attention adds to the scores of queries at positions `from..from + queries` and keys at `0..keys`.
+    fn bias(&self, from: i64, queries: i64, keys: i64, mask: Option<&Tensor>) -> ScoreBias {
+        let position = self.buckets.bias(&self.position_bias, from, queries, keys);
+        ScoreBias { position: Some(position), mask: mask.map(Tensor::shallow_clone) }
     }
 
     fn feed_forward(&self, x: &Tensor, block: &Block, pass: &Pass) -> Result<Tensor> {
