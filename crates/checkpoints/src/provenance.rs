@@ -41,6 +41,10 @@ pub struct Provenance {
     /// float32 or bfloat16.
     #[serde(default)]
     pub precision: String,
+    /// In which form it is served on processors, as it was measured when it was published; empty for the form that it was trained
+    /// in.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub serving: String,
     /// Threads of the tensor library.
     #[serde(default)]
     pub threads: u32,

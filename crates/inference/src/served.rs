@@ -37,9 +37,10 @@ impl Served {
                 model: format!("{}@{}", self.name, self.version),
                 message: error.to_string(),
             },
-            StudentError::Tokenizer(_) | StudentError::Model(_) | StudentError::Checkpoint(_) => {
-                InferenceError::Model(error.to_string())
-            }
+            StudentError::Tokenizer(_)
+            | StudentError::Model(_)
+            | StudentError::Packed(_)
+            | StudentError::Checkpoint(_) => InferenceError::Model(error.to_string()),
             StudentError::Internal(message) => InferenceError::Internal(message),
         }
     }

@@ -11,6 +11,9 @@ pub enum StudentError {
     /// The model's files, or a pass.
     #[error(transparent)]
     Model(#[from] t5::Error),
+    /// The packed form of the model, or a pass of it.
+    #[error(transparent)]
+    Packed(#[from] decoder::Error),
     /// The checkpoint folder.
     #[error(transparent)]
     Checkpoint(#[from] checkpoints::CheckpointError),
@@ -49,6 +52,7 @@ impl StudentError {
         match self {
             Self::Tokenizer(_)
             | Self::Model(_)
+            | Self::Packed(_)
             | Self::TooLong { .. }
             | Self::TooLarge { .. }
             | Self::Labels(_) => Fault::Invalid,

@@ -2,7 +2,8 @@
 //! here, and inference serves them from here.
 //!
 //! `opened` reads a folder, strictly; `tokenizer` turns texts into tokens and `detokenizer` tokens into text while they are
-//! written; `codec` asks the questions of each task and objective and reads the answers; `predictor` computes them.
+//! written; `codec` asks the questions of each task and objective and reads the answers; `predictor` computes them, with crate `t5` or
+//! with `packed`, its form of integer products for processors; `serving` measures, once, in which form a student is served.
 //!
 //! # Invariants
 //!
@@ -31,7 +32,9 @@ mod codec;
 mod detokenizer;
 mod error;
 mod opened;
+mod packed;
 mod predictor;
+mod serving;
 mod tokenizer;
 
 pub use answer::{Answer, Choice, LabelProbability};
@@ -40,6 +43,7 @@ pub use detokenizer::IncrementalDetokenizer;
 pub use error::StudentError;
 pub use opened::{Student, open_checkpoint};
 pub use predictor::{Event, Predictor, width};
+pub use serving::{CALIBRATION_ROWS_MAX, Serving};
 pub use t5::Strategy;
 pub use tch::Device;
 pub use tokenizer::Tokenizer;

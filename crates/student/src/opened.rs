@@ -1,6 +1,7 @@
 //! A checkpoint folder as a student that answers.
 
-use crate::{Ask, Codec, Limits, Predictor, Prompt, StudentError, Tokenizer};
+use crate::packed::Packed;
+use crate::{Ask, Codec, Limits, Predictor, Prompt, Serving, StudentError, Tokenizer};
 use checkpoints::Provenance;
 use domain::Task;
 use domain::objective::Objective;
@@ -22,39 +23,50 @@ pub struct Student {
 }
 
 #[derive(Debug)]
-struct Loaded {
-    model: Model,
-    weights: Weights,
-    compute: Compute,
+enum Loaded {
+    Reference {
+        model: Model,
+        weights: Weights,
+        compute: Compute,
+    },
+    /// The master weights are dropped.
+    Packed(Packed),
 }
 
 impl Student {
     /// Opens a folder and makes one pass, so that the first question is answered as fast as the later ones. Task, objective,
-    /// limits and number format are those of the folder's provenance; a checkpoint without one generates, in float32.
+    /// limits, number format and the form in which it is served on processors are those of the folder's provenance; a checkpoint
+    /// without one generates, in float32.
     ///
     /// # Errors
     /// The folder does not hold a whole student: what is missing or wrong is named.
     pub fn open(folder: &Path, device: Device) -> Result<Self, StudentError> {
         let provenance = Provenance::read(folder)?;
         let (tokenizer, model) = open_checkpoint(folder, device)?;
-        let (codec, compute) = match provenance {
+        let (codec, compute, serving) = match provenance {
             Some(provenance) => {
+                let serving = Serving::of(&provenance.serving);
                 let training = &provenance.spec.training;
                 let compute =
                     if provenance.precision == "bfloat16" { Compute::BFloat16 } else { Compute::Float32 };
                 let limits = Limits::of(training, provenance.label_tokens_max);
-                (Codec::new(provenance.spec.task, training.objective, limits, tokenizer)?, compute)
+                (Codec::new(provenance.spec.task, training.objective, limits, tokenizer)?, compute, serving)
             }
             None => {
                 let task = Task::built_in("generate").ok_or_else(|| {
                     StudentError::Internal("there is no built-in task `generate`".to_owned())
                 })?;
                 let codec = Codec::new(task, Objective::StepByStep, Limits::default(), tokenizer)?;
-                (codec, Compute::Float32)
+                (codec, Compute::Float32, Serving::Reference)
             }
         };
-        let weights = model.weights(compute)?;
-        let student = Self { codec, loaded: Mutex::new(Loaded { model, weights, compute }) };
+        let loaded = if serving == Serving::Reference || device != Device::Cpu {
+            let weights = model.weights(compute)?;
+            Loaded::Reference { model, weights, compute }
+        } else {
+            Loaded::Packed(Packed::new(&model, serving)?)
+        };
+        let student = Self { codec, loaded: Mutex::new(loaded) };
         student.warm_up()?;
         Ok(student)
     }
@@ -67,7 +79,12 @@ impl Student {
     /// Calls `ask` with the predictor, which one thread uses at a time.
     pub fn with<R>(&self, ask: impl FnOnce(&Predictor<'_>) -> R) -> R {
         let loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
-        ask(&Predictor::new(&self.codec, &loaded.model, &loaded.weights, loaded.compute))
+        ask(&match &*loaded {
+            Loaded::Reference { model, weights, compute } => {
+                Predictor::new(&self.codec, model, weights, *compute)
+            }
+            Loaded::Packed(packed) => Predictor::packed(&self.codec, packed),
+        })
     }
 
     fn warm_up(&self) -> Result<(), StudentError> {

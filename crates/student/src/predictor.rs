@@ -1,5 +1,6 @@
 //! The one place that computes what a student answers.
 
+use crate::packed::Packed;
 use crate::{
     Answer, Ask, Candidate, Choice, Codec, IncrementalDetokenizer, LabelProbability, Prompt, StudentError,
 };
@@ -15,13 +16,20 @@ const TOKENS_MAX: usize = 8_192;
 /// Lengths are padded to a multiple of this.
 const LENGTH_MULTIPLE: usize = 8;
 
-/// A student that is asked: its codec, and its weights in the number format of the passes.
+/// A student that is asked: its codec, and what computes its answers.
 #[derive(Debug, Clone, Copy)]
 pub struct Predictor<'a> {
     codec: &'a Codec,
-    model: &'a Model,
-    weights: &'a Weights,
-    compute: Compute,
+    engine: Engine<'a>,
+}
+
+/// What computes answers.
+#[derive(Debug, Clone, Copy)]
+enum Engine<'a> {
+    /// The model, and its weights in the number format of the passes.
+    Reference { model: &'a Model, weights: &'a Weights, compute: Compute },
+    /// Its packed form.
+    Packed(&'a Packed),
 }
 
 /// What one row of [`Predictor::write`] does.
@@ -45,7 +53,11 @@ pub enum Event {
 impl<'a> Predictor<'a> {
     /// A student of these parts; `weights` are the model's in the number format `compute`.
     pub fn new(codec: &'a Codec, model: &'a Model, weights: &'a Weights, compute: Compute) -> Self {
-        Self { codec, model, weights, compute }
+        Self { codec, engine: Engine::Reference { model, weights, compute } }
+    }
+
+    pub(crate) fn packed(codec: &'a Codec, packed: &'a Packed) -> Self {
+        Self { codec, engine: Engine::Packed(packed) }
     }
 
     /// The answers to the label questions of `examples`, in their order; an error for a row that has none. Rows of like
@@ -163,10 +175,20 @@ impl Predictor<'_> {
     /// # Errors
     /// The model's logits are not finite, or an id lies outside its vocabulary.
     pub fn choose(&self, ids: &[i64], candidates: &[Candidate]) -> Result<Choice, StudentError> {
-        let (input_ids, input_mask) = self.tensors(&[ids]);
-        let encoded = self.model.encode(self.weights, &input_ids, &input_mask)?;
-        let labels: Vec<Vec<i64>> = candidates.iter().map(|candidate| candidate.ids.clone()).collect();
-        let scores = t5::score(self.model, self.weights, &encoded, 0, &labels)?;
+        let scores = match self.engine {
+            Engine::Reference { model, weights, .. } => {
+                let (input_ids, input_mask) = tensors(model, &[ids]);
+                let encoded = model.encode(weights, &input_ids, &input_mask)?;
+                let labels: Vec<Vec<i64>> =
+                    candidates.iter().map(|candidate| candidate.ids.clone()).collect();
+                t5::score(model, weights, &encoded, 0, &labels)?
+            }
+            Engine::Packed(packed) => {
+                let labels: Vec<&[i64]> =
+                    candidates.iter().map(|candidate| candidate.ids.as_slice()).collect();
+                packed.score(ids, &labels)?
+            }
+        };
         if scores.iter().any(|score| !score.is_finite()) {
             return Err(StudentError::NotFinite(self.precision()));
         }
@@ -186,17 +208,23 @@ impl Predictor<'_> {
         let mut rows: Vec<Row> = prompts.iter().map(|prompt| Row::of(&prompt.ask)).collect();
         let Some(strategy) = rows.first().map(|row| row.strategy) else { return Ok(()) };
         let longest = rows.iter().map(|row| row.tokens_max).max().unwrap_or(0);
-        let options = GenerateOptions { tokens_max: longest, strategy, compute: self.compute };
         let sources: Vec<&[i64]> = prompts.iter().map(|prompt| prompt.ids.as_slice()).collect();
-        let (ids, mask) = self.tensors(&sources);
         let mut failure = None;
-        t5::generate_with(self.model, self.weights, &ids, &mask, &options, &mut |place, step| {
+        let mut on_step = |place: usize, step| {
             let Some(row) = rows.get_mut(place) else { return ControlFlow::Break(()) };
             self.take(row, step, &mut |event| on_event(place, event)).unwrap_or_else(|error| {
                 failure = Some(error);
                 ControlFlow::Break(())
             })
-        })?;
+        };
+        match self.engine {
+            Engine::Reference { model, weights, compute } => {
+                let options = GenerateOptions { tokens_max: longest, strategy, compute };
+                let (ids, mask) = tensors(model, &sources);
+                t5::generate_with(model, weights, &ids, &mask, &options, &mut on_step)?;
+            }
+            Engine::Packed(packed) => packed.write(&sources, strategy, longest, &mut on_step)?,
+        }
         match failure {
             Some(error) => Err(error),
             None => Ok(()),
@@ -231,31 +259,29 @@ impl Predictor<'_> {
         Ok(ControlFlow::Break(()))
     }
 
-    /// Rows as ids and mask, both `[batch, source]`, padded.
-    fn tensors(&self, rows: &[&[i64]]) -> (Tensor, Tensor) {
-        let length = width(rows.iter().map(|row| row.len()));
-        let pad = self.model.config().pad_token_id;
-        let mut ids = Vec::with_capacity(rows.len() * length);
-        let mut mask = Vec::with_capacity(rows.len() * length);
-        for row in rows {
-            ids.extend_from_slice(row);
-            ids.extend(std::iter::repeat_n(pad, length - row.len()));
-            mask.extend((0..length).map(|place| place < row.len()));
-        }
-        let shape = [rows.len() as i64, length as i64];
-        (
-            Tensor::from_slice(&ids).reshape(shape),
-            Tensor::from_slice(&mask).reshape(shape).to_kind(Kind::Bool),
-        )
-    }
-
-    /// The number format of the passes: `float32` or `bfloat16`.
+    /// The number format of the passes: `float32`, `bfloat16`, or the name of a packed form.
     pub fn precision(&self) -> &'static str {
-        match self.compute {
-            Compute::Float32 => "float32",
-            Compute::BFloat16 => "bfloat16",
+        match self.engine {
+            Engine::Reference { compute: Compute::Float32, .. } => "float32",
+            Engine::Reference { compute: Compute::BFloat16, .. } => "bfloat16",
+            Engine::Packed(packed) => packed.serving().name(),
         }
     }
+}
+
+/// Rows as ids and mask, both `[batch, source]`, padded.
+fn tensors(model: &Model, rows: &[&[i64]]) -> (Tensor, Tensor) {
+    let length = width(rows.iter().map(|row| row.len()));
+    let pad = model.config().pad_token_id;
+    let mut ids = Vec::with_capacity(rows.len() * length);
+    let mut mask = Vec::with_capacity(rows.len() * length);
+    for row in rows {
+        ids.extend_from_slice(row);
+        ids.extend(std::iter::repeat_n(pad, length - row.len()));
+        mask.extend((0..length).map(|place| place < row.len()));
+    }
+    let shape = [rows.len() as i64, length as i64];
+    (Tensor::from_slice(&ids).reshape(shape), Tensor::from_slice(&mask).reshape(shape).to_kind(Kind::Bool))
 }
 
 /// A row that is written.

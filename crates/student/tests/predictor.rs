@@ -10,7 +10,7 @@
 use domain::objective::Objective;
 use domain::task::LabelSet;
 use domain::{Example, Task};
-use student::{Answer, Ask, Codec, Device, Limits, Predictor, StudentError, Tokenizer};
+use student::{Answer, Ask, Codec, Device, Limits, Predictor, Serving, StudentError, Tokenizer};
 use t5::{Compute, Model};
 
 const LIMITS: Limits = Limits { input_tokens_max: 64, target_tokens_max: 8, label_tokens_max: 8 };
@@ -143,4 +143,49 @@ fn company_changes_no_bit_of_a_probability() {
             assert_eq!(alone.probabilities, together.unwrap().probabilities);
         }
     }
+}
+
+fn serving(codec: &Codec, model: &Model, rows: &[Example]) -> Serving {
+    let weights = model.weights(Compute::Float32).unwrap();
+    let reference = Predictor::new(codec, model, &weights, Compute::Float32);
+    let rows: Vec<&Example> = rows.iter().collect();
+    Serving::measured(codec, model, &reference, &rows, &mut || Ok::<(), StudentError>(())).unwrap()
+}
+
+#[test]
+fn a_student_is_served_in_a_form_that_answers_as_its_reference_does() {
+    let words = ["red", "green", "blue", "a stone", "why", "one and one"];
+    let rows: Vec<Example> =
+        (0..40).map(|row| self::row(&format!("{} {}", words[row % 6], words[row / 7]), &[])).collect();
+    let codec = codec(closed(&["red", "green"]), Objective::StepByStep).unwrap();
+    assert_eq!(serving(&codec, &model(1), &[]), Serving::Reference, "nothing was compared");
+    let form = serving(&codec, &model(1), &rows);
+    assert_ne!(form, Serving::Reference);
+    assert_eq!(Serving::of(form.name()), form);
+    assert_eq!(Serving::of("of a later version"), Serving::Reference);
+    // One activation of every feed-forward layer is far from the others, and nothing comes of it: 8 bits beside it leave nothing of
+    // those that count, 16 bits enough.
+    let mut outlying = model(1);
+    let mut weights = outlying.snapshot();
+    for (name, weight) in &mut weights {
+        if name.ends_with("wi_1.weight") {
+            let _ = weight.narrow(0, 0, 1).g_mul_scalar_(1e3);
+        } else if name.ends_with("wo.weight") {
+            let _ = weight.g_mul_scalar_(4.5);
+            let _ = weight.narrow(1, 0, 1).zero_();
+        }
+    }
+    outlying.copy_from(&weights).unwrap();
+    let labels = closed(&["red", "green", "blue", "stone", "one", "why", "a", "is"]);
+    let many = self::codec(labels, Objective::Standard).unwrap();
+    assert_eq!(serving(&many, &outlying, &rows), Serving::Int8WideOutput);
+    // Texts of weights of chance hang on the last bits: they are not packed at all.
+    let texts = self::codec(LabelSet::Open, Objective::Standard).unwrap();
+    assert_eq!(serving(&texts, &outlying, &rows), Serving::Reference);
+}
+
+#[test]
+fn weights_that_overflow_are_not_packed() {
+    let codec = codec(closed(&["red", "green"]), Objective::Standard).unwrap();
+    assert_eq!(serving(&codec, &overflowing(), &[row("red", &[])]), Serving::Reference);
 }

@@ -118,14 +118,16 @@ pub fn generate_with(
     on_step: &mut dyn FnMut(usize, Step) -> ControlFlow<()>,
 ) -> Result<()> {
     let encoded = model.encode(weights, input_ids, input_mask)?;
-    let mut choosers = choosers(options.strategy, input_ids.size().first().copied().unwrap_or(0))?;
+    let count = usize::try_from(input_ids.size().first().copied().unwrap_or(0)).unwrap_or(0);
+    let mut samplers =
+        (0..count as u64).map(|row| Sampler::of(options.strategy, row)).collect::<Result<Vec<_>>>()?;
     let mut state = model.start(weights, &encoded)?;
     let config = model.config();
-    let mut rows: Vec<usize> = (0..choosers.len()).collect();
+    let mut rows: Vec<usize> = (0..count).collect();
     let mut tokens = vec![config.decoder_start_token_id; rows.len()];
     for _ in 0..options.tokens_max {
         let logits = model.step(weights, &mut state, &tokens)?;
-        let chosen = choose(&logits, &rows, &mut choosers)?;
+        let chosen = choose(&logits, &rows, &mut samplers)?;
         let (mut kept, mut next) = (Vec::new(), Vec::new());
         for ((place, row), (id, log_probability)) in (0_i64..).zip(&rows).zip(chosen) {
             let step = match id {
@@ -151,37 +153,46 @@ pub fn generate_with(
     Ok(())
 }
 
-/// How one row chooses its tokens.
-enum Chooser {
-    Greedy,
-    Sample { temperature: f64, top_k: usize, top_p: f64, generator: Generator },
+/// Draws the tokens of one row by chance.
+#[derive(Debug, Clone)]
+pub struct Sampler {
+    temperature: f64,
+    top_k: usize,
+    top_p: f64,
+    generator: Generator,
 }
 
-fn choosers(strategy: Strategy, rows: i64) -> Result<Vec<Chooser>> {
-    (0..rows)
-        .map(|row| match strategy {
-            Strategy::Greedy => Ok(Chooser::Greedy),
+impl Sampler {
+    /// The sampler of row number `row`; `None` for a strategy that draws nothing.
+    ///
+    /// # Errors
+    /// A beam, which is not followed token by token.
+    pub fn of(strategy: Strategy, row: u64) -> Result<Option<Self>> {
+        match strategy {
+            Strategy::Greedy => Ok(None),
             Strategy::Sample { temperature, top_k, top_p, seed } => {
-                let generator = Generator::of(seed, row as u64);
-                Ok(Chooser::Sample { temperature: temperature.max(1e-6), top_k, top_p, generator })
+                let generator = Generator::of(seed, row);
+                Ok(Some(Self { temperature: temperature.max(1e-6), top_k, top_p, generator }))
             }
             Strategy::Beam { .. } => Err(Error::Input("a beam cannot be followed token by token".to_owned())),
-        })
-        .collect()
+        }
+    }
+
+    /// The next token; `logits` is `[vocabulary]`.
+    pub fn draw(&mut self, logits: &[f32]) -> i64 {
+        sample(logits, self.temperature, self.top_k, self.top_p, &mut self.generator)
+    }
 }
 
 /// The next token of every row and its log-probability, which is not finite where one of the row's logits is not;
 /// `logits` is `[rows, vocab]`.
-fn choose(logits: &Tensor, rows: &[usize], choosers: &mut [Chooser]) -> Result<Vec<(i64, f64)>> {
+fn choose(logits: &Tensor, rows: &[usize], samplers: &mut [Option<Sampler>]) -> Result<Vec<(i64, f64)>> {
     let greedy: Vec<i64> = Vec::try_from(logits.argmax(-1, false))?;
     let mut chosen = Vec::with_capacity(rows.len());
     for ((place, row), likeliest) in (0_i64..).zip(rows).zip(greedy) {
-        chosen.push(match choosers.get_mut(*row) {
-            Some(Chooser::Sample { temperature, top_k, top_p, generator }) => {
-                let values: Vec<f32> = Vec::try_from(logits.get(place))?;
-                sample(&values, *temperature, *top_k, *top_p, generator)
-            }
-            Some(Chooser::Greedy) | None => likeliest,
+        chosen.push(match samplers.get_mut(*row).and_then(Option::as_mut) {
+            Some(sampler) => sampler.draw(&Vec::<f32>::try_from(logits.get(place))?),
+            None => likeliest,
         });
     }
     let ids = Tensor::from_slice(&chosen).to_device(logits.device()).unsqueeze(1);
@@ -192,6 +203,7 @@ fn choose(logits: &Tensor, rows: &[usize], choosers: &mut [Chooser]) -> Result<V
 }
 
 /// splitmix64: small, and a row's own.
+#[derive(Debug, Clone)]
 struct Generator(u64);
 
 impl Generator {

@@ -48,7 +48,7 @@ mod weights;
 pub use config::{Activation, Config, FeedForwardKind, Size};
 pub use error::Error;
 pub use flat::{Flat, Group, Span};
-pub use generate::{GenerateOptions, Step, Strategy, generate, generate_with, score};
+pub use generate::{GenerateOptions, Sampler, Step, Strategy, generate, generate_with, score};
 pub use loss::{mean_loss, token_losses};
 pub use model::{Batch, DecoderState, EncoderOutput, ForwardOptions, Model, Pair};
 pub use weights::Weights;

@@ -7,15 +7,15 @@ use crate::link::Link;
 use crate::meters::Checkpoint;
 use crate::state::TrainState;
 use checkpoints::{CheckpointError, Checkpoints, Predictions, Provenance, RunOrigin, StartedFrom};
-use domain::Split;
 use domain::objective::TrainingExample;
 use domain::records::LeasedRun;
 use domain::run::{Outcomes, RunOutcomes, RunResult};
 use domain::spec::Start;
 use domain::subset;
+use domain::{Example, Split};
 use std::path::Path;
 use std::time::Instant;
-use student::Student;
+use student::{CALIBRATION_ROWS_MAX, Predictor, Serving, Student};
 use t5::Compute;
 
 /// Larger models are written in several files.
@@ -37,6 +37,8 @@ pub(crate) fn publish(
     let mut provenance = provenance(&state, leased, selected);
     let path = Checkpoints::run_path(link.run_id(), link.fence(), state.progress.step, "model");
     let train_seconds = state.progress.train_seconds;
+    let validation = std::mem::take(&mut state.validation);
+    provenance.serving = serving(&state, &validation, link)?.name().to_owned();
     let staged = Checkpoint::Model.written(|| -> Result<_, TrainError> {
         let staged = checkpoints.stage()?;
         state.model.save(staged.path(), SHARD_BYTES_MAX)?;
@@ -44,7 +46,6 @@ pub(crate) fn publish(
         provenance.write(staged.path())?;
         Ok(staged)
     })?;
-    let validation = std::mem::take(&mut state.validation);
     // Two models of the largest size need not fit into memory.
     drop(state);
     let student = Student::open(staged.path(), device)?;
@@ -91,6 +92,22 @@ fn select(state: &mut TrainState) -> Result<u64, TrainError> {
     Ok(best.step)
 }
 
+/// In which form the student is served: on processors, what agrees with the reference on validation rows.
+fn serving(
+    state: &TrainState,
+    validation: &[TrainingExample],
+    link: &mut Link,
+) -> Result<Serving, TrainError> {
+    if state.model.device() != tch::Device::Cpu {
+        return Ok(Serving::Reference);
+    }
+    let weights = tch::no_grad(|| state.model.weights(state.compute))?;
+    let reference = Predictor::new(&state.codec, &state.model, &weights, state.compute);
+    let rows: Vec<&Example> =
+        validation.iter().take(CALIBRATION_ROWS_MAX).map(|example| &example.row.example).collect();
+    Serving::measured(&state.codec, &state.model, &reference, &rows, &mut || link.beat())
+}
+
 /// Where the student comes from; not measured yet.
 fn provenance(state: &TrainState, leased: &LeasedRun, selected_step: u64) -> Provenance {
     Provenance {
@@ -105,6 +122,7 @@ fn provenance(state: &TrainState, leased: &LeasedRun, selected_step: u64) -> Pro
         run: RunOrigin::of(&leased.run.plan),
         steps: state.progress.step,
         selected_step,
+        serving: String::new(),
         precision: if state.compute == Compute::BFloat16 { "bfloat16" } else { "float32" }.to_owned(),
         threads: state.threads,
         parameters: u64::try_from(state.model.parameter_count()).unwrap_or_default(),

@@ -8,7 +8,7 @@ use domain::task::LabelSet;
 use domain::{Example, Task};
 use inference::{Inference, Settings};
 use std::path::Path;
-use student::{Device, Tokenizer};
+use student::{Device, Serving, Tokenizer};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use wire::Channel;
@@ -82,6 +82,11 @@ pub(crate) fn spec(task: &Task, objective: Objective, precision: Precision) -> S
 
 /// Writes a student with weights of chance.
 pub(crate) fn write(folder: &Path, spec: &Spec, rows: &[Example], seed: i64) {
+    write_served(folder, spec, rows, seed, Serving::Reference);
+}
+
+/// The same, in the form in which it is served.
+pub(crate) fn write_served(folder: &Path, spec: &Spec, rows: &[Example], seed: i64, serving: Serving) {
     let mut texts: Vec<String> = rows.iter().map(|row| objective::predict_source(&spec.task, row)).collect();
     texts.extend(rows.iter().filter_map(|row| row.label.clone()));
     if let LabelSet::Closed(labels) = &spec.task.labels {
@@ -100,6 +105,7 @@ pub(crate) fn write(folder: &Path, spec: &Spec, rows: &[Example], seed: i64) {
         started_from: StartedFrom::Scratch,
         steps: 0,
         selected_step: 0,
+        serving: serving.name().to_owned(),
         precision: spec.training.precision.to_string(),
         threads: 1,
         parameters: 0,
