@@ -95,6 +95,26 @@ fn one_process_serves_a_job_from_its_rows_to_its_predictions() {
     assert_eq!(service.stop(LIMIT).unwrap(), 0);
 }
 
+/// A student whose folder is away while its server starts is served as soon as the folder is back: nothing else has to happen.
+#[test]
+fn a_student_that_cannot_be_loaded_is_tried_again() {
+    let (folder, teacher) = (problems(&SpecText::default()), teacher());
+    done(folder.say(teacher.url(), &["run", "spec.toml"]).unwrap());
+    let model = student(folder.path()).parent().unwrap().to_owned();
+    let away = folder.join("away");
+    std::fs::rename(&model, &away).unwrap();
+    let service = Service::start(folder.path(), "all", &[("DISTILLERY_TEACHER_URL", teacher.url())]).unwrap();
+    let asked = || say(&folder, service.url(), &["predict", "--model", "job", "--input", "1 + 2"], &[]);
+    let said = wait_for("the failure is told", || {
+        let log = std::fs::read_to_string(folder.join("all.log")).unwrap();
+        log.contains("a model cannot be served").then(asked)
+    });
+    assert_eq!(said.code, 2, "{}", said.err);
+    std::fs::rename(&away, &model).unwrap();
+    wait_for("the model is served", || (asked().code == 0).then_some(()));
+    assert_eq!(service.stop(LIMIT).unwrap(), 0);
+}
+
 /// Checks that a server's student answers as it does from its folder.
 fn check_predictions(folder: &Folder, url: &str, settings: &[(&str, &str)]) {
     let arguments = ["predict", "--model", "job", "--file", "test.jsonl", "--json"];

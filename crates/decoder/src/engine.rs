@@ -5,6 +5,7 @@ mod score;
 use crate::attend::Sequence;
 use crate::cache::Cache;
 use crate::encode::{EncoderPass, Row};
+use crate::encoded::Encoded;
 use crate::head::{Choice, HeadPass, Need, SEGMENT, Summary, parts_length, summary};
 use crate::lanes::Vectors;
 use crate::memory::Buffer;
@@ -26,34 +27,6 @@ const ENCODER_TOKENS: usize = 512;
 const SOURCE_MAX: usize = 1 << 16;
 /// Most tokens of one step.
 const STEP_MAX: usize = 1 << 14;
-
-/// A row that the encoder has read: keys and values for every block of the decoder. Cloning it copies nothing.
-#[derive(Debug, Clone)]
-pub struct Encoded {
-    cross: Arc<Cache>,
-    length: usize,
-    model: u64,
-}
-
-impl Encoded {
-    /// Tokens of the row.
-    pub fn length(&self) -> usize {
-        self.length
-    }
-
-    /// Bytes of its keys and values.
-    pub fn bytes(&self) -> usize {
-        self.cross.bytes()
-    }
-
-    pub(crate) fn check(&self, model: &Model) -> Result<()> {
-        if self.model == model.id {
-            Ok(())
-        } else {
-            Err(Error::Input("the row was encoded by another model".to_owned()))
-        }
-    }
-}
 
 /// What a step says of the tokens it is fed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,7 +1,8 @@
 //! The packed form as bytes: a header, the shape, the precisions, then the four memories, all lengths of which follow from
 //! the shape.
 
-use crate::model::{Draft, Model};
+use crate::draft::Draft;
+use crate::model::Model;
 use crate::plan::Plan;
 use crate::shape::{Activation, Precision, Precisions, Shape};
 use crate::{Error, Result};

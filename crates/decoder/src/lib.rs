@@ -34,7 +34,9 @@ compile_error!("panels hold several weights in one word, the first one lowest: l
 
 mod attend;
 mod cache;
+mod draft;
 mod encode;
+mod encoded;
 mod engine;
 mod error;
 mod file;
@@ -57,10 +59,12 @@ mod tile;
 mod tree;
 mod workspace;
 
-pub use engine::{Answer, Encoded, Engine, Feed, Want};
+pub use draft::Tensors;
+pub use encoded::Encoded;
+pub use engine::{Answer, Engine, Feed, Want};
 pub use error::{Error, Result};
 pub use head::Choice;
-pub use model::{Model, Tensors};
+pub use model::Model;
 pub use shape::{Activation, Precision, Precisions, Shape};
 pub use slots::{Slot, Slots};
 pub use tile::Tile;

@@ -1,15 +1,12 @@
 //! A packed model.
 
 use crate::Result;
-use crate::memory::{Buffer, Frozen};
+use crate::draft::{Draft, Memory, Tensors};
 use crate::pack::Packer;
 use crate::plan::{Linear, Plan};
 use crate::shape::{Precisions, Shape};
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
-
-/// The caller's tensors by their Hugging Face name, row-major in float32.
-pub type Tensors<'a> = dyn Fn(&str) -> Option<Vec<f32>> + 'a;
 
 /// A T5 whose weights lie as the tiles read them. Read-only: engines share it.
 #[derive(Debug)]
@@ -20,44 +17,6 @@ pub struct Model {
     pub(crate) memory: Memory,
     /// Tells states of different models apart.
     pub(crate) id: u64,
-}
-
-/// The numbers of a model, while they are written.
-#[derive(Debug)]
-pub(crate) struct Draft {
-    pub(crate) panels: Buffer<u32>,
-    pub(crate) numbers: Buffer<f32>,
-    pub(crate) sums: Buffer<i32>,
-    pub(crate) embeddings: Buffer<u16>,
-}
-
-/// The numbers of a model.
-#[derive(Debug)]
-pub(crate) struct Memory {
-    pub(crate) panels: Frozen<u32>,
-    pub(crate) numbers: Frozen<f32>,
-    pub(crate) sums: Frozen<i32>,
-    pub(crate) embeddings: Frozen<u16>,
-}
-
-impl Draft {
-    pub(crate) fn new(plan: &Plan) -> Result<Self> {
-        Ok(Self {
-            panels: Buffer::large(plan.totals.panels)?,
-            numbers: Buffer::zeros(plan.totals.numbers)?,
-            sums: Buffer::zeros(plan.totals.sums)?,
-            embeddings: Buffer::zeros(plan.totals.embeddings)?,
-        })
-    }
-
-    fn freeze(self) -> Memory {
-        Memory {
-            panels: self.panels.freeze(),
-            numbers: self.numbers.freeze(),
-            sums: self.sums.freeze(),
-            embeddings: self.embeddings.freeze(),
-        }
-    }
 }
 
 impl Model {

@@ -5,8 +5,8 @@
     reason = "places follow from the plan, and tensors were checked against the shape"
 )]
 
+use crate::draft::{Draft, Tensors};
 use crate::lanes::bfloat16;
-use crate::model::{Draft, Tensors};
 use crate::plan::{FeedForward, Linear, Plan};
 use crate::shape::{Precision, Shape};
 use crate::tile::PANEL;

@@ -2,7 +2,7 @@
 //! between two steps changes nothing for the others.
 
 use crate::cache::Cache;
-use crate::engine::Encoded;
+use crate::encoded::Encoded;
 use crate::model::Model;
 use crate::{Error, Result};
 use std::sync::Arc;

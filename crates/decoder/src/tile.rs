@@ -5,61 +5,25 @@
 
 #[cfg(target_arch = "x86_64")]
 mod amx;
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+mod operands;
 mod scalar;
 #[cfg(target_arch = "x86_64")]
 mod vnni;
 
-/// Columns of a panel.
-pub(crate) const PANEL: usize = 16;
-/// Depth is padded to a multiple of this.
-pub(crate) const DEPTH_UNIT: usize = 64;
-/// Most rows of one call.
-pub(crate) const ROWS: usize = 32;
-/// Most panels of one call.
-pub(crate) const PANELS: usize = 4;
-/// Distance between the rows of the sums.
-pub(crate) const STRIDE: usize = PANELS * PANEL;
+pub(crate) use operands::{DEPTH_UNIT, Operands, PANEL, PANELS, ROWS, STRIDE};
+
 /// From so many rows on, AMX is faster than AVX-512.
 #[cfg(target_arch = "x86_64")]
 const AMX_ROWS_MIN: usize = 5;
-
-/// The operands of one call.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Operands<'a> {
-    /// Up to [`PANELS`] whole panels, one after the other.
-    pub(crate) weights: &'a [u8],
-    /// Summands of every sum, a multiple of [`DEPTH_UNIT`].
-    pub(crate) depth: usize,
-    /// `[rows, depth]`, followed by what else fills the last 16 rows.
-    pub(crate) activations: &'a [u8],
-    /// Up to [`ROWS`].
-    pub(crate) rows: usize,
-}
-
-impl Operands<'_> {
-    fn panels(&self) -> usize {
-        self.weights.len() / (self.depth * PANEL)
-    }
-
-    /// Whether everything that a tile reads and writes lies in its slices.
-    fn fit(&self, sums: &[i32]) -> bool {
-        let panel = self.depth * PANEL;
-        self.depth > 0
-            && self.depth.is_multiple_of(DEPTH_UNIT)
-            && self.weights.len().is_multiple_of(panel)
-            && (1..=PANELS).contains(&self.panels())
-            && (1..=ROWS).contains(&self.rows)
-            && self.activations.len() >= self.rows.next_multiple_of(16) * self.depth
-            && sums.len() >= ROWS * STRIDE
-    }
-}
 
 /// Which instructions compute integer products.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tile {
     /// Any machine.
     Scalar,
-    /// The scalar algorithm, compiled for AVX2.
+    /// AVX2.
     #[cfg(target_arch = "x86_64")]
     Avx2,
     /// AVX-512 VNNI.
@@ -120,7 +84,7 @@ impl Tile {
         match self {
             Self::Scalar => scalar::sums(operands, sums),
             #[cfg(target_arch = "x86_64")]
-            Self::Avx2 => scalar::sums_avx2(operands, sums),
+            Self::Avx2 => avx2::sums(operands, sums),
             #[cfg(target_arch = "x86_64")]
             Self::Amx if operands.rows >= AMX_ROWS_MIN => amx::sums(operands, sums),
             #[cfg(target_arch = "x86_64")]

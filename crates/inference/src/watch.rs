@@ -15,6 +15,10 @@ use wire::{Channel, v1};
 
 /// How long to wait before asking again after the harvester was away.
 const RETRY: Duration = Duration::from_secs(1);
+/// How long to wait before a model that could not be loaded is tried again: twice as long every time.
+const RELOAD_AFTER: Duration = Duration::from_secs(2);
+/// The longest such wait.
+const RELOAD_AFTER_MAX: Duration = Duration::from_secs(60);
 
 /// Follows the published models.
 pub(crate) struct Follower<'a> {
@@ -47,23 +51,36 @@ impl Follower<'_> {
     async fn follow(&self, channel: Channel) -> Result<(), tonic::Status> {
         let mut client = ModelsServiceClient::new(channel).max_decoding_message_size(wire::MESSAGE_BYTES_MAX);
         let mut models = client.watch_models(v1::WatchModelsRequest {}).await?.into_inner();
-        while let Some(message) = models.message().await? {
-            let served = self.registry.versions();
-            let wanted: HashSet<&str> = message.models.iter().map(|model| model.name.as_str()).collect();
-            for name in served.keys().filter(|name| !wanted.contains(name.as_str())) {
-                self.registry.remove(name);
+        let Some(message) = models.message().await? else { return Ok(()) };
+        let (mut wanted, mut pause) = (message.models, RELOAD_AFTER);
+        loop {
+            let is_behind = !self.serve(&wanted).await;
+            tokio::select! {
+                message = models.message() => match message? {
+                    Some(message) => (wanted, pause) = (message.models, RELOAD_AFTER),
+                    None => return Ok(()),
+                },
+                // What could not be loaded may be there by now: its folder, or the store that has it.
+                () = tokio::time::sleep(pause), if is_behind => pause = (pause * 2).min(RELOAD_AFTER_MAX),
             }
-            for model in &message.models {
-                if served.get(&model.name) == Some(&model.version) {
-                    continue;
-                }
-                load(self.registry, self.device, &self.checkpoints, model.clone()).await;
-            }
-            let served = self.registry.versions();
-            meters::models(served.len());
-            self.models.send_replace(Some(served));
         }
-        Ok(())
+    }
+
+    /// Serves these models and no others. Returns whether all of them could be loaded.
+    async fn serve(&self, models: &[v1::Model]) -> bool {
+        let served = self.registry.versions();
+        let wanted: HashSet<&str> = models.iter().map(|model| model.name.as_str()).collect();
+        for name in served.keys().filter(|name| !wanted.contains(name.as_str())) {
+            self.registry.remove(name);
+        }
+        for model in models.iter().filter(|model| served.get(&model.name) != Some(&model.version)) {
+            load(self.registry, self.device, &self.checkpoints, model.clone()).await;
+        }
+        let served = self.registry.versions();
+        let all = models.iter().all(|model| served.get(&model.name) == Some(&model.version));
+        meters::models(served.len());
+        self.models.send_replace(Some(served));
+        all
     }
 }
 

@@ -28,6 +28,7 @@
 //! ```
 
 mod answer;
+mod calibration;
 mod codec;
 mod detokenizer;
 mod error;
@@ -38,12 +39,13 @@ mod serving;
 mod tokenizer;
 
 pub use answer::{Answer, Choice, LabelProbability};
+pub use calibration::CALIBRATION_ROWS_MAX;
 pub use codec::{Ask, Candidate, Codec, Limits, Prompt};
 pub use detokenizer::IncrementalDetokenizer;
 pub use error::StudentError;
 pub use opened::{Student, open_checkpoint};
 pub use predictor::{Event, Predictor, width};
-pub use serving::{CALIBRATION_ROWS_MAX, Serving};
+pub use serving::Serving;
 pub use t5::Strategy;
 pub use tch::Device;
 pub use tokenizer::Tokenizer;

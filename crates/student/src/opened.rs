@@ -60,11 +60,12 @@ impl Student {
                 (codec, Compute::Float32, Serving::Reference)
             }
         };
-        let loaded = if serving == Serving::Reference || device != Device::Cpu {
-            let weights = model.weights(compute)?;
-            Loaded::Reference { model, weights, compute }
-        } else {
-            Loaded::Packed(Packed::new(&model, serving)?)
+        let loaded = match serving.on(device) {
+            Serving::Reference => {
+                let weights = model.weights(compute)?;
+                Loaded::Reference { model, weights, compute }
+            }
+            packed => Loaded::Packed(Packed::new(&model, packed)?),
         };
         let student = Self { codec, loaded: Mutex::new(loaded) };
         student.warm_up()?;

@@ -1,15 +1,7 @@
-//! In which form a student is served on processors: measured once, where it is published.
+//! In which form a student is served on processors.
 
-use crate::packed::Packed;
-use crate::{Codec, Predictor, StudentError};
-use decoder::{Precision, Precisions};
-use domain::Example;
-use t5::Model;
-
-/// Rows that are compared at most.
-pub const CALIBRATION_ROWS_MAX: usize = 256;
-/// The share of those rows whose label may differ from the reference's.
-const DISAGREEMENT_MAX: f64 = 0.005;
+use decoder::{Precision, Precisions, Tile};
+use tch::Device;
 
 /// In which form a student answers on a processor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,7 +18,7 @@ pub enum Serving {
 
 impl Serving {
     /// The packed forms, the fastest first.
-    const PACKED: [Self; 3] = [Self::Int8, Self::Int8WideOutput, Self::Int8Wide];
+    pub(crate) const PACKED: [Self; 3] = [Self::Int8, Self::Int8WideOutput, Self::Int8Wide];
 
     /// As a student's provenance names it; empty for the reference.
     pub fn name(self) -> &'static str {
@@ -43,6 +35,12 @@ impl Serving {
         Self::PACKED.into_iter().find(|form| form.name() == name).unwrap_or(Self::Reference)
     }
 
+    /// What serves on this device of this machine: packed forms are for processors with vectors, the reference is for all others.
+    pub(crate) fn on(self, device: Device) -> Self {
+        let has_vectors = Tile::detect() != Tile::Scalar;
+        if device == Device::Cpu && has_vectors { self } else { Self::Reference }
+    }
+
     pub(crate) fn precisions(self) -> Option<Precisions> {
         let int8 = Precisions::all(Precision::Int8);
         match self {
@@ -52,60 +50,4 @@ impl Serving {
             Self::Int8Wide => Some(Precisions::all(Precision::Int8Wide)),
         }
     }
-
-    /// The fastest form that gives `examples` the labels that `reference` gives them: at most one in 200 may differ. Without an
-    /// answer to compare, or where the engine does not compute the model, it is the reference. `pause` is called between passes; an error of it ends the
-    /// work.
-    ///
-    /// # Errors
-    /// A failure that is not of one row, or `pause`'s.
-    pub fn measured<E: From<StudentError>>(
-        codec: &Codec,
-        model: &Model,
-        reference: &Predictor<'_>,
-        examples: &[&Example],
-        pause: &mut dyn FnMut() -> Result<(), E>,
-    ) -> Result<Self, E> {
-        let examples = examples.get(..CALIBRATION_ROWS_MAX).unwrap_or(examples);
-        if examples.is_empty() {
-            return Ok(Self::Reference);
-        }
-        let expected = labels(reference, examples, pause)?;
-        let answered = expected.iter().flatten().count();
-        if answered == 0 {
-            return Ok(Self::Reference);
-        }
-        for form in Self::PACKED {
-            let packed = match Packed::new(model, form) {
-                Ok(packed) => packed,
-                Err(StudentError::Packed(error)) => {
-                    tracing::info!(%error, "the student is served by its reference");
-                    return Ok(Self::Reference);
-                }
-                Err(error) => return Err(error.into()),
-            };
-            let found = labels(&Predictor::packed(codec, &packed), examples, pause)?;
-            let differ = expected.iter().zip(&found).filter(|(expected, found)| expected != found).count();
-            tracing::info!(
-                form = form.name(),
-                rows = examples.len(),
-                differ,
-                "labels of a packed form compared"
-            );
-            if differ as f64 <= DISAGREEMENT_MAX * examples.len() as f64 {
-                return Ok(form);
-            }
-        }
-        Ok(Self::Reference)
-    }
-}
-
-/// The label of each row; `None` where it has no answer.
-fn labels<E: From<StudentError>>(
-    predictor: &Predictor<'_>,
-    examples: &[&Example],
-    pause: &mut dyn FnMut() -> Result<(), E>,
-) -> Result<Vec<Option<String>>, E> {
-    let answers = predictor.answers(examples, pause)?;
-    Ok(answers.into_iter().map(|answer| answer.ok().map(|answer| answer.label)).collect())
 }

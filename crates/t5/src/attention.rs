@@ -3,16 +3,8 @@
 use crate::Result;
 use crate::pass::Pass;
 use crate::rows::Rows;
+use crate::score_bias::ScoreBias;
 use tch::Tensor;
-
-/// What is added to the scores of an attention, in float32.
-#[derive(Debug)]
-pub(crate) struct ScoreBias {
-    /// Learned, `[1, heads, query, key]`.
-    pub(crate) position: Option<Tensor>,
-    /// A large negative number where a key is hidden: `[batch, 1, 1, key]` or `[1, 1, query, key]`.
-    pub(crate) mask: Option<Tensor>,
-}
 
 /// Projections of one attention, in the pass's number format. Input projections that read the same states are one
 /// matrix: `[q; k; v]` in self-attention, `[k; v]` in cross-attention.

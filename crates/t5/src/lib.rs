@@ -42,6 +42,7 @@ mod norm;
 mod pass;
 mod position_bias;
 mod rows;
+mod score_bias;
 mod stack;
 mod weights;
 

@@ -2,10 +2,10 @@
 
 use crate::Result;
 use crate::activation::activate;
-use crate::attention::ScoreBias;
 use crate::config::FeedForwardKind;
 use crate::loss::token_losses;
 use crate::norm::norm;
+use crate::score_bias::ScoreBias;
 use kernels::Draw;
 use std::cell::Cell;
 use tch::{Kind, Tensor};

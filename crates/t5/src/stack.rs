@@ -1,11 +1,12 @@
 //! A stack of blocks: the encoder, or the decoder.
 
 use crate::Result;
-use crate::attention::{Attention, KeyValue, ScoreBias};
+use crate::attention::{Attention, KeyValue};
 use crate::feed_forward::FeedForward;
 use crate::pass::Pass;
 use crate::position_bias::Buckets;
 use crate::rows::Rows;
+use crate::score_bias::ScoreBias;
 use tch::Tensor;
 
 /// One block: self-attention, cross-attention in the decoder, feed-forward; each after a norm and with a residual connection.

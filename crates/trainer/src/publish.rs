@@ -98,9 +98,6 @@ fn serving(
     validation: &[TrainingExample],
     link: &mut Link,
 ) -> Result<Serving, TrainError> {
-    if state.model.device() != tch::Device::Cpu {
-        return Ok(Serving::Reference);
-    }
     let weights = tch::no_grad(|| state.model.weights(state.compute))?;
     let reference = Predictor::new(&state.codec, &state.model, &weights, state.compute);
     let rows: Vec<&Example> =

@@ -3,7 +3,6 @@
 use super::{Operands, PANEL, STRIDE};
 
 /// See [`super::Tile::sums`].
-#[inline(always)]
 pub(super) fn sums(operands: &Operands<'_>, sums: &mut [i32]) {
     let depth = operands.depth;
     let rows = operands.activations.chunks_exact(depth).take(operands.rows);
@@ -15,7 +14,6 @@ pub(super) fn sums(operands: &Operands<'_>, sums: &mut [i32]) {
     }
 }
 
-#[inline(always)]
 fn panel_sums(panel: &[u8], row: &[u8]) -> [i32; PANEL] {
     let mut sums = [0_i32; PANEL];
     for (weights, values) in panel.as_chunks::<{ 4 * PANEL }>().0.iter().zip(row.as_chunks::<4>().0) {
@@ -26,16 +24,4 @@ fn panel_sums(panel: &[u8], row: &[u8]) -> [i32; PANEL] {
         }
     }
     sums
-}
-
-/// The same, compiled for AVX2.
-#[cfg(target_arch = "x86_64")]
-#[allow(unsafe_code, reason = "a function of an instruction set is called after it was found")]
-pub(super) fn sums_avx2(operands: &Operands<'_>, out: &mut [i32]) {
-    #[target_feature(enable = "avx2")]
-    fn compiled(operands: &Operands<'_>, out: &mut [i32]) {
-        sums(operands, out);
-    }
-    // SAFETY: `Tile::Avx2` is available only where AVX2 was detected.
-    unsafe { compiled(operands, out) }
 }
