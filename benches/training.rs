@@ -34,6 +34,9 @@ type Outcome<T> = Result<T, Box<dyn Error>>;
 /// Tokens of an example: its source, its label, its rationale; the ends of the targets counted.
 type Tokens = [usize; 3];
 
+/// One of a row's lengths.
+type Length = fn(&WeightedRow<'_>) -> usize;
+
 /// One thing that is measured.
 struct Case {
     name: &'static str,
@@ -230,13 +233,20 @@ impl Bench {
         micro_batches(weighted_rows(&items, Some(0.5)), self.tokens_max as usize)
     }
 
-    /// Tokens of a step: real ones, those that products, norms and losses compute (rows lie end to end: the same), and positions of
-    /// attention.
+    /// Tokens of a step: real ones, those that products, norms and losses compute (rows lie end to end, and each part is filled up),
+    /// and positions of attention.
     fn tokens(&self, items: &[TokenizedExample]) -> (usize, usize, usize) {
         let parts = self.parts(items);
-        let tokens = |share: &WeightedRow<'_>| share.row.source.len() + share.row.target.len();
-        let real: usize = parts.iter().flatten().map(tokens).sum();
-        (real, real, parts.iter().map(|part| padded(part)).sum())
+        let sum = |part: &[WeightedRow<'_>], of: Length| part.iter().map(of).sum::<usize>();
+        let lengths: Vec<[usize; 2]> = parts
+            .iter()
+            .map(|part| {
+                [sum(part, |share| share.row.source.len()), sum(part, |share| share.row.target.len())]
+            })
+            .collect();
+        let multiple = usize::try_from(t5::TOKENS_MULTIPLE).unwrap_or(1);
+        let computed = lengths.iter().flatten().map(|tokens| tokens.next_multiple_of(multiple)).sum();
+        (lengths.iter().flatten().sum(), computed, parts.iter().map(|part| padded(part)).sum())
     }
 
     /// Where a step's time goes: milliseconds of its products alone, of AdamW, of the gradients' norm; peak memory.
@@ -305,9 +315,9 @@ struct Products {
 impl Products {
     /// Those of one part, forward and back: projections over real tokens, scores and mixtures over the positions of attention.
     fn of_part(&mut self, config: &Config, part: &[WeightedRow<'_>]) {
-        let count = |of: fn(&WeightedRow<'_>) -> usize| part.iter().map(of).sum::<usize>() as i64;
-        let widest = |of: fn(&WeightedRow<'_>) -> usize| part.iter().map(of).max().unwrap_or(1) as i64;
-        let (source, target): (fn(&WeightedRow<'_>) -> usize, fn(&WeightedRow<'_>) -> usize) =
+        let count = |of: Length| part.iter().map(of).sum::<usize>() as i64;
+        let widest = |of: Length| part.iter().map(of).max().unwrap_or(1) as i64;
+        let (source, target): (Length, Length) =
             (|share| share.row.source.len(), |share| share.row.target.len());
         let (read, written) = (count(source), count(target));
         let (d, inner, ff) = (config.d_model, config.inner(), config.d_ff);

@@ -245,8 +245,8 @@ impl Engine {
                 fed.logits += if feed.want == Want::Logits { vocabulary } else { 0 };
             }
         }
-        let needs = self.decode(&fed)?;
-        let answers = self.answers(feeds, &needs);
+        self.decode(&fed)?;
+        let answers = self.answers(feeds, &fed.needs);
         for feed in feeds {
             slots.row_mut(feed.slot)?.length += feed.tokens.len();
         }
@@ -306,8 +306,8 @@ impl Engine {
         answers
     }
 
-    /// One pass of the decoder; returns the needs, for their places.
-    fn decode(&mut self, fed: &Fed<'_>) -> Result<Vec<Need>> {
+    /// One pass of the decoder.
+    fn decode(&mut self, fed: &Fed<'_>) -> Result<()> {
         let (model, rows) = (&*self.model, fed.ids.len());
         let positions = fed.positions.iter().max().map_or(1, |position| position + 1);
         let longest = fed.spans.iter().map(|span| span.source).max().unwrap_or(0).max(positions);
@@ -330,8 +330,7 @@ impl Engine {
             let (ids, positions, spans) = (&fed.ids, &fed.positions, &fed.spans);
             DecoderPass { pass, ids, positions, spans, bias, head: &head }.run();
             tile.end();
-        })?;
-        Ok(fed.needs.clone())
+        })
     }
 }
 

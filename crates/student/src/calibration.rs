@@ -3,34 +3,37 @@
 use crate::packed::Packed;
 use crate::{Codec, Predictor, Serving, StudentError};
 use domain::Example;
-use t5::Model;
+use t5::{Compute, Model};
 
 /// Rows that are compared at most.
-pub const CALIBRATION_ROWS_MAX: usize = 256;
+const ROWS_MAX: usize = 256;
 /// The share of those rows whose label may differ from the reference's.
 const DISAGREEMENT_MAX: f64 = 0.005;
 
 impl Serving {
-    /// The fastest form that gives `examples` the labels that `reference` gives them: at most one in 200 may differ. Without an
-    /// answer to compare, or where the engine does not compute the model, it is the reference. `pause` is called between passes; an error of it ends the
-    /// work.
+    /// The fastest form that gives `examples` the labels that the reference gives them, `model` in the number format `compute`: at most
+    /// one in 200 of the first 256 may differ, and rows without an answer are not compared. Without a row to compare, or where the engine does not
+    /// compute the model, it is the reference. `pause` is called between passes; an error of it ends the work.
     ///
     /// # Errors
     /// A failure that is not of one row, or `pause`'s.
     pub fn measured<E: From<StudentError>>(
         codec: &Codec,
         model: &Model,
-        reference: &Predictor<'_>,
+        compute: Compute,
         examples: &[&Example],
         pause: &mut dyn FnMut() -> Result<(), E>,
     ) -> Result<Self, E> {
-        let examples = examples.get(..CALIBRATION_ROWS_MAX).unwrap_or(examples);
+        let examples = examples.get(..ROWS_MAX).unwrap_or(examples);
+        // Before the weights are made once more.
         if examples.is_empty() || Self::Int8.on(model.device()) == Self::Reference {
             return Ok(Self::Reference);
         }
-        let expected = labels(reference, examples, pause)?;
-        let answered = expected.iter().flatten().count();
-        if answered == 0 {
+        let weights = tch::no_grad(|| model.weights(compute)).map_err(StudentError::from)?;
+        let expected = labels(&Predictor::new(codec, model, &weights, compute), examples, pause)?;
+        drop(weights);
+        let compared = expected.iter().flatten().count();
+        if compared == 0 {
             return Ok(Self::Reference);
         }
         for form in Self::PACKED {
@@ -43,14 +46,10 @@ impl Serving {
                 Err(error) => return Err(error.into()),
             };
             let found = labels(&Predictor::packed(codec, &packed), examples, pause)?;
-            let differ = expected.iter().zip(&found).filter(|(expected, found)| expected != found).count();
-            tracing::info!(
-                form = form.name(),
-                rows = examples.len(),
-                differ,
-                "labels of a packed form compared"
-            );
-            if differ as f64 <= DISAGREEMENT_MAX * examples.len() as f64 {
+            let pairs = expected.iter().zip(&found);
+            let differ = pairs.filter(|(expected, found)| expected.is_some() && expected != found).count();
+            tracing::info!(form = form.name(), rows = compared, differ, "labels of a packed form compared");
+            if differ as f64 <= DISAGREEMENT_MAX * compared as f64 {
                 return Ok(form);
             }
         }

@@ -39,7 +39,6 @@ mod serving;
 mod tokenizer;
 
 pub use answer::{Answer, Choice, LabelProbability};
-pub use calibration::CALIBRATION_ROWS_MAX;
 pub use codec::{Ask, Candidate, Codec, Limits, Prompt};
 pub use detokenizer::IncrementalDetokenizer;
 pub use error::StudentError;

@@ -9,6 +9,9 @@ use std::sync::Arc;
 use t5::{Config, Model, Sampler, Step, Strategy};
 use tch::Kind;
 
+/// Threads of one engine at most.
+const THREADS_MAX: usize = 64;
+
 /// A packed student. One thread uses it at a time.
 pub(crate) struct Packed {
     config: Config,
@@ -89,12 +92,8 @@ impl Packed {
             let chosen = choose(&mut engine, &mut slots, &mut rows)?;
             let mut kept = Vec::with_capacity(rows.len());
             for (mut row, choice) in rows.into_iter().zip(chosen) {
-                let id = i64::from(choice.id);
-                let step = match choice.log_probability {
-                    log_probability if !choice.finite || !log_probability.is_finite() => Step::NotFinite,
-                    log_probability if self.config.ends(id) => Step::End { log_probability },
-                    log_probability => Step::Token { id, log_probability },
-                };
+                let log_probability = if choice.finite { choice.log_probability } else { f64::NAN };
+                let step = Step::of(&self.config, i64::from(choice.id), log_probability);
                 if on_step(row.place, step).is_continue() && matches!(step, Step::Token { .. }) {
                     row.token = choice.id;
                     kept.push(row);
@@ -107,9 +106,6 @@ impl Packed {
         Ok(())
     }
 }
-
-/// Threads of one engine at most.
-const THREADS_MAX: usize = 64;
 
 /// The next token of every row.
 fn choose(engine: &mut Engine, slots: &mut Slots, rows: &mut [Row]) -> Result<Vec<Choice>, StudentError> {

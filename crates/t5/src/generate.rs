@@ -3,7 +3,7 @@
 use crate::model::{EncoderOutput, Model};
 use crate::pass::Pass;
 use crate::weights::Weights;
-use crate::{Compute, Error, IGNORED, Result, token_losses};
+use crate::{Compute, Config, Error, IGNORED, Result, token_losses};
 use std::ops::ControlFlow;
 use tch::{Kind, Tensor};
 
@@ -104,6 +104,17 @@ pub enum Step {
     NotFinite,
 }
 
+impl Step {
+    /// What the choice of a token is to its row; a log-probability that is not finite is that of no token.
+    pub fn of(config: &Config, id: i64, log_probability: f64) -> Self {
+        match id {
+            _ if !log_probability.is_finite() => Self::NotFinite,
+            id if config.ends(id) => Self::End { log_probability },
+            id => Self::Token { id, log_probability },
+        }
+    }
+}
+
 /// Calls `on_step(row, step)` for every step of every row; `Break` ends that row. Greedy or sampled only. `weights` are the
 /// model's in the number format of the passes: computed once, they serve every call.
 ///
@@ -130,11 +141,7 @@ pub fn generate_with(
         let chosen = choose(&logits, &rows, &mut samplers)?;
         let (mut kept, mut next) = (Vec::new(), Vec::new());
         for ((place, row), (id, log_probability)) in (0_i64..).zip(&rows).zip(chosen) {
-            let step = match id {
-                _ if !log_probability.is_finite() => Step::NotFinite,
-                id if config.ends(id) => Step::End { log_probability },
-                id => Step::Token { id, log_probability },
-            };
+            let step = Step::of(config, id, log_probability);
             if on_step(*row, step).is_continue() && matches!(step, Step::Token { .. }) {
                 kept.push((place, *row));
                 next.push(id);

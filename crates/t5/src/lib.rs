@@ -51,7 +51,7 @@ pub use error::Error;
 pub use flat::{Flat, Group, Span};
 pub use generate::{GenerateOptions, Sampler, Step, Strategy, generate, generate_with, score};
 pub use loss::{mean_loss, token_losses};
-pub use model::{Batch, DecoderState, EncoderOutput, ForwardOptions, Model, Pair};
+pub use model::{Batch, DecoderState, EncoderOutput, ForwardOptions, Model, Pair, TOKENS_MULTIPLE};
 pub use weights::Weights;
 
 /// The result of this crate's functions.

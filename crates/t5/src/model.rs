@@ -16,7 +16,7 @@ use tch::{Device, Kind, Tensor};
 /// Lengths are padded to a multiple of this.
 const LENGTH_MULTIPLE: usize = 8;
 /// All tokens of a pass are filled up to a multiple of this, so that the shapes of its products come again.
-const TOKENS_MULTIPLE: i64 = 32;
+pub const TOKENS_MULTIPLE: i64 = 32;
 /// What is added to the score of a hidden position.
 const MASKED: f64 = -1e9;
 

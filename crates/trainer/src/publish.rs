@@ -15,7 +15,7 @@ use domain::subset;
 use domain::{Example, Split};
 use std::path::Path;
 use std::time::Instant;
-use student::{CALIBRATION_ROWS_MAX, Predictor, Serving, Student};
+use student::{Serving, Student};
 use t5::Compute;
 
 /// Larger models are written in several files.
@@ -98,11 +98,8 @@ fn serving(
     validation: &[TrainingExample],
     link: &mut Link,
 ) -> Result<Serving, TrainError> {
-    let weights = tch::no_grad(|| state.model.weights(state.compute))?;
-    let reference = Predictor::new(&state.codec, &state.model, &weights, state.compute);
-    let rows: Vec<&Example> =
-        validation.iter().take(CALIBRATION_ROWS_MAX).map(|example| &example.row.example).collect();
-    Serving::measured(&state.codec, &state.model, &reference, &rows, &mut || link.beat())
+    let rows: Vec<&Example> = validation.iter().map(|example| &example.row.example).collect();
+    Serving::measured(&state.codec, &state.model, state.compute, &rows, &mut || link.beat())
 }
 
 /// Where the student comes from; not measured yet.

@@ -61,7 +61,8 @@ impl Engine {
             let tokens = first..fed.ids.len();
             fed.spans.push(Span { own, cross: &encoded.cross, source: encoded.length, tokens });
         }
-        let needs = self.decode(&fed)?;
+        self.decode(&fed)?;
+        let needs = &fed.needs;
         let parts = used(self.parts.all_mut(), vocabulary, needs.len());
         let picks = self.picks.all_mut();
         let mut scores = Vec::with_capacity(rows.len());
