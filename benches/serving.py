@@ -2,9 +2,10 @@
 
     python benches/serving.py PROGRAM [--quick] [--json] [--size small|base]
 
-PROGRAM is the example `speed` of crate `decoder`. Every side has a T5 v1.1 of the same shape with random weights, reads 64 tokens and writes 32,
-on the same threads; a figure is tokens a second over encoder and decoder, the median of nine runs after a warm-up. This project is measured
-before and behind its peers, and its lower median counts. A ratio is ours over the peer's.
+PROGRAM is the example `speed` of crate `decoder`. Every side has a T5 v1.1 of the same shape with random weights,
+reads 64 tokens and writes 32, on the same threads; a figure is tokens a second over encoder and decoder, the median
+of nine runs after a warm-up. This project is measured before and behind its peers, and its lower median counts. A
+ratio is ours over the peer's.
 """
 
 import argparse

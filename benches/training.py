@@ -2,10 +2,11 @@
 
     python benches/training.py PROGRAM [--quick] [--json] [--case TEXT] [--format NAME]
 
-PROGRAM is the example `training` of this project. The reference is the paper's trainer: two forwards a step (labels and rationales, each padded
-to its longest row), `alpha * label + (1 - alpha) * rationale`, float32 weights, autocast for bfloat16, fused AdamW, gradients
-clipped at 1, dropout 0.1; plain, and compiled where that works. Every side is a process of its own with the same threads; all make the
-same steps by turns: one warms up, then each round times one step of each side. A ratio is the reference's median over ours.
+PROGRAM is the example `training` of this project. The reference is the paper's trainer: two forwards a step (labels
+and rationales, each padded to its longest row), `alpha * label + (1 - alpha) * rationale`, float32 weights, autocast
+for bfloat16, fused AdamW, gradients clipped at 1, dropout 0.1; plain, and compiled where that works. Every side is a
+process of its own with the same threads; all make the same steps by turns: two warm up, then each round times one
+step of each side. A ratio is the reference's median over ours.
 """
 
 import argparse

@@ -72,5 +72,5 @@ printf 'bench: measuring this project\n' >&2
 target/release/examples/measure "$folder" | tee "$folder/ours.jsonl" >&2
 printf 'bench: measuring the peers\n' >&2
 "$python" benches/peers.py "$folder" "$folder/ours.jsonl"
-training
-serving
+training "$@"
+serving "$@"
