@@ -969,7 +969,7 @@ def asked():
         ),
         lines(
             "Refusals by reason",
-            "`overloaded`: more tokens wait than inference.queue_tokens_max; `draining`: the replica shuts down.",
+            "`overloaded`: requests hold more tokens than inference.queue_tokens_max; `draining`: the replica shuts down.",
             metrics((rate("distillery_inference_refusals_total", "reason"), "{{reason}}")),
             unit="reqps",
         ),
@@ -992,22 +992,22 @@ def queue_and_batches():
     padding = rate("distillery_inference_padding_tokens_total")
     read = rate("distillery_inference_tokens_total", where='{direction="in"}')
     return [
-        row("Queue and batches"),
+        row("Queue and steps"),
         lines(
             "Seconds in the queue",
-            "From admission to the batch.",
+            "From admission to the first step.",
             quantiles("distillery_inference_queue_duration_seconds"),
             width=8,
             unit="s",
         ),
         lines(
-            "Source tokens that wait",
-            "By replica; at inference.queue_tokens_max requests are refused.",
+            "Tokens that requests hold",
+            "Read and promised, from admission to the end, by replica; at inference.queue_tokens_max requests are refused.",
             metrics(("sum by (instance) (distillery_inference_queue_tokens)", "{{instance}}")),
             width=8,
         ),
         lines(
-            "Requests of a batch",
+            "Rows of a step",
             "The mean: the more, the better the device is used.",
             metrics((mean("distillery_inference_batch_rows"), "requests")),
             width=8,

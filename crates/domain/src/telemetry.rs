@@ -145,15 +145,15 @@ metrics! {
         INFERENCE_REQUESTS = "distillery_inference_requests_total", Kind::Counter, ["task", "outcome"];
         /// Requests that were not admitted, by reason: overloaded, draining.
         INFERENCE_REFUSALS = "distillery_inference_refusals_total", Kind::Counter, ["reason"];
-        /// Source tokens that wait.
+        /// Tokens that admitted requests hold: those that they read, and those that they may write.
         INFERENCE_QUEUE_TOKENS = "distillery_inference_queue_tokens", Kind::Gauge, [];
-        /// Seconds from admission to the batch.
+        /// Seconds from admission to the first step.
         INFERENCE_QUEUE_DURATION = "distillery_inference_queue_duration_seconds", Kind::Histogram(SECONDS), [];
         /// Seconds from admission to the first token.
         INFERENCE_FIRST_TOKEN = "distillery_inference_time_to_first_token_seconds", Kind::Histogram(SECONDS), [];
         /// Seconds from admission to the end.
         INFERENCE_DURATION = "distillery_inference_request_duration_seconds", Kind::Histogram(SECONDS), ["task"];
-        /// Requests of one batch.
+        /// Rows of one step.
         INFERENCE_BATCH_ROWS = "distillery_inference_batch_rows", Kind::Histogram(ROWS), [];
         /// Tokens read and written, by direction: in, out.
         INFERENCE_TOKENS = "distillery_inference_tokens_total", Kind::Counter, ["direction"];

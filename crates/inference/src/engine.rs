@@ -1,51 +1,20 @@
-//! The thread that owns the device: it takes batches from the queue and answers them.
+//! The engine's door: what is admitted, and the thread that answers it.
 
 use crate::InferenceError;
-use crate::meters::{self, Meters, RefusalReason, RequestOutcome};
-use crate::queue::{Waiting, assemble};
-use crate::served::Served;
+use crate::meters::{self, Meters, RefusalReason};
+use crate::request::{Request, RequestGuard};
 use crate::settings::Settings;
-use domain::telemetry;
-use std::cell::Cell;
-use std::ops::ControlFlow;
+use crate::work;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
-use student::{Ask, Choice, Event, Predictor, Prompt, Strategy};
+use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tracing::Span;
 
 /// How long an engine that ended at a panic stays down: one that always does must not be all that the machine does.
 const RESTART_AFTER: Duration = Duration::from_millis(100);
-/// Requests that wait at most, whatever their length.
+/// Requests that are on their way to the thread at most, whatever their length.
 const REQUESTS_MAX: usize = 4096;
-
-/// What is answered.
-#[derive(Debug)]
-pub(crate) enum Piece {
-    /// The next words.
-    Text(String),
-    /// The likeliest label, with the probabilities of its set.
-    Choice(Choice),
-    /// The end of a text, with the natural logarithm of its probability.
-    End(f64),
-}
-
-/// Where the pieces of an answer go.
-type Reply = mpsc::Sender<Result<Piece, InferenceError>>;
-
-/// A request in the queue.
-pub(crate) struct Request {
-    pub(crate) served: Arc<Served>,
-    pub(crate) prompt: Prompt,
-    pub(crate) deadline: Option<Instant>,
-    /// Has room for everything that this request can be answered ([`pieces_max`]): the thread never waits for a caller who
-    /// reads slowly.
-    pub(crate) reply: Reply,
-    /// `None` until it is admitted.
-    pub(crate) guard: Option<RequestGuard>,
-}
 
 /// What happens where the queue is full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,139 +23,6 @@ pub(crate) enum Admission {
     Refuse,
     /// The request waits for room: it belongs to a call that was admitted.
     Wait,
-}
-
-/// A request from its admission to its end. Dropping it counts the request and closes its span.
-pub(crate) struct RequestGuard {
-    task: &'static str,
-    admitted: Instant,
-    outcome: Cell<RequestOutcome>,
-    has_token: Cell<bool>,
-    span: Span,
-    /// Its share of the queue, given back when it is taken from there.
-    room: Option<OwnedSemaphorePermit>,
-}
-
-impl RequestGuard {
-    fn begin(request: &Request, room: OwnedSemaphorePermit) -> Self {
-        let task = task(&request.prompt.ask);
-        Self {
-            task,
-            admitted: Instant::now(),
-            outcome: Cell::new(RequestOutcome::Ok),
-            has_token: Cell::new(false),
-            span: answer_span(request, task),
-            room: Some(room),
-        }
-    }
-}
-
-impl Drop for RequestGuard {
-    fn drop(&mut self) {
-        let outcome = self.outcome.get();
-        self.span.record("distillery.outcome", outcome.name());
-        if matches!(outcome, RequestOutcome::Deadline | RequestOutcome::Failed) {
-            self.span.record("otel.status_code", "ERROR");
-        }
-        meters::ended(self.task, outcome, self.admitted.elapsed());
-    }
-}
-
-/// The span of a request in its caller's trace, with a link to the trace of the job that made the model; none where the
-/// caller has no trace.
-fn answer_span(request: &Request, task: &'static str) -> Span {
-    if wire::trace::current().is_none() {
-        return Span::none();
-    }
-    let span = tracing::info_span!(
-        telemetry::span::ANSWER,
-        distillery.model = %request.served.name,
-        distillery.version = request.served.version,
-        distillery.task = task,
-        distillery.tokens_in = request.prompt.ids.len(),
-        distillery.outcome = tracing::field::Empty,
-        otel.status_code = tracing::field::Empty,
-    );
-    wire::trace::link(&span, &request.served.traceparent);
-    span
-}
-
-/// What the metrics call it.
-fn task(ask: &Ask) -> &'static str {
-    match ask {
-        Ask::Text { .. } => "text",
-        Ask::Choice(_) => "score",
-    }
-}
-
-/// Pieces of the longest answer: one a token, what is left behind the last and the end, or the choice; and an error behind them.
-pub(crate) fn pieces_max(ask: &Ask) -> usize {
-    match ask {
-        Ask::Text { tokens_max, .. } => tokens_max + 3,
-        Ask::Choice(_) => 2,
-    }
-}
-
-impl Request {
-    fn is_late(&self) -> bool {
-        self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
-    }
-
-    /// Whether a caller still waits for the answer. A passed deadline is reported to it.
-    fn is_awaited(&self) -> bool {
-        if self.is_late() {
-            self.note(RequestOutcome::Deadline);
-            let _ = self.reply.try_send(Err(InferenceError::Deadline));
-            return false;
-        }
-        if self.reply.is_closed() {
-            self.note(RequestOutcome::Cancelled);
-            return false;
-        }
-        true
-    }
-
-    fn note(&self, outcome: RequestOutcome) {
-        if let Some(guard) = &self.guard {
-            guard.outcome.set(outcome);
-        }
-    }
-
-    fn send(&self, piece: Piece) {
-        if self.reply.try_send(Ok(piece)).is_err() {
-            self.note(RequestOutcome::Cancelled);
-        }
-    }
-
-    fn fail(&self, error: InferenceError) {
-        self.note(RequestOutcome::Failed);
-        let _ = self.reply.try_send(Err(error));
-    }
-
-    /// Its first token is there; the later ones change nothing.
-    fn has_token(&self, meters: &Meters) {
-        if let Some(guard) = self.guard.as_ref().filter(|guard| !guard.has_token.replace(true)) {
-            meters.first_token(guard.admitted);
-        }
-    }
-
-    /// It leaves the queue.
-    fn leave_queue(&mut self, meters: &Meters) {
-        if let Some(guard) = &mut self.guard {
-            meters.left_queue(guard.admitted);
-            guard.room = None;
-        }
-    }
-}
-
-impl Waiting for Request {
-    fn group(&self) -> usize {
-        Arc::as_ptr(&self.served) as usize
-    }
-
-    fn tokens(&self) -> usize {
-        self.prompt.ids.len()
-    }
 }
 
 /// The queue's other end.
@@ -198,7 +34,7 @@ pub(crate) struct Engine {
     meters: Meters,
 }
 
-/// The source tokens that may wait at once.
+/// The tokens that requests may hold at once: what they read, and what they may write.
 #[derive(Clone)]
 struct Room {
     tokens: Arc<Semaphore>,
@@ -211,7 +47,7 @@ impl Room {
         Self { tokens: Arc::new(Semaphore::new(tokens_max)), tokens_max }
     }
 
-    fn waiting(&self) -> usize {
+    fn held(&self) -> usize {
         self.tokens_max.saturating_sub(self.tokens.available_permits())
     }
 
@@ -227,12 +63,12 @@ impl Engine {
         let room = Room::new(settings.queue_tokens_max);
         let batch_tokens_max = settings.batch_tokens_max;
         let meters = Meters::new();
-        let (emptied, counts) = (room.clone(), meters.clone());
+        let (held, counts) = (room.clone(), meters.clone());
         std::thread::Builder::new()
             .name("inference".to_owned())
             .spawn(move || {
                 let mut received = received;
-                supervise(|| run(&mut received, &emptied, batch_tokens_max, &counts));
+                supervise(|| work::run(&mut received, batch_tokens_max, &counts, &|| held.held()));
             })
             .map_err(|error| InferenceError::Internal(format!("the engine cannot be started: {error}")))?;
         Ok(Self { requests, room, draining: Arc::default(), meters })
@@ -267,7 +103,7 @@ impl Engine {
         let room = Arc::clone(&self.room.tokens).try_acquire_many_owned(share).ok();
         let (Some(room), Ok(place)) = (room, self.requests.try_reserve()) else {
             meters::refused(RefusalReason::Overloaded);
-            let (waiting, limit) = (self.room.waiting(), self.room.tokens_max);
+            let (waiting, limit) = (self.room.held(), self.room.tokens_max);
             return Err(InferenceError::Overloaded { waiting, limit });
         };
         self.admit(request, room, place);
@@ -285,7 +121,7 @@ impl Engine {
     }
 
     fn admit(&self, mut request: Request, room: OwnedSemaphorePermit, place: mpsc::Permit<'_, Request>) {
-        self.meters.waiting(self.room.waiting());
+        self.meters.held(self.room.held());
         request.guard = Some(RequestGuard::begin(&request, room));
         place.send(request);
     }
@@ -300,145 +136,9 @@ fn supervise(mut work: impl FnMut()) {
     }
 }
 
-fn run(received: &mut mpsc::Receiver<Request>, room: &Room, batch_tokens_max: usize, meters: &Meters) {
-    let mut queue: Vec<Request> = Vec::new();
-    loop {
-        if queue.is_empty() {
-            match received.blocking_recv() {
-                Some(request) => queue.push(request),
-                None => return,
-            }
-        }
-        while let Ok(request) = received.try_recv() {
-            queue.push(request);
-        }
-        let places = assemble(&queue, batch_tokens_max);
-        let mut batch = Vec::with_capacity(places.len());
-        for place in places.into_iter().rev() {
-            let mut request = queue.remove(place);
-            request.leave_queue(meters);
-            batch.push(request);
-        }
-        batch.reverse();
-        meters.waiting(room.waiting());
-        answer(batch, meters);
-    }
-}
-
-/// Does `work` for requests that are answered together. Where it panics (an allocation of libtorch's that failed, say), their
-/// callers are told, and the thread goes on: weights are only read, so that the next requests find them as they were.
-///
-/// A closed channel ends an answer, so that `replies` are those of this work alone, and are let go with it.
-fn survive(replies: Vec<Reply>, work: impl FnOnce()) {
-    if std::panic::catch_unwind(AssertUnwindSafe(work)).is_ok() {
-        return;
-    }
-    tracing::error!(
-        requests = replies.len(),
-        "the engine failed at requests, and goes on with the next ones"
-    );
-    for reply in replies {
-        // One that has left needs no answer.
-        let _ = reply.try_send(Err(InferenceError::Internal("the engine failed at this request".to_owned())));
-    }
-}
-
-/// Answers a batch of one model's requests. Callers that left, and deadlines that passed, cost nothing any more.
-fn answer(batch: Vec<Request>, meters: &Meters) {
-    let Some(served) = batch.first().map(|request| Arc::clone(&request.served)) else { return };
-    let (choices, texts): (Vec<Request>, Vec<Request>) =
-        batch.into_iter().partition(|request| matches!(request.prompt.ask, Ask::Choice(_)));
-    let (greedy, sampled): (Vec<Request>, Vec<Request>) = texts
-        .into_iter()
-        .partition(|request| matches!(request.prompt.ask, Ask::Text { strategy: Strategy::Greedy, .. }));
-    served.student.with(|predictor| {
-        for request in choices {
-            survive(vec![request.reply.clone()], || choose(predictor, &request, meters));
-        }
-        for requests in std::iter::once(greedy).chain(sampled.into_iter().map(|request| vec![request])) {
-            let replies = requests.iter().map(|request| request.reply.clone()).collect();
-            survive(replies, || write(predictor, requests, meters));
-        }
-    });
-}
-
-fn choose(predictor: &Predictor<'_>, request: &Request, meters: &Meters) {
-    let Ask::Choice(candidates) = &request.prompt.ask else { return };
-    if !request.is_awaited() {
-        return;
-    }
-    meters.batch(&[request.tokens()]);
-    match predictor.choose(&request.prompt.ids, candidates) {
-        Ok(choice) => request.send(Piece::Choice(choice)),
-        Err(error) => request.fail(request.served.error(error)),
-    }
-}
-
-/// Writes texts, all greedy or one alone. A pass that fails is reported to everyone in it.
-fn write(predictor: &Predictor<'_>, mut requests: Vec<Request>, meters: &Meters) {
-    requests.retain(Request::is_awaited);
-    if requests.is_empty() {
-        return;
-    }
-    let lengths: Vec<usize> = requests.iter().map(Waiting::tokens).collect();
-    meters.batch(&lengths);
-    let prompts: Vec<&Prompt> = requests.iter().map(|request| &request.prompt).collect();
-    let passed = predictor.write(&prompts, &mut |row, event| match requests.get(row) {
-        Some(request) => take(request, event, meters),
-        None => ControlFlow::Break(()),
-    });
-    if let Err(error) = passed
-        && let Some(error) = requests.first().map(|request| request.served.error(error))
-    {
-        for request in &requests {
-            request.fail(error.clone());
-        }
-    }
-}
-
-/// Hands one event of a row to its caller, and says whether the row is still of use.
-fn take(request: &Request, event: Event, meters: &Meters) -> ControlFlow<()> {
-    match event {
-        Event::Token(piece) => {
-            meters.wrote(1);
-            request.has_token(meters);
-            if !piece.is_empty() {
-                request.send(Piece::Text(piece));
-            }
-        }
-        Event::Done { rest, log_probability, .. } => {
-            if !rest.is_empty() {
-                request.send(Piece::Text(rest));
-            }
-            request.send(Piece::End(log_probability));
-            return ControlFlow::Break(());
-        }
-        Event::Failed(error) => {
-            request.fail(request.served.error(error));
-            return ControlFlow::Break(());
-        }
-    }
-    if request.is_awaited() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn callers_are_told_of_a_panic_and_the_thread_goes_on() {
-        let (reply, mut pieces) = mpsc::channel(2);
-        let kept = reply.clone();
-        survive(vec![reply], move || {
-            let _held_by_the_request = kept;
-            panic!("out of memory");
-        });
-        assert!(matches!(pieces.blocking_recv(), Some(Err(InferenceError::Internal(_)))));
-        assert!(pieces.blocking_recv().is_none());
-        let mut is_done = false;
-        survive(Vec::new(), || is_done = true);
-        assert!(is_done);
-    }
 
     #[test]
     fn an_engine_that_ends_at_a_panic_begins_again() {

@@ -36,7 +36,7 @@ pub enum InferenceError {
         error: Box<InferenceError>,
     },
     /// Too much waits already.
-    #[error("{waiting} tokens wait already, and the limit is {limit}: try again in a second")]
+    #[error("requests hold {waiting} tokens already, and the limit is {limit}: try again in a second")]
     Overloaded {
         /// Tokens that wait.
         waiting: usize,

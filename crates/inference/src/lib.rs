@@ -1,7 +1,8 @@
 //! Serving students: admission, one bounded queue, and one thread that owns the device.
 //!
-//! `service` is the gRPC API, `open_inference` the Open Inference Protocol for standard clients, `queue` assembles batches (a
-//! pure function), `engine` is the thread, `registry` knows the models by name.
+//! `service` is the gRPC API, `open_inference` the Open Inference Protocol for standard clients, `registry` knows the models by
+//! name. `engine` admits a `request`; `work` is the thread that answers what was admitted, `queue` says what it begins at the
+//! next step (a pure function).
 //!
 //! # Invariants
 //!
@@ -27,10 +28,12 @@ mod meters;
 mod open_inference;
 mod queue;
 mod registry;
+mod request;
 mod served;
 mod service;
 mod settings;
 mod watch;
+mod work;
 
 pub use error::InferenceError;
 pub use settings::Settings;

@@ -44,8 +44,8 @@ impl Meters {
         }
     }
 
-    /// So many source tokens wait.
-    pub(crate) fn waiting(&self, tokens: usize) {
+    /// Requests hold so many tokens.
+    pub(crate) fn held(&self, tokens: usize) {
         self.queue_tokens.set(tokens as f64);
     }
 
@@ -54,13 +54,12 @@ impl Meters {
         self.queue_seconds.record(admitted.elapsed().as_secs_f64());
     }
 
-    /// A pass reads rows of these lengths.
-    pub(crate) fn batch(&self, lengths: &[usize]) {
-        let padded = lengths.len().saturating_mul(student::width(lengths.iter().copied()));
-        let tokens: usize = lengths.iter().sum();
-        self.batch_rows.record(lengths.len() as f64);
+    /// A step of so many rows; those that joined have these lengths, and so many tokens are read for them.
+    pub(crate) fn step(&self, rows: usize, joined: &[usize], read: usize) {
+        let tokens: usize = joined.iter().sum();
+        self.batch_rows.record(rows as f64);
         self.tokens_in.increment(tokens as u64);
-        self.padding.increment(padded.saturating_sub(tokens) as u64);
+        self.padding.increment(read.saturating_sub(tokens) as u64);
     }
 
     /// A request that was admitted then has its first token.

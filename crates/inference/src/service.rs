@@ -1,8 +1,9 @@
 //! The gRPC service: requests become questions in the queue, pieces become answers.
 
 use crate::InferenceError;
-use crate::engine::{Admission, Engine, Piece, Request, pieces_max};
+use crate::engine::{Admission, Engine};
 use crate::registry::Registry;
+use crate::request::{Piece, Request, Wants, pieces_max};
 use crate::served::Served;
 use domain::{Example, Violation};
 use prost::Message;
@@ -126,12 +127,12 @@ impl InferenceApi {
     async fn submit(
         &self,
         served: &Arc<Served>,
-        prompt: Prompt,
+        (wants, prompt): (Wants, Prompt),
         deadline: Option<Instant>,
         admission: Admission,
     ) -> Result<Pieces, InferenceError> {
         let (reply, pieces) = mpsc::channel(pieces_max(&prompt.ask));
-        let request = Request { served: Arc::clone(served), prompt, deadline, reply, guard: None };
+        let request = Request { served: Arc::clone(served), prompt, wants, deadline, reply, guard: None };
         self.engine.submit(request, admission).await?;
         Ok(pieces)
     }
@@ -146,9 +147,11 @@ impl InferenceApi {
         admission: Admission,
     ) -> Result<ScoredAnswer, InferenceError> {
         let RowPrompts { predict, explain, wants_rationale } = asked;
-        let predicted = self.submit(served, predict, deadline, admission).await?;
+        let predicted = self.submit(served, (Wants::Label, predict), deadline, admission).await?;
         let explained = match explain {
-            Some(prompt) => Some(self.submit(served, prompt, deadline, Admission::Wait).await?),
+            Some(prompt) => {
+                Some(self.submit(served, (Wants::Text, prompt), deadline, Admission::Wait).await?)
+            }
             None => None,
         };
         let (label, choice, written, log_probability) = match whole(predicted).await? {
@@ -274,7 +277,7 @@ impl InferenceService for InferenceApi {
             prompt.map_err(|error| asked.error(error))
         };
         let prompt = self.prepare(bytes, make).await?;
-        let pieces = self.submit(&served, prompt, deadline, Admission::Refuse).await?;
+        let pieces = self.submit(&served, (Wants::Text, prompt), deadline, Admission::Refuse).await?;
         let codec = served.student.codec();
         let message = |text, answerer| v1::ExplainResponse { text, answerer };
         if codec.explains_separately() {
@@ -332,7 +335,7 @@ impl InferenceService for InferenceApi {
             prompt.map_err(|error| asked.error(error))
         };
         let prompt = self.prepare(bytes, make).await?;
-        let pieces = self.submit(&served, prompt, deadline, Admission::Refuse).await?;
+        let pieces = self.submit(&served, (Wants::Text, prompt), deadline, Admission::Refuse).await?;
         Ok(Response::new(stream(pieces, &served, |text, answerer| v1::GenerateResponse { text, answerer })))
     }
 }

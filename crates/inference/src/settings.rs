@@ -3,9 +3,10 @@
 /// What the operator decides.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Source tokens that may wait at once; more are refused.
+    /// Tokens that requests may hold at once, from their admission to their end: those that they read, and those that they may
+    /// write. More are refused.
     pub queue_tokens_max: usize,
-    /// Padded source tokens of one batch.
+    /// Padded source tokens of one batch; rows that are answered hold twice as many at most, read and promised.
     pub batch_tokens_max: usize,
     /// Whether CUDA is used where it is found.
     pub use_cuda: bool,

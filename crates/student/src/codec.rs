@@ -1,11 +1,11 @@
 //! What a student is asked, as tokens: the texts of its task and objective, and how its answers are read.
 
-use crate::{StudentError, Tokenizer};
+use crate::{Candidates, StudentError, Tokenizer};
 use domain::objective::{self, Objective, Read};
 use domain::spec::TrainingSpec;
 use domain::task::LabelSet;
 use domain::{Example, Task};
-use std::collections::HashMap;
+use std::sync::Arc;
 use t5::Strategy;
 
 /// Most tokens that a caller may ask for.
@@ -67,16 +67,7 @@ pub enum Ask {
         tokens_max: usize,
     },
     /// The likeliest of these labels.
-    Choice(Vec<Candidate>),
-}
-
-/// A label of a closed set.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Candidate {
-    /// Its text.
-    pub label: String,
-    /// The ids that the student would write, without the end token.
-    pub ids: Vec<i64>,
+    Choice(Arc<Candidates>),
 }
 
 /// Task, objective, limits and tokenizer of a student: all that is needed to ask it and to read its answers.
@@ -91,7 +82,7 @@ pub struct Codec {
     /// Text to tokens and back.
     pub tokenizer: Tokenizer,
     /// The task's closed set, where the student chooses from it.
-    closed: Option<Vec<Candidate>>,
+    closed: Option<Arc<Candidates>>,
 }
 
 impl Codec {
@@ -107,7 +98,7 @@ impl Codec {
     ) -> Result<Self, StudentError> {
         let mut codec = Self { task, objective, limits, tokenizer, closed: None };
         if let (LabelSet::Closed(labels), true) = (&codec.task.labels, objective.writes_label_alone()) {
-            codec.closed = Some(candidates(&codec.tokenizer, labels)?);
+            codec.closed = Some(Arc::new(Candidates::new(&codec.tokenizer, labels)?));
         }
         Ok(codec)
     }
@@ -133,8 +124,8 @@ impl Codec {
         let set =
             self.task.label_set(example).filter(|set| self.objective.writes_label_alone() && !set.is_empty());
         let ask = match (set, &self.closed) {
-            (Some(_), Some(closed)) => Ask::Choice(closed.clone()),
-            (Some(set), None) => Ask::Choice(candidates(&self.tokenizer, set)?),
+            (Some(_), Some(closed)) => Ask::Choice(Arc::clone(closed)),
+            (Some(set), None) => Ask::Choice(Arc::new(Candidates::new(&self.tokenizer, set)?)),
             (None, _) => greedy(self.answer_tokens_max()),
         };
         Ok(Prompt { ids, ask })
@@ -206,32 +197,4 @@ impl Codec {
 
 fn greedy(tokens_max: usize) -> Ask {
     Ask::Text { strategy: Strategy::Greedy, tokens_max }
-}
-
-/// The labels of a closed set as the student writes them. Different labels must be different to it.
-fn candidates(tokenizer: &Tokenizer, labels: &[String]) -> Result<Vec<Candidate>, StudentError> {
-    let mut seen: HashMap<Vec<i64>, &str> = HashMap::new();
-    let mut found = Vec::with_capacity(labels.len());
-    for label in labels {
-        let ids = tokenizer.label(label)?;
-        if ids.is_empty() {
-            return Err(StudentError::Labels(format!(
-                "the tokenizer makes no token of `{label}`: rename it"
-            )));
-        }
-        let twin = seen.insert(ids.clone(), label).filter(|twin| twin != label);
-        if let Some(twin) = twin {
-            let why = match tokenizer.has_unknown(&ids) {
-                true => {
-                    "it does not know their characters (<unk>): rename them, or take a base that knows them"
-                }
-                false => "it makes the same tokens of both: rename one",
-            };
-            return Err(StudentError::Labels(format!(
-                "the tokenizer cannot tell `{twin}` and `{label}` apart: {why}"
-            )));
-        }
-        found.push(Candidate { label: label.clone(), ids });
-    }
-    Ok(found)
 }

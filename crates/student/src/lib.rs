@@ -2,8 +2,9 @@
 //! here, and inference serves them from here.
 //!
 //! `opened` reads a folder, strictly; `tokenizer` turns texts into tokens and `detokenizer` tokens into text while they are
-//! written; `codec` asks the questions of each task and objective and reads the answers; `predictor` computes them, with crate `t5` or
-//! with `packed`, its form of integer products for processors; `serving` measures, once, in which form a student is served.
+//! written; `codec` asks the questions of each task and objective and reads the answers, `candidates` the labels of closed sets;
+//! `predictor` computes them step by step for the rows of a `session`, with crate `t5` or with `packed`, its form of integer
+//! products for processors, and `writing` follows each text; `serving` measures, once, in which form a student is served.
 //!
 //! # Invariants
 //!
@@ -29,6 +30,7 @@
 
 mod answer;
 mod calibration;
+mod candidates;
 mod codec;
 mod detokenizer;
 mod error;
@@ -36,18 +38,23 @@ mod opened;
 mod packed;
 mod predictor;
 mod serving;
+mod session;
 mod tokenizer;
+mod writing;
 
 pub use answer::{Answer, Choice, LabelProbability};
-pub use codec::{Ask, Candidate, Codec, Limits, Prompt};
+pub use candidates::{Candidate, Candidates};
+pub use codec::{Ask, Codec, Limits, Prompt};
 pub use detokenizer::IncrementalDetokenizer;
 pub use error::StudentError;
 pub use opened::{Student, open_checkpoint};
-pub use predictor::{Event, Predictor, width};
+pub use predictor::{Predictor, width};
 pub use serving::Serving;
+pub use session::Session;
 pub use t5::Strategy;
 pub use tch::Device;
 pub use tokenizer::Tokenizer;
+pub use writing::Event;
 
 /// The device that students compute on: a CUDA device where `use_cuda` allows it and there is one.
 pub fn device(use_cuda: bool) -> Device {

@@ -1,7 +1,7 @@
 //! A checkpoint folder as a student that answers.
 
 use crate::packed::Packed;
-use crate::{Ask, Codec, Limits, Predictor, Prompt, Serving, StudentError, Tokenizer};
+use crate::{Ask, Codec, Limits, Predictor, Prompt, Serving, Session, StudentError, Tokenizer};
 use checkpoints::Provenance;
 use domain::Task;
 use domain::objective::Objective;
@@ -91,7 +91,9 @@ impl Student {
     fn warm_up(&self) -> Result<(), StudentError> {
         let ids = self.codec.tokenizer.encode(WARM_UP)?;
         let prompt = Prompt { ids, ask: Ask::Text { strategy: Strategy::Greedy, tokens_max: 1 } };
-        self.with(|predictor| predictor.write(&[&prompt], &mut |_, _| ControlFlow::Continue(())))
+        let mut session = Session::default();
+        session.join(0, prompt);
+        self.with(|predictor| predictor.step(&mut session, &mut |_, _| ControlFlow::Break(())))
     }
 }
 

@@ -1,16 +1,18 @@
 //! A student in its packed form: integer products on processors, without the tensor library.
 
 use crate::{Serving, StudentError};
-use decoder::{Answer, Choice, Encoded, Engine, Feed, LabelTree, Slots, Want};
+use decoder::{Answer, Choice, Encoded, Engine, Feed, LabelTree, Slot, Slots, Want};
 use std::cell::RefCell;
 use std::fmt;
-use std::ops::ControlFlow;
 use std::sync::Arc;
 use t5::{Config, Model, Sampler, Step, Strategy};
 use tch::Kind;
 
 /// Threads of one engine at most.
 const THREADS_MAX: usize = 64;
+/// Rows that are written at once at most, and tokens of one.
+const SLOTS: usize = 1_024;
+const TOKENS_MAX: usize = 1 << 16;
 
 /// A packed student. One thread uses it at a time.
 pub(crate) struct Packed {
@@ -25,10 +27,11 @@ impl fmt::Debug for Packed {
     }
 }
 
-/// A row that is written.
-struct Row {
-    place: usize,
-    slot: decoder::Slot,
+/// A row that is written, in its slot.
+#[derive(Debug)]
+pub(crate) struct Place {
+    slot: Slot,
+    /// Its last token.
     token: u32,
     sampler: Option<Sampler>,
 }
@@ -56,59 +59,81 @@ impl Packed {
         self.serving
     }
 
-    /// The log-likelihood of each candidate, the end token counted, as the answer to one row.
-    pub(crate) fn score(&self, ids: &[i64], candidates: &[&[i64]]) -> Result<Vec<f64>, StudentError> {
-        let candidates = candidates.iter().map(|ids| tokens(ids)).collect::<Result<Vec<_>, _>>()?;
-        let candidates: Vec<&[u32]> = candidates.iter().map(Vec::as_slice).collect();
-        let tree = LabelTree::new(&candidates)?;
-        let mut engine = self.engine.borrow_mut();
-        let encoded = encode(&mut engine, &[ids])?;
-        let Some(encoded) = encoded.first() else { return Ok(Vec::new()) };
-        Ok(engine.score(encoded, &tree)?)
+    /// No row yet.
+    ///
+    /// # Errors
+    /// None that a caller could cause.
+    pub(crate) fn slots(&self) -> Result<Slots, StudentError> {
+        Ok(Slots::new(self.engine.borrow().model(), SLOTS, TOKENS_MAX)?)
     }
 
-    /// Writes rows; `on_step(row, step)` is called for every token and once at the end of each row, and `Break` ends that row. The
-    /// same contract as [`t5::generate_with`].
-    pub(crate) fn write(
+    /// What the encoder makes of rows; an error for one that it cannot read.
+    ///
+    /// # Errors
+    /// There is no memory, or a worker failed.
+    pub(crate) fn encode(
         &self,
         sources: &[&[i64]],
-        strategy: Strategy,
-        tokens_max: usize,
-        on_step: &mut dyn FnMut(usize, Step) -> ControlFlow<()>,
-    ) -> Result<(), StudentError> {
-        let mut engine = self.engine.borrow_mut();
-        let encoded = encode(&mut engine, sources)?;
-        let mut slots = Slots::new(engine.model(), sources.len().max(1), tokens_max.max(1))?;
-        let start = token(self.config.decoder_start_token_id)?;
-        let mut rows = Vec::with_capacity(encoded.len());
-        for (place, encoded) in encoded.iter().enumerate() {
-            let slot = slots.join(encoded, tokens_max.max(1))?;
-            rows.push(Row { place, slot, token: start, sampler: Sampler::of(strategy, place as u64)? });
-        }
-        for _ in 0..tokens_max {
-            if rows.is_empty() {
-                break;
-            }
-            let chosen = choose(&mut engine, &mut slots, &mut rows)?;
-            let mut kept = Vec::with_capacity(rows.len());
-            for (mut row, choice) in rows.into_iter().zip(chosen) {
-                let log_probability = if choice.finite { choice.log_probability } else { f64::NAN };
-                let step = Step::of(&self.config, i64::from(choice.id), log_probability);
-                if on_step(row.place, step).is_continue() && matches!(step, Step::Token { .. }) {
-                    row.token = choice.id;
-                    kept.push(row);
-                } else {
-                    slots.leave(row.slot)?;
-                }
-            }
-            rows = kept;
-        }
-        Ok(())
+    ) -> Result<Vec<Result<Encoded, StudentError>>, StudentError> {
+        let tokens: Vec<Result<Vec<u32>, StudentError>> = sources.iter().map(|ids| tokens(ids)).collect();
+        let good: Vec<&[u32]> = tokens.iter().flatten().map(Vec::as_slice).collect();
+        let mut encoded = self.engine.borrow_mut().encode(&good)?.into_iter();
+        let lost = || StudentError::Internal("a row was not encoded".to_owned());
+        let mut next = || Ok(encoded.next().ok_or_else(lost)??);
+        Ok(tokens.into_iter().map(|tokens| tokens.and_then(|_| next())).collect())
+    }
+
+    /// The log-likelihood of each candidate, the end token counted, as the answer to each row.
+    ///
+    /// # Errors
+    /// As [`Packed::encode`]; or a candidate's id lies outside the vocabulary.
+    pub(crate) fn score(&self, rows: &[(&Encoded, &LabelTree)]) -> Result<Vec<Vec<f64>>, StudentError> {
+        Ok(self.engine.borrow_mut().score_many(rows)?)
+    }
+
+    /// A row that begins to write.
+    ///
+    /// # Errors
+    /// No slot is free, or there is no memory.
+    pub(crate) fn begin(
+        &self,
+        slots: &mut Slots,
+        encoded: &Encoded,
+        (strategy, tokens_max): (Strategy, usize),
+    ) -> Result<Place, StudentError> {
+        // Each row is the first of its own: what is drawn for it does not depend on its company.
+        let sampler = Sampler::of(strategy, 0)?;
+        let token = token(self.config.decoder_start_token_id)?;
+        Ok(Place { slot: slots.join(encoded, tokens_max)?, token, sampler })
+    }
+
+    /// The next step of every row.
+    ///
+    /// # Errors
+    /// There is no memory, or a worker failed.
+    pub(crate) fn step(&self, slots: &mut Slots, rows: &mut [&mut Place]) -> Result<Vec<Step>, StudentError> {
+        let chosen = choose(&mut self.engine.borrow_mut(), slots, rows)?;
+        let steps = rows.iter_mut().zip(chosen).map(|(row, choice)| {
+            row.token = choice.id;
+            let log_probability = if choice.finite { choice.log_probability } else { f64::NAN };
+            Step::of(&self.config, i64::from(choice.id), log_probability)
+        });
+        Ok(steps.collect())
+    }
+
+    /// A row is over.
+    pub(crate) fn leave(&self, slots: &mut Slots, place: &Place) {
+        // One that has left before has nothing to give back.
+        let _ = slots.leave(place.slot);
     }
 }
 
 /// The next token of every row.
-fn choose(engine: &mut Engine, slots: &mut Slots, rows: &mut [Row]) -> Result<Vec<Choice>, StudentError> {
+fn choose(
+    engine: &mut Engine,
+    slots: &mut Slots,
+    rows: &mut [&mut Place],
+) -> Result<Vec<Choice>, StudentError> {
     let fed: Vec<[u32; 1]> = rows.iter().map(|row| [row.token]).collect();
     let feeds: Vec<Feed<'_>> = rows
         .iter()
@@ -140,13 +165,6 @@ fn drawn(logits: &[f32], sampler: &mut Sampler) -> Choice {
     let own = usize::try_from(id).ok().and_then(|id| logits.get(id)).copied().unwrap_or(f32::NAN);
     let log_probability = f64::from(own) - f64::from(highest) - mass.ln();
     Choice { id: u32::try_from(id).unwrap_or_default(), log_probability, finite }
-}
-
-/// Rows that the encoder has read; one that it cannot read fails all, as an id that is none of the vocabulary is no row's fault.
-fn encode(engine: &mut Engine, sources: &[&[i64]]) -> Result<Vec<Encoded>, StudentError> {
-    let sources = sources.iter().map(|ids| tokens(ids)).collect::<Result<Vec<_>, _>>()?;
-    let sources: Vec<&[u32]> = sources.iter().map(Vec::as_slice).collect();
-    Ok(engine.encode(&sources)?.into_iter().collect::<Result<Vec<_>, _>>()?)
 }
 
 fn tokens(ids: &[i64]) -> Result<Vec<u32>, StudentError> {

@@ -1,13 +1,18 @@
 //! The one place that computes what a student answers.
 
-use crate::packed::Packed;
+use crate::packed::{Packed, Place};
+use crate::session::Written;
+use crate::writing::{OnEvent, Writing};
 use crate::{
-    Answer, Ask, Candidate, Choice, Codec, IncrementalDetokenizer, LabelProbability, Prompt, StudentError,
+    Answer, Ask, Candidate, Candidates, Choice, Codec, Event, LabelProbability, Prompt, Session,
+    StudentError, Tokenizer,
 };
+use decoder::Slots;
 use domain::Example;
+use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::time::Instant;
-use t5::{Compute, GenerateOptions, Model, Step, Strategy, Weights};
+use t5::{Compute, GenerateOptions, Model, Strategy, Weights};
 use tch::{Kind, Tensor};
 
 /// Rows of one pass at most, and padded source tokens.
@@ -30,24 +35,6 @@ enum Engine<'a> {
     Reference { model: &'a Model, weights: &'a Weights, compute: Compute },
     /// Its packed form.
     Packed(&'a Packed),
-}
-
-/// What one row of [`Predictor::write`] does.
-#[derive(Debug)]
-pub enum Event {
-    /// One more token; the text that it completes, which may be empty.
-    Token(String),
-    /// The row is complete.
-    Done {
-        /// What is left of its text.
-        rest: String,
-        /// The natural logarithm of the text's probability: the sum over its tokens, and the end token where it was written.
-        log_probability: f64,
-        /// Tokens written, without the end token.
-        tokens: usize,
-    },
-    /// The row has no answer.
-    Failed(StudentError),
 }
 
 impl<'a> Predictor<'a> {
@@ -110,153 +97,201 @@ impl<'a> Predictor<'a> {
             }
         }
         asked.sort_by_key(|(place, prompt)| (prompt.ids.len(), *place));
-        let mut rest = asked.as_slice();
-        while !rest.is_empty() {
-            let (batch, later) = rest.split_at_checked(fitting(rest)).unwrap_or((rest, &[]));
-            rest = later;
-            let prompts: Vec<&Prompt> = batch.iter().map(|(_, prompt)| prompt).collect();
-            for ((place, _), answer) in batch.iter().zip(self.answer(&prompts)?) {
-                if let Some(slot) = answers.get_mut(*place) {
-                    *slot = answer;
-                }
+        let mut rest = asked.into_iter().peekable();
+        while rest.peek().is_some() {
+            let mut batch: Vec<(usize, Prompt)> = Vec::new();
+            while let Some(row) = rest.next_if(|(_, prompt)| fits(batch.len(), prompt)) {
+                batch.push(row);
             }
+            self.answer(batch, &mut answers)?;
             pause()?;
         }
         Ok(answers)
     }
 
-    /// Answers questions that share a pass.
-    fn answer(&self, prompts: &[&Prompt]) -> Result<Vec<Result<Answer, StudentError>>, StudentError> {
+    /// Answers questions together, each at its place.
+    fn answer(
+        &self,
+        asked: Vec<(usize, Prompt)>,
+        answers: &mut [Result<Answer, StudentError>],
+    ) -> Result<(), StudentError> {
         let began = Instant::now();
-        let mut texts = vec![String::new(); prompts.len()];
-        let mut answers: Vec<Option<Result<Answer, StudentError>>> = prompts.iter().map(|_| None).collect();
-        let (mut written, mut places) = (Vec::new(), Vec::new());
-        for (place, (prompt, slot)) in prompts.iter().zip(&mut answers).enumerate() {
-            if let Ask::Choice(candidates) = &prompt.ask {
-                let began = Instant::now();
-                let choice = self.choose(&prompt.ids, candidates);
-                *slot = Some(choice.map(|choice| Answer::chosen(choice, began.elapsed())));
-            } else {
-                written.push(*prompt);
-                places.push(place);
-            }
+        let rows = u32::try_from(asked.len()).unwrap_or(u32::MAX).max(1);
+        let mut session = Session::default();
+        let mut texts: HashMap<u64, String> = HashMap::with_capacity(asked.len());
+        for (place, prompt) in asked {
+            session.join(place as u64, prompt);
         }
-        self.write(&written, &mut |row, event| {
-            let place = places.get(row).copied().unwrap_or(usize::MAX);
-            let (Some(text), Some(slot)) = (texts.get_mut(place), answers.get_mut(place)) else {
-                return ControlFlow::Break(());
-            };
-            match event {
-                Event::Token(piece) => text.push_str(&piece),
-                Event::Done { rest, log_probability, tokens } => {
-                    text.push_str(&rest);
-                    let read = self.codec.read(text);
-                    *slot = Some(Ok(Answer::written(
-                        std::mem::take(text),
-                        read,
-                        log_probability,
-                        tokens,
-                        began.elapsed(),
-                    )));
+        while !session.is_empty() {
+            self.step(&mut session, &mut |key, event| {
+                let answer = match event {
+                    Event::Token(piece) => {
+                        texts.entry(key).or_default().push_str(&piece);
+                        return ControlFlow::Continue(());
+                    }
+                    Event::Done { rest, log_probability, tokens } => {
+                        let text = texts.remove(&key).unwrap_or_default() + &rest;
+                        let read = self.codec.read(&text);
+                        Ok(Answer::written(text, read, log_probability, tokens, began.elapsed()))
+                    }
+                    Event::Chosen(choice) => Ok(Answer::chosen(choice, began.elapsed() / rows)),
+                    Event::Failed(error) => Err(error),
+                };
+                if let Some(slot) = usize::try_from(key).ok().and_then(|place| answers.get_mut(place)) {
+                    *slot = answer;
                 }
-                Event::Failed(error) => *slot = Some(Err(error)),
-            }
-            ControlFlow::Continue(())
-        })?;
-        let lost = || Err(StudentError::Internal("the row was not answered".to_owned()));
-        Ok(answers.into_iter().map(|answer| answer.unwrap_or_else(lost)).collect())
+                ControlFlow::Break(())
+            })?;
+        }
+        Ok(())
     }
 }
 
 impl Predictor<'_> {
-    /// The likeliest of `candidates` as the answer to one row. The row goes through the model on its own: the last bits of
-    /// a probability would depend on the rows next to it.
+    /// Moves the rows of `session` on. Where the packed form serves, that is one token of each row that is written, behind the
+    /// choices among labels and the first tokens of the rows that have joined; the reference answers all rows of a pass to their ends.
+    /// `on_event(key, event)` is called for every token, and once at the end of each row; `Break` ends that row at once.
     ///
     /// # Errors
-    /// The model's logits are not finite, or an id lies outside its vocabulary.
-    pub fn choose(&self, ids: &[i64], candidates: &[Candidate]) -> Result<Choice, StudentError> {
-        let scores = match self.engine {
-            Engine::Reference { model, weights, .. } => {
-                let (input_ids, input_mask) = tensors(model, &[ids]);
-                let encoded = model.encode(weights, &input_ids, &input_mask)?;
-                let labels: Vec<Vec<i64>> =
-                    candidates.iter().map(|candidate| candidate.ids.clone()).collect();
-                t5::score(model, weights, &encoded, 0, &labels)?
-            }
-            Engine::Packed(packed) => {
-                let labels: Vec<&[i64]> =
-                    candidates.iter().map(|candidate| candidate.ids.as_slice()).collect();
-                packed.score(ids, &labels)?
-            }
-        };
-        if scores.iter().any(|score| !score.is_finite()) {
-            return Err(StudentError::NotFinite(self.precision()));
-        }
-        likeliest(candidates, &scores).ok_or_else(|| StudentError::Labels("the set is empty".to_owned()))
-    }
-
-    /// Writes the answers of questions that share a pass: the same strategy, or greedy. `on_event(row, event)` is called
-    /// for every token, and once at the end of each row; `Break` ends that row at once.
-    ///
-    /// # Errors
-    /// A failure of the pass as a whole.
-    pub fn write(
-        &self,
-        prompts: &[&Prompt],
-        on_event: &mut dyn FnMut(usize, Event) -> ControlFlow<()>,
-    ) -> Result<(), StudentError> {
-        let mut rows: Vec<Row> = prompts.iter().map(|prompt| Row::of(&prompt.ask)).collect();
-        let Some(strategy) = rows.first().map(|row| row.strategy) else { return Ok(()) };
-        let longest = rows.iter().map(|row| row.tokens_max).max().unwrap_or(0);
-        let sources: Vec<&[i64]> = prompts.iter().map(|prompt| prompt.ids.as_slice()).collect();
-        let mut failure = None;
-        let mut on_step = |place: usize, step| {
-            let Some(row) = rows.get_mut(place) else { return ControlFlow::Break(()) };
-            self.take(row, step, &mut |event| on_event(place, event)).unwrap_or_else(|error| {
-                failure = Some(error);
-                ControlFlow::Break(())
-            })
-        };
+    /// A failure that is not of one row: the rows of the session have no answer.
+    pub fn step(&self, session: &mut Session, on_event: &mut OnEvent<'_>) -> Result<(), StudentError> {
         match self.engine {
             Engine::Reference { model, weights, compute } => {
-                let options = GenerateOptions { tokens_max: longest, strategy, compute };
-                let (ids, mask) = tensors(model, &sources);
-                t5::generate_with(model, weights, &ids, &mask, &options, &mut on_step)?;
+                let (choices, texts) = session.take_pass();
+                for (key, prompt) in choices {
+                    let event =
+                        self.chosen(&prompt, |candidates| score(model, weights, &prompt.ids, candidates));
+                    let _ = on_event(key, event);
+                }
+                self.write((model, weights, compute), &texts, on_event)
             }
-            Engine::Packed(packed) => packed.write(&sources, strategy, longest, &mut on_step)?,
-        }
-        match failure {
-            Some(error) => Err(error),
-            None => Ok(()),
+            Engine::Packed(packed) => {
+                let mut slots = match session.slots.take() {
+                    Some(slots) => slots,
+                    None => packed.slots()?,
+                };
+                let joined = std::mem::take(&mut session.joined);
+                self.begin(packed, joined, (&mut slots, &mut session.written), on_event)?;
+                self.advance(packed, (&mut slots, &mut session.written), on_event)?;
+                session.slots = Some(slots);
+                Ok(())
+            }
         }
     }
 
-    /// One step of one row.
-    fn take(
+    /// Reads rows: chooses labels, and begins texts.
+    fn begin(
         &self,
-        row: &mut Row,
-        step: Step,
-        on_event: &mut dyn FnMut(Event) -> ControlFlow<()>,
-    ) -> Result<ControlFlow<()>, StudentError> {
-        let tokenizer = &self.codec.tokenizer;
-        match step {
-            Step::Token { id, log_probability } => {
-                row.tokens += 1;
-                row.log_probability += log_probability;
-                let piece = row.text.push(tokenizer, id)?;
-                if on_event(Event::Token(piece)).is_break() {
-                    return Ok(ControlFlow::Break(()));
-                }
-                if row.tokens < row.tokens_max {
-                    return Ok(ControlFlow::Continue(()));
-                }
-            }
-            Step::End { log_probability } => row.log_probability += log_probability,
-            Step::NotFinite => return Ok(on_event(Event::Failed(StudentError::NotFinite(self.precision())))),
+        packed: &Packed,
+        joined: Vec<(u64, Prompt)>,
+        (slots, written): (&mut Slots, &mut Vec<Written>),
+        on_event: &mut OnEvent<'_>,
+    ) -> Result<(), StudentError> {
+        if joined.is_empty() {
+            return Ok(());
         }
-        let rest = row.text.finish(tokenizer)?;
-        let _ = on_event(Event::Done { rest, log_probability: row.log_probability, tokens: row.tokens });
-        Ok(ControlFlow::Break(()))
+        let sources: Vec<&[i64]> = joined.iter().map(|(_, prompt)| prompt.ids.as_slice()).collect();
+        let encoded = packed.encode(&sources)?;
+        let scored = joined.iter().zip(&encoded).filter_map(|((_, prompt), encoded)| match &prompt.ask {
+            Ask::Choice(candidates) => Some((encoded.as_ref().ok()?, candidates.tree()?)),
+            Ask::Text { .. } => None,
+        });
+        let mut scores = packed.score(&scored.collect::<Vec<_>>())?.into_iter();
+        for ((key, prompt), encoded) in joined.iter().zip(encoded) {
+            let event = match (&prompt.ask, encoded) {
+                (_, Err(error)) => Event::Failed(error),
+                (Ask::Choice(_), Ok(_)) => self.chosen(prompt, |candidates| match candidates.tree() {
+                    Some(_) => Ok(scores.next().unwrap_or_default()),
+                    None => {
+                        Err(StudentError::Labels("they have more prefixes than can be told apart".to_owned()))
+                    }
+                }),
+                (Ask::Text { strategy, tokens_max }, Ok(encoded)) => {
+                    let text = Writing::new(*key, *tokens_max);
+                    match packed.begin(slots, &encoded, (*strategy, text.tokens_max())) {
+                        Ok(place) => {
+                            written.push(Written { place, text });
+                            continue;
+                        }
+                        Err(error) => Event::Failed(error),
+                    }
+                }
+            };
+            let _ = on_event(*key, event);
+        }
+        Ok(())
+    }
+
+    /// One token of every row that is written.
+    fn advance(
+        &self,
+        packed: &Packed,
+        (slots, written): (&mut Slots, &mut Vec<Written>),
+        on_event: &mut OnEvent<'_>,
+    ) -> Result<(), StudentError> {
+        if written.is_empty() {
+            return Ok(());
+        }
+        let mut places: Vec<&mut Place> = written.iter_mut().map(|row| &mut row.place).collect();
+        let mut steps = packed.step(slots, &mut places)?.into_iter();
+        written.retain_mut(|row| {
+            let Some(step) = steps.next() else { return true };
+            let goes_on = row.text.take(step, self.words(), on_event).is_continue();
+            if !goes_on {
+                packed.leave(slots, &row.place);
+            }
+            goes_on
+        });
+        Ok(())
+    }
+
+    /// Writes texts of the same strategy to their ends.
+    fn write(
+        &self,
+        (model, weights, compute): (&Model, &Weights, Compute),
+        prompts: &[(u64, Prompt)],
+        on_event: &mut OnEvent<'_>,
+    ) -> Result<(), StudentError> {
+        let asked = prompts.iter().filter_map(|(key, prompt)| match &prompt.ask {
+            Ask::Text { strategy, tokens_max } => Some((Writing::new(*key, *tokens_max), *strategy)),
+            Ask::Choice(_) => None,
+        });
+        let (mut rows, strategies): (Vec<Writing>, Vec<Strategy>) = asked.unzip();
+        let Some(strategy) = strategies.first().copied() else { return Ok(()) };
+        let tokens_max = rows.iter().map(Writing::tokens_max).max().unwrap_or(1);
+        let sources: Vec<&[i64]> = prompts.iter().map(|(_, prompt)| prompt.ids.as_slice()).collect();
+        let (ids, mask) = tensors(model, &sources);
+        let options = GenerateOptions { tokens_max, strategy, compute };
+        Ok(t5::generate_with(model, weights, &ids, &mask, &options, &mut |place, step| match rows
+            .get_mut(place)
+        {
+            Some(row) => row.take(step, self.words(), on_event),
+            None => ControlFlow::Break(()),
+        })?)
+    }
+
+    /// What a row says of the scores of its labels.
+    fn chosen(
+        &self,
+        prompt: &Prompt,
+        score: impl FnOnce(&Candidates) -> Result<Vec<f64>, StudentError>,
+    ) -> Event {
+        let Ask::Choice(candidates) = &prompt.ask else {
+            return Event::Failed(StudentError::Internal("a text is not chosen".to_owned()));
+        };
+        let choice = score(candidates).and_then(|scores| {
+            if scores.iter().any(|score| !score.is_finite()) {
+                return Err(StudentError::NotFinite(self.precision()));
+            }
+            let empty = || StudentError::Labels("the set is empty".to_owned());
+            likeliest(candidates.entries(), &scores).ok_or_else(empty)
+        });
+        choice.map_or_else(Event::Failed, Event::Chosen)
+    }
+
+    /// What tokens become text with.
+    fn words(&self) -> (&Tokenizer, &'static str) {
+        (&self.codec.tokenizer, self.precision())
     }
 
     /// The number format of the passes: `float32`, `bfloat16`, or the name of a packed form.
@@ -267,6 +302,28 @@ impl Predictor<'_> {
             Engine::Packed(packed) => packed.serving().name(),
         }
     }
+
+    /// Tokens that a pass over rows of these lengths reads: those of the rows, and what fills them up where rows are padded.
+    pub fn tokens_read(&self, lengths: &[usize]) -> usize {
+        match self.engine {
+            Engine::Reference { .. } => lengths.len().saturating_mul(width(lengths.iter().copied())),
+            Engine::Packed(_) => lengths.iter().sum(),
+        }
+    }
+}
+
+/// The log-likelihood of each candidate as the answer to one row. The row goes through the model on its own: the last bits of
+/// a probability would depend on the rows next to it.
+fn score(
+    model: &Model,
+    weights: &Weights,
+    ids: &[i64],
+    candidates: &Candidates,
+) -> Result<Vec<f64>, StudentError> {
+    let (input_ids, input_mask) = tensors(model, &[ids]);
+    let encoded = model.encode(weights, &input_ids, &input_mask)?;
+    let labels: Vec<Vec<i64>> = candidates.entries().iter().map(|candidate| candidate.ids.clone()).collect();
+    Ok(t5::score(model, weights, &encoded, 0, &labels)?)
 }
 
 /// Rows as ids and mask, both `[batch, source]`, padded.
@@ -282,31 +339,6 @@ fn tensors(model: &Model, rows: &[&[i64]]) -> (Tensor, Tensor) {
     }
     let shape = [rows.len() as i64, length as i64];
     (Tensor::from_slice(&ids).reshape(shape), Tensor::from_slice(&mask).reshape(shape).to_kind(Kind::Bool))
-}
-
-/// A row that is written.
-struct Row {
-    strategy: Strategy,
-    tokens_max: usize,
-    text: IncrementalDetokenizer,
-    log_probability: f64,
-    tokens: usize,
-}
-
-impl Row {
-    fn of(ask: &Ask) -> Self {
-        let (strategy, tokens_max) = match ask {
-            Ask::Text { strategy, tokens_max } => (*strategy, *tokens_max),
-            Ask::Choice(_) => (Strategy::Greedy, 0),
-        };
-        Self {
-            strategy,
-            tokens_max,
-            text: IncrementalDetokenizer::default(),
-            log_probability: 0.0,
-            tokens: 0,
-        }
-    }
 }
 
 /// Positions of each row of a pass: the longest, padded to a multiple of 8.
@@ -332,14 +364,7 @@ fn likeliest(candidates: &[Candidate], scores: &[f64]) -> Option<Choice> {
     })
 }
 
-/// How many of `rows`, sorted by length, fit into a pass.
-fn fitting(rows: &[(usize, Prompt)]) -> usize {
-    let mut count = 0;
-    for (_, prompt) in rows.iter().take(ROWS_MAX) {
-        if count > 0 && (count + 1) * prompt.ids.len() > TOKENS_MAX {
-            break;
-        }
-        count += 1;
-    }
-    count.max(1)
+/// Whether a row fits behind so many rows that are not longer.
+fn fits(rows: usize, prompt: &Prompt) -> bool {
+    rows == 0 || (rows < ROWS_MAX && (rows + 1) * prompt.ids.len() <= TOKENS_MAX)
 }

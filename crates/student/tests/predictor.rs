@@ -61,7 +61,7 @@ fn a_row_without_choices_has_an_open_set() {
         panic!()
     };
     assert_eq!(
-        candidates.iter().map(|candidate| candidate.label.as_str()).collect::<Vec<_>>(),
+        candidates.entries().iter().map(|candidate| candidate.label.as_str()).collect::<Vec<_>>(),
         ["red", "blue"]
     );
     let rows = [row("red?", &[]), row("red?", &["red", "blue"])];

@@ -10,3 +10,4 @@
 mod calls;
 mod made;
 mod same_answers;
+mod steps;
