@@ -2,6 +2,9 @@
 
 use std::path::Path;
 
+const SOURCES: [&str; 9] =
+    ["attention", "dropout", "gate", "loss", "memory", "norm", "optimiser", "place", "rows"];
+
 #[allow(
     clippy::expect_used,
     clippy::print_stdout,
@@ -30,8 +33,7 @@ fn main() {
         .flag(&include)
         .flag("-isystem")
         .flag(include.join("torch/csrc/api/include"))
-        .file("src/step.cpp")
-        .file("src/memory.cpp")
+        .files(SOURCES.map(|name| Path::new("src").join(name).with_extension("cpp")))
         .compile("distillery_step");
     // After this crate's own objects, so that the linker still looks for what they need.
     println!("cargo:rustc-link-lib=dylib=torch_cpu");

@@ -130,10 +130,12 @@ pub enum DeviceChoice {
 /// The inference service's section.
 #[derive(Debug, Clone, Deserialize)]
 pub struct InferenceSection {
-    /// Tokens that may wait at once.
+    /// Tokens that requests may hold at once.
     pub queue_tokens_max: usize,
     /// Padded tokens of one batch.
     pub batch_tokens_max: usize,
+    /// Bytes of the answers that are kept to be given again; 0 to keep none.
+    pub cache_bytes_max: usize,
 }
 
 /// A teacher profile as the operator writes it.

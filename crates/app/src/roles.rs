@@ -133,6 +133,7 @@ fn settings(config: &Config) -> anyhow::Result<inference::Settings> {
     Ok(inference::Settings {
         queue_tokens_max: config.inference.queue_tokens_max,
         batch_tokens_max: config.inference.batch_tokens_max,
+        cache_bytes_max: config.inference.cache_bytes_max,
         use_cuda: config.trainer.device == crate::config::DeviceChoice::Auto,
         threads: u32::try_from(config.trainer.threads)?,
     })

@@ -159,6 +159,8 @@ metrics! {
         INFERENCE_TOKENS = "distillery_inference_tokens_total", Kind::Counter, ["direction"];
         /// Source positions of batches that held padding.
         INFERENCE_PADDING = "distillery_inference_padding_tokens_total", Kind::Counter, [];
+        /// Questions whose answers may be kept, by whether they were: hit, miss.
+        INFERENCE_CACHE = "distillery_inference_cache_lookups_total", Kind::Counter, ["outcome"];
         /// Models that are served.
         INFERENCE_MODELS = "distillery_inference_models", Kind::Gauge, [];
         /// Loads of published models, by outcome: ok, failed.
@@ -198,6 +200,8 @@ pub mod value {
     pub const REFUSALS: &[&str] = &["overloaded", "draining"];
     /// `outcome` of [`super::INFERENCE_LOADS`].
     pub const LOADS: &[&str] = &["ok", "failed"];
+    /// `outcome` of [`super::INFERENCE_CACHE`].
+    pub const LOOKUPS: &[&str] = &["hit", "miss"];
 }
 
 /// Spans, by name. Only these leave the process; their attributes hold ids and counts, never text of a row, a prompt or an

@@ -1,10 +1,12 @@
 //! The engine's door: what is admitted, and the thread that answers it.
 
 use crate::InferenceError;
+use crate::cache::Cache;
 use crate::meters::{self, Meters, RefusalReason};
-use crate::request::{Request, RequestGuard};
+use crate::request::{Keeping, Request, RequestGuard};
 use crate::settings::Settings;
 use crate::work;
+use std::cell::RefCell;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,12 +27,16 @@ pub(crate) enum Admission {
     Wait,
 }
 
+/// A request, and where its answer is kept.
+type Asked = (Request, Option<Keeping>);
+
 /// The queue's other end.
 #[derive(Clone)]
 pub(crate) struct Engine {
     requests: mpsc::Sender<Request>,
     room: Room,
     draining: Arc<AtomicBool>,
+    cache: Arc<Cache>,
     meters: Meters,
 }
 
@@ -62,6 +68,7 @@ impl Engine {
         let (requests, received) = mpsc::channel(REQUESTS_MAX);
         let room = Room::new(settings.queue_tokens_max);
         let batch_tokens_max = settings.batch_tokens_max;
+        let cache = Arc::new(Cache::new(settings.cache_bytes_max));
         let meters = Meters::new();
         let (held, counts) = (room.clone(), meters.clone());
         std::thread::Builder::new()
@@ -71,7 +78,7 @@ impl Engine {
                 supervise(|| work::run(&mut received, batch_tokens_max, &counts, &|| held.held()));
             })
             .map_err(|error| InferenceError::Internal(format!("the engine cannot be started: {error}")))?;
-        Ok(Self { requests, room, draining: Arc::default(), meters })
+        Ok(Self { requests, room, draining: Arc::default(), cache, meters })
     }
 
     pub(crate) fn drain(&self) {
@@ -83,8 +90,25 @@ impl Engine {
     }
 
     /// Admits a request, now or when there is room, or says why not. Its deadline ends the waiting.
+    /// What is known is answered at once, and needs no room.
     pub(crate) async fn submit(&self, request: Request, admission: Admission) -> Result<(), InferenceError> {
-        match (admission, request.deadline) {
+        let question = self.cache.question(&request.served, &request.prompt);
+        if let Some(known) =
+            question.as_ref().filter(|_| !self.is_draining()).and_then(|question| self.cache.find(question))
+        {
+            request.answer(known);
+            return Ok(());
+        }
+        let kept = question.map(|question| Keeping {
+            cache: Arc::clone(&self.cache),
+            question,
+            text: RefCell::default(),
+        });
+        self.submit_new((request, kept), admission).await
+    }
+
+    async fn submit_new(&self, request: Asked, admission: Admission) -> Result<(), InferenceError> {
+        match (admission, request.0.deadline) {
             (Admission::Refuse, _) => self.submit_now(request),
             (Admission::Wait, Some(deadline)) => {
                 let waiting = tokio::time::timeout_at(deadline.into(), self.submit_when_room(request));
@@ -94,7 +118,7 @@ impl Engine {
         }
     }
 
-    fn submit_now(&self, request: Request) -> Result<(), InferenceError> {
+    fn submit_now(&self, (request, kept): Asked) -> Result<(), InferenceError> {
         if self.is_draining() {
             meters::refused(RefusalReason::Draining);
             return Err(InferenceError::Draining);
@@ -106,23 +130,28 @@ impl Engine {
             let (waiting, limit) = (self.room.held(), self.room.tokens_max);
             return Err(InferenceError::Overloaded { waiting, limit });
         };
-        self.admit(request, room, place);
+        self.admit((request, kept), room, place);
         Ok(())
     }
 
-    async fn submit_when_room(&self, request: Request) -> Result<(), InferenceError> {
+    async fn submit_when_room(&self, (request, kept): Asked) -> Result<(), InferenceError> {
         let ended = |_| InferenceError::Internal("the engine ended".to_owned());
         let share = self.room.share(request.tokens());
         let room = Arc::clone(&self.room.tokens).acquire_many_owned(share).await;
         let room = room.map_err(|error| InferenceError::Internal(error.to_string()))?;
         let place = self.requests.reserve().await.map_err(ended)?;
-        self.admit(request, room, place);
+        self.admit((request, kept), room, place);
         Ok(())
     }
 
-    fn admit(&self, mut request: Request, room: OwnedSemaphorePermit, place: mpsc::Permit<'_, Request>) {
+    fn admit(
+        &self,
+        (mut request, kept): Asked,
+        room: OwnedSemaphorePermit,
+        place: mpsc::Permit<'_, Request>,
+    ) {
         self.meters.held(self.room.held());
-        request.guard = Some(RequestGuard::begin(&request, room));
+        request.guard = Some(RequestGuard::begin(&request, room, kept));
         place.send(request);
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! `service` is the gRPC API, `open_inference` the Open Inference Protocol for standard clients, `registry` knows the models by
 //! name. `engine` admits a `request`; `work` is the thread that answers what was admitted, `queue` says what it begins at the
-//! next step (a pure function).
+//! next step (a pure function), and `cache` keeps what was answered.
 //!
 //! # Invariants
 //!
@@ -22,6 +22,7 @@
 //! # }
 //! ```
 
+mod cache;
 mod engine;
 mod error;
 mod meters;

@@ -153,6 +153,7 @@ mod tests {
         let refusals = [RefusalReason::Overloaded, RefusalReason::Draining].map(RefusalReason::name);
         assert_eq!(refusals.as_slice(), value::REFUSALS);
         assert_eq!(value::LOADS, ["ok", "failed"]);
+        assert_eq!(value::LOOKUPS, ["hit", "miss"]);
         assert_eq!(value::DIRECTIONS, ["in", "out"]);
     }
 }

@@ -3,30 +3,39 @@
 use crate::InferenceError;
 use crate::served::Served;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 /// What is served.
 #[derive(Debug, Default)]
-pub(crate) struct Registry(RwLock<BTreeMap<String, Arc<Served>>>);
+pub(crate) struct Registry {
+    models: RwLock<BTreeMap<String, Arc<Served>>>,
+    /// Students that were served.
+    count: AtomicU64,
+}
 
 impl Registry {
-    pub(crate) fn insert(&self, served: Served) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(served.name.clone(), Arc::new(served));
+    pub(crate) fn insert(&self, mut served: Served) {
+        served.number = self.count.fetch_add(1, Ordering::Relaxed);
+        self.models
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(served.name.clone(), Arc::new(served));
     }
 
     pub(crate) fn remove(&self, name: &str) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).remove(name);
+        self.models.write().unwrap_or_else(PoisonError::into_inner).remove(name);
     }
 
     /// Names and versions.
     pub(crate) fn versions(&self) -> BTreeMap<String, u64> {
-        let models = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let models = self.models.read().unwrap_or_else(PoisonError::into_inner);
         models.iter().map(|(name, served)| (name.clone(), served.version)).collect()
     }
 
     /// The model of a name; the only one for an empty name. Version 0 asks for the newest.
     pub(crate) fn find(&self, name: &str, version: u64) -> Result<Arc<Served>, InferenceError> {
-        let models = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let models = self.models.read().unwrap_or_else(PoisonError::into_inner);
         let known = || {
             let list: Vec<String> =
                 models.values().map(|served| format!("{}@{}", served.name, served.version)).collect();

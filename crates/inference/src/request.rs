@@ -1,11 +1,12 @@
 //! One request, from its admission to its end.
 
 use crate::InferenceError;
+use crate::cache::{Cache, Known, Question};
 use crate::meters::{self, Meters, RequestOutcome};
 use crate::queue::Waiting;
 use crate::served::Served;
 use domain::telemetry;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Instant;
@@ -58,10 +59,31 @@ pub(crate) struct RequestGuard {
     span: Span,
     /// Its share of the tokens that may be held at once, until its answer is whole.
     room: Cell<Option<OwnedSemaphorePermit>>,
+    /// Where its answer is kept, once it is whole.
+    kept: Option<Keeping>,
+}
+
+/// An answer that will be kept.
+#[derive(Debug)]
+pub(crate) struct Keeping {
+    pub(crate) cache: Arc<Cache>,
+    pub(crate) question: Question,
+    /// What is written of it.
+    pub(crate) text: RefCell<String>,
+}
+
+impl Keeping {
+    fn write(&self, piece: &str) {
+        self.text.borrow_mut().push_str(piece);
+    }
+
+    fn keep(&self, known: Known) {
+        self.cache.keep(self.question.clone(), known);
+    }
 }
 
 impl RequestGuard {
-    pub(crate) fn begin(request: &Request, room: OwnedSemaphorePermit) -> Self {
+    pub(crate) fn begin(request: &Request, room: OwnedSemaphorePermit, kept: Option<Keeping>) -> Self {
         let task = task(&request.prompt.ask);
         Self {
             task,
@@ -70,6 +92,7 @@ impl RequestGuard {
             has_token: Cell::new(false),
             span: answer_span(request, task),
             room: Cell::new(Some(room)),
+            kept,
         }
     }
 }
@@ -140,6 +163,12 @@ impl Request {
         true
     }
 
+    fn keeping(&self, act: impl FnOnce(&Keeping)) {
+        if let Some(kept) = self.guard.as_ref().and_then(|guard| guard.kept.as_ref()) {
+            act(kept);
+        }
+    }
+
     fn note(&self, outcome: RequestOutcome) {
         if let Some(guard) = &self.guard {
             guard.outcome.set(outcome);
@@ -197,6 +226,19 @@ impl Request {
         self.wants == Wants::Label
     }
 
+    /// Gives an answer that is known, at once.
+    pub(crate) fn answer(self, known: Known) {
+        let began = Instant::now();
+        match known {
+            Known::Text(text, log_probability) => {
+                self.send(Piece::Text(text));
+                self.send(Piece::End(log_probability));
+            }
+            Known::Choice(choice) => self.send(Piece::Choice(choice)),
+        }
+        meters::ended(task(&self.prompt.ask), RequestOutcome::Ok, began.elapsed());
+    }
+
     /// What the plan knows of it.
     pub(crate) fn waiting(&self, now: Instant) -> Waiting {
         let admitted = self.guard.as_ref().map_or(now, |guard| guard.admitted);
@@ -215,11 +257,16 @@ impl Request {
                 meters.wrote(1);
                 self.has_token(meters);
                 if !piece.is_empty() {
+                    self.keeping(|kept| kept.write(&piece));
                     self.send(Piece::Text(piece));
                 }
                 return if self.is_awaited() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) };
             }
             Event::Done { rest, log_probability, .. } => {
+                self.keeping(|kept| {
+                    kept.write(&rest);
+                    kept.keep(Known::Text(kept.text.take(), log_probability));
+                });
                 if !rest.is_empty() {
                     self.send(Piece::Text(rest));
                 }
@@ -228,6 +275,7 @@ impl Request {
             }
             Event::Chosen(choice) => {
                 self.has_token(meters);
+                self.keeping(|kept| kept.keep(Known::Choice(choice.clone())));
                 self.release();
                 self.send(Piece::Choice(choice));
             }

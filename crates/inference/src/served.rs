@@ -9,6 +9,8 @@ use student::{Device, Student, StudentError};
 pub(crate) struct Served {
     pub(crate) name: String,
     pub(crate) version: u64,
+    /// Its place among all that this process has served: no two have the same.
+    pub(crate) number: u64,
     /// W3C trace context of the job that made it; empty for none.
     pub(crate) traceparent: String,
     pub(crate) student: Student,
@@ -24,7 +26,7 @@ impl Served {
     ) -> Result<Self, InferenceError> {
         let student =
             Student::open(folder, device).map_err(|error| InferenceError::Model(error.to_string()))?;
-        Ok(Self { name: name.to_owned(), version, traceparent: String::new(), student })
+        Ok(Self { name: name.to_owned(), version, number: 0, traceparent: String::new(), student })
     }
 
     /// A failure of this student, in the words of the service.

@@ -8,6 +8,8 @@ pub struct Settings {
     pub queue_tokens_max: usize,
     /// Padded source tokens of one batch; rows that are answered hold twice as many at most, read and promised.
     pub batch_tokens_max: usize,
+    /// Bytes of the answers that are kept to be given again; 0 to keep none.
+    pub cache_bytes_max: usize,
     /// Whether CUDA is used where it is found.
     pub use_cuda: bool,
     /// Threads of the tensor library; 0 for one per core.
@@ -16,6 +18,12 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { queue_tokens_max: 65_536, batch_tokens_max: 8_192, use_cuda: true, threads: 0 }
+        Self {
+            queue_tokens_max: 65_536,
+            batch_tokens_max: 8_192,
+            cache_bytes_max: 16 * 1024 * 1024,
+            use_cuda: true,
+            threads: 0,
+        }
     }
 }

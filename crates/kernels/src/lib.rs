@@ -1,8 +1,8 @@
 //! C++ over libtorch for what its bindings lack: the optimiser and the norm of gradients over flat buffers, dropout by counter,
 //! rows of tokens without padding, and memory that is kept for the next tensor.
 //!
-//! `step.cpp` and `memory.cpp` are the only C++ of the training side. They are linked against `libtorch_cpu` and `libc10`
-//! alone, and have bodies for the CPU; on other devices the same functions are made of the library's operators.
+//! The C++ beside this file, a file for each kind of kernel, is the only C++ of the training side. It is linked against
+//! `libtorch_cpu` and `libc10` alone, and has bodies for the CPU; on other devices the same functions are made of the library's operators.
 //!
 //! # Invariants
 //!

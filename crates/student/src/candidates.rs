@@ -3,9 +3,10 @@
 use crate::{StudentError, Tokenizer};
 use decoder::LabelTree;
 use std::collections::HashMap;
+use std::hash::{Hash, Hasher};
 
 /// A label of a closed set.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Candidate {
     /// Its text.
     pub label: String,
@@ -14,11 +15,26 @@ pub struct Candidate {
 }
 
 /// The labels of a closed set: what they share is found once, and not at every answer.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Candidates {
     entries: Vec<Candidate>,
     /// `None` where it has more prefixes than the packed form computes.
     tree: Option<LabelTree>,
+}
+
+// The tree follows from the labels.
+impl PartialEq for Candidates {
+    fn eq(&self, other: &Self) -> bool {
+        self.entries == other.entries
+    }
+}
+
+impl Eq for Candidates {}
+
+impl Hash for Candidates {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.entries.hash(state);
+    }
 }
 
 impl Candidates {
@@ -52,6 +68,13 @@ impl Candidates {
 
     pub(crate) fn tree(&self) -> Option<&LabelTree> {
         self.tree.as_ref()
+    }
+
+    /// Bytes that they take, about.
+    pub fn bytes(&self) -> usize {
+        let bytes =
+            |candidate: &Candidate| candidate.label.len() + candidate.ids.len() * 2 * size_of::<i64>();
+        self.entries.iter().map(|candidate| size_of::<Candidate>() + bytes(candidate)).sum()
     }
 
     /// Tokens that are written to choose one: those of the longest, and the end token.

@@ -8,7 +8,7 @@ use domain::objective::Objective;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
-use t5::{Compute, Model, Strategy, Weights};
+use t5::{Compute, Config, Model, Strategy, Weights};
 use tch::Device;
 
 /// What is asked once when a student is opened.
@@ -42,10 +42,10 @@ impl Student {
     /// The folder does not hold a whole student: what is missing or wrong is named.
     pub fn open(folder: &Path, device: Device) -> Result<Self, StudentError> {
         let provenance = Provenance::read(folder)?;
-        let (tokenizer, model) = open_checkpoint(folder, device)?;
+        let (tokenizer, config) = described(folder)?;
         let (codec, compute, serving) = match provenance {
             Some(provenance) => {
-                let serving = Serving::of(&provenance.serving);
+                let serving = Serving::of(&provenance.serving).on(device);
                 let training = &provenance.spec.training;
                 let compute =
                     if provenance.precision == "bfloat16" { Compute::BFloat16 } else { Compute::Float32 };
@@ -60,12 +60,16 @@ impl Student {
                 (codec, Compute::Float32, Serving::Reference)
             }
         };
-        let loaded = match serving.on(device) {
+        let loaded = match serving {
             Serving::Reference => {
+                let model = Model::load(folder, device)?;
                 let weights = model.weights(compute)?;
                 Loaded::Reference { model, weights, compute }
             }
-            packed => Loaded::Packed(Packed::new(&model, packed)?),
+            packed => Loaded::Packed(match Packed::load(folder, &config, packed)? {
+                Some(loaded) => loaded,
+                None => Packed::new(&Model::load(folder, device)?, packed)?,
+            }),
         };
         let student = Self { codec, loaded: Mutex::new(loaded) };
         student.warm_up()?;
@@ -102,9 +106,14 @@ impl Student {
 /// # Errors
 /// What is missing or wrong is named.
 pub fn open_checkpoint(folder: &Path, device: Device) -> Result<(Tokenizer, Model), StudentError> {
-    checkpoints::check_folder(folder)?;
-    let config = t5::Config::load(folder)?;
     // First what is read at once.
-    let tokenizer = Tokenizer::open(folder, &config)?;
+    let (tokenizer, _) = described(folder)?;
     Ok((tokenizer, Model::load(folder, device)?))
+}
+
+/// What a checkpoint folder says without its weights.
+fn described(folder: &Path) -> Result<(Tokenizer, Config), StudentError> {
+    checkpoints::check_folder(folder)?;
+    let config = Config::load(folder)?;
+    Ok((Tokenizer::open(folder, &config)?, config))
 }

@@ -4,10 +4,13 @@ use crate::{Serving, StudentError};
 use decoder::{Answer, Choice, Encoded, Engine, Feed, LabelTree, Slot, Slots, Want};
 use std::cell::RefCell;
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 use t5::{Config, Model, Sampler, Step, Strategy};
 use tch::Kind;
 
+/// The packed form beside a checkpoint's weights.
+const FILE: &str = "model.t5packed";
 /// Threads of one engine at most.
 const THREADS_MAX: usize = 64;
 /// Rows that are written at once at most, and tokens of one.
@@ -42,17 +45,41 @@ impl Packed {
     /// # Errors
     /// The engine does not compute this model; or no thread can be started.
     pub(crate) fn new(model: &Model, serving: Serving) -> Result<Self, StudentError> {
-        let precisions = serving
-            .precisions()
-            .ok_or_else(|| StudentError::Internal("the reference has no packed form".to_owned()))?;
-        let weight = |name: &str| {
-            let (_, tensor) = model.parameters().iter().find(|(known, _)| known == name)?;
-            Vec::<f32>::try_from(&tensor.detach().to_kind(Kind::Float).contiguous().view([-1])).ok()
+        Self::of(packed(model, serving)?, model.config().clone(), serving)
+    }
+
+    /// The packed form that [`Serving::write_packed`] left in a folder; `None` where there is none for this student: the weights are
+    /// packed again then.
+    ///
+    /// # Errors
+    /// The file cannot be read, or no thread can be started.
+    pub(crate) fn load(
+        folder: &Path,
+        config: &Config,
+        serving: Serving,
+    ) -> Result<Option<Self>, StudentError> {
+        let path = folder.join(FILE);
+        let failed = |error: std::io::Error| StudentError::Internal(format!("{}: {error}", path.display()));
+        if !path.try_exists().map_err(failed)? {
+            return Ok(None);
+        }
+        let fits = |model: &decoder::Model| -> Result<bool, StudentError> {
+            Ok(*model.shape() == shape(config)? && Some(*model.precisions()) == serving.precisions())
         };
-        let packed = decoder::Model::pack(&shape(model.config())?, &weight, &precisions)?;
+        match decoder::Model::from_bytes(&std::fs::read(&path).map_err(failed)?) {
+            Ok(model) if fits(&model)? => Self::of(model, config.clone(), serving).map(Some),
+            Ok(_) => Ok(None),
+            Err(error) => {
+                tracing::warn!(%error, path = %path.display(), "a packed form is not used: the weights are packed again");
+                Ok(None)
+            }
+        }
+    }
+
+    fn of(model: decoder::Model, config: Config, serving: Serving) -> Result<Self, StudentError> {
         let threads = usize::try_from(tch::get_num_threads()).unwrap_or(1).clamp(1, THREADS_MAX);
-        let engine = RefCell::new(Engine::new(Arc::new(packed), threads)?);
-        Ok(Self { config: model.config().clone(), engine, serving })
+        let engine = RefCell::new(Engine::new(Arc::new(model), threads)?);
+        Ok(Self { config, engine, serving })
     }
 
     pub(crate) fn serving(&self) -> Serving {
@@ -154,6 +181,32 @@ fn choose(
             (Answer::Logits(_), None) => Err(lost()),
         })
         .collect()
+}
+
+impl Serving {
+    /// Writes the packed form of `model` into its folder, where it is served in one: it is loaded in place of the weights.
+    ///
+    /// # Errors
+    /// The engine does not compute this model, or the file cannot be written.
+    pub fn write_packed(self, model: &Model, folder: &Path) -> Result<(), StudentError> {
+        if self == Self::Reference {
+            return Ok(());
+        }
+        let path = folder.join(FILE);
+        std::fs::write(&path, packed(model, self)?.to_bytes())
+            .map_err(|error| StudentError::Internal(format!("{}: {error}", path.display())))
+    }
+}
+
+fn packed(model: &Model, serving: Serving) -> Result<decoder::Model, StudentError> {
+    let precisions = serving
+        .precisions()
+        .ok_or_else(|| StudentError::Internal("the reference has no packed form".to_owned()))?;
+    let weight = |name: &str| {
+        let (_, tensor) = model.parameters().iter().find(|(known, _)| known == name)?;
+        Vec::<f32>::try_from(&tensor.detach().to_kind(Kind::Float).contiguous().view([-1])).ok()
+    };
+    Ok(decoder::Model::pack(&shape(model.config())?, &weight, &precisions)?)
 }
 
 /// A token that is drawn from logits, with its log-probability under the model.

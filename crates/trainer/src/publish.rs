@@ -38,11 +38,13 @@ pub(crate) fn publish(
     let path = Checkpoints::run_path(link.run_id(), link.fence(), state.progress.step, "model");
     let train_seconds = state.progress.train_seconds;
     let validation = std::mem::take(&mut state.validation);
-    provenance.serving = serving(&state, &validation, link)?.name().to_owned();
+    let serving = serving(&state, &validation, link)?;
+    provenance.serving = serving.name().to_owned();
     let staged = Checkpoint::Model.written(|| -> Result<_, TrainError> {
         let staged = checkpoints.stage()?;
         state.model.save(staged.path(), SHARD_BYTES_MAX)?;
         state.codec.tokenizer.save(staged.path())?;
+        serving.write_packed(&state.model, staged.path())?;
         provenance.write(staged.path())?;
         Ok(staged)
     })?;

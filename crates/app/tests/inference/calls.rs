@@ -1,6 +1,6 @@
 //! Calls of many rows: they wait their turn, name the row that cannot be answered, and may be compressed.
 
-use crate::made::{INPUT_TOKENS, row, serve, spec, tensor, write};
+use crate::made::{INPUT_TOKENS, row, serve, settings, spec, tensor, write};
 use domain::objective::Objective;
 use domain::spec::Precision;
 use domain::{Example, Task};
@@ -33,9 +33,15 @@ impl Made {
         Self { folder, end: CancellationToken::new() }
     }
 
+    /// Serves it with this room, and keeps answers.
+    async fn serve_again(&self, queue_tokens_max: usize) -> Channel {
+        let settings = Settings { queue_tokens_max, ..Settings::default() };
+        serve("student", self.folder.path(), settings, &self.end).await
+    }
+
     /// Serves it with room for so many tokens in the queue.
     async fn serve(&self, queue_tokens_max: usize) -> Channel {
-        let settings = Settings { queue_tokens_max, ..Settings::default() };
+        let settings = Settings { queue_tokens_max, ..settings() };
         serve("student", self.folder.path(), settings, &self.end).await
     }
 }
@@ -181,4 +187,40 @@ async fn what_no_student_can_read_is_refused_before_it_is_made_into_tokens() {
         matches!(refused.code(), Code::OutOfRange | Code::InvalidArgument | Code::ResourceExhausted),
         "{refused}"
     );
+}
+
+async fn predicted(channel: &Channel, row: &Example) -> Result<v1::PredictAndExplainResponse, Status> {
+    let request = v1::PredictAndExplainRequest { example: Some(row.clone().into()), ..Default::default() };
+    let mut client = InferenceServiceClient::new(channel.clone());
+    Ok(client.predict_and_explain(request).await?.into_inner())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_question_that_was_answered_is_answered_again_without_being_computed() {
+    let made = Made::new();
+    let rows = long_rows(2);
+    let computed = predicted(&made.serve(65_536).await, &rows[0]).await.unwrap();
+    let channel = made.serve_again(2_030).await;
+    for _ in 0..2 {
+        assert_eq!(predicted(&channel, &rows[0]).await.unwrap(), computed);
+    }
+    // A text that is written holds all that may be held: who asks something else is refused.
+    let long = v1::GenerateRequest {
+        input: "granite has stones".to_owned(),
+        tokens_max: 2_000,
+        temperature: 1e-3,
+        ..Default::default()
+    };
+    let mut client = InferenceServiceClient::new(channel.clone());
+    let mut held = Vec::new();
+    for _ in 0..4 {
+        match client.generate(long.clone()).await {
+            Ok(stream) => held.push(stream.into_inner()),
+            Err(refused) => assert_eq!(refused.code(), Code::ResourceExhausted),
+        }
+    }
+    assert_eq!(held.len(), 1, "one of them fits");
+    let refused = predicted(&channel, &rows[1]).await;
+    assert_eq!(refused.map_err(|status| status.code()), Err(Code::ResourceExhausted));
+    assert_eq!(predicted(&channel, &rows[0]).await.unwrap(), computed);
 }

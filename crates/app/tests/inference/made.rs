@@ -94,7 +94,9 @@ pub(crate) fn write_served(folder: &Path, spec: &Spec, rows: &[Example], seed: i
     }
     let tokenizer = Tokenizer::train(texts, 260).unwrap();
     let config = t5::Size::Tiny.config(tokenizer.vocabulary());
-    t5::Model::from_scratch(config, seed, Device::Cpu).unwrap().save(folder, u64::MAX).unwrap();
+    let model = t5::Model::from_scratch(config, seed, Device::Cpu).unwrap();
+    model.save(folder, u64::MAX).unwrap();
+    serving.write_packed(&model, folder).unwrap();
     tokenizer.save(folder).unwrap();
     let provenance = Provenance {
         code_version: "test".to_owned(),
@@ -114,6 +116,11 @@ pub(crate) fn write_served(folder: &Path, spec: &Spec, rows: &[Example], seed: i
         test: None,
     };
     provenance.write(folder).unwrap();
+}
+
+/// Nothing is answered out of the cache: what is compared is computed.
+pub(crate) fn settings() -> Settings {
+    Settings { cache_bytes_max: 0, ..Settings::default() }
 }
 
 /// The services over one folder.

@@ -1,13 +1,12 @@
 //! What the trainer measures is what the services answer: for every kind of task, every objective, both number formats and every
 //! packed form, the same labels and texts byte for byte, and the same probabilities bit for bit.
 
-use crate::made::{LABEL_TOKENS, TARGET_TOKENS, rows, serve, spec, tasks, tensor, write_served};
+use crate::made::{LABEL_TOKENS, TARGET_TOKENS, rows, serve, settings, spec, tasks, tensor, write_served};
 use checkpoints::{Prediction, Predictions};
 use domain::example::Row;
 use domain::objective::{self, Objective, TrainingExample};
 use domain::spec::{Precision, Spec};
 use domain::{Example, Split};
-use inference::Settings;
 use std::path::Path;
 use student::{Device, Serving, Student};
 use tokio_stream::StreamExt;
@@ -207,7 +206,7 @@ async fn check(precision: Precision, serving: Serving) {
             let predictions = measured(folder.path(), &rows);
             distinct.extend(predictions.rows.iter().map(|row| row.answer.clone()));
             let name = format!("{}-{objective}", task.name);
-            let channel = serve(&name, folder.path(), Settings::default(), &end).await;
+            let channel = serve(&name, folder.path(), settings(), &end).await;
             let rows = rows.into_iter().zip(predictions.rows).collect();
             Served { spec, serving, name, channel, rows }.check().await;
             end.cancel();

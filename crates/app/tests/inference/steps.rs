@@ -1,10 +1,9 @@
 //! Rows join and leave between steps: what a row is answered does not depend on it, and a label does not wait for texts.
 
-use crate::made::{row, rows, serve, spec, tasks, write_served};
+use crate::made::{row, rows, serve, settings, spec, tasks, write_served};
 use domain::Task;
 use domain::objective::Objective;
 use domain::spec::Precision;
-use inference::Settings;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::time::Duration;
@@ -156,6 +155,36 @@ fn a_row_that_cannot_be_read_fails_alone_and_one_that_leaves_is_not_asked_again(
     assert_eq!((asked, session.rows()), (1, 0));
 }
 
+#[test]
+fn the_packed_form_is_loaded_where_it_is_whole_and_made_again_where_it_is_not() {
+    let task = Task::built_in("classify").unwrap();
+    let (folder, student) = opened(&task, Serving::Int8);
+    let all = |student: &Student| {
+        answered(student, &[(0..).zip(prompts(student, &task)).collect::<Vec<(u64, Prompt)>>()])
+    };
+    let expected = all(&student);
+    let (path, weights) = (folder.path().join("model.t5packed"), folder.path().join("model.safetensors"));
+    let whole = std::fs::read(&path).unwrap();
+    let open = || Student::open(folder.path(), Device::Cpu);
+    for damaged in [&whole[..whole.len() / 2], &[0; 64], &[]] {
+        std::fs::write(&path, damaged).unwrap();
+        assert_eq!(all(&open().unwrap()), expected);
+    }
+    // One of other precisions is not this student's.
+    let model = t5::Model::load(folder.path(), Device::Cpu).unwrap();
+    Serving::Int8Wide.write_packed(&model, folder.path()).unwrap();
+    assert_eq!(all(&open().unwrap()), expected);
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(all(&open().unwrap()), expected);
+    // Where it is whole, the weights are not read.
+    std::fs::write(&path, &whole).unwrap();
+    let mut bytes = std::fs::read(&weights).unwrap();
+    let tail = bytes.len() - 1_000;
+    bytes[tail..].fill(0x7f);
+    std::fs::write(&weights, bytes).unwrap();
+    assert_eq!(all(&open().unwrap()), expected);
+}
+
 /// Weights of chance write the likeliest token on and on.
 const LONG: u32 = 2_000;
 
@@ -165,7 +194,7 @@ async fn a_label_does_not_wait_for_the_texts_before_it() {
     let task = Task::built_in("classify").unwrap();
     let spec = spec(&task, Objective::StepByStep, Precision::Float32);
     write_served(folder.path(), &spec, &[row(&task, 0), row(&task, 5)], 3, Serving::Int8);
-    let channel = serve("student", folder.path(), Settings::default(), &end).await;
+    let channel = serve("student", folder.path(), settings(), &end).await;
     let mut client = InferenceServiceClient::new(channel.clone());
     let mut texts = Vec::new();
     for _ in 0..8 {
