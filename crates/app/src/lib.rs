@@ -39,6 +39,7 @@ pub mod local;
 pub mod local;
 pub mod migrated;
 mod models;
+pub mod pages;
 #[cfg(any(feature = "harvester", feature = "trainer"))]
 mod process;
 #[cfg(feature = "harvester")]

@@ -2,53 +2,22 @@
 
 use crate::client::call::failure;
 use crate::client::runs;
-use crate::drawing::{LEFT, RIGHT, TOP, WIDTH, grid_line};
-use crate::html::{Amounts, answer, bill, document, html, row_head, table, write_whole};
+use crate::html::{Amounts, answer, bill, document, row_head, table, write_whole};
 use crate::job::Reported;
-use crate::report::{grouped, interval, percent};
+use crate::report::interval;
 use crate::study::evidence::{self, TestRow};
 use anyhow::Context;
 use app::local::Local;
+use app::pages::{Curves, grouped, html, percent};
 use domain::metric::Accuracy;
-use domain::records::MetricPoint;
 use domain::state::{Reason, Verdict};
 use domain::study::Answered;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-/// The folder of these pages in the data folder.
-pub(crate) const REPORTS: &str = "reports";
 /// Rows that are shown: where the rationale contradicts the label, wrong ones, right ones.
 const EXAMPLES_OF_KIND: [usize; 3] = [4, 4, 4];
-/// Points of a curve at most: others between them are left out.
-const POINTS_MAX: usize = 400;
-/// The drawing's height and the margin beneath it, in its own units.
-const HEIGHT: f64 = 220.0;
-const BOTTOM: f64 = 28.0;
-
-/// How a training went, by step.
-struct Curves {
-    label: Vec<(u64, f64)>,
-    rationale: Vec<(u64, f64)>,
-    validation: Vec<(u64, f64)>,
-}
-
-impl Curves {
-    fn of(metrics: &[MetricPoint]) -> Self {
-        let of = |name: &str| {
-            let named = || metrics.iter().filter(|point| point.name == name && point.value.is_finite());
-            let every = named().count().div_ceil(POINTS_MAX).max(1);
-            named().step_by(every).map(|point| (point.step, point.value)).collect()
-        };
-        Self {
-            label: of("loss_label"),
-            rationale: of("loss_rationale"),
-            validation: of("validation_accuracy"),
-        }
-    }
-}
-
 /// Writes the page of a job that succeeded into `folder`, and returns where it is.
 pub(crate) async fn write(
     local: &Local,
@@ -124,19 +93,8 @@ impl Page<'_> {
     }
 
     fn learning(&self, page: &mut String) {
-        page.push_str("<h2>How it learnt</h2>\n<div class=\"charts\">");
-        let losses = [
-            ("loss of labels", self.curves.label.as_slice()),
-            ("loss of rationales", self.curves.rationale.as_slice()),
-        ];
-        chart(page, "loss, by step", &losses, |value| format!("{value:.2}"));
-        chart(
-            page,
-            "accuracy on validation rows, by step",
-            &[("accuracy", &self.curves.validation)],
-            percent,
-        );
-        page.push_str("</div>\n");
+        page.push_str("<h2>How it learnt</h2>\n");
+        self.curves.draw(page);
     }
 
     fn verdicts(&self, page: &mut String) {
@@ -189,59 +147,5 @@ impl Page<'_> {
         row_head(page, input, row);
         answer(page, "", row);
         page.push_str("</article>\n");
-    }
-}
-
-/// Curves over the steps, in one drawing; nothing where they have no point.
-fn chart(page: &mut String, title: &str, curves: &[(&str, &[(u64, f64)])], shown: impl Fn(f64) -> String) {
-    let points = || curves.iter().flat_map(|(_, curve)| *curve);
-    let Some(last) = points().map(|(step, _)| *step).max() else { return };
-    let most = points().map(|(_, value)| *value).fold(f64::MIN_POSITIVE, f64::max);
-    let x = |step: u64| LEFT + (WIDTH - LEFT - RIGHT) * step as f64 / last.max(1) as f64;
-    let y = |value: f64| TOP + (HEIGHT - TOP - BOTTOM) * (1.0 - value / most);
-    let _ =
-        write!(page, "<figure><svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{title}\">");
-    for part in 0..=4_u32 {
-        let value = most * f64::from(part) / 4.0;
-        grid_line(page, y(value), &shown(value));
-    }
-    for step in [0, last / 2, last] {
-        let _ = write!(
-            page,
-            "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>",
-            x(step).min(WIDTH - 24.0),
-            HEIGHT - 8.0,
-            grouped(step)
-        );
-    }
-    let mut key = Vec::new();
-    for (place, (name, curve)) in (1..).zip(curves).filter(|(_, (_, curve))| !curve.is_empty()) {
-        let line: Vec<String> =
-            curve.iter().map(|(step, value)| format!("{:.1},{:.1}", x(*step), y(*value))).collect();
-        let dash = if place == 1 { "none" } else { "7 4" };
-        let _ = write!(
-            page,
-            "<polyline class=\"a{place}\" points=\"{}\" style=\"fill:none\" stroke-width=\"2\" stroke-dasharray=\"{dash}\"/>",
-            line.join(" ")
-        );
-        key.push(if place == 1 { format!("{name} (solid)") } else { format!("{name} (dashed)") });
-    }
-    let key = if key.len() > 1 { format!(": {}", key.join(", ")) } else { String::new() };
-    let _ = write!(page, "</svg><figcaption>{title}{key}</figcaption></figure>");
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_curve_is_thinned() {
-        let point = |step: u64, value: f64| MetricPoint { step, name: "loss_label".to_owned(), value };
-        let many: Vec<MetricPoint> = (0..5_000).map(|step| point(step, 1.0)).collect();
-        let curves = Curves::of(&many);
-        assert!((POINTS_MAX / 2..=POINTS_MAX).contains(&curves.label.len()), "{}", curves.label.len());
-        assert!(curves.rationale.is_empty());
-        let few = Curves::of(&[point(10, 2.0), point(20, f64::NAN), point(30, 1.0)]);
-        assert_eq!(few.label, [(10, 2.0), (30, 1.0)]);
     }
 }

@@ -17,7 +17,6 @@ mod answers;
 mod args;
 mod client;
 mod commands;
-mod drawing;
 mod exit;
 mod html;
 mod job;

@@ -1,5 +1,7 @@
 //! The report at the end of `run`: a table for people, one JSON object for scripts.
 
+pub(crate) use app::pages::{grouped, percent};
+
 use crate::terminal::Table;
 use domain::metric::Accuracy;
 use domain::records::PhaseSeconds;
@@ -148,44 +150,7 @@ pub(crate) fn totals(outcome: &Outcome) -> [String; 2] {
     ]
 }
 
-/// `0.775` as `77.5%`; halves are rounded up.
-pub(crate) fn percent(share: f64) -> String {
-    format!("{:.1}%", (share * 1000.0).round() / 10.0)
-}
-
 /// An interval as `71.0% to 83.0%`.
 pub(crate) fn interval(accuracy: Accuracy) -> String {
     format!("{} to {}", percent(accuracy.low), percent(accuracy.high))
-}
-
-/// `1234567` as `1,234,567`.
-pub(crate) fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn shares_are_rounded_half_up() {
-        for (share, text) in [(0.0, "0.0%"), (0.7325, "73.3%"), (0.775, "77.5%"), (1.0, "100.0%")] {
-            assert_eq!(percent(share), text);
-        }
-    }
-
-    #[test]
-    fn numbers_are_grouped_by_thousands() {
-        for (number, text) in [(0, "0"), (999, "999"), (1000, "1,000"), (1_234_567, "1,234,567")] {
-            assert_eq!(grouped(number), text);
-        }
-    }
 }

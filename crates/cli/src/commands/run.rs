@@ -49,7 +49,7 @@ pub(crate) async fn run(
     let result = async {
         let mut reported = distil(&local, file, again, &shutdown).await?;
         if reported.outcome.state == DistillationState::Succeeded {
-            let reports = data_dir.join(job_page::REPORTS);
+            let reports = data_dir.join(app::pages::REPORTS);
             let page = job_page::write(&local, &reports, &reported, &specification).await?;
             reported.outcome.page = Some(page.display().to_string());
             if let (Some(model), Some(folder)) = (&reported.outcome.model, &reported.outcome.model_dir) {

@@ -1,9 +1,9 @@
 //! Accuracy against the fraction of the rows, a curve for each arm and a line for the teacher, as SVG.
 
 use super::words;
-use crate::drawing::{LEFT, RIGHT, TOP, WIDTH, grid_line};
 use crate::html::html;
 use crate::report::{grouped, percent};
+use app::pages::{LEFT, RIGHT, TOP, WIDTH, grid_line};
 use domain::spec::StudentSize;
 use domain::study::{Arm, Measured, Results};
 use std::fmt::Write;
