@@ -1,5 +1,6 @@
 //! The command line's grammar: a contract that scripts rely on.
 
+mod bench;
 mod columns;
 mod init;
 mod ledger;
@@ -7,6 +8,7 @@ mod runs;
 mod server;
 mod study;
 
+pub(crate) use bench::{Arrival, Ask, BenchServeArguments, RATE_MAX};
 pub(crate) use columns::ColumnArguments;
 pub(crate) use init::InitArguments;
 pub(crate) use ledger::LedgerArguments;
@@ -135,6 +137,9 @@ pub(crate) enum Verb {
     /// List published models, newest first
     #[command(after_help = server::MODELS_EXAMPLES)]
     Models(ModelsArguments),
+    /// Send a load to a served student, and measure how it answers
+    #[command(after_help = bench::BENCH_SERVE_EXAMPLES)]
+    BenchServe(Box<BenchServeArguments>),
     /// Check that a server is serving: exit code 0 if it is, 1 if it is not
     #[command(after_help = server::HEALTH_EXAMPLES)]
     Health(HealthArguments),
@@ -192,6 +197,8 @@ impl Verb {
             Self::Runs(_) => Some("runs"),
             Self::Train(_) => Some("train"),
             Self::Models(_) => Some("models"),
+            // Thousands of calls are no trace.
+            Self::BenchServe(_) => None,
             Self::Health(_) => Some("health"),
             Self::Doctor { .. } => Some("doctor"),
             Self::Migrate { .. } => Some("migrate"),

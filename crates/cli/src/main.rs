@@ -22,6 +22,7 @@ mod html;
 mod job;
 mod job_page;
 mod known_keys;
+mod load;
 mod measured;
 mod mistakes;
 mod model_link;
@@ -85,6 +86,9 @@ fn dispatch(arguments: Arguments) -> anyhow::Result<()> {
             Verb::Runs(runs) => commands::runs::runs(config, runs, shutdown).await,
             Verb::Train(train) => commands::train::train(config, train, shutdown).await,
             Verb::Models(models) => commands::models::models(config, models, shutdown).await,
+            Verb::BenchServe(bench) => {
+                Box::pin(commands::bench_serve::bench_serve(config, *bench, shutdown)).await
+            }
             Verb::Health(health) => commands::health::health(config, health, shutdown).await,
             Verb::Doctor { json, server } => commands::doctor::doctor(config, json, server, shutdown).await,
             Verb::Migrate { json } => commands::migrate(config, json).await,

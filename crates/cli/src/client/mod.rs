@@ -4,6 +4,7 @@ pub(crate) mod call;
 pub(crate) mod datasets;
 pub(crate) mod jobs;
 pub(crate) mod ledger;
+pub(crate) mod load;
 pub(crate) mod models;
 pub(crate) mod runs;
 pub(crate) mod student;

@@ -1,5 +1,6 @@
 //! The verbs.
 
+pub(crate) mod bench_serve;
 pub(crate) mod cancel;
 pub(crate) mod checkpoint;
 pub(crate) mod compare;
