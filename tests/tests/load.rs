@@ -40,6 +40,8 @@ impl Served {
         let address = admin.to_string();
         let mut all =
             vec![("DISTILLERY_TEACHER_URL", teacher.url()), ("DISTILLERY_ADMIN_LISTEN", address.as_str())];
+        // The same rows come again and again: what is measured is computed.
+        all.push(("DISTILLERY_INFERENCE_CACHE_BYTES_MAX", "0"));
         all.extend(settings);
         let service = Service::start(folder.path(), "all", &all).unwrap();
         let served = Self { service, admin, folder, _teacher: teacher };
