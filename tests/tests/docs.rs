@@ -236,9 +236,17 @@ impl Known {
 fn words() -> BTreeMap<String, BTreeSet<String>> {
     let output = binary::output(binary::command(&root(), &["completions", "bash"]).unwrap()).unwrap();
     let (script, mut verb, mut found) = (String::from_utf8(output.stdout).unwrap(), None, BTreeMap::new());
+    // A function is named without hyphens: for which verb it is stands where it is chosen.
+    let (mut of, mut chosen) = (BTreeMap::<String, String>::new(), None);
     for line in script.lines().map(str::trim) {
-        if let Some(name) = line.strip_prefix("distillery").and_then(|rest| rest.strip_suffix(')')) {
-            verb = Some(name.replace("__subcmd__", " ").trim().to_owned());
+        let case = line.strip_suffix(')').filter(|case| case.starts_with("distillery"));
+        if let Some((caller, word)) = case.and_then(|case| case.split_once(',')) {
+            let before = of.get(caller).map_or("", String::as_str);
+            chosen = Some(format!("{before} {word}").trim().to_owned());
+        } else if let (Some(name), Some(verb)) = (line.strip_prefix("cmd=\""), chosen.take()) {
+            of.insert(name.trim_end_matches('"').to_owned(), verb);
+        } else if let Some(name) = case {
+            verb = Some(of.get(name).cloned().unwrap_or_default());
         } else if let (Some(words), Some(verb)) = (line.strip_prefix("opts=\""), verb.take()) {
             let words = words.trim_end_matches('"').split_whitespace();
             found.insert(verb, words.map(str::to_owned).collect());

@@ -22,9 +22,9 @@ const LATE_SHARE_MIN: f64 = 0.1;
 /// Everything, as people read it.
 pub(crate) fn lines(tallies: &[Tally], knee: Option<Knee>) -> String {
     let mut parts = vec![
-        "Calls".to_owned(),
+        "Calls (late: past the deadline; left: by --cancel; unsent: beyond --in-flight)".to_owned(),
         counts(tallies),
-        "Milliseconds from when a call was due (first: to a stream's first piece)".to_owned(),
+        "Milliseconds from when a call was due (1st: to a stream's first piece)".to_owned(),
         latencies(tallies),
     ];
     parts.extend(tallies.iter().flat_map(remarks));
@@ -46,7 +46,7 @@ pub(crate) fn line(tally: &Tally) -> String {
 }
 
 fn counts(tallies: &[Tally]) -> String {
-    let header = ["rate/s", "due", "good/s", "good", "refused", "late", "dropped", "failed", "unsent"];
+    let header = ["rate/s", "due", "good/s", "good", "refused", "late", "left", "failed", "unsent"];
     let row = |tally: &Tally| {
         let numbers = [tally.refused, tally.deadline, tally.dropped, tally.failed(), tally.not_sent];
         let mut row =
@@ -58,7 +58,7 @@ fn counts(tallies: &[Tally]) -> String {
 }
 
 fn latencies(tallies: &[Tally]) -> String {
-    let header = ["rate/s", "task", "answers", "p50", "p90", "p99", "max", "1st p50", "1st p99"];
+    let header = ["rate/s", "task", "p50", "p90", "p99", "max", "1st p50", "1st p99"];
     let mut rows = Vec::new();
     for tally in tallies {
         rows.extend(tally.by_ask.iter().map(|(ask, of)| of_ask(tally.rate, ask.as_str(), of)));
@@ -78,7 +78,6 @@ fn of_ask(at: f64, name: &str, of: &OfAsk) -> Vec<String> {
     vec![
         rate(at),
         name.to_owned(),
-        of.answered.to_string(),
         told(times, |times| times.p50),
         told(times, |times| times.p90),
         told(times, |times| times.p99),
