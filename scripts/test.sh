@@ -17,6 +17,7 @@ scripts/grpc.sh >/dev/null
 scripts/python-client.sh >/dev/null
 scripts/watch-tools.sh >/dev/null
 scripts/deploy-tools.sh >/dev/null
+scripts/browser-tools.sh >/dev/null
 fetched=$(date +%s)
 say "building"
 cargo build --workspace --all-targets

@@ -1,6 +1,14 @@
-//! The admin port: metrics for Prometheus, and probes. Plain HTTP, apart from the ingress, so that an orchestrator needs
-//! neither a token nor a certificate; it tells nothing of a row, a prompt or a secret. Whoever connects is answered, however
-//! many others have connected and say nothing: where all places are taken, the oldest connection ends.
+//! The admin port: metrics for Prometheus, probes, and a page of jobs for people. Plain HTTP, apart from the ingress, so that an
+//! orchestrator needs neither a token nor a certificate; metrics and probes tell nothing of a row, a prompt or a secret, and the page
+//! is for those alone whom `admin.jobs` names. Whoever connects is answered, however many others have connected and say nothing:
+//! where all places are taken, the oldest connection ends.
+
+mod calls;
+mod jobs;
+mod page;
+mod readers;
+
+pub(crate) use jobs::Jobs;
 
 use crate::client::{self, Health};
 use crate::config::AdminSection;
@@ -77,7 +85,13 @@ impl Admin {
     }
 
     /// Answers for as long as it is polled; with it its connections end.
-    pub(crate) async fn serve(self, exposition: Exposition, readiness: watch::Receiver<Readiness>) {
+    pub(crate) async fn serve(
+        self,
+        exposition: Exposition,
+        readiness: watch::Receiver<Readiness>,
+        jobs: Jobs,
+    ) {
+        let served = Served { exposition, readiness, jobs };
         let closing = CancellationToken::new();
         let _closes = closing.clone().drop_guard();
         let mut places = Places::default();
@@ -85,23 +99,31 @@ impl Admin {
         loop {
             let accepted = tokio::select! {
                 _ = tidying.tick() => {
-                    exposition.tidy_up();
+                    served.exposition.tidy_up();
                     continue;
                 }
                 accepted = accept(&self.listener) => accepted,
             };
-            let Some(stream) = accepted else { continue };
+            let Some((stream, peer)) = accepted else { continue };
             let place = places.take(&closing);
-            let (exposition, readiness) = (exposition.clone(), readiness.clone());
+            let served = served.clone();
             tokio::spawn(async move {
                 tokio::select! {
                     () = place.ends.cancelled() => {}
                     () = tokio::time::sleep(CONNECTION_AGE) => {}
-                    () = speak(stream, exposition, readiness) => {}
+                    () = speak(stream, peer, served) => {}
                 }
             });
         }
     }
+}
+
+/// What is answered.
+#[derive(Clone)]
+struct Served {
+    exposition: Exposition,
+    readiness: watch::Receiver<Readiness>,
+    jobs: Jobs,
 }
 
 /// The connections that are open, the oldest first.
@@ -130,9 +152,9 @@ impl Places {
 }
 
 /// The next connection; `None` where none can be accepted for a moment.
-async fn accept(listener: &TcpListener) -> Option<TcpStream> {
+async fn accept(listener: &TcpListener) -> Option<(TcpStream, SocketAddr)> {
     match listener.accept().await {
-        Ok((stream, _)) => Some(stream),
+        Ok(accepted) => Some(accepted),
         Err(error) => {
             tracing::warn!(%error, "a connection to the admin port cannot be accepted");
             tokio::time::sleep(ACCEPT_AGAIN).await;
@@ -171,10 +193,10 @@ async fn status(address: SocketAddr) -> anyhow::Result<StatusCode> {
     }
 }
 
-async fn speak(stream: TcpStream, exposition: Exposition, readiness: watch::Receiver<Readiness>) {
+async fn speak(stream: TcpStream, peer: SocketAddr, served: Served) {
     let service = service_fn(move |request: Request<Incoming>| {
-        let response = answer(request.method(), request.uri().path(), &exposition, *readiness.borrow());
-        async move { Ok::<_, Infallible>(response) }
+        let served = served.clone();
+        async move { Ok::<_, Infallible>(answer(&request, peer, &served).await) }
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -187,30 +209,28 @@ async fn speak(stream: TcpStream, exposition: Exposition, readiness: watch::Rece
     }
 }
 
-fn answer(
-    method: &Method,
-    path: &str,
-    exposition: &Exposition,
-    readiness: Readiness,
-) -> Response<Full<Bytes>> {
-    if !matches!(*method, Method::GET | Method::HEAD) {
+async fn answer(request: &Request<Incoming>, peer: SocketAddr, served: &Served) -> Response<Full<Bytes>> {
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
         let mut refused = plain(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are answered here\n");
         refused.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
         return refused;
     }
-    match path {
+    match request.uri().path() {
         "/metrics" => {
-            let mut metrics = plain(StatusCode::OK, exposition.render());
+            let mut metrics = plain(StatusCode::OK, served.exposition.render());
             metrics.headers_mut().insert(TYPE, HeaderValue::from_static(CONTENT_TYPE));
             metrics
         }
         "/healthz" => plain(StatusCode::OK, "alive\n"),
-        READY => match readiness {
+        READY => match *served.readiness.borrow() {
             Readiness::Starting => plain(StatusCode::SERVICE_UNAVAILABLE, "starting\n"),
             Readiness::Ready => plain(StatusCode::OK, "ready\n"),
             Readiness::Draining => plain(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
         },
-        _ => plain(StatusCode::NOT_FOUND, "there are /metrics, /healthz and /readyz\n"),
+        _ => match served.jobs.answer(request.uri(), request.headers(), peer).await {
+            Some(answered) => answered,
+            None => plain(StatusCode::NOT_FOUND, "there are /, /metrics, /healthz and /readyz\n"),
+        },
     }
 }
 

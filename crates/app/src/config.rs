@@ -9,7 +9,7 @@ pub use network::{
     Address, CheckpointsSection, ClientSection, DatabaseSection, RedisSection, S3Section, ServerSection,
     TokenSection,
 };
-pub use watching::{AdminSection, TelemetrySection};
+pub use watching::{AdminSection, JobsReaders, TelemetrySection};
 
 use crate::toml_lines::TomlLines;
 use domain::Secret;

@@ -136,7 +136,9 @@ impl Curves {
 fn chart(page: &mut String, title: &str, curves: &[(&str, &[(u64, f64)])], shown: impl Fn(f64) -> String) {
     let points = || curves.iter().flat_map(|(_, curve)| *curve);
     let Some(last) = points().map(|(step, _)| *step).max() else { return };
-    let most = points().map(|(_, value)| *value).fold(f64::MIN_POSITIVE, f64::max);
+    let most = points().map(|(_, value)| *value).fold(0.0, f64::max);
+    // Of nothing but noughts, too, the height has a measure.
+    let most = if most > 0.0 { most } else { 1.0 };
     let x = |step: u64| LEFT + (WIDTH - LEFT - RIGHT) * step as f64 / last.max(1) as f64;
     let y = |value: f64| TOP + (HEIGHT - TOP - BOTTOM) * (1.0 - value / most);
     let _ =
@@ -201,6 +203,9 @@ mod tests {
         let curves = Curves::of(&many);
         assert!((POINTS_MAX / 2..=POINTS_MAX).contains(&curves.label.len()), "{}", curves.label.len());
         assert!(curves.rationale.is_empty());
+        let mut drawn = String::new();
+        chart(&mut drawn, "noughts", &[("accuracy", &[(1, 0.0), (2, 0.0)])], percent);
+        assert!(drawn.contains("100.0%") && drawn.contains("50.0%"), "{drawn}");
         let few = Curves::of(&[point(10, 2.0), point(20, f64::NAN), point(30, 1.0)]);
         assert_eq!(few.label, [(10, 2.0), (30, 1.0)]);
     }

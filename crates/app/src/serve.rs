@@ -1,7 +1,7 @@
 //! The services as a process of their own: some of the roles, behind one ingress. Roles next to a harvester speak to it over
 //! memory, as on one machine; roles without one call the harvester that `[client]` names.
 
-use crate::admin::{Admin, Readiness};
+use crate::admin::{Admin, Jobs, Readiness};
 use crate::checkpoint_store::{self, Writers};
 use crate::config::Config;
 use crate::ingress::Ingress;
@@ -125,11 +125,15 @@ impl Serving {
         let services = which.services();
         let health = Health::start(&services).await;
         // Before anything is opened that counts.
-        let (admin_url, watched) = watch(admin, which, &health)?;
+        let jobs = Jobs::new(&config, which.harvester);
+        let (admin_url, watched) = watch(admin, which, &health, jobs.clone())?;
         let (ingress_closing, roles_end, api_end) =
             (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
         let (mut running, reached) = (JoinSet::new(), CancellationToken::new());
         let api = Api::open(&config, which, &roles_end, &api_end, &mut running).await?;
+        if which.harvester {
+            jobs.open(api.channel.clone());
+        }
         let checkpoints = || checkpoint_store::open(&config, Writers::Many);
         if which.trainer {
             let (channel, checkpoints, end) = (api.channel.clone(), checkpoints()?, roles_end.clone());
@@ -236,12 +240,13 @@ fn watch(
     admin: Option<Admin>,
     which: Roles,
     health: &Health,
+    jobs: Jobs,
 ) -> anyhow::Result<(Option<String>, JoinSet<()>)> {
     let mut watched = JoinSet::new();
     let Some(admin) = admin else { return Ok((None, watched)) };
     let url = format!("http://{}", admin.address());
     tracing::info!(url, "metrics and probes are answered");
-    watched.spawn(admin.serve(exposition::install(which.names(","))?, health.readiness()));
+    watched.spawn(admin.serve(exposition::install(which.names(","))?, health.readiness(), jobs));
     Ok((Some(url), watched))
 }
 

@@ -93,7 +93,9 @@ async fn only_what_is_there_is_answered() {
     let zero = "distillery_rpc_requests_total{service=\"distillery.v1.RunsService\",method=\"LeaseRun\",code=\"OK\"} 0";
     assert!(text.lines().any(|line| line == zero), "{text}");
     assert_eq!(ask(&admin, "HEAD", "/metrics").await, Some((200, String::new())));
-    assert_eq!(ask(&admin, "GET", "/").await.unwrap().0, 404);
+    assert_eq!(ask(&admin, "GET", "/nothing").await.unwrap().0, 404);
+    // The page of jobs is for who asks this machine by a name of its own.
+    assert_eq!(ask(&admin, "GET", "/").await.unwrap().0, 403);
     for method in ["POST", "PUT", "DELETE"] {
         assert_eq!(ask(&admin, method, "/metrics").await.unwrap().0, 405, "{method}");
     }
@@ -123,12 +125,16 @@ async fn probes_are_answered_however_many_say_nothing() {
     let mut said = Vec::new();
     let first = silent.first_mut().unwrap().read_to_end(&mut said);
     let _ = tokio::time::timeout(Duration::from_secs(10), first).await.expect("the oldest is still there");
-    let section = app::config::AdminSection { listen: admin.strip_prefix("http://").unwrap().to_owned() };
+    let at = |listen: &str| app::config::AdminSection {
+        listen: listen.to_owned(),
+        jobs: app::config::JobsReaders::ThisMachine,
+    };
+    let section = at(admin.strip_prefix("http://").unwrap());
     assert_eq!(app::admin::ask(&section).await.unwrap().1, app::client::Health::Serving);
     server.stop().await.unwrap();
     let error = format!("{:#}", app::admin::ask(&section).await.unwrap_err());
     assert!(error.contains("cannot be reached"), "{error}");
-    let off = app::config::AdminSection { listen: String::new() };
+    let off = at("");
     assert!(app::admin::ask(&off).await.unwrap_err().to_string().contains("admin.listen is empty"));
 }
 

@@ -9,6 +9,20 @@ use std::net::SocketAddr;
 pub struct AdminSection {
     /// Address and port; empty for none.
     pub listen: String,
+    /// Who may read the page of jobs.
+    pub jobs: JobsReaders,
+}
+
+/// Who may read the page of jobs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum JobsReaders {
+    /// Who is on this machine.
+    ThisMachine,
+    /// Whoever reaches the admin port.
+    Everyone,
+    /// Nobody.
+    Nobody,
 }
 
 impl AdminSection {
@@ -63,7 +77,8 @@ mod tests {
 
     #[test]
     fn addresses_are_read_or_named_with_their_key() {
-        let admin = |listen: &str| AdminSection { listen: listen.to_owned() }.address();
+        let admin =
+            |listen: &str| AdminSection { listen: listen.to_owned(), jobs: JobsReaders::Nobody }.address();
         assert_eq!(admin("").unwrap(), None);
         assert_eq!(admin("0.0.0.0:9100").unwrap(), Some("0.0.0.0:9100".parse().unwrap()));
         let error = admin("9100").unwrap_err().to_string();
