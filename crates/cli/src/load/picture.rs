@@ -8,6 +8,8 @@ use std::fmt::Write;
 /// The drawing's height and the margin beneath it, in its own units.
 const HEIGHT: f64 = 300.0;
 const BOTTOM: f64 = 58.0;
+/// What the words of a rate take of the width.
+const RATE_WIDTH: f64 = 34.0;
 /// The curves: what they show, their colour and their dashes.
 const CURVES: [(&str, &str, &str); 3] = [("p99", "a2", "none"), ("p90", "a1", "7 4"), ("p50", "a0", "2 4")];
 
@@ -26,23 +28,16 @@ pub(crate) fn picture(title: &str, tallies: &[Tally], knee: Option<f64>) -> Stri
          .a0{{stroke:var(--a0);fill:var(--a0)}}.a1{{stroke:var(--a1);fill:var(--a1)}}.a2{{stroke:var(--a2);fill:var(--a2)}}</style>\n"
     );
     scale.lines(&mut drawn);
-    for (at, _) in &points {
-        let _ = write!(
-            drawn,
-            "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>",
-            scale.x(*at),
-            HEIGHT - BOTTOM + 16.0,
-            rate(*at)
-        );
-    }
+    rates(&mut drawn, &points, &scale);
     if let Some(knee) = knee {
         let (x, bottom) = (scale.x(knee), HEIGHT - BOTTOM);
         let _ = write!(
             drawn,
             "<path d=\"M{x:.1} {TOP}V{bottom:.1}\" stroke=\"var(--soft)\" stroke-width=\"1\" stroke-dasharray=\"1 3\"/>\
-             <text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">knee</text>",
+             <text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">knee: {}</text>",
             x - 4.0,
-            TOP + 10.0
+            TOP + 10.0,
+            rate(knee)
         );
     }
     for (name, class, dash) in CURVES {
@@ -51,6 +46,19 @@ pub(crate) fn picture(title: &str, tallies: &[Tally], knee: Option<f64>) -> Stri
     key(&mut drawn);
     drawn.push_str("</svg>\n");
     drawn
+}
+
+/// The rates beneath the drawing; one that would stand on the one before it is left to the words of its points.
+fn rates(drawn: &mut String, points: &[Point], scale: &Scale) {
+    let mut free = f64::NEG_INFINITY;
+    for (at, x) in points.iter().map(|(at, _)| (*at, scale.x(*at))).filter(|(_, x)| x.is_finite()) {
+        if x < free {
+            continue;
+        }
+        free = x + RATE_WIDTH;
+        let y = HEIGHT - BOTTOM + 16.0;
+        let _ = write!(drawn, "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"middle\">{}</text>", rate(at));
+    }
 }
 
 fn of(times: &Percentiles, name: &str) -> f64 {
@@ -178,8 +186,17 @@ mod tests {
         assert_eq!(drawn.matches("<circle").count(), 6, "{drawn}");
         assert!(drawn.contains("&lt;reviews&gt; &amp; more") && !drawn.contains("<reviews>"));
         assert!(drawn.contains("p99 at 20/s: 400 ms") || drawn.contains("p99 at 20/s: 401 ms"), "{drawn}");
-        assert!(drawn.contains(">knee</text>"));
+        assert!(drawn.contains(">knee: 10</text>"));
         assert!(!drawn.contains("NaN") && !drawn.contains("inf"), "{drawn}");
+    }
+
+    #[test]
+    fn rates_that_are_near_each_other_do_not_stand_on_each_other() {
+        let rates = [20.0, 320.0, 480.0, 520.0, 640.0];
+        let drawn = picture("load", &rates.map(|rate| tally(rate, &[5])), None);
+        let is_written = |rate: &str| drawn.contains(&format!(">{rate}</text>"));
+        assert_eq!(["20", "320", "480", "520"].map(is_written), [true, true, true, false], "{drawn}");
+        assert_eq!(drawn.matches("<circle").count(), 15, "{drawn}");
     }
 
     #[test]
