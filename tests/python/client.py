@@ -26,8 +26,10 @@ def generated(proto: pathlib.Path) -> pathlib.Path:
     """Python modules generated from the definitions, in a temporary folder."""
     out = pathlib.Path(tempfile.mkdtemp())
     files = sorted(str(path.relative_to(proto)) for path in (proto / "distillery/v1").glob("*.proto"))
+    imported = proto / "third_party/googleapis"
+    files += sorted(str(path.relative_to(imported)) for path in imported.glob("google/api/*.proto"))
     include = pathlib.Path(protoc.__file__).parent / "_proto"
-    arguments = ["protoc", f"-I{proto}", f"-I{include}", f"--python_out={out}", f"--grpc_python_out={out}", *files]
+    arguments = ["protoc", f"-I{proto}", f"-I{imported}", f"-I{include}", f"--python_out={out}", f"--grpc_python_out={out}", *files]
     if protoc.main(arguments) != 0:
         sys.exit("protoc failed")
     return out

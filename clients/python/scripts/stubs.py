@@ -64,7 +64,11 @@ def generated() -> dict[str, str]:
     include = pathlib.Path(protoc.__file__).parent / "_proto"
     # protoc finds the plugin of mypy-protobuf there.
     os.environ["PATH"] = f"{pathlib.Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as api:
+        for name in FILES:
+            copy = pathlib.Path(api) / f"distillery/v1/{name}.proto"
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_text(without_paths((API / f"distillery/v1/{name}.proto").read_text()))
         runs = [
             (["--python_out", "--mypy_out=quiet:"], [f"distillery/v1/{name}.proto" for name in FILES]),
             (["--python_out", "--mypy_out=quiet:"], ["distillery_client/wire.proto"]),
@@ -72,10 +76,16 @@ def generated() -> dict[str, str]:
         ]
         for outputs, files in runs:
             options = [f"{option}{folder}" if option.endswith(":") else f"{option}={folder}" for option in outputs]
-            if protoc.main(["protoc", f"-I{API}", f"-I{HERE / 'proto'}", f"-I{include}", *options, *files]) != 0:
+            if protoc.main(["protoc", f"-I{api}", f"-I{HERE / 'proto'}", f"-I{include}", *options, *files]) != 0:
                 sys.exit("stubs: protoc failed")
         texts = {path.name: moved(path.read_text()) for path in pathlib.Path(folder).rglob("*.py*")}
     return {"__init__.py": INIT, **texts}
+
+
+def without_paths(text: str) -> str:
+    """The definitions without what HTTP calls them by: this client speaks gRPC, and needs no package for those options."""
+    text = text.replace('import "google/api/annotations.proto";\n', "")
+    return re.sub(r"    option \(google\.api\.http\) = \{.*?\};\n", "", text, flags=re.S)
 
 
 def moved(text: str) -> str:

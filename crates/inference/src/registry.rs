@@ -33,6 +33,11 @@ impl Registry {
         models.iter().map(|(name, served)| (name.clone(), served.version)).collect()
     }
 
+    /// The models, by name.
+    pub(crate) fn all(&self) -> Vec<Arc<Served>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
     /// The model of a name; the only one for an empty name. Version 0 asks for the newest.
     pub(crate) fn find(&self, name: &str, version: u64) -> Result<Arc<Served>, InferenceError> {
         let models = self.models.read().unwrap_or_else(PoisonError::into_inner);

@@ -81,6 +81,10 @@ impl ScoredAnswer {
     }
 }
 
+/// Most rows of one call.
+const ROWS_MAX: usize = 1_000;
+/// Rows of one call that wait in the queue at once.
+const ROWS_AT_ONCE: usize = 64;
 /// Questions that are made at once, each on a thread of its own: what a caller sends takes many times its bytes meanwhile.
 const PREPARING_MAX: usize = 16;
 /// Requests of as many bytes are made into questions at once: that takes less time than handing them over.
@@ -135,6 +139,34 @@ impl InferenceApi {
         let request = Request { served: Arc::clone(served), prompt, wants, deadline, reply, guard: None };
         self.engine.submit(request, admission).await?;
         Ok(pieces)
+    }
+
+    /// What becomes of each row, in order. The first row that can be asked is refused where the queue is full, and the call with
+    /// it; the others wait their turn. What concerns the server ends the call; what concerns a row stays with it.
+    async fn answer_rows(
+        &self,
+        served: &Arc<Served>,
+        asked: Vec<Result<RowPrompts, Status>>,
+        deadline: Option<Instant>,
+    ) -> Result<Vec<Result<ScoredAnswer, Status>>, Status> {
+        let first = asked.iter().position(Result::is_ok);
+        let answers = futures::stream::iter(asked.into_iter().enumerate()).map(|(row, asked)| async move {
+            let asked = match asked {
+                Ok(asked) => asked,
+                Err(status) => return Ok(Err(status)),
+            };
+            let admission = if first == Some(row) { Admission::Refuse } else { Admission::Wait };
+            match self.answer(served, asked, deadline, admission).await {
+                Ok(answer) => Ok(Ok(answer)),
+                Err(
+                    error @ (InferenceError::Overloaded { .. }
+                    | InferenceError::Draining
+                    | InferenceError::Deadline),
+                ) => Err(Status::from(error)),
+                Err(error) => Ok(Err(error.into())),
+            }
+        });
+        futures::TryStreamExt::try_collect(futures::StreamExt::buffered(answers, ROWS_AT_ONCE)).await
     }
 
     /// The answers to the questions of one row: both wait at once, and go through the model together. `admission` is that of
@@ -205,6 +237,36 @@ fn example(message: Option<v1::Example>) -> Result<Example, Status> {
     wire::under("example", message.try_into()).map_err(wire::invalid)
 }
 
+/// The questions of many rows; one that cannot be asked is a failure of its own.
+fn row_prompts(
+    served: &Served,
+    rows: Vec<v1::Example>,
+    explain: bool,
+    tokens_max: u32,
+) -> Vec<Result<RowPrompts, Status>> {
+    let asked = |row| Ok(RowPrompts::of(served, &example(Some(row))?, explain, tokens_max)?);
+    rows.into_iter().map(asked).collect()
+}
+
+/// What became of one row.
+fn row_answer(outcome: Result<ScoredAnswer, Status>, border: f64) -> v1::RowAnswer {
+    use v1::row_answer::Outcome;
+    let outcome = match outcome {
+        Ok(mut answer) => Outcome::Prediction(v1::RowPrediction {
+            probabilities: answer.probabilities(),
+            label: answer.label,
+            rationale: answer.rationale,
+            log_probability: answer.log_probability,
+            ask_teacher: answer.log_probability < border,
+        }),
+        Err(status) => Outcome::Failure(v1::RowFailure {
+            code: u32::try_from(i32::from(status.code())).unwrap_or_default(),
+            message: status.message().to_owned(),
+        }),
+    };
+    v1::RowAnswer { outcome: Some(outcome) }
+}
+
 /// The log-probability below which an answer asks for the teacher; below nothing where the caller names none.
 fn route_below(border: Option<f64>) -> Result<f64, Status> {
     let border = border.unwrap_or(f64::NEG_INFINITY);
@@ -258,6 +320,30 @@ impl InferenceService for InferenceApi {
             ask_teacher: answered.log_probability < border,
             probabilities: answered.probabilities(),
             label: answered.label,
+            answerer: answerer(&served),
+        }))
+    }
+
+    async fn predict_batch(
+        &self,
+        request: tonic::Request<v1::PredictBatchRequest>,
+    ) -> Result<Response<v1::PredictBatchResponse>, Status> {
+        let deadline = deadline(request.metadata());
+        let request = request.into_inner();
+        let served = self.registry.find(&request.model, request.version)?;
+        let border = route_below(request.route_below)?;
+        if request.examples.len() > ROWS_MAX {
+            let words = format!("has {} rows: send at most {ROWS_MAX} in a call", request.examples.len());
+            return Err(wire::invalid(vec![Violation::new("examples", words)]));
+        }
+        let (bytes, rows) = (request.encoded_len(), request.examples);
+        let asked = {
+            let (served, explain, tokens_max) = (Arc::clone(&served), request.explain, request.tokens_max);
+            self.prepare(bytes, move || Ok(row_prompts(&served, rows, explain, tokens_max))).await?
+        };
+        let answers = self.answer_rows(&served, asked, deadline).await?;
+        Ok(Response::new(v1::PredictBatchResponse {
+            answers: answers.into_iter().map(|outcome| row_answer(outcome, border)).collect(),
             answerer: answerer(&served),
         }))
     }
@@ -337,5 +423,13 @@ impl InferenceService for InferenceApi {
         let prompt = self.prepare(bytes, make).await?;
         let pieces = self.submit(&served, (Wants::Text, prompt), deadline, Admission::Refuse).await?;
         Ok(Response::new(stream(pieces, &served, |text, answerer| v1::GenerateResponse { text, answerer })))
+    }
+
+    async fn list_served_models(
+        &self,
+        _: tonic::Request<v1::ListServedModelsRequest>,
+    ) -> Result<Response<v1::ListServedModelsResponse>, Status> {
+        let models = self.registry.all().iter().filter_map(|served| answerer(served)).collect();
+        Ok(Response::new(v1::ListServedModelsResponse { models }))
     }
 }

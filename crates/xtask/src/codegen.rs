@@ -1,7 +1,6 @@
 //! `cargo xtask codegen [--check]`: the gRPC code of `proto/`, checked in, so that builds need no protoc.
 
 use anyhow::{Context, bail};
-use prost::Message;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,6 +10,11 @@ const OUT: &str = "crates/wire/src/gen";
 
 /// The folders of definitions in `proto/`: our own, and standard protocols.
 const FOLDERS: &[&str] = &["distillery/v1", "third_party/open_inference"];
+
+/// Definitions that ours import and nothing is generated from: what a method is called by over HTTP.
+const IMPORTED: &str = "third_party/googleapis";
+/// The package of those.
+const IMPORTED_PACKAGE: &str = "google.api";
 
 /// Writes the generated code, or checks that it is what `proto/` says.
 pub(crate) fn run(mut arguments: impl Iterator<Item = String>) -> anyhow::Result<()> {
@@ -52,19 +56,23 @@ fn generate(proto: &Path) -> anyhow::Result<BTreeMap<String, Vec<u8>>> {
         }
     }
     files.sort();
-    let descriptors = protox::compile(&files, [proto])?;
+    let mut compiler = protox::Compiler::new([proto, &proto.join(IMPORTED)])?;
+    compiler.include_imports(true).include_source_info(true).open_files(&files)?;
     let folder = tempfile::tempdir()?;
+    let mut descriptors = compiler.file_descriptor_set();
+    descriptors.file.retain(|file| file.package() != IMPORTED_PACKAGE);
     tonic_prost_build::configure()
         .out_dir(folder.path())
         .emit_rerun_if_changed(false)
         .codec_path("crate::Codec")
-        .compile_fds(descriptors.clone())?;
+        .compile_fds(descriptors)?;
     let mut generated = BTreeMap::new();
     for entry in fs::read_dir(folder.path())? {
         let entry = entry?;
         generated.insert(entry.file_name().to_string_lossy().into_owned(), fs::read(entry.path())?);
     }
-    generated.insert("distillery.v1.bin".to_owned(), descriptors.encode_to_vec());
+    // Encoded by the compiler: options of other packages, such as `google.api.http`, are kept.
+    generated.insert("distillery.v1.bin".to_owned(), compiler.encode_file_descriptor_set());
     Ok(generated)
 }
 
@@ -82,7 +90,8 @@ mod tests {
     fn a_changed_definition_is_noticed() {
         let root = crate::repository::root().unwrap();
         let folder = tempfile::tempdir().unwrap();
-        for below in FOLDERS {
+        let imported = ["third_party/googleapis/google/api"];
+        for below in FOLDERS.iter().chain(&imported) {
             let out = folder.path().join(below);
             fs::create_dir_all(&out).unwrap();
             for entry in fs::read_dir(root.join("proto").join(below)).unwrap() {

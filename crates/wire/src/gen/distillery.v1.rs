@@ -4614,6 +4614,85 @@ pub struct PredictResponse {
     #[prost(bool, tag = "5")]
     pub ask_teacher: bool,
 }
+/// See PredictBatch.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PredictBatchRequest {
+    /// The model's name; may be empty where the server has only one.
+    #[prost(string, tag = "1")]
+    pub model: ::prost::alloc::string::String,
+    /// The version; 0 for the newest.
+    #[prost(uint64, tag = "2")]
+    pub version: u64,
+    /// What to label: at most 1000 rows, and 2 MiB of them.
+    #[prost(message, repeated, tag = "3")]
+    pub examples: ::prost::alloc::vec::Vec<Example>,
+    /// As in PredictRequest.
+    #[prost(double, optional, tag = "4")]
+    pub route_below: ::core::option::Option<f64>,
+    /// Whether rationales are wanted, too.
+    #[prost(bool, tag = "5")]
+    pub explain: bool,
+    /// Most tokens of a rationale; 0 for the model's own limit.
+    #[prost(uint32, tag = "6")]
+    pub tokens_max: u32,
+}
+/// The label of one row of several.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RowPrediction {
+    /// The label.
+    #[prost(string, tag = "1")]
+    pub label: ::prost::alloc::string::String,
+    /// The closed set's probabilities, in the set's order; empty for open sets.
+    #[prost(message, repeated, tag = "2")]
+    pub probabilities: ::prost::alloc::vec::Vec<LabelProbability>,
+    /// The rationale; empty where none was wanted.
+    #[prost(string, tag = "3")]
+    pub rationale: ::prost::alloc::string::String,
+    /// As in PredictResponse.
+    #[prost(double, tag = "4")]
+    pub log_probability: f64,
+    /// As in PredictResponse.
+    #[prost(bool, tag = "5")]
+    pub ask_teacher: bool,
+}
+/// Why one row of several has no answer.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RowFailure {
+    /// The code that the row would get in a call of its own, as gRPC numbers them.
+    #[prost(uint32, tag = "1")]
+    pub code: u32,
+    /// What is wrong, and what to do.
+    #[prost(string, tag = "2")]
+    pub message: ::prost::alloc::string::String,
+}
+/// What became of one row of several.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RowAnswer {
+    #[prost(oneof = "row_answer::Outcome", tags = "1, 2")]
+    pub outcome: ::core::option::Option<row_answer::Outcome>,
+}
+/// Nested message and enum types in `RowAnswer`.
+pub mod row_answer {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Outcome {
+        /// It was answered.
+        #[prost(message, tag = "1")]
+        Prediction(super::RowPrediction),
+        /// It failed; the others did not.
+        #[prost(message, tag = "2")]
+        Failure(super::RowFailure),
+    }
+}
+/// See PredictBatch.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PredictBatchResponse {
+    /// One entry for each row, in their order.
+    #[prost(message, repeated, tag = "1")]
+    pub answers: ::prost::alloc::vec::Vec<RowAnswer>,
+    /// The model that answered.
+    #[prost(message, optional, tag = "2")]
+    pub answerer: ::core::option::Option<Answerer>,
+}
 /// See Explain.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ExplainRequest {
@@ -4718,6 +4797,16 @@ pub struct GenerateResponse {
     /// The model that answers; in the first piece only.
     #[prost(message, optional, tag = "2")]
     pub answerer: ::core::option::Option<Answerer>,
+}
+/// See ListServedModels.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListServedModelsRequest {}
+/// See ListServedModels.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListServedModelsResponse {
+    /// The newest version of each, by name.
+    #[prost(message, repeated, tag = "1")]
+    pub models: ::prost::alloc::vec::Vec<Answerer>,
 }
 /// Generated client implementations.
 pub mod inference_service_client {
@@ -4836,6 +4925,33 @@ pub mod inference_service_client {
                 .insert(GrpcMethod::new("distillery.v1.InferenceService", "Predict"));
             self.inner.unary(req, path, codec).await
         }
+        /// The labels of many rows, and their rationales where they are wanted. A row that cannot be answered fails alone.
+        pub async fn predict_batch(
+            &mut self,
+            request: impl tonic::IntoRequest<super::PredictBatchRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::PredictBatchResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = crate::Codec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/distillery.v1.InferenceService/PredictBatch",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("distillery.v1.InferenceService", "PredictBatch"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
         /// The rationale, token by token.
         pub async fn explain(
             &mut self,
@@ -4916,6 +5032,33 @@ pub mod inference_service_client {
                 .insert(GrpcMethod::new("distillery.v1.InferenceService", "Generate"));
             self.inner.server_streaming(req, path, codec).await
         }
+        /// The models that answer here, by name.
+        pub async fn list_served_models(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListServedModelsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListServedModelsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = crate::Codec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/distillery.v1.InferenceService/ListServedModels",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("distillery.v1.InferenceService", "ListServedModels"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -4936,6 +5079,14 @@ pub mod inference_service_server {
             &self,
             request: tonic::Request<super::PredictRequest>,
         ) -> std::result::Result<tonic::Response<super::PredictResponse>, tonic::Status>;
+        /// The labels of many rows, and their rationales where they are wanted. A row that cannot be answered fails alone.
+        async fn predict_batch(
+            &self,
+            request: tonic::Request<super::PredictBatchRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::PredictBatchResponse>,
+            tonic::Status,
+        >;
         /// Server streaming response type for the Explain method.
         type ExplainStream: tonic::codegen::tokio_stream::Stream<
                 Item = std::result::Result<super::ExplainResponse, tonic::Status>,
@@ -4966,6 +5117,14 @@ pub mod inference_service_server {
             &self,
             request: tonic::Request<super::GenerateRequest>,
         ) -> std::result::Result<tonic::Response<Self::GenerateStream>, tonic::Status>;
+        /// The models that answer here, by name.
+        async fn list_served_models(
+            &self,
+            request: tonic::Request<super::ListServedModelsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListServedModelsResponse>,
+            tonic::Status,
+        >;
     }
     /// Answers of published students.
     #[derive(Debug)]
@@ -5074,6 +5233,52 @@ pub mod inference_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = PredictSvc(inner);
+                        let codec = crate::Codec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/distillery.v1.InferenceService/PredictBatch" => {
+                    #[allow(non_camel_case_types)]
+                    struct PredictBatchSvc<T: InferenceService>(pub Arc<T>);
+                    impl<
+                        T: InferenceService,
+                    > tonic::server::UnaryService<super::PredictBatchRequest>
+                    for PredictBatchSvc<T> {
+                        type Response = super::PredictBatchResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::PredictBatchRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as InferenceService>::predict_batch(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = PredictBatchSvc(inner);
                         let codec = crate::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
@@ -5226,6 +5431,52 @@ pub mod inference_service_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/distillery.v1.InferenceService/ListServedModels" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListServedModelsSvc<T: InferenceService>(pub Arc<T>);
+                    impl<
+                        T: InferenceService,
+                    > tonic::server::UnaryService<super::ListServedModelsRequest>
+                    for ListServedModelsSvc<T> {
+                        type Response = super::ListServedModelsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListServedModelsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as InferenceService>::list_served_models(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListServedModelsSvc(inner);
+                        let codec = crate::Codec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)

@@ -26,7 +26,7 @@ from distillery_client._proto import spec_pb2 as distillery_dot_v1_dot_spec__pb2
 from distillery_client._proto import types_pb2 as distillery_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x64istillery/v1/inference.proto\x12\rdistillery.v1\x1a\x18\x64istillery/v1/spec.proto\x1a\x19\x64istillery/v1/types.proto\"Q\n\x08\x41nswerer\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12%\n\x06metric\x18\x03 \x01(\x0e\x32\x15.distillery.v1.Metric\"6\n\x10LabelProbability\x12\r\n\x05label\x18\x01 \x01(\t\x12\x13\n\x0bprobability\x18\x02 \x01(\x01\"\x83\x01\n\x0ePredictRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\'\n\x07\x65xample\x18\x03 \x01(\x0b\x32\x16.distillery.v1.Example\x12\x18\n\x0broute_below\x18\x04 \x01(\x01H\x00\x88\x01\x01\x42\x0e\n\x0c_route_below\"\xb1\x01\n\x0fPredictResponse\x12\r\n\x05label\x18\x01 \x01(\t\x12\x36\n\rprobabilities\x18\x02 \x03(\x0b\x32\x1f.distillery.v1.LabelProbability\x12)\n\x08\x61nswerer\x18\x03 \x01(\x0b\x32\x17.distillery.v1.Answerer\x12\x17\n\x0flog_probability\x18\x04 \x01(\x01\x12\x13\n\x0b\x61sk_teacher\x18\x05 \x01(\x08\"m\n\x0e\x45xplainRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\'\n\x07\x65xample\x18\x03 \x01(\x0b\x32\x16.distillery.v1.Example\x12\x12\n\ntokens_max\x18\x04 \x01(\r\"J\n\x0f\x45xplainResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\x12)\n\x08\x61nswerer\x18\x02 \x01(\x0b\x32\x17.distillery.v1.Answerer\"\xa1\x01\n\x18PredictAndExplainRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\'\n\x07\x65xample\x18\x03 \x01(\x0b\x32\x16.distillery.v1.Example\x12\x12\n\ntokens_max\x18\x04 \x01(\r\x12\x18\n\x0broute_below\x18\x05 \x01(\x01H\x00\x88\x01\x01\x42\x0e\n\x0c_route_below\"\xce\x01\n\x19PredictAndExplainResponse\x12\r\n\x05label\x18\x01 \x01(\t\x12\x36\n\rprobabilities\x18\x02 \x03(\x0b\x32\x1f.distillery.v1.LabelProbability\x12\x11\n\trationale\x18\x03 \x01(\t\x12)\n\x08\x61nswerer\x18\x04 \x01(\x0b\x32\x17.distillery.v1.Answerer\x12\x17\n\x0flog_probability\x18\x05 \x01(\x01\x12\x13\n\x0b\x61sk_teacher\x18\x06 \x01(\x08\"\x95\x01\n\x0fGenerateRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\r\n\x05input\x18\x03 \x01(\t\x12\x12\n\ntokens_max\x18\x04 \x01(\r\x12\x13\n\x0btemperature\x18\x05 \x01(\x01\x12\r\n\x05top_k\x18\x06 \x01(\r\x12\r\n\x05top_p\x18\x07 \x01(\x01\x12\x0c\n\x04seed\x18\x08 \x01(\x04\"K\n\x10GenerateResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\x12)\n\x08\x61nswerer\x18\x02 \x01(\x0b\x32\x17.distillery.v1.Answerer2\xdf\x02\n\x10InferenceService\x12H\n\x07Predict\x12\x1d.distillery.v1.PredictRequest\x1a\x1e.distillery.v1.PredictResponse\x12J\n\x07\x45xplain\x12\x1d.distillery.v1.ExplainRequest\x1a\x1e.distillery.v1.ExplainResponse0\x01\x12\x66\n\x11PredictAndExplain\x12\'.distillery.v1.PredictAndExplainRequest\x1a(.distillery.v1.PredictAndExplainResponse\x12M\n\x08Generate\x12\x1e.distillery.v1.GenerateRequest\x1a\x1f.distillery.v1.GenerateResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x64istillery/v1/inference.proto\x12\rdistillery.v1\x1a\x18\x64istillery/v1/spec.proto\x1a\x19\x64istillery/v1/types.proto\"Q\n\x08\x41nswerer\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12%\n\x06metric\x18\x03 \x01(\x0e\x32\x15.distillery.v1.Metric\"6\n\x10LabelProbability\x12\r\n\x05label\x18\x01 \x01(\t\x12\x13\n\x0bprobability\x18\x02 \x01(\x01\"\x83\x01\n\x0ePredictRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\'\n\x07\x65xample\x18\x03 \x01(\x0b\x32\x16.distillery.v1.Example\x12\x18\n\x0broute_below\x18\x04 \x01(\x01H\x00\x88\x01\x01\x42\x0e\n\x0c_route_below\"\xb1\x01\n\x0fPredictResponse\x12\r\n\x05label\x18\x01 \x01(\t\x12\x36\n\rprobabilities\x18\x02 \x03(\x0b\x32\x1f.distillery.v1.LabelProbability\x12)\n\x08\x61nswerer\x18\x03 \x01(\x0b\x32\x17.distillery.v1.Answerer\x12\x17\n\x0flog_probability\x18\x04 \x01(\x01\x12\x13\n\x0b\x61sk_teacher\x18\x05 \x01(\x08\"\xae\x01\n\x13PredictBatchRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12(\n\x08\x65xamples\x18\x03 \x03(\x0b\x32\x16.distillery.v1.Example\x12\x18\n\x0broute_below\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x0f\n\x07\x65xplain\x18\x05 \x01(\x08\x12\x12\n\ntokens_max\x18\x06 \x01(\rB\x0e\n\x0c_route_below\"\x97\x01\n\rRowPrediction\x12\r\n\x05label\x18\x01 \x01(\t\x12\x36\n\rprobabilities\x18\x02 \x03(\x0b\x32\x1f.distillery.v1.LabelProbability\x12\x11\n\trationale\x18\x03 \x01(\t\x12\x17\n\x0flog_probability\x18\x04 \x01(\x01\x12\x13\n\x0b\x61sk_teacher\x18\x05 \x01(\x08\"+\n\nRowFailure\x12\x0c\n\x04\x63ode\x18\x01 \x01(\r\x12\x0f\n\x07message\x18\x02 \x01(\t\"x\n\tRowAnswer\x12\x32\n\nprediction\x18\x01 \x01(\x0b\x32\x1c.distillery.v1.RowPredictionH\x00\x12,\n\x07\x66\x61ilure\x18\x02 \x01(\x0b\x32\x19.distillery.v1.RowFailureH\x00\x42\t\n\x07outcome\"l\n\x14PredictBatchResponse\x12)\n\x07\x61nswers\x18\x01 \x03(\x0b\x32\x18.distillery.v1.RowAnswer\x12)\n\x08\x61nswerer\x18\x02 \x01(\x0b\x32\x17.distillery.v1.Answerer\"m\n\x0e\x45xplainRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\'\n\x07\x65xample\x18\x03 \x01(\x0b\x32\x16.distillery.v1.Example\x12\x12\n\ntokens_max\x18\x04 \x01(\r\"J\n\x0f\x45xplainResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\x12)\n\x08\x61nswerer\x18\x02 \x01(\x0b\x32\x17.distillery.v1.Answerer\"\xa1\x01\n\x18PredictAndExplainRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\'\n\x07\x65xample\x18\x03 \x01(\x0b\x32\x16.distillery.v1.Example\x12\x12\n\ntokens_max\x18\x04 \x01(\r\x12\x18\n\x0broute_below\x18\x05 \x01(\x01H\x00\x88\x01\x01\x42\x0e\n\x0c_route_below\"\xce\x01\n\x19PredictAndExplainResponse\x12\r\n\x05label\x18\x01 \x01(\t\x12\x36\n\rprobabilities\x18\x02 \x03(\x0b\x32\x1f.distillery.v1.LabelProbability\x12\x11\n\trationale\x18\x03 \x01(\t\x12)\n\x08\x61nswerer\x18\x04 \x01(\x0b\x32\x17.distillery.v1.Answerer\x12\x17\n\x0flog_probability\x18\x05 \x01(\x01\x12\x13\n\x0b\x61sk_teacher\x18\x06 \x01(\x08\"\x95\x01\n\x0fGenerateRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\r\n\x05input\x18\x03 \x01(\t\x12\x12\n\ntokens_max\x18\x04 \x01(\r\x12\x13\n\x0btemperature\x18\x05 \x01(\x01\x12\r\n\x05top_k\x18\x06 \x01(\r\x12\r\n\x05top_p\x18\x07 \x01(\x01\x12\x0c\n\x04seed\x18\x08 \x01(\x04\"K\n\x10GenerateResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\x12)\n\x08\x61nswerer\x18\x02 \x01(\x0b\x32\x17.distillery.v1.Answerer\"\x19\n\x17ListServedModelsRequest\"C\n\x18ListServedModelsResponse\x12\'\n\x06models\x18\x01 \x03(\x0b\x32\x17.distillery.v1.Answerer2\xa9\x04\n\x10InferenceService\x12J\n\x07Predict\x12\x1d.distillery.v1.PredictRequest\x1a\x1e.distillery.v1.PredictResponse\"\x00\x12Y\n\x0cPredictBatch\x12\".distillery.v1.PredictBatchRequest\x1a#.distillery.v1.PredictBatchResponse\"\x00\x12L\n\x07\x45xplain\x12\x1d.distillery.v1.ExplainRequest\x1a\x1e.distillery.v1.ExplainResponse\"\x00\x30\x01\x12h\n\x11PredictAndExplain\x12\'.distillery.v1.PredictAndExplainRequest\x1a(.distillery.v1.PredictAndExplainResponse\"\x00\x12O\n\x08Generate\x12\x1e.distillery.v1.GenerateRequest\x1a\x1f.distillery.v1.GenerateResponse\"\x00\x30\x01\x12\x65\n\x10ListServedModels\x12&.distillery.v1.ListServedModelsRequest\x1a\'.distillery.v1.ListServedModelsResponse\"\x00\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,18 +41,32 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PREDICTREQUEST']._serialized_end=372
   _globals['_PREDICTRESPONSE']._serialized_start=375
   _globals['_PREDICTRESPONSE']._serialized_end=552
-  _globals['_EXPLAINREQUEST']._serialized_start=554
-  _globals['_EXPLAINREQUEST']._serialized_end=663
-  _globals['_EXPLAINRESPONSE']._serialized_start=665
-  _globals['_EXPLAINRESPONSE']._serialized_end=739
-  _globals['_PREDICTANDEXPLAINREQUEST']._serialized_start=742
-  _globals['_PREDICTANDEXPLAINREQUEST']._serialized_end=903
-  _globals['_PREDICTANDEXPLAINRESPONSE']._serialized_start=906
-  _globals['_PREDICTANDEXPLAINRESPONSE']._serialized_end=1112
-  _globals['_GENERATEREQUEST']._serialized_start=1115
-  _globals['_GENERATEREQUEST']._serialized_end=1264
-  _globals['_GENERATERESPONSE']._serialized_start=1266
-  _globals['_GENERATERESPONSE']._serialized_end=1341
-  _globals['_INFERENCESERVICE']._serialized_start=1344
-  _globals['_INFERENCESERVICE']._serialized_end=1695
+  _globals['_PREDICTBATCHREQUEST']._serialized_start=555
+  _globals['_PREDICTBATCHREQUEST']._serialized_end=729
+  _globals['_ROWPREDICTION']._serialized_start=732
+  _globals['_ROWPREDICTION']._serialized_end=883
+  _globals['_ROWFAILURE']._serialized_start=885
+  _globals['_ROWFAILURE']._serialized_end=928
+  _globals['_ROWANSWER']._serialized_start=930
+  _globals['_ROWANSWER']._serialized_end=1050
+  _globals['_PREDICTBATCHRESPONSE']._serialized_start=1052
+  _globals['_PREDICTBATCHRESPONSE']._serialized_end=1160
+  _globals['_EXPLAINREQUEST']._serialized_start=1162
+  _globals['_EXPLAINREQUEST']._serialized_end=1271
+  _globals['_EXPLAINRESPONSE']._serialized_start=1273
+  _globals['_EXPLAINRESPONSE']._serialized_end=1347
+  _globals['_PREDICTANDEXPLAINREQUEST']._serialized_start=1350
+  _globals['_PREDICTANDEXPLAINREQUEST']._serialized_end=1511
+  _globals['_PREDICTANDEXPLAINRESPONSE']._serialized_start=1514
+  _globals['_PREDICTANDEXPLAINRESPONSE']._serialized_end=1720
+  _globals['_GENERATEREQUEST']._serialized_start=1723
+  _globals['_GENERATEREQUEST']._serialized_end=1872
+  _globals['_GENERATERESPONSE']._serialized_start=1874
+  _globals['_GENERATERESPONSE']._serialized_end=1949
+  _globals['_LISTSERVEDMODELSREQUEST']._serialized_start=1951
+  _globals['_LISTSERVEDMODELSREQUEST']._serialized_end=1976
+  _globals['_LISTSERVEDMODELSRESPONSE']._serialized_start=1978
+  _globals['_LISTSERVEDMODELSRESPONSE']._serialized_end=2045
+  _globals['_INFERENCESERVICE']._serialized_start=2048
+  _globals['_INFERENCESERVICE']._serialized_end=2601
 # @@protoc_insertion_point(module_scope)

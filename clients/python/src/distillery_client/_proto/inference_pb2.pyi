@@ -157,6 +157,180 @@ class PredictResponse(_message.Message):
 Global___PredictResponse: _TypeAlias = PredictResponse  # noqa: Y015
 
 @_typing.final
+class PredictBatchRequest(_message.Message):
+    """See PredictBatch."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    EXAMPLES_FIELD_NUMBER: _builtins.int
+    ROUTE_BELOW_FIELD_NUMBER: _builtins.int
+    EXPLAIN_FIELD_NUMBER: _builtins.int
+    TOKENS_MAX_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """The model's name; may be empty where the server has only one."""
+    version: _builtins.int
+    """The version; 0 for the newest."""
+    route_below: _builtins.float
+    """As in PredictRequest."""
+    explain: _builtins.bool
+    """Whether rationales are wanted, too."""
+    tokens_max: _builtins.int
+    """Most tokens of a rationale; 0 for the model's own limit."""
+    @_builtins.property
+    def examples(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Example]:
+        """What to label: at most 1000 rows, and 2 MiB of them."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        version: _builtins.int = ...,
+        examples: _abc.Iterable[_types_pb2.Example] | None = ...,
+        route_below: _builtins.float | None = ...,
+        explain: _builtins.bool = ...,
+        tokens_max: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_route_below", b"_route_below", "route_below", b"route_below"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_route_below", b"_route_below", "examples", b"examples", "explain", b"explain", "model", b"model", "route_below", b"route_below", "tokens_max", b"tokens_max", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__route_below: _TypeAlias = _typing.Literal["route_below"]  # noqa: Y015
+    _WhichOneofArgType__route_below: _TypeAlias = _typing.Literal["_route_below", b"_route_below"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__route_below) -> _WhichOneofReturnType__route_below | None: ...
+
+Global___PredictBatchRequest: _TypeAlias = PredictBatchRequest  # noqa: Y015
+
+@_typing.final
+class RowPrediction(_message.Message):
+    """The label of one row of several."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LABEL_FIELD_NUMBER: _builtins.int
+    PROBABILITIES_FIELD_NUMBER: _builtins.int
+    RATIONALE_FIELD_NUMBER: _builtins.int
+    LOG_PROBABILITY_FIELD_NUMBER: _builtins.int
+    ASK_TEACHER_FIELD_NUMBER: _builtins.int
+    label: _builtins.str
+    """The label."""
+    rationale: _builtins.str
+    """The rationale; empty where none was wanted."""
+    log_probability: _builtins.float
+    """As in PredictResponse."""
+    ask_teacher: _builtins.bool
+    """As in PredictResponse."""
+    @_builtins.property
+    def probabilities(self) -> _containers.RepeatedCompositeFieldContainer[Global___LabelProbability]:
+        """The closed set's probabilities, in the set's order; empty for open sets."""
+
+    def __init__(
+        self,
+        *,
+        label: _builtins.str = ...,
+        probabilities: _abc.Iterable[Global___LabelProbability] | None = ...,
+        rationale: _builtins.str = ...,
+        log_probability: _builtins.float = ...,
+        ask_teacher: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ask_teacher", b"ask_teacher", "label", b"label", "log_probability", b"log_probability", "probabilities", b"probabilities", "rationale", b"rationale"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RowPrediction: _TypeAlias = RowPrediction  # noqa: Y015
+
+@_typing.final
+class RowFailure(_message.Message):
+    """Why one row of several has no answer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CODE_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    code: _builtins.int
+    """The code that the row would get in a call of its own, as gRPC numbers them."""
+    message: _builtins.str
+    """What is wrong, and what to do."""
+    def __init__(
+        self,
+        *,
+        code: _builtins.int = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "message", b"message"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RowFailure: _TypeAlias = RowFailure  # noqa: Y015
+
+@_typing.final
+class RowAnswer(_message.Message):
+    """What became of one row of several."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PREDICTION_FIELD_NUMBER: _builtins.int
+    FAILURE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def prediction(self) -> Global___RowPrediction:
+        """It was answered."""
+
+    @_builtins.property
+    def failure(self) -> Global___RowFailure:
+        """It failed; the others did not."""
+
+    def __init__(
+        self,
+        *,
+        prediction: Global___RowPrediction | None = ...,
+        failure: Global___RowFailure | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "outcome", b"outcome", "prediction", b"prediction"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "outcome", b"outcome", "prediction", b"prediction"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["prediction", "failure"]  # noqa: Y015
+    _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
+
+Global___RowAnswer: _TypeAlias = RowAnswer  # noqa: Y015
+
+@_typing.final
+class PredictBatchResponse(_message.Message):
+    """See PredictBatch."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ANSWERS_FIELD_NUMBER: _builtins.int
+    ANSWERER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def answers(self) -> _containers.RepeatedCompositeFieldContainer[Global___RowAnswer]:
+        """One entry for each row, in their order."""
+
+    @_builtins.property
+    def answerer(self) -> Global___Answerer:
+        """The model that answered."""
+
+    def __init__(
+        self,
+        *,
+        answers: _abc.Iterable[Global___RowAnswer] | None = ...,
+        answerer: Global___Answerer | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answerer", b"answerer"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answerer", b"answerer", "answers", b"answers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PredictBatchResponse: _TypeAlias = PredictBatchResponse  # noqa: Y015
+
+@_typing.final
 class ExplainRequest(_message.Message):
     """See Explain."""
 
@@ -385,3 +559,44 @@ class GenerateResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GenerateResponse: _TypeAlias = GenerateResponse  # noqa: Y015
+
+@_typing.final
+class ListServedModelsRequest(_message.Message):
+    """See ListServedModels."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListServedModelsRequest: _TypeAlias = ListServedModelsRequest  # noqa: Y015
+
+@_typing.final
+class ListServedModelsResponse(_message.Message):
+    """See ListServedModels."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODELS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___Answerer]:
+        """The newest version of each, by name."""
+
+    def __init__(
+        self,
+        *,
+        models: _abc.Iterable[Global___Answerer] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["models", b"models"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListServedModelsResponse: _TypeAlias = ListServedModelsResponse  # noqa: Y015

@@ -40,6 +40,11 @@ class InferenceServiceStub:
                 request_serializer=distillery_dot_v1_dot_inference__pb2.PredictRequest.SerializeToString,
                 response_deserializer=distillery_dot_v1_dot_inference__pb2.PredictResponse.FromString,
                 _registered_method=True)
+        self.PredictBatch = channel.unary_unary(
+                '/distillery.v1.InferenceService/PredictBatch',
+                request_serializer=distillery_dot_v1_dot_inference__pb2.PredictBatchRequest.SerializeToString,
+                response_deserializer=distillery_dot_v1_dot_inference__pb2.PredictBatchResponse.FromString,
+                _registered_method=True)
         self.Explain = channel.unary_stream(
                 '/distillery.v1.InferenceService/Explain',
                 request_serializer=distillery_dot_v1_dot_inference__pb2.ExplainRequest.SerializeToString,
@@ -55,6 +60,11 @@ class InferenceServiceStub:
                 request_serializer=distillery_dot_v1_dot_inference__pb2.GenerateRequest.SerializeToString,
                 response_deserializer=distillery_dot_v1_dot_inference__pb2.GenerateResponse.FromString,
                 _registered_method=True)
+        self.ListServedModels = channel.unary_unary(
+                '/distillery.v1.InferenceService/ListServedModels',
+                request_serializer=distillery_dot_v1_dot_inference__pb2.ListServedModelsRequest.SerializeToString,
+                response_deserializer=distillery_dot_v1_dot_inference__pb2.ListServedModelsResponse.FromString,
+                _registered_method=True)
 
 
 class InferenceServiceServicer:
@@ -63,6 +73,13 @@ class InferenceServiceServicer:
 
     def Predict(self, request, context):
         """The label. Where the task has a closed label set, exactly one of them, with a probability for each.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PredictBatch(self, request, context):
+        """The labels of many rows, and their rationales where they are wanted. A row that cannot be answered fails alone.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -89,6 +106,13 @@ class InferenceServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListServedModels(self, request, context):
+        """The models that answer here, by name.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_InferenceServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -96,6 +120,11 @@ def add_InferenceServiceServicer_to_server(servicer, server):
                     servicer.Predict,
                     request_deserializer=distillery_dot_v1_dot_inference__pb2.PredictRequest.FromString,
                     response_serializer=distillery_dot_v1_dot_inference__pb2.PredictResponse.SerializeToString,
+            ),
+            'PredictBatch': grpc.unary_unary_rpc_method_handler(
+                    servicer.PredictBatch,
+                    request_deserializer=distillery_dot_v1_dot_inference__pb2.PredictBatchRequest.FromString,
+                    response_serializer=distillery_dot_v1_dot_inference__pb2.PredictBatchResponse.SerializeToString,
             ),
             'Explain': grpc.unary_stream_rpc_method_handler(
                     servicer.Explain,
@@ -111,6 +140,11 @@ def add_InferenceServiceServicer_to_server(servicer, server):
                     servicer.Generate,
                     request_deserializer=distillery_dot_v1_dot_inference__pb2.GenerateRequest.FromString,
                     response_serializer=distillery_dot_v1_dot_inference__pb2.GenerateResponse.SerializeToString,
+            ),
+            'ListServedModels': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListServedModels,
+                    request_deserializer=distillery_dot_v1_dot_inference__pb2.ListServedModelsRequest.FromString,
+                    response_serializer=distillery_dot_v1_dot_inference__pb2.ListServedModelsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -141,6 +175,33 @@ class InferenceService:
             '/distillery.v1.InferenceService/Predict',
             distillery_dot_v1_dot_inference__pb2.PredictRequest.SerializeToString,
             distillery_dot_v1_dot_inference__pb2.PredictResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PredictBatch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/distillery.v1.InferenceService/PredictBatch',
+            distillery_dot_v1_dot_inference__pb2.PredictBatchRequest.SerializeToString,
+            distillery_dot_v1_dot_inference__pb2.PredictBatchResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -222,6 +283,33 @@ class InferenceService:
             '/distillery.v1.InferenceService/Generate',
             distillery_dot_v1_dot_inference__pb2.GenerateRequest.SerializeToString,
             distillery_dot_v1_dot_inference__pb2.GenerateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListServedModels(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/distillery.v1.InferenceService/ListServedModels',
+            distillery_dot_v1_dot_inference__pb2.ListServedModelsRequest.SerializeToString,
+            distillery_dot_v1_dot_inference__pb2.ListServedModelsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -35,12 +35,16 @@ class InferenceServiceStub:
     def __new__(cls, channel: _aio.Channel) -> InferenceServiceAsyncStub: ...
     Predict: _grpc.UnaryUnaryMultiCallable[_inference_pb2.PredictRequest, _inference_pb2.PredictResponse]
     """The label. Where the task has a closed label set, exactly one of them, with a probability for each."""
+    PredictBatch: _grpc.UnaryUnaryMultiCallable[_inference_pb2.PredictBatchRequest, _inference_pb2.PredictBatchResponse]
+    """The labels of many rows, and their rationales where they are wanted. A row that cannot be answered fails alone."""
     Explain: _grpc.UnaryStreamMultiCallable[_inference_pb2.ExplainRequest, _inference_pb2.ExplainResponse]
     """The rationale, token by token."""
     PredictAndExplain: _grpc.UnaryUnaryMultiCallable[_inference_pb2.PredictAndExplainRequest, _inference_pb2.PredictAndExplainResponse]
     """Label and rationale in one call."""
     Generate: _grpc.UnaryStreamMultiCallable[_inference_pb2.GenerateRequest, _inference_pb2.GenerateResponse]
     """Free text from the input as given, without a task prefix."""
+    ListServedModels: _grpc.UnaryUnaryMultiCallable[_inference_pb2.ListServedModelsRequest, _inference_pb2.ListServedModelsResponse]
+    """The models that answer here, by name."""
 
 @_typing.type_check_only
 class InferenceServiceAsyncStub(InferenceServiceStub):
@@ -49,12 +53,16 @@ class InferenceServiceAsyncStub(InferenceServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Predict: _aio.UnaryUnaryMultiCallable[_inference_pb2.PredictRequest, _inference_pb2.PredictResponse]  # type: ignore[assignment]
     """The label. Where the task has a closed label set, exactly one of them, with a probability for each."""
+    PredictBatch: _aio.UnaryUnaryMultiCallable[_inference_pb2.PredictBatchRequest, _inference_pb2.PredictBatchResponse]  # type: ignore[assignment]
+    """The labels of many rows, and their rationales where they are wanted. A row that cannot be answered fails alone."""
     Explain: _aio.UnaryStreamMultiCallable[_inference_pb2.ExplainRequest, _inference_pb2.ExplainResponse]  # type: ignore[assignment]
     """The rationale, token by token."""
     PredictAndExplain: _aio.UnaryUnaryMultiCallable[_inference_pb2.PredictAndExplainRequest, _inference_pb2.PredictAndExplainResponse]  # type: ignore[assignment]
     """Label and rationale in one call."""
     Generate: _aio.UnaryStreamMultiCallable[_inference_pb2.GenerateRequest, _inference_pb2.GenerateResponse]  # type: ignore[assignment]
     """Free text from the input as given, without a task prefix."""
+    ListServedModels: _aio.UnaryUnaryMultiCallable[_inference_pb2.ListServedModelsRequest, _inference_pb2.ListServedModelsResponse]  # type: ignore[assignment]
+    """The models that answer here, by name."""
 
 class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
     """Answers of published students."""
@@ -66,6 +74,14 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_inference_pb2.PredictResponse, _abc.Awaitable[_inference_pb2.PredictResponse]]:
         """The label. Where the task has a closed label set, exactly one of them, with a probability for each."""
+
+    @_abc_1.abstractmethod
+    def PredictBatch(
+        self,
+        request: _inference_pb2.PredictBatchRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inference_pb2.PredictBatchResponse, _abc.Awaitable[_inference_pb2.PredictBatchResponse]]:
+        """The labels of many rows, and their rationales where they are wanted. A row that cannot be answered fails alone."""
 
     @_abc_1.abstractmethod
     def Explain(
@@ -90,5 +106,13 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_inference_pb2.GenerateResponse], _abc.AsyncIterator[_inference_pb2.GenerateResponse]]:
         """Free text from the input as given, without a task prefix."""
+
+    @_abc_1.abstractmethod
+    def ListServedModels(
+        self,
+        request: _inference_pb2.ListServedModelsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inference_pb2.ListServedModelsResponse, _abc.Awaitable[_inference_pb2.ListServedModelsResponse]]:
+        """The models that answer here, by name."""
 
 def add_InferenceServiceServicer_to_server(servicer: InferenceServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
