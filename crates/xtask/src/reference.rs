@@ -1,4 +1,5 @@
-//! `cargo xtask reference [--check]`: the reference pages of the specification and of the configuration, from the code.
+//! `cargo xtask reference [--check]`: the reference pages of the specification and of the configuration, and the document of
+//! the API over HTTP, from the code.
 
 use anyhow::{Context, bail};
 use domain::Task;
@@ -13,6 +14,8 @@ use std::path::Path;
 
 const SPEC: &str = "docs/reference/spec.md";
 const CONFIGURATION: &str = "docs/reference/configuration.md";
+const API: &str = "docs/reference/openapi.json";
+const DESCRIPTORS: &str = "crates/wire/src/gen/distillery.v1.bin";
 const DEFAULTS: &str = "crates/app/src/default.toml";
 
 /// Writes the pages, or checks that they are what the code says.
@@ -24,7 +27,10 @@ pub(crate) fn run(mut arguments: impl Iterator<Item = String>) -> anyhow::Result
     };
     let root = crate::repository::root()?;
     let defaults = fs::read_to_string(root.join(DEFAULTS)).context(DEFAULTS)?;
-    for (page, text) in [(SPEC, specification()?), (CONFIGURATION, configuration(&defaults))] {
+    let descriptors = fs::read(root.join(DESCRIPTORS)).context(DESCRIPTORS)?;
+    let pages =
+        [(SPEC, specification()?), (CONFIGURATION, configuration(&defaults)), (API, api(&descriptors)?)];
+    for (page, text) in pages {
         let path = root.join(page);
         if check {
             check_fresh(&text, &path)?;
@@ -34,6 +40,12 @@ pub(crate) fn run(mut arguments: impl Iterator<Item = String>) -> anyhow::Result
         }
     }
     Ok(())
+}
+
+/// The document of everything that can be called over HTTP. A server's own, at `/openapi.json`, has what that one serves.
+fn api(descriptors: &[u8]) -> anyhow::Result<String> {
+    let document = transcode::openapi(&transcode::Api::new(descriptors)?, env!("CARGO_PKG_VERSION"), |_| true);
+    Ok(serde_json::to_string_pretty(&document)? + "\n")
 }
 
 fn check_fresh(wanted: &str, path: &Path) -> anyhow::Result<()> {
