@@ -155,7 +155,7 @@ impl Serving {
         let url = ingress.url();
         let notice = Duration::from_secs(config.server.notice_seconds);
         let answered: Vec<&str> = services.iter().chain(COMMON).copied().collect();
-        running.spawn(ingress.serve(routes, &answered, ingress_closing.clone()).map(Ok));
+        running.spawn(ingress.serve(routes, &answered, ingress_closing.clone())?.map(Ok));
         // A trainer is ready when its harvester has answered; inference says so itself, when its models are loaded.
         if which.trainer {
             running.spawn(health.clone().serving_once(reached, roles_end.clone()).map(Ok));

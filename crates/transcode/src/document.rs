@@ -72,7 +72,10 @@ fn operation(route: &Route, place: usize, schemas: &mut Schemas) -> Value {
     {
         let kind = if method.is_client_streaming() { "application/x-ndjson" } else { "application/json" };
         let schema = schemas.reference(&method.input());
-        operation.insert("requestBody".to_owned(), json!({"required": true, "content": {kind: {"schema": schema}}}));
+        operation.insert(
+            "requestBody".to_owned(),
+            json!({"required": true, "content": {kind: {"schema": schema}}}),
+        );
     }
     operation
 }

@@ -5,8 +5,8 @@ use crate::template::{Template, decoded};
 use crate::values;
 use prost::Message as _;
 use prost_reflect::{
-    DescriptorPool, DeserializeOptions, DynamicMessage, MessageDescriptor, MethodDescriptor, SerializeOptions,
-    Value,
+    DescriptorPool, DeserializeOptions, DynamicMessage, MessageDescriptor, MethodDescriptor,
+    SerializeOptions, Value,
 };
 
 /// The option that says how a method is called over HTTP.
@@ -99,7 +99,10 @@ fn add(routes: &mut Vec<Route>, method: &MethodDescriptor, rule: &DynamicMessage
         let Some(text) = text_of(name) else { continue };
         let body = text_of("body").unwrap_or_default();
         if !matches!(body.as_str(), "" | "*") {
-            return Err(Unusable(format!("{}: a body is the whole message, `*`, or none", method.full_name())));
+            return Err(Unusable(format!(
+                "{}: a body is the whole message, `*`, or none",
+                method.full_name()
+            )));
         }
         let verb = match *name {
             "get" => "GET",

@@ -60,7 +60,8 @@ impl Template {
             }
         }
         // `things/7:cancel` is no thing called `7:cancel`.
-        let takes_verb = self.verb.is_none() && rest.rsplit('/').next().is_some_and(|last| last.contains(':'));
+        let takes_verb =
+            self.verb.is_none() && rest.rsplit('/').next().is_some_and(|last| last.contains(':'));
         (!takes_verb).then_some(fields)
     }
 

@@ -16,7 +16,8 @@ pub(crate) fn set(message: &mut DynamicMessage, path: &str, text: &str) -> Resul
     let Some(rest) = rest else { return set_here(message, &field, path, text) };
     let inner = message.get_field_mut(&field).as_message_mut();
     let inner = inner.ok_or_else(|| Mistake::new(path, format!("`{first}` has no fields")))?;
-    set(inner, rest, text).map_err(|mistake| Mistake::new(format!("{first}.{}", mistake.field), mistake.message))
+    set(inner, rest, text)
+        .map_err(|mistake| Mistake::new(format!("{first}.{}", mistake.field), mistake.message))
 }
 
 fn set_here(
@@ -55,7 +56,9 @@ fn value(kind: &Kind, text: &str) -> Result<Value, String> {
         Kind::Int64 | Kind::Sint64 | Kind::Sfixed64 => {
             text.parse().map(Value::I64).map_err(|_| number("a whole number"))
         }
-        Kind::Uint64 | Kind::Fixed64 => text.parse().map(Value::U64).map_err(|_| number("a whole number from 0")),
+        Kind::Uint64 | Kind::Fixed64 => {
+            text.parse().map(Value::U64).map_err(|_| number("a whole number from 0"))
+        }
         Kind::Enum(names) => {
             let known = names.get_value_by_name(text).map(|value| value.number());
             let known = known.or_else(|| text.parse().ok().filter(|known| names.get_value(*known).is_some()));

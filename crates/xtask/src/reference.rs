@@ -44,7 +44,8 @@ pub(crate) fn run(mut arguments: impl Iterator<Item = String>) -> anyhow::Result
 
 /// The document of everything that can be called over HTTP. A server's own, at `/openapi.json`, has what that one serves.
 fn api(descriptors: &[u8]) -> anyhow::Result<String> {
-    let document = transcode::openapi(&transcode::Api::new(descriptors)?, env!("CARGO_PKG_VERSION"), |_| true);
+    let document =
+        transcode::openapi(&transcode::Api::new(descriptors)?, env!("CARGO_PKG_VERSION"), |_| true);
     Ok(serde_json::to_string_pretty(&document)? + "\n")
 }
 

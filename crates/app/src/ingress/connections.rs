@@ -4,8 +4,8 @@ use super::guard::Closing;
 use crate::config::ServerSection;
 use http::{Request, Response};
 use hyper::body::Incoming;
-use hyper::server::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use rand::Rng;
 use std::collections::HashMap;
@@ -27,8 +27,12 @@ use tower::{Service, ServiceExt};
 
 /// How long a TLS handshake may take, and after it the preface that HTTP/2 begins with.
 const HANDSHAKE: Duration = Duration::from_secs(10);
-/// Bytes of that preface.
-const PREFACE_BYTES: usize = 24;
+/// Bytes after which a caller is known to speak: no request of HTTP/1.1 is shorter.
+const PREFACE_BYTES: usize = 16;
+/// How long a caller of HTTP/1.1 may take to say what it wants, and rest between two requests.
+const REST: Duration = Duration::from_secs(60);
+/// Most bytes of a request's head in HTTP/1.1, and of what is read ahead.
+const BUFFER_BYTES_MAX: usize = 64 * 1024;
 /// How long an unanswered ping keeps a connection.
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long to wait when no connection can be accepted, for example without free file descriptors.
@@ -253,8 +257,10 @@ where
         request.extensions_mut().insert(mark.clone());
         request
     });
-    let mut builder = http2::Builder::new(TokioExecutor::new());
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(REST).max_buf_size(BUFFER_BYTES_MAX);
     builder
+        .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits.calls)
         .max_header_list_size(HEADER_BYTES_MAX)
@@ -293,7 +299,7 @@ where
 }
 
 /// A caller that leaves in the middle is not an error.
-fn note(ended: Result<(), hyper::Error>) {
+fn note(ended: Result<(), Box<dyn std::error::Error + Send + Sync>>) {
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection broke");
     }

@@ -22,7 +22,7 @@ use tower::Service;
 use tracing::Span;
 
 /// The header of a request's id, in and out.
-const REQUEST_ID: &str = "x-request-id";
+pub(super) const REQUEST_ID: &str = "x-request-id";
 /// The longest id that is taken from a caller.
 const REQUEST_ID_BYTES_MAX: usize = 128;
 /// Most bytes of a call that needs no token, and the longest time that it may take to come: whatever anybody sends costs next
@@ -50,6 +50,16 @@ impl Guard {
         let places = || Arc::new(Semaphore::new(calls_max.clamp(1, Semaphore::MAX_PERMITS)));
         let room = Room::new(messages_bytes_max);
         Self { guests, callers: places(), workers: places(), calls_max, room }
+    }
+
+    /// What messages share.
+    pub(super) fn room(&self) -> Room {
+        self.room.clone()
+    }
+
+    /// Whether everybody is let in.
+    pub(super) fn is_open(&self) -> bool {
+        matches!(self.guests, Guests::Everybody)
     }
 
     /// The same services, guarded.

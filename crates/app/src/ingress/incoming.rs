@@ -43,7 +43,11 @@ impl Room {
     }
 
     /// Room for a message of this length.
-    fn take(&self, is_compressed: bool, length: usize) -> Result<Option<OwnedSemaphorePermit>, Status> {
+    pub(super) fn take(
+        &self,
+        is_compressed: bool,
+        length: usize,
+    ) -> Result<Option<OwnedSemaphorePermit>, Status> {
         let longest = if is_compressed { length.saturating_mul(GZIP_RATIO) } else { length };
         // One that is too long is refused by who reads it, before it is.
         let bytes = longest.min(wire::MESSAGE_BYTES_MAX);
@@ -69,7 +73,7 @@ pub(super) struct Taken(Arc<Mutex<Option<OwnedSemaphorePermit>>>);
 
 impl Taken {
     /// Gives back what it holds, and holds this.
-    fn replace(&self, permit: Option<OwnedSemaphorePermit>) {
+    pub(super) fn replace(&self, permit: Option<OwnedSemaphorePermit>) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = permit;
     }
 }
@@ -133,8 +137,11 @@ impl Body for Incoming {
         let polled = Pin::new(&mut this.inner).poll_frame(context);
         let checked = match &polled {
             Poll::Ready(Some(Ok(frame))) => frame.data_ref().cloned().map_or(Ok(()), |data| this.pass(&data)),
-            // Nobody hears it; it is counted, and not as ours.
-            Poll::Ready(Some(Err(status))) if status.code() != Code::Cancelled => {
+            // What a connection says has a cause; nobody hears it, and it is counted, and not as ours. What has none is said of a
+            // body that is no message.
+            Poll::Ready(Some(Err(status)))
+                if status.code() != Code::Cancelled && std::error::Error::source(status).is_some() =>
+            {
                 Err(Status::aborted(format!("the request broke off: {}", status.message())))
             }
             Poll::Ready(_) | Poll::Pending => Ok(()),

@@ -1,6 +1,6 @@
 //! The ingress: the one way in from outside. `tls` says what is shown, `connections` accepts and ends, `calls` counts and
 //! traces, `guard` lets calls in by `tokens` and `access`, `incoming` bounds what their
-//! messages take, `outgoing` ends answers in time.
+//! messages take, `outgoing` ends answers in time, `web` makes calls of what is no gRPC.
 //!
 //! Invariants: a method that `access` does not know reaches no service; a secret is kept as its digest and compared in
 //! constant time; every wait has a bound.
@@ -13,6 +13,7 @@ mod incoming;
 mod outgoing;
 mod tls;
 mod tokens;
+mod web;
 
 use crate::config::{ConfigError, ServerSection};
 use anyhow::{Context, bail};
@@ -26,6 +27,7 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
+use web::{Origin, Shared, Web};
 
 /// A listener that knows whom to let in.
 pub struct Ingress {
@@ -78,15 +80,20 @@ impl Ingress {
 
     /// Serves `routes`, whose services have these names, until `closing`; then accepts no more, ends watches, lets calls
     /// finish within the drain time, and returns. The series of its calls are there at once.
+    ///
+    /// # Errors
+    /// The definitions of the API say nothing of HTTP.
     pub fn serve(
         self,
         routes: Routes,
         services: &[&str],
         closing: CancellationToken,
-    ) -> impl Future<Output = ()> + Send + use<> {
+    ) -> anyhow::Result<impl Future<Output = ()> + Send + use<>> {
         let meters = Meters::new(services);
+        let origin = Origin { is_open: self.guard.is_open(), is_local: self.address.ip().is_loopback() };
+        let shared = Shared::new(services, self.guard.room(), origin)?;
         let service = Observed::counted(self.guard.before(routes.prepare()), meters);
-        connections::serve(self.listener, self.tls, self.limits, service, closing)
+        Ok(connections::serve(self.listener, self.tls, self.limits, Web::new(shared, service), closing))
     }
 }
 

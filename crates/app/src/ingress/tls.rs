@@ -44,7 +44,7 @@ pub(super) fn acceptor(section: &ServerSection) -> anyhow::Result<Option<TlsAcce
     let mut config = builder
         .with_single_cert(chain, key)
         .context("server.tls_certificate: does not go with server.tls_key")?;
-    config.alpn_protocols = vec![b"h2".to_vec()];
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Some(TlsAcceptor::from(Arc::new(config))))
 }
 
