@@ -35,7 +35,7 @@ impl Registry {
 
     /// The models, by name.
     pub(crate) fn all(&self) -> Vec<Arc<Served>> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+        self.models.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
     /// The model of a name; the only one for an empty name. Version 0 asks for the newest.
