@@ -29,7 +29,15 @@ def generated(proto: pathlib.Path) -> pathlib.Path:
     imported = proto / "third_party/googleapis"
     files += sorted(str(path.relative_to(imported)) for path in imported.glob("google/api/*.proto"))
     include = pathlib.Path(protoc.__file__).parent / "_proto"
-    arguments = ["protoc", f"-I{proto}", f"-I{imported}", f"-I{include}", f"--python_out={out}", f"--grpc_python_out={out}", *files]
+    arguments = [
+        "protoc",
+        f"-I{proto}",
+        f"-I{imported}",
+        f"-I{include}",
+        f"--python_out={out}",
+        f"--grpc_python_out={out}",
+        *files,
+    ]
     if protoc.main(arguments) != 0:
         sys.exit("protoc failed")
     return out

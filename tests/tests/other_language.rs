@@ -78,6 +78,40 @@ fn a_python_client_submits_watches_and_predicts() {
 }
 
 #[test]
+fn clients_that_others_wrote_get_the_same_answers_over_http() {
+    let teacher = Teacher::start(|asked| teach(&asked.prompt)).unwrap();
+    let (_folder, service) = server(&[("DISTILLERY_TEACHER_URL", teacher.url())]);
+    let made = python("scripts/grpc.sh")
+        .arg(root().join("tests/python/client.py"))
+        .args([root().join("proto").as_os_str(), service.address().as_ref()])
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let said = python("scripts/http-clients.sh")
+        .arg(root().join("tests/python/http_clients.py"))
+        .args([service.address(), "from-python"])
+        .arg(root().join("docs/reference/openapi.json"))
+        .output()
+        .unwrap();
+    assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+    let found: Value = serde_json::from_slice(&said.stdout).unwrap();
+    println!("{found:#}");
+    assert!(found["paths"].as_u64().unwrap() > 20);
+    let openai = &found["openai"];
+    assert_eq!(openai["models"], serde_json::json!(["from-python@1"]));
+    assert_eq!(openai["whole"], openai["streamed"]);
+    assert_eq!(openai["many"], serde_json::json!([openai["whole"], openai["whole"]]));
+    assert!(openai["refused"].as_str().unwrap().contains("there is no model `nobody`"));
+    for client in ["http", "grpc"] {
+        assert_eq!(
+            (&found[client]["live"], &found[client]["ready"]),
+            (&Value::Bool(true), &Value::Bool(true))
+        );
+        assert_eq!(found[client]["binary"], found["http"]["json"]);
+    }
+}
+
+#[test]
 fn the_python_package_passes_its_tests_against_a_server() {
     let (_folder, service) = server(&[]);
     let said = python("scripts/python-client.sh")

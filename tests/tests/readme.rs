@@ -171,7 +171,7 @@ fn every_command_of_the_documents_does_what_it_says() {
     run(&folder, &teacher, &format!("distillery submit spec.toml --watch\n{served}"), &server);
     let mut ran = 0;
     for script in readme.iter().chain(&deploy) {
-        let is_client = script.contains("distillery submit");
+        let is_client = script.contains("distillery submit") || script.contains("$DISTILLERY_SERVER");
         run(&folder, &teacher, script, if is_client { &server } else { &[] });
         ran += commands(script).len();
     }
