@@ -24,7 +24,7 @@ def main() -> None:
     address, model, document = sys.argv[1], sys.argv[2], pathlib.Path(sys.argv[3])
     token = os.environ["DISTILLERY_TOKEN"]
     headers = {"authorization": f"Bearer {token}"}
-    request = urllib.request.Request(f"http://{address}/openapi.json", headers=headers)
+    request = urllib.request.Request(f"http://{address}/openapi.json", headers=dict(headers))
     with urllib.request.urlopen(request, timeout=60) as answer:
         served = json.load(answer)
     for api in (served, json.loads(document.read_text())):
@@ -62,14 +62,14 @@ def inferred(module: object, client: object, model: str, headers: dict[str, str]
     texts = numpy.array([text.encode() for text in TEXTS], dtype=object)
     given = module.InferInput("input", [len(TEXTS)], "BYTES")
     given.set_data_from_numpy(texts)
-    answers = {"binary": client.infer(model, [given], headers=headers)}
+    answers = {"binary": client.infer(model, [given], headers=dict(headers))}
     if module is tritonclient.http:
         given.set_data_from_numpy(texts, binary_data=False)
         wanted = [module.InferRequestedOutput("label", binary_data=False)]
-        answers["json"] = client.infer(model, [given], outputs=wanted, headers=headers)
+        answers["json"] = client.infer(model, [given], outputs=wanted, headers=dict(headers))
     return {
         "live": client.is_server_live(),
-        "ready": client.is_server_ready() and client.is_model_ready(model, headers=headers),
+        "ready": client.is_server_ready() and client.is_model_ready(model, headers=dict(headers)),
         **{
             how: [bytes(label).decode() if isinstance(label, bytes) else str(label) for label in answer.as_numpy("label")]
             for how, answer in answers.items()

@@ -27,8 +27,8 @@ use tower::{Service, ServiceExt};
 
 /// How long a TLS handshake may take, and after it the preface that HTTP/2 begins with.
 const HANDSHAKE: Duration = Duration::from_secs(10);
-/// Bytes after which a caller is known to speak: no request of HTTP/1.1 is shorter.
-const PREFACE_BYTES: usize = 16;
+/// Bytes of that preface; no request of HTTP/1.1, which names its host, is shorter.
+const PREFACE_BYTES: usize = 24;
 /// How long a caller of HTTP/1.1 may take to say what it wants, and rest between two requests.
 const REST: Duration = Duration::from_secs(60);
 /// Most bytes of a request's head in HTTP/1.1, and of what is read ahead.
