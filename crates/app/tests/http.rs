@@ -244,7 +244,8 @@ async fn the_guard_is_the_same_for_http() {
     check("GET", "/api/v1/datasets/nothing", &[], "", 400, "dataset_id").await;
     check("GET", "/api/v1/datasets", &[("grpc-timeout", "soon")], "", 400, "grpc-timeout").await;
     // A stream has begun when its deadline passes: its last line says so.
-    check("GET", "/api/v1/models:watch", &[("grpc-timeout", "300m")], "", 200, "{\"error\":{\"code\":4").await;
+    check("GET", "/api/v1/models:watch", &[("grpc-timeout", "300m")], "", 200, "{\"error\":{\"code\":4")
+        .await;
     check("POST", "/api/v1/datasets", &[("content-type", "application/grpc")], "", 505, "HTTP/2").await;
     // What the other roles serve is in no document of this one.
     let document = get(&server, "/openapi.json").await.json();
