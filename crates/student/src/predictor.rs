@@ -1,7 +1,7 @@
 //! The one place that computes what a student answers.
 
 use crate::packed::{Packed, Place};
-use crate::session::Written;
+use crate::session::{Keyed, Written};
 use crate::writing::{OnEvent, Writing};
 use crate::{
     Answer, Ask, Candidate, Candidates, Choice, Codec, Event, LabelProbability, Prompt, Session,
@@ -183,7 +183,7 @@ impl Predictor<'_> {
     fn begin(
         &self,
         packed: &Packed,
-        joined: Vec<(u64, Prompt)>,
+        joined: Vec<Keyed>,
         (slots, written): (&mut Slots, &mut Vec<Written>),
         on_event: &mut OnEvent<'_>,
     ) -> Result<(), StudentError> {
@@ -249,7 +249,7 @@ impl Predictor<'_> {
     fn write(
         &self,
         (model, weights, compute): (&Model, &Weights, Compute),
-        prompts: &[(u64, Prompt)],
+        prompts: &[Keyed],
         on_event: &mut OnEvent<'_>,
     ) -> Result<(), StudentError> {
         let asked = prompts.iter().filter_map(|(key, prompt)| match &prompt.ask {

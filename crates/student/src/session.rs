@@ -7,12 +7,15 @@ use decoder::Slots;
 use std::fmt;
 use t5::Strategy;
 
+/// A question, and the key of its row.
+pub(crate) type Keyed = (u64, Prompt);
+
 /// Rows of one student that are answered together. [`Predictor::step`](crate::Predictor::step) moves them on; between steps others
 /// join. A row's answer does not depend on the rows beside it, nor on when it joined.
 #[derive(Default)]
 pub struct Session {
     /// Those that the next step begins with.
-    pub(crate) joined: Vec<(u64, Prompt)>,
+    pub(crate) joined: Vec<Keyed>,
     /// Those that the packed form is writing.
     pub(crate) written: Vec<Written>,
     /// The memory of those; none before the first.
@@ -50,7 +53,7 @@ impl Session {
 
     /// Takes the rows that one pass of the reference answers: the choices, and the texts that share a strategy with the first:
     /// greedy, or it alone. The others stay.
-    pub(crate) fn take_pass(&mut self) -> (Vec<(u64, Prompt)>, Vec<(u64, Prompt)>) {
+    pub(crate) fn take_pass(&mut self) -> (Vec<Keyed>, Vec<Keyed>) {
         let (choices, texts): (Vec<_>, Vec<_>) = std::mem::take(&mut self.joined)
             .into_iter()
             .partition(|(_, prompt)| matches!(prompt.ask, Ask::Choice(_)));
