@@ -1026,6 +1026,12 @@ def queue_and_batches():
             unit="percentunit",
         ),
         lines(
+            "Answers given again",
+            "Questions whose answers may be kept, by whether they were: hit, miss.",
+            metrics((rate("distillery_inference_cache_lookups_total", "outcome"), "{{outcome}}")),
+            width=8,
+        ),
+        lines(
             "Loads of models",
             "Published models that replicas loaded in the last hour, by outcome.",
             metrics(("sum by (outcome) (increase(distillery_inference_model_loads_total[1h]))", "{{outcome}}")),

@@ -151,6 +151,12 @@ mod tests {
         }
     }
 
+    /// Bytes and answers.
+    fn size(cache: &Cache) -> (usize, usize) {
+        let kept = cache.kept();
+        (kept.bytes, kept.answers.len())
+    }
+
     #[test]
     fn the_least_recently_used_answers_make_room_and_the_bytes_are_bounded() {
         let one = ENTRY_BYTES + 80 + 3;
@@ -164,13 +170,13 @@ mod tests {
         assert_eq!(text(&cache, &question(0, 0)).as_deref(), Some("a00"));
         assert_eq!(text(&cache, &question(1, 0)), None, "another student");
         cache.keep(question(0, 0), Known::Text("b00".to_owned(), 0.0));
-        assert_eq!((cache.kept().bytes, cache.kept().answers.len()), (3 * one, 3));
+        assert_eq!(size(&cache), (3 * one, 3));
         // One that is larger than all is not kept, and drives nobody out.
         cache.keep(question(0, 9), Known::Text("x".repeat(4 * one), 0.0));
-        assert_eq!((cache.kept().bytes, cache.kept().answers.len()), (3 * one, 3));
+        assert_eq!(size(&cache), (3 * one, 3));
         for id in 0..1_000 {
             cache.keep(question(2, id), Known::Text("y".repeat(id as usize % 300), 0.0));
-            assert!(cache.kept().bytes <= 3 * one);
+            assert!(size(&cache).0 <= 3 * one);
         }
     }
 }

@@ -20,7 +20,7 @@ const SPAN: Duration = Duration::from_secs(600);
 const HOPELESS: &str = "box 7 ";
 const ROLES: [&str; 3] = ["harvester", "trainer", "inference"];
 /// Panels that may show only zero: without faults, or if Prometheus does not scrape at the right moment.
-const CALM: [&str; 13] = [
+const CALM: [&str; 14] = [
     "harvest: Batches A",
     "harvest: Batches B",
     "harvest: Paid twice A",
@@ -30,7 +30,9 @@ const CALM: [&str; 13] = [
     "serving: Given up A",
     "serving: Loads that failed, a day A",
     "serving: Refusals by reason A",
-    "serving: Source tokens that wait A",
+    // Students in their packed form are not padded.
+    "serving: Padding A",
+    "serving: Tokens that requests hold A",
     "system: Processes that do not A",
     "system: Calls that failed A",
     "training: Runs that failed, a day A",
