@@ -49,7 +49,7 @@ struct Watched {
 impl Watched {
     fn new() -> Self {
         let work =
-            Workload { rows: [80, 10, 12], steps: 120, delay: Duration::from_millis(250), concurrency: 4 };
+            Workload { rows: [80, 10, 12], steps: 600, delay: Duration::from_millis(250), concurrency: 4 };
         let cluster = Cluster::taught_by(work, move |asked| {
             // One prompt is always answered with garbage, and each tenth call with a request to wait.
             let reply = match asked {
