@@ -2,6 +2,7 @@
 
 use crate::config::ClientSection;
 use crate::secret;
+use crate::this_machine;
 use anyhow::{Context, anyhow, bail};
 use http::Uri;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -196,8 +197,7 @@ fn uri_of(url: &str) -> anyhow::Result<Uri> {
 }
 
 fn is_loopback(uri: &Uri) -> bool {
-    let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
-    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+    this_machine::is_named(uri.host().unwrap_or_default())
 }
 
 fn tls(section: &ClientSection) -> anyhow::Result<ClientTlsConfig> {

@@ -53,6 +53,7 @@ pub mod student;
 mod teachers;
 pub mod telemetry;
 pub mod test_answers;
+mod this_machine;
 pub mod toml_lines;
 pub mod transport;
 

@@ -11,7 +11,7 @@ mod common;
 
 use app::serve::Roles;
 use bytes::Bytes;
-use common::{HARVESTER, PATIENCE, Server, add_token, publish, served};
+use common::{HARVESTER, PAIRS, PATIENCE, Server, add_token, pairs, publish, served};
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
@@ -25,11 +25,6 @@ use wire::v1;
 use wire::v1::inference_service_client::InferenceServiceClient;
 
 const ALL: Roles = Roles { harvester: true, trainer: true, inference: true };
-const PAIRS: [(&str, &str, &str); 3] = [
-    ("A man plays a flute.", "A man plays music.", "entailment"),
-    ("A dog sleeps.", "A dog runs.", "contradiction"),
-    ("A girl reads.", "A girl reads a novel.", "neutral"),
-];
 
 /// What came back.
 #[derive(Debug)]
@@ -78,16 +73,6 @@ async fn post(server: &Server, path: &str, body: Value) -> Said {
     ask(server, "POST", path, &[("content-type", "application/json")], body.to_string()).await
 }
 
-fn examples() -> Vec<v1::Example> {
-    let example = |(premise, hypothesis, label): &(&str, &str, &str)| v1::Example {
-        premise: Some((*premise).to_owned()),
-        hypothesis: Some((*hypothesis).to_owned()),
-        label: Some((*label).to_owned()),
-        ..Default::default()
-    };
-    PAIRS.iter().map(example).collect()
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_student_answers_over_http_as_over_grpc() {
     let server = Server::start(ALL, |config, _| {
@@ -97,12 +82,12 @@ async fn a_student_answers_over_http_as_over_grpc() {
     })
     .await;
     let channel = server.channel(|_| {}).await.unwrap();
-    publish(&channel, "nli", examples()).await;
+    publish(&channel, "nli", pairs()).await;
     served(&channel).await;
     let mut client = InferenceServiceClient::new(channel.clone());
 
     // One row, and many of which one is wrong.
-    let request = v1::PredictRequest { example: Some(examples()[0].clone()), ..Default::default() };
+    let request = v1::PredictRequest { example: Some(pairs()[0].clone()), ..Default::default() };
     let wanted = client.predict(request).await.unwrap().into_inner();
     let row = json!({"premise": PAIRS[0].0, "hypothesis": PAIRS[0].1});
     let said = post(&server, "/api/v1/predict", json!({"model": "student", "example": row})).await;

@@ -11,7 +11,7 @@ mod common;
 
 use app::serve::Roles;
 use checkpoints::{Checkpoints, PREDICTIONS, Prediction, Predictions, Provenance};
-use common::{Server, publish, served};
+use common::{PAIRS, Server, pairs, publish, served};
 use domain::Split;
 use domain::metric::Accuracy;
 use tonic::Code;
@@ -20,22 +20,6 @@ use wire::open_inference::grpc_inference_service_client::GrpcInferenceServiceCli
 use wire::open_inference::model_infer_request::{InferInputTensor, InferRequestedOutputTensor};
 use wire::v1::inference_service_client::InferenceServiceClient;
 use wire::{Channel, v1};
-
-const PAIRS: [(&str, &str, &str); 3] = [
-    ("A man plays a flute.", "A man plays music.", "entailment"),
-    ("A dog sleeps.", "A dog runs.", "contradiction"),
-    ("A girl reads.", "A girl reads a novel.", "neutral"),
-];
-
-fn examples() -> Vec<v1::Example> {
-    let example = |(premise, hypothesis, label): &(&str, &str, &str)| v1::Example {
-        premise: Some((*premise).to_owned()),
-        hypothesis: Some((*hypothesis).to_owned()),
-        label: Some((*label).to_owned()),
-        ..Default::default()
-    };
-    PAIRS.iter().map(example).collect()
-}
 
 fn tensor(name: &str, texts: &[&str]) -> InferInputTensor {
     let bytes_contents = texts.iter().map(|text| text.as_bytes().to_vec()).collect();
@@ -77,7 +61,7 @@ fn raw(mut request: v2::ModelInferRequest) -> v2::ModelInferRequest {
 async fn ours(channel: &Channel) -> Vec<(String, f64, String)> {
     let mut client = InferenceServiceClient::new(channel.clone());
     let mut answers = Vec::new();
-    for example in examples() {
+    for example in pairs() {
         let request = v1::PredictAndExplainRequest { example: Some(example), ..Default::default() };
         let answer = client.predict_and_explain(request).await.unwrap().into_inner();
         assert_eq!(answer.probabilities.len(), 3);
@@ -99,7 +83,7 @@ async fn a_standard_client_gets_the_same_answers() {
     let channel = server.channel(|_| {}).await.unwrap();
     let mut client = GrpcInferenceServiceClient::new(channel.clone());
     assert!(client.server_live(v2::ServerLiveRequest {}).await.unwrap().into_inner().live);
-    publish(&channel, "nli", examples()).await;
+    publish(&channel, "nli", pairs()).await;
     served(&channel).await;
     assert!(client.server_ready(v2::ServerReadyRequest {}).await.unwrap().into_inner().ready);
     let server_name = client.server_metadata(v2::ServerMetadataRequest {}).await.unwrap().into_inner();
@@ -166,10 +150,10 @@ async fn an_accuracy_is_that_of_the_published_predictions_which_are_what_is_serv
     let all = Roles { harvester: true, trainer: true, inference: true };
     let server = Server::start(all, |config, _| config.harvester.workers = 1).await;
     let channel = server.channel(|_| {}).await.unwrap();
-    let mut rows = examples();
+    let mut rows = pairs();
     for (place, split) in [v1::Split::Validation, v1::Split::Test, v1::Split::Test].into_iter().enumerate() {
         let premise = Some(format!("A man plays {place} flutes."));
-        rows.push(v1::Example { split: split.into(), premise, ..examples()[place].clone() });
+        rows.push(v1::Example { split: split.into(), premise, ..pairs()[place].clone() });
     }
     let published = publish(&channel, "nli", rows.clone()).await;
     served(&channel).await;

@@ -116,10 +116,10 @@ impl Cache {
             return;
         }
         let mut kept = self.kept();
-        let same = question.clone();
-        if let Some(before) = kept.answers.insert(question, known) {
-            kept.bytes = kept.bytes.saturating_sub(weight(&same, &before));
+        if let Some(before) = kept.answers.remove(&question) {
+            kept.bytes = kept.bytes.saturating_sub(weight(&question, &before));
         }
+        kept.answers.insert(question, known);
         kept.bytes = kept.bytes.saturating_add(bytes);
         while kept.bytes > self.bytes_max {
             let Some((question, known)) = kept.answers.remove_lru() else { break };

@@ -6,7 +6,6 @@ use crate::meters::{self, Meters, RefusalReason};
 use crate::request::{Keeping, Request, RequestGuard};
 use crate::settings::Settings;
 use crate::work;
-use std::cell::RefCell;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,9 +25,6 @@ pub(crate) enum Admission {
     /// The request waits for room: it belongs to a call that was admitted.
     Wait,
 }
-
-/// A request, and where its answer is kept.
-type Asked = (Request, Option<Keeping>);
 
 /// The queue's other end.
 #[derive(Clone)]
@@ -91,24 +87,21 @@ impl Engine {
 
     /// Admits a request, now or when there is room, or says why not. Its deadline ends the waiting.
     /// What is known is answered at once, and needs no room.
-    pub(crate) async fn submit(&self, request: Request, admission: Admission) -> Result<(), InferenceError> {
-        let question = self.cache.question(&request.served, &request.prompt);
-        if let Some(known) =
-            question.as_ref().filter(|_| !self.is_draining()).and_then(|question| self.cache.find(question))
-        {
-            request.answer(known);
-            return Ok(());
+    pub(crate) async fn submit(
+        &self,
+        mut request: Request,
+        admission: Admission,
+    ) -> Result<(), InferenceError> {
+        if let Some(question) = self.cache.question(&request.served, &request.prompt) {
+            if !self.is_draining()
+                && let Some(known) = self.cache.find(&question)
+            {
+                request.answer(known);
+                return Ok(());
+            }
+            request.kept = Some(Keeping::new(Arc::clone(&self.cache), question));
         }
-        let kept = question.map(|question| Keeping {
-            cache: Arc::clone(&self.cache),
-            question,
-            text: RefCell::default(),
-        });
-        self.submit_new((request, kept), admission).await
-    }
-
-    async fn submit_new(&self, request: Asked, admission: Admission) -> Result<(), InferenceError> {
-        match (admission, request.0.deadline) {
+        match (admission, request.deadline) {
             (Admission::Refuse, _) => self.submit_now(request),
             (Admission::Wait, Some(deadline)) => {
                 let waiting = tokio::time::timeout_at(deadline.into(), self.submit_when_room(request));
@@ -118,7 +111,7 @@ impl Engine {
         }
     }
 
-    fn submit_now(&self, (request, kept): Asked) -> Result<(), InferenceError> {
+    fn submit_now(&self, request: Request) -> Result<(), InferenceError> {
         if self.is_draining() {
             meters::refused(RefusalReason::Draining);
             return Err(InferenceError::Draining);
@@ -130,28 +123,23 @@ impl Engine {
             let (waiting, limit) = (self.room.held(), self.room.tokens_max);
             return Err(InferenceError::Overloaded { waiting, limit });
         };
-        self.admit((request, kept), room, place);
+        self.admit(request, room, place);
         Ok(())
     }
 
-    async fn submit_when_room(&self, (request, kept): Asked) -> Result<(), InferenceError> {
+    async fn submit_when_room(&self, request: Request) -> Result<(), InferenceError> {
         let ended = |_| InferenceError::Internal("the engine ended".to_owned());
         let share = self.room.share(request.tokens());
         let room = Arc::clone(&self.room.tokens).acquire_many_owned(share).await;
         let room = room.map_err(|error| InferenceError::Internal(error.to_string()))?;
         let place = self.requests.reserve().await.map_err(ended)?;
-        self.admit((request, kept), room, place);
+        self.admit(request, room, place);
         Ok(())
     }
 
-    fn admit(
-        &self,
-        (mut request, kept): Asked,
-        room: OwnedSemaphorePermit,
-        place: mpsc::Permit<'_, Request>,
-    ) {
+    fn admit(&self, mut request: Request, room: OwnedSemaphorePermit, place: mpsc::Permit<'_, Request>) {
         self.meters.held(self.room.held());
-        request.guard = Some(RequestGuard::begin(&request, room, kept));
+        request.guard = Some(RequestGuard::begin(&request, room));
         place.send(request);
     }
 }

@@ -2,9 +2,8 @@
 //! a row; labels, their probabilities and rationales go back as tensors of as many.
 
 use crate::InferenceError;
-use crate::engine::Admission;
 use crate::served::Served;
-use crate::service::{InferenceApi, RowPrompts, ScoredAnswer, deadline};
+use crate::service::{InferenceApi, ROWS_MAX, RowPrompts, ScoredAnswer, deadline};
 use domain::task::LabelSet;
 use domain::{Example, Task, Violation};
 use futures::{StreamExt, TryStreamExt};
@@ -17,11 +16,6 @@ use wire::open_inference::grpc_inference_service_server::GrpcInferenceService;
 use wire::open_inference::model_infer_request::InferInputTensor;
 use wire::open_inference::model_infer_response::InferOutputTensor;
 use wire::open_inference::model_metadata_response::TensorMetadata;
-
-/// Most rows of one call.
-const ROWS_MAX: usize = 1_000;
-/// Rows of one call that wait in the queue at once.
-const ROWS_AT_ONCE: usize = 64;
 
 const TEXT: &str = "BYTES";
 const NUMBER: &str = "FP64";
@@ -163,15 +157,8 @@ impl OpenInference {
             let served = Arc::clone(served);
             self.service.prepare(usize::MAX, move || questions(&served, &rows, explain)).await?
         };
-        let answers = futures::stream::iter(asked.into_iter().enumerate()).map(|(row, asked)| {
-            let (service, served) = (Arc::clone(&self.service), Arc::clone(served));
-            let admission = if row == 0 { Admission::Refuse } else { Admission::Wait };
-            async move {
-                let answered = service.answer(&served, asked, deadline, admission).await;
-                answered.map_err(|error| error.at(row))
-            }
-        });
-        answers.buffered(ROWS_AT_ONCE).try_collect().await
+        let answers = self.service.answer_rows(served, asked, deadline).enumerate();
+        answers.map(|(row, answered)| answered.map_err(|error| error.at(row))).try_collect().await
     }
 }
 

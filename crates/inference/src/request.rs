@@ -46,6 +46,8 @@ pub(crate) struct Request {
     /// Has room for everything that this request can be answered ([`pieces_max`]): the thread never waits for a caller who
     /// reads slowly.
     pub(crate) reply: Reply,
+    /// Where its answer is kept, once it is whole.
+    pub(crate) kept: Option<Keeping>,
     /// `None` until it is admitted.
     pub(crate) guard: Option<RequestGuard>,
 }
@@ -59,20 +61,22 @@ pub(crate) struct RequestGuard {
     span: Span,
     /// Its share of the tokens that may be held at once, until its answer is whole.
     room: Cell<Option<OwnedSemaphorePermit>>,
-    /// Where its answer is kept, once it is whole.
-    kept: Option<Keeping>,
 }
 
 /// An answer that will be kept.
 #[derive(Debug)]
 pub(crate) struct Keeping {
-    pub(crate) cache: Arc<Cache>,
-    pub(crate) question: Question,
+    cache: Arc<Cache>,
+    question: Question,
     /// What is written of it.
-    pub(crate) text: RefCell<String>,
+    text: RefCell<String>,
 }
 
 impl Keeping {
+    pub(crate) fn new(cache: Arc<Cache>, question: Question) -> Self {
+        Self { cache, question, text: RefCell::default() }
+    }
+
     fn write(&self, piece: &str) {
         self.text.borrow_mut().push_str(piece);
     }
@@ -83,7 +87,7 @@ impl Keeping {
 }
 
 impl RequestGuard {
-    pub(crate) fn begin(request: &Request, room: OwnedSemaphorePermit, kept: Option<Keeping>) -> Self {
+    pub(crate) fn begin(request: &Request, room: OwnedSemaphorePermit) -> Self {
         let task = task(&request.prompt.ask);
         Self {
             task,
@@ -92,7 +96,6 @@ impl RequestGuard {
             has_token: Cell::new(false),
             span: answer_span(request, task),
             room: Cell::new(Some(room)),
-            kept,
         }
     }
 }
@@ -164,7 +167,7 @@ impl Request {
     }
 
     fn keeping(&self, act: impl FnOnce(&Keeping)) {
-        if let Some(kept) = self.guard.as_ref().and_then(|guard| guard.kept.as_ref()) {
+        if let Some(kept) = &self.kept {
             act(kept);
         }
     }

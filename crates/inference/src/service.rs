@@ -82,7 +82,7 @@ impl ScoredAnswer {
 }
 
 /// Most rows of one call.
-const ROWS_MAX: usize = 1_000;
+pub(crate) const ROWS_MAX: usize = 1_000;
 /// Rows of one call that wait in the queue at once.
 const ROWS_AT_ONCE: usize = 64;
 /// Questions that are made at once, each on a thread of its own: what a caller sends takes many times its bytes meanwhile.
@@ -136,37 +136,25 @@ impl InferenceApi {
         admission: Admission,
     ) -> Result<Pieces, InferenceError> {
         let (reply, pieces) = mpsc::channel(pieces_max(&prompt.ask));
-        let request = Request { served: Arc::clone(served), prompt, wants, deadline, reply, guard: None };
+        let request =
+            Request { served: Arc::clone(served), prompt, wants, deadline, reply, kept: None, guard: None };
         self.engine.submit(request, admission).await?;
         Ok(pieces)
     }
 
-    /// What becomes of each row, in order. The first row that can be asked is refused where the queue is full, and the call with
-    /// it; the others wait their turn. What concerns the server ends the call; what concerns a row stays with it.
-    async fn answer_rows(
+    /// The answer of each row of one call, in order. A full queue refuses the first row; the others wait their turn.
+    pub(crate) fn answer_rows(
         &self,
         served: &Arc<Served>,
-        asked: Vec<Result<RowPrompts, Status>>,
+        asked: Vec<RowPrompts>,
         deadline: Option<Instant>,
-    ) -> Result<Vec<Result<ScoredAnswer, Status>>, Status> {
-        let first = asked.iter().position(Result::is_ok);
-        let answers = futures::stream::iter(asked.into_iter().enumerate()).map(|(row, asked)| async move {
-            let asked = match asked {
-                Ok(asked) => asked,
-                Err(status) => return Ok(Err(status)),
-            };
-            let admission = if first == Some(row) { Admission::Refuse } else { Admission::Wait };
-            match self.answer(served, asked, deadline, admission).await {
-                Ok(answer) => Ok(Ok(answer)),
-                Err(
-                    error @ (InferenceError::Overloaded { .. }
-                    | InferenceError::Draining
-                    | InferenceError::Deadline),
-                ) => Err(Status::from(error)),
-                Err(error) => Ok(Err(error.into())),
-            }
-        });
-        futures::TryStreamExt::try_collect(futures::StreamExt::buffered(answers, ROWS_AT_ONCE)).await
+    ) -> impl futures::Stream<Item = Result<ScoredAnswer, InferenceError>> + Send {
+        let admissions = std::iter::once(Admission::Refuse).chain(std::iter::repeat(Admission::Wait));
+        let answers = asked
+            .into_iter()
+            .zip(admissions)
+            .map(move |(asked, admission)| self.answer(served, asked, deadline, admission));
+        futures::StreamExt::buffered(futures::stream::iter(answers), ROWS_AT_ONCE)
     }
 
     /// The answers to the questions of one row: both wait at once, and go through the model together. `admission` is that of
@@ -246,6 +234,20 @@ fn row_prompts(
 ) -> Vec<Result<RowPrompts, Status>> {
     let asked = |row| Ok(RowPrompts::of(served, &example(Some(row))?, explain, tokens_max)?);
     rows.into_iter().map(asked).collect()
+}
+
+/// What the answer of one row of many comes to: what concerns the server ends the call, what concerns the row stays with it.
+fn row_outcome(
+    answer: Option<Result<ScoredAnswer, InferenceError>>,
+) -> Result<Result<ScoredAnswer, Status>, Status> {
+    let lost = || InferenceError::Internal("a row was not answered".to_owned());
+    match answer.unwrap_or_else(|| Err(lost())) {
+        Ok(answer) => Ok(Ok(answer)),
+        Err(
+            error @ (InferenceError::Overloaded { .. } | InferenceError::Draining | InferenceError::Deadline),
+        ) => Err(error.into()),
+        Err(error) => Ok(Err(error.into())),
+    }
 }
 
 /// What became of one row.
@@ -341,11 +343,19 @@ impl InferenceService for InferenceApi {
             let (served, explain, tokens_max) = (Arc::clone(&served), request.explain, request.tokens_max);
             self.prepare(bytes, move || Ok(row_prompts(&served, rows, explain, tokens_max))).await?
         };
-        let answers = self.answer_rows(&served, asked, deadline).await?;
-        Ok(Response::new(v1::PredictBatchResponse {
-            answers: answers.into_iter().map(|outcome| row_answer(outcome, border)).collect(),
-            answerer: answerer(&served),
-        }))
+        let mut prompts = Vec::with_capacity(asked.len());
+        let unasked: Vec<Option<Status>> =
+            asked.into_iter().map(|asked| asked.map(|asked| prompts.push(asked)).err()).collect();
+        let mut answers = std::pin::pin!(self.answer_rows(&served, prompts, deadline));
+        let mut rows = Vec::with_capacity(unasked.len());
+        for failure in unasked {
+            let outcome = match failure {
+                Some(status) => Err(status),
+                None => row_outcome(answers.next().await)?,
+            };
+            rows.push(row_answer(outcome, border));
+        }
+        Ok(Response::new(v1::PredictBatchResponse { answers: rows, answerer: answerer(&served) }))
     }
 
     type ExplainStream = Stream<v1::ExplainResponse>;

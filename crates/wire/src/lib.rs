@@ -49,7 +49,7 @@ pub use ledger::{LedgerFields, rejudged_message};
 pub use prost::Message;
 pub use runs::{lease_request, run_draft};
 pub use spec::draft;
-pub use status::{INTERNAL, busy, fault_of, invalid, reason, status, violations_of};
+pub use status::{INTERNAL, busy, code_name, fault_of, invalid, reason, status, violations_of};
 
 /// The generated messages, clients and servers of `proto/distillery/v1`.
 #[allow(missing_docs, unreachable_pub, unused_qualifications, clippy::all, clippy::pedantic, reason = "generated")]

@@ -128,7 +128,7 @@ impl Jobs {
                 let has_report = is_here && self.report(&job).await.is_some();
                 wrapped(HTML, page::one(&job, &Curves::of(&metrics), has_report), POLICY)
             }
-            // It shows rows, which leave this machine for nobody.
+            // A report shows rows: readers elsewhere do not get it.
             Asked::Report(id) if is_here => {
                 let job = self.job(api, id).await?;
                 let absent = || Status::not_found("there is no report of this job");

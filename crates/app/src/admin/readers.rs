@@ -1,9 +1,10 @@
 //! Who may read the page of jobs. The admin port asks for no token, so the place of the reader decides.
 
 use crate::config::JobsReaders;
+use crate::this_machine;
 use http::HeaderMap;
 use http::header::HOST;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 /// Whether a reader at `peer` may see the page. On this machine, the name by which it was asked for counts too: a page of another
 /// site can point a name of its own at this machine, and would then read what its visitor may read (DNS rebinding).
@@ -29,9 +30,7 @@ fn names_here(host: &[u8]) -> bool {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
         _ => host,
     };
-    let name = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
-    name.eq_ignore_ascii_case("localhost")
-        || name.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
+    this_machine::is_named(name)
 }
 
 #[cfg(test)]

@@ -74,35 +74,12 @@ impl Meters {
 }
 
 fn requests(service: &'static str, method: &'static str, code: Code) -> Counter {
-    let code = code_name(code);
+    let code = wire::code_name(code);
     counter!(telemetry::RPC_REQUESTS.name, "service" => service, "method" => method, "code" => code)
 }
 
 fn duration(service: &'static str, method: &'static str) -> Histogram {
     histogram!(telemetry::RPC_DURATION.name, "service" => service, "method" => method)
-}
-
-/// A code as gRPC's own documents write it.
-fn code_name(code: Code) -> &'static str {
-    match code {
-        Code::Ok => "OK",
-        Code::Cancelled => "CANCELLED",
-        Code::Unknown => "UNKNOWN",
-        Code::InvalidArgument => "INVALID_ARGUMENT",
-        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
-        Code::NotFound => "NOT_FOUND",
-        Code::AlreadyExists => "ALREADY_EXISTS",
-        Code::PermissionDenied => "PERMISSION_DENIED",
-        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
-        Code::FailedPrecondition => "FAILED_PRECONDITION",
-        Code::Aborted => "ABORTED",
-        Code::OutOfRange => "OUT_OF_RANGE",
-        Code::Unimplemented => "UNIMPLEMENTED",
-        Code::Internal => "INTERNAL",
-        Code::Unavailable => "UNAVAILABLE",
-        Code::DataLoss => "DATA_LOSS",
-        Code::Unauthenticated => "UNAUTHENTICATED",
-    }
 }
 
 /// Whether a call that ended so failed by our doing, not its caller's.

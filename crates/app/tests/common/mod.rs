@@ -252,3 +252,21 @@ pub async fn served(channel: &Channel) {
     };
     tokio::time::timeout(PATIENCE, served).await.expect("the student is not served");
 }
+
+/// A premise, a hypothesis and the label of each row of [`pairs`].
+pub const PAIRS: [(&str, &str, &str); 3] = [
+    ("A man plays a flute.", "A man plays music.", "entailment"),
+    ("A dog sleeps.", "A dog runs.", "contradiction"),
+    ("A girl reads.", "A girl reads a novel.", "neutral"),
+];
+
+/// Rows of the task `nli`.
+pub fn pairs() -> Vec<v1::Example> {
+    let example = |(premise, hypothesis, label): &(&str, &str, &str)| v1::Example {
+        premise: Some((*premise).to_owned()),
+        hypothesis: Some((*hypothesis).to_owned()),
+        label: Some((*label).to_owned()),
+        ..Default::default()
+    };
+    PAIRS.iter().map(example).collect()
+}

@@ -1,9 +1,9 @@
 //! Where no token is asked for, a browser on the same machine could be made to call by any page that it shows: requests of
 //! pages are refused there, and so are those that reach a loopback address by another name (DNS rebinding).
 
+use crate::this_machine;
 use http::header::{HOST, ORIGIN};
 use http::{Request, uri::Authority};
-use std::net::IpAddr;
 use tonic::Status;
 
 /// Which requests of HTTP are refused for where they come from.
@@ -30,18 +30,13 @@ impl Origin {
         let authority = named.and_then(|host| host.parse::<Authority>().ok());
         let host =
             request.uri().authority().or(authority.as_ref()).map(|authority| authority.host().to_owned());
-        if self.is_local && !host.as_deref().is_none_or(is_local) {
+        if self.is_local && !host.as_deref().is_none_or(this_machine::is_named) {
             let words =
                 "this server is called by another name than that of this machine: use 127.0.0.1 or localhost";
             return Err(Status::permission_denied(words));
         }
         Ok(())
     }
-}
-
-fn is_local(host: &str) -> bool {
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 #[cfg(test)]
